@@ -1,0 +1,19 @@
+"""Leyden: train any AI agent with reinforcement learning, without changing the agent.
+
+The package root holds only the client API (`leyden.init`, `leyden.rollout`, …), loaded on first use so that importing a
+service never loads the client, nor the client a service. Services live in a second source root of the same package.
+"""
+
+from importlib import import_module
+from pkgutil import extend_path
+from typing import Any
+
+__path__ = extend_path(__path__, __name__)
+
+__all__ = ["Rollout", "Runner", "current_rollout", "emit_reward", "flush", "init", "rollout", "tool"]
+
+
+def __getattr__(name: str) -> Any:
+    if name in __all__:
+        return getattr(import_module("leyden.client"), name)
+    raise AttributeError(f"module 'leyden' has no attribute {name!r}")

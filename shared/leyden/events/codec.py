@@ -1,0 +1,70 @@
+"""Events to bytes and back, and which event belongs to which topic."""
+
+from collections.abc import Sequence
+from functools import cache
+from typing import Annotated, Union
+
+from pydantic import Field, TypeAdapter
+
+from leyden.events.base import Event
+from leyden.events.calls import ModelCallRecorded
+from leyden.events.models import (
+    CheckpointSaved,
+    PolicyPromoted,
+    PolicyServed,
+    TrainingStepCompleted,
+    VersionRegistered,
+)
+from leyden.events.rewards import RewardAssigned, RewardsCompleted
+from leyden.events.rollouts import RolloutEnded, RolloutSettled, RolloutStarted, TaskEnqueued
+from leyden.events.spans import SpanRecorded
+from leyden.events.transitions import GroupCredited, SequenceCredited
+
+TASKS = "tasks.v1"
+ROLLOUTS = "rollouts.v1"
+MODEL_CALLS = "model-calls.v1"
+OTLP = "otlp.v1"
+"""Raw OTLP protobuf, as received: the one topic whose records are not JSON events."""
+SPANS = "spans.v1"
+REWARDS = "rewards.v1"
+TRANSITIONS = "transitions.v1"
+CHECKPOINTS = "checkpoints.v1"
+TRAINING_METRICS = "training-metrics.v1"
+MODELS = "models.v1"
+
+EVENTS_BY_TOPIC: dict[str, tuple[type[Event], ...]] = {
+    TASKS: (TaskEnqueued,),
+    ROLLOUTS: (RolloutStarted, RolloutEnded, RolloutSettled),
+    MODEL_CALLS: (ModelCallRecorded,),
+    SPANS: (SpanRecorded,),
+    REWARDS: (RewardAssigned, RewardsCompleted),
+    TRANSITIONS: (SequenceCredited, GroupCredited),
+    CHECKPOINTS: (CheckpointSaved,),
+    TRAINING_METRICS: (TrainingStepCompleted,),
+    MODELS: (VersionRegistered, PolicyPromoted, PolicyServed),
+}
+EVENT_TYPES: dict[str, type[Event]] = {
+    str(kind.model_fields["type"].default): kind for kinds in EVENTS_BY_TOPIC.values() for kind in kinds
+}
+
+
+@cache
+def _adapter(topic: str) -> TypeAdapter[list[Event]]:
+    kinds = EVENTS_BY_TOPIC[topic]
+    item = Annotated[Union[kinds], Field(discriminator="type")] if len(kinds) > 1 else kinds[0]
+    return TypeAdapter(list[item])  # type: ignore[valid-type]
+
+
+def encode(event: Event) -> bytes:
+    """The event's JSON bytes; the same event always gives the same bytes."""
+    return event.model_dump_json(by_alias=True).encode()
+
+
+def decode_batch(topic: str, values: Sequence[bytes]) -> list[Event]:
+    """All of `values`, validated in one pass; raises `pydantic.ValidationError` when any is not an event of `topic`."""
+    return _adapter(topic).validate_json(b"[" + b",".join(values) + b"]")
+
+
+def decode(topic: str, value: bytes) -> Event:
+    """One event of `topic`; raises `pydantic.ValidationError` when it is none."""
+    return decode_batch(topic, [value])[0]

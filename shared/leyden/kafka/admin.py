@@ -1,0 +1,126 @@
+"""Topics and offsets on a real cluster: creating them from the YAML, and reading or moving a group's offsets.
+
+`python -m leyden.kafka.admin` creates the topics and ends; running it again changes nothing.
+"""
+
+import argparse
+import asyncio
+import logging
+from collections.abc import AsyncIterator, Iterable, Mapping
+from contextlib import asynccontextmanager
+
+from aiokafka import AIOKafkaConsumer, TopicPartition
+from aiokafka.admin import AIOKafkaAdminClient, NewTopic
+from aiokafka.errors import KafkaError, TopicAlreadyExistsError, for_code
+
+from leyden.kafka.settings import KafkaSettings
+from leyden.kafka.topics import DEAD_LETTER_SUFFIX, TopicSpec, load_topics
+from leyden.settings import ServiceSettings
+
+log = logging.getLogger(__name__)
+
+
+class TopicMismatchError(RuntimeError):
+    """A topic exists with another number of partitions than its YAML says: joins by key would break."""
+
+
+@asynccontextmanager
+async def admin_client(settings: KafkaSettings) -> AsyncIterator[AIOKafkaAdminClient]:
+    """A started admin client, closed at the end."""
+    client = AIOKafkaAdminClient(**settings.connection())
+    await client.start()
+    try:
+        yield client
+    finally:
+        await client.close()
+
+
+def _new_topics(spec: TopicSpec, prefix: str, replication_factor: int) -> list[NewTopic]:
+    config = {"cleanup.policy": spec.cleanup_policy, "retention.ms": str(spec.retention_ms)}
+    config["max.message.bytes"] = str(KafkaSettings.model_fields["max_request_size"].default)
+    main = NewTopic(prefix + spec.name, spec.partitions, replication_factor, topic_configs=config)
+    dead_config = config | {"cleanup.policy": "delete"}
+    dead = NewTopic(prefix + spec.name + DEAD_LETTER_SUFFIX, 1, replication_factor, topic_configs=dead_config)
+    return [main, dead]
+
+
+async def ensure_topics(settings: KafkaSettings, prefix: str = "", replication_factor: int = -1) -> list[str]:
+    """Create what is missing and return the names that were created.
+
+    `replication_factor` -1 means the broker's default. Raises `TopicMismatchError` when a topic exists with another
+    partition count, and `KafkaError` when the cluster refuses.
+    """
+    wanted = [topic for spec in load_topics().values() for topic in _new_topics(spec, prefix, replication_factor)]
+    async with admin_client(settings) as admin:
+        existing = set(await admin.list_topics())
+        missing = [topic for topic in wanted if topic.name not in existing]
+        if missing:
+            response = await admin.create_topics(missing)
+            for name, code, *rest in response.topic_errors:
+                if code and for_code(code) is not TopicAlreadyExistsError:
+                    raise for_code(code)(f"cannot create topic {name}: {rest[0] if rest else ''}")
+        described = {t["topic"]: t for t in await admin.describe_topics([t.name for t in wanted])}
+    for topic in wanted:
+        have = len(described[topic.name]["partitions"]) if topic.name in described else 0
+        if have not in (0, topic.num_partitions):
+            raise TopicMismatchError(f"topic {topic.name} has {have} partitions, its YAML says {topic.num_partitions}")
+    return [topic.name for topic in missing]
+
+
+async def set_group_offsets(settings: KafkaSettings, group: str, offsets: Mapping[TopicPartition, int]) -> None:
+    """Make `group` go on from `offsets`. The group must have no running member (raises `KafkaError` otherwise)."""
+    consumer = AIOKafkaConsumer(group_id=group, enable_auto_commit=False, **settings.connection())
+    await consumer.start()
+    try:
+        consumer.assign(list(offsets))
+        await consumer.commit(dict(offsets))
+    finally:
+        await consumer.stop()
+
+
+async def group_lag(settings: KafkaSettings, group: str) -> dict[TopicPartition, int]:
+    """Records that `group` has not committed yet, by partition; a partition with no commit counts from its beginning."""
+    async with admin_client(settings) as admin:
+        committed = await admin.list_consumer_group_offsets(group)
+    return {tp: end - committed[tp].offset for tp, end in (await end_offsets(settings, committed)).items()}
+
+
+async def end_offsets(settings: KafkaSettings, partitions: Iterable[TopicPartition]) -> dict[TopicPartition, int]:
+    """The offset after the last record of each partition."""
+    wanted = list(partitions)
+    if not wanted:
+        return {}
+    consumer = AIOKafkaConsumer(enable_auto_commit=False, **settings.connection())
+    await consumer.start()
+    try:
+        return dict(await consumer.end_offsets(wanted))
+    finally:
+        await consumer.stop()
+
+
+async def topic_partitions(settings: KafkaSettings, topics: Iterable[str]) -> list[TopicPartition]:
+    """Every partition of `topics` (full names). Raises `KafkaError` for one that does not exist."""
+    names = list(topics)
+    async with admin_client(settings) as admin:
+        described = await admin.describe_topics(names)
+    for topic in described:
+        if topic["error_code"]:
+            raise for_code(topic["error_code"])(f"topic {topic['topic']} cannot be read")
+    return sorted(TopicPartition(t["topic"], p["partition"]) for t in described for p in t["partitions"])
+
+
+def main() -> None:
+    """Command line: create all topics under the configured prefix."""
+    parser = argparse.ArgumentParser(prog="python -m leyden.kafka.admin", description=main.__doc__)
+    parser.add_argument("--replication-factor", type=int, default=-1, help="-1: the broker's default")
+    args = parser.parse_args()
+    logging.basicConfig(level=logging.INFO)
+    try:
+        created = asyncio.run(ensure_topics(KafkaSettings(), ServiceSettings().topic_prefix, args.replication_factor))
+    except (KafkaError, TopicMismatchError) as error:
+        raise SystemExit(f"topics were not created: {error}") from error
+    log.info("created %d topics", len(created))
+
+
+if __name__ == "__main__":
+    main()

@@ -1,0 +1,210 @@
+"""How a service runs: settings, logs, Kafka, handlers, ops routes, and an orderly end. One place for all of them.
+
+A service gives a `Build` function from a `Runtime` (what it may use) to a `Service` (what it is); `main` does the rest.
+On SIGTERM: no new batches, the batch in hand is finished and committed, the group is left, the process ends with 0.
+"""
+
+import argparse
+import asyncio
+import logging
+import signal
+import time
+from collections.abc import Awaitable, Callable, Sequence
+from contextlib import AsyncExitStack
+from dataclasses import dataclass
+
+import uvicorn
+from faststream.kafka import KafkaBroker
+from faststream.security import BaseSecurity, SASLPlaintext, SASLScram256, SASLScram512
+from pydantic import ValidationError
+from redis.asyncio import Redis
+from starlette.applications import Starlette
+from starlette.routing import BaseRoute
+
+from leyden.kafka.claims import ClaimStore
+from leyden.kafka.publisher import KafkaPublisher
+from leyden.kafka.settings import KafkaSettings
+from leyden.kafka.subscriber import BatchConsumer, Subscription
+from leyden.settings import RunFileError, ServiceSettings
+from leyden.telemetry.logs import setup_logging
+from leyden.telemetry.ops import ops_routes
+
+log = logging.getLogger(__name__)
+STARTUP_PATIENCE_S = 120.0
+"""How long a starting service waits for Kafka before it ends with a clear message."""
+
+
+@dataclass(frozen=True)
+class Runtime:
+    """What a service is given to build itself with."""
+
+    name: str
+    settings: ServiceSettings
+    kafka: KafkaSettings
+    publisher: KafkaPublisher
+    redis: Redis
+
+    def namespace(self, what: str) -> str:
+        """The Redis namespace `<prefix><service>:<what>`, this service's own."""
+        return f"{self.settings.topic_prefix}{self.name}:{what}"
+
+
+@dataclass
+class Service:
+    """What a service is: what it consumes, what it does before and beside that, and which routes it serves."""
+
+    subscriptions: Sequence[Subscription] = ()
+    before: Sequence[Callable[[], Awaitable[None]]] = ()
+    """Awaited in order before the first record is consumed; the publisher works already."""
+    beside: Sequence[Callable[[], Awaitable[None]]] = ()
+    """Run for the life of the process; one that ends or raises ends the process."""
+    after: Sequence[Callable[[], Awaitable[None]]] = ()
+    """Awaited at the end, after the consumers have stopped, while the publisher still works."""
+    routes: Sequence[BaseRoute] = ()
+    ready: Callable[[], Awaitable[str | None]] | None = None
+    """More than the plumbing's own readiness: None, or one sentence saying what is missing."""
+    host: str | None = None
+    port: int | None = None
+    """Where to serve, when it is not the ops port."""
+
+
+Build = Callable[[Runtime], Service]
+
+
+def main(name: str, build: Build, description: str) -> None:
+    """Command line of a service: `--help` lists its environment; otherwise run until a signal comes."""
+    parser = argparse.ArgumentParser(prog=f"python -m leyden.{name}", description=description, epilog=_settings_help())
+    parser.formatter_class = argparse.RawDescriptionHelpFormatter
+    parser.parse_args()
+    try:
+        settings, kafka = ServiceSettings(), KafkaSettings()
+        setup_logging(name, settings.log_level)
+        asyncio.run(serve(name, build, settings, kafka))
+    except (ValidationError, RunFileError) as error:
+        raise SystemExit(f"leyden {name}: the settings are wrong: {error}") from error
+
+
+async def serve(name: str, build: Build, settings: ServiceSettings, kafka: KafkaSettings) -> None:
+    """Run the service until SIGTERM or SIGINT; raises what made it impossible to go on."""
+    async with AsyncExitStack() as stack:
+        broker = make_broker(name, kafka)
+        claims = ClaimStore(settings.claims)
+        publisher = KafkaPublisher(broker, settings.topic_prefix, claims, kafka.max_request_size - 256 * 1024)
+        redis = Redis.from_url(settings.redis_url)
+        stack.push_async_callback(redis.aclose)
+        service = build(Runtime(name, settings, kafka, publisher, redis))
+        consumers = [BatchConsumer(s, kafka, publisher, claims, settings.topic_prefix) for s in service.subscriptions]
+        await _connected(broker)
+        stack.push_async_callback(broker.stop)
+        for step in service.before:
+            await step()
+        for consumer in consumers:
+            consumer.register(broker)
+        await broker.start()
+        log.info("%s is consuming %s", name, [t for s in service.subscriptions for t in s.topics])
+        watchers = [asyncio.create_task(consumer.watch_backlog()) for consumer in consumers]
+        await _until_stopped(_server(service, settings, consumers), service.beside)
+        for watcher in watchers:
+            watcher.cancel()
+        for subscriber in broker.subscribers:
+            await subscriber.stop()
+        for step in service.after:
+            await step()
+    log.info("%s has stopped", name)
+
+
+def make_broker(name: str, kafka: KafkaSettings) -> KafkaBroker:
+    """A FastStream broker with the producer settings that lose nothing (its defaults do: acks=1, no idempotence)."""
+    return KafkaBroker(
+        kafka.servers,
+        client_id=f"leyden-{name}",
+        security=_security(kafka),
+        acks="all",
+        enable_idempotence=True,
+        linger_ms=kafka.linger_ms,
+        max_batch_size=kafka.batch_size,
+        max_request_size=kafka.max_request_size,
+        compression_type=kafka.compression_type,
+        allow_auto_create_topics=False,
+        graceful_timeout=30.0,
+        logger=logging.getLogger("leyden.faststream"),
+        log_level=logging.DEBUG,
+    )
+
+
+def _security(kafka: KafkaSettings) -> BaseSecurity | None:
+    options = kafka.connection()
+    context = options.get("ssl_context")
+    if "SASL" in kafka.security_protocol:
+        kinds = {"PLAIN": SASLPlaintext, "SCRAM-SHA-256": SASLScram256, "SCRAM-SHA-512": SASLScram512}
+        return kinds[kafka.sasl_mechanism](
+            username=options["sasl_plain_username"] or "",
+            password=options["sasl_plain_password"] or "",
+            ssl_context=context,
+            use_ssl=context is not None,
+        )
+    return BaseSecurity(ssl_context=context, use_ssl=True) if context is not None else None
+
+
+async def _connected(broker: KafkaBroker) -> None:
+    deadline = time.monotonic() + STARTUP_PATIENCE_S
+    while True:
+        try:
+            await broker.connect()
+            return
+        except Exception as error:
+            if time.monotonic() > deadline:
+                raise SystemExit(f"Kafka does not answer: {error}. Is KAFKA_BOOTSTRAP_SERVERS right?") from error
+            log.warning("Kafka does not answer yet: %r", error)
+        await asyncio.sleep(1.0)
+
+
+def _server(service: Service, settings: ServiceSettings, consumers: Sequence[BatchConsumer]) -> uvicorn.Server:
+    async def alive() -> str | None:
+        return next((p for c in consumers if (p := c.stalled(settings.stall_after_s))), None)
+
+    async def ready() -> str | None:
+        waiting = [c.subscription.topics for c in consumers if not c.caught_up.is_set()]
+        if waiting:
+            return f"still reading the backlog of {waiting[0]}"
+        return await service.ready() if service.ready else None
+
+    app = Starlette(routes=[*ops_routes(alive, ready), *service.routes])
+    config = uvicorn.Config(
+        app,
+        host=service.host or settings.ops_host,
+        port=service.port if service.port is not None else settings.ops_port,
+        log_config=None,
+        access_log=False,
+        timeout_graceful_shutdown=20,
+        lifespan="off",
+    )
+    return uvicorn.Server(config)
+
+
+async def _until_stopped(server: uvicorn.Server, beside: Sequence[Callable[[], Awaitable[None]]]) -> None:
+    """Serve until a signal; a task of `beside` that ends first ends the service, with its error."""
+    for number in (signal.SIGTERM, signal.SIGINT):
+        # uvicorn raises the signal again once it has stopped; the orderly end must still follow.
+        signal.signal(number, lambda *_: None)
+    tasks = [asyncio.ensure_future(run()) for run in beside]
+    serving = asyncio.ensure_future(server.serve())
+    done, _ = await asyncio.wait([serving, *tasks], return_when=asyncio.FIRST_COMPLETED)
+    server.should_exit = True
+    for task in tasks:
+        if task not in done:
+            task.cancel()
+    results = await asyncio.gather(serving, *tasks, return_exceptions=True)
+    errors = [r for r in results if isinstance(r, BaseException) and not isinstance(r, asyncio.CancelledError)]
+    if errors:
+        raise errors[0]
+
+
+def _settings_help() -> str:
+    lines = ["environment:"]
+    for model in (ServiceSettings, KafkaSettings):
+        prefix = model.model_config.get("env_prefix", "")
+        for field_name, info in model.model_fields.items():
+            alias = info.validation_alias if isinstance(info.validation_alias, str) else None
+            lines.append(f"  {alias or (prefix + field_name).upper():34} default: {info.default!r}")
+    return "\n".join(lines)

@@ -1,0 +1,66 @@
+"""Settings that every service has (12-factor, prefix `LEYDEN_`), and the run file's sections."""
+
+from pathlib import Path
+from typing import TypeVar
+
+import yaml
+from pydantic import BaseModel, Field
+from pydantic_settings import BaseSettings, SettingsConfigDict
+
+SectionT = TypeVar("SectionT", bound=BaseModel)
+
+
+class ServiceSettings(BaseSettings):
+    """Where this process stands. Kafka's own settings are `KAFKA_…` (see `leyden.kafka.settings`)."""
+
+    model_config = SettingsConfigDict(env_prefix="LEYDEN_", extra="ignore")
+
+    topic_prefix: str = Field(default="", pattern=r"^[a-zA-Z0-9._-]*$")
+    """Before every topic, consumer group and Redis key: separates tenants, tests and replays."""
+    redis_url: str = Field(default="redis://localhost:6379/0", validation_alias="REDIS_URL")
+    ops_host: str = "127.0.0.1"
+    ops_port: int = 0
+    """Port of `/healthz`, `/readyz` and `/metrics`; 0 picks a free one."""
+    log_level: str = "INFO"
+    data_dir: Path = Path("data")
+    """Local folder for claim checks and checkpoints, unless a URL says otherwise."""
+    claims_url: str | None = None
+    """fsspec URL for values too big for Kafka; default: `claims/` in the data folder."""
+    run_file: Path | None = None
+    """YAML file with the sections reward, credit, trainer, policy."""
+    stall_after_s: float = 120.0
+    """Liveness fails when there is lag and no batch was finished for this long."""
+
+    @property
+    def claims(self) -> str:
+        """The claim store's URL."""
+        return self.claims_url or f"file://{(self.data_dir / 'claims').absolute()}"
+
+
+class RunFileError(ValueError):
+    """The run file cannot be used; the text names the file, the section and the field."""
+
+
+def load_section(path: Path | None, section: str, model: type[SectionT]) -> SectionT:
+    """Section `section` of the run file as `model`; the model's defaults when there is no file or no such section.
+
+    Raises `RunFileError` for a file that is missing, is not YAML, has an unknown section, or a wrong field.
+    """
+    if path is None:
+        return model()
+    try:
+        document = yaml.safe_load(path.read_text()) or {}
+    except (OSError, yaml.YAMLError) as error:
+        raise RunFileError(f"{path}: cannot be read as YAML: {error}") from error
+    if not isinstance(document, dict) or (unknown := set(document) - RUN_FILE_SECTIONS):
+        names = ", ".join(sorted(RUN_FILE_SECTIONS))
+        raise RunFileError(f"{path}: a run file has the sections {names}; found {sorted(map(str, unknown))}")
+    try:
+        return model.model_validate(document.get(section) or {})
+    except ValueError as error:
+        raise RunFileError(f"{path}: section {section}: {error}") from error
+
+
+RUN_FILE_SECTIONS = {"reward", "credit", "trainer", "policy"}
+
+

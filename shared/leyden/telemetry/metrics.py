@@ -1,0 +1,16 @@
+"""The metrics that every service has. A closed list: a service adds its own in its `metrics.py`, nothing elsewhere."""
+
+from prometheus_client import Counter, Gauge, Histogram
+
+PUBLISHED = Counter("leyden_published_records", "Records handed to Kafka.", ["topic"])
+PUBLISHED_BYTES = Counter("leyden_published_bytes", "Bytes of the values handed to Kafka.", ["topic"])
+CONSUMED = Counter("leyden_consumed_records", "Records received from Kafka, duplicates included.", ["topic"])
+DEAD_LETTERS = Counter("leyden_dead_letters", "Records that could not be handled.", ["topic"])
+RETRIES = Counter("leyden_handler_retries", "Batches tried again after a passing fault.", ["topics"])
+HANDLER_SECONDS = Histogram(
+    "leyden_handler_seconds",
+    "Time of one batch in its handler, retries included.",
+    ["topics"],
+    buckets=(0.001, 0.005, 0.02, 0.1, 0.5, 2, 10, 60, 300),
+)
+CONSUMER_LAG = Gauge("leyden_consumer_lag_records", "Records behind the end of the partition.", ["topic", "partition"])

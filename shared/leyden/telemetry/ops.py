@@ -1,0 +1,31 @@
+"""`/healthz`, `/readyz` and `/metrics`: the routes that every service has. No key needed, nothing private shown."""
+
+from collections.abc import Awaitable, Callable
+
+from prometheus_client import CONTENT_TYPE_LATEST, generate_latest
+from starlette.requests import Request
+from starlette.responses import JSONResponse, Response
+from starlette.routing import Route
+
+Check = Callable[[], Awaitable[str | None]]
+"""Answers None when well, else one sentence saying what is wrong."""
+
+
+def ops_routes(alive: Check, ready: Check) -> list[Route]:
+    """Liveness (the process makes progress), readiness (it can do its work now) and Prometheus metrics."""
+
+    async def healthz(_: Request) -> Response:
+        return _answer(await alive())
+
+    async def readyz(_: Request) -> Response:
+        return _answer(await ready())
+
+    async def metrics(_: Request) -> Response:
+        return Response(generate_latest(), media_type=CONTENT_TYPE_LATEST)
+
+    return [Route("/healthz", healthz), Route("/readyz", readyz), Route("/metrics", metrics)]
+
+
+def _answer(problem: str | None) -> Response:
+    body = {"status": "ok"} if problem is None else {"status": "unavailable", "reason": problem}
+    return JSONResponse(body, status_code=200 if problem is None else 503)
