@@ -44,27 +44,38 @@ def _new_topics(spec: TopicSpec, prefix: str, replication_factor: int) -> list[N
     return [main, dead]
 
 
-async def ensure_topics(settings: KafkaSettings, prefix: str = "", replication_factor: int = -1) -> list[str]:
+async def ensure_topics(settings: KafkaSettings, prefix: str = "", replication_factor: int = 1) -> list[str]:
     """Create what is missing and return the names that were created.
 
-    `replication_factor` -1 means the broker's default. Raises `TopicMismatchError` when a topic exists with another
-    partition count, and `KafkaError` when the cluster refuses.
+    Raises `TopicMismatchError` when a topic exists with another partition count, `KafkaError` when the cluster refuses.
     """
     wanted = [topic for spec in load_topics().values() for topic in _new_topics(spec, prefix, replication_factor)]
     async with admin_client(settings) as admin:
         existing = set(await admin.list_topics())
         missing = [topic for topic in wanted if topic.name not in existing]
+        await _check_partitions(admin, [topic for topic in wanted if topic.name in existing])
         if missing:
             response = await admin.create_topics(missing)
             for name, code, *rest in response.topic_errors:
                 if code and for_code(code) is not TopicAlreadyExistsError:
                     raise for_code(code)(f"cannot create topic {name}: {rest[0] if rest else ''}")
-        described = {t["topic"]: t for t in await admin.describe_topics([t.name for t in wanted])}
-    for topic in wanted:
-        have = len(described[topic.name]["partitions"]) if topic.name in described else 0
-        if have not in (0, topic.num_partitions):
-            raise TopicMismatchError(f"topic {topic.name} has {have} partitions, its YAML says {topic.num_partitions}")
+            await _leaders_elected(admin, [topic.name for topic in missing])
     return [topic.name for topic in missing]
+
+
+async def _check_partitions(admin: AIOKafkaAdminClient, wanted: list[NewTopic]) -> None:
+    described = await admin.describe_topics([topic.name for topic in wanted]) if wanted else []
+    counts = {topic["topic"]: len(topic["partitions"]) for topic in described}
+    for topic in wanted:
+        if (have := counts[topic.name]) != topic.num_partitions:
+            raise TopicMismatchError(f"topic {topic.name} has {have} partitions, its YAML says {topic.num_partitions}")
+
+
+async def _leaders_elected(admin: AIOKafkaAdminClient, names: list[str], patience_s: float = 30.0) -> None:
+    """Wait until every partition of `names` can be written to; raises TimeoutError."""
+    async with asyncio.timeout(patience_s):
+        while any(t["error_code"] or not t["partitions"] for t in await admin.describe_topics(names)):
+            await asyncio.sleep(0.1)
 
 
 async def set_group_offsets(settings: KafkaSettings, group: str, offsets: Mapping[TopicPartition, int]) -> None:
@@ -112,7 +123,7 @@ async def topic_partitions(settings: KafkaSettings, topics: Iterable[str]) -> li
 def main() -> None:
     """Command line: create all topics under the configured prefix."""
     parser = argparse.ArgumentParser(prog="python -m leyden.kafka.admin", description=main.__doc__)
-    parser.add_argument("--replication-factor", type=int, default=-1, help="-1: the broker's default")
+    parser.add_argument("--replication-factor", type=int, default=1, help="copies of each partition (3 on a real cluster)")
     args = parser.parse_args()
     logging.basicConfig(level=logging.INFO)
     try:

@@ -139,12 +139,13 @@ class BatchConsumer:
                 return self.caught_up.set()
             await asyncio.sleep(0.1)
         ends = await consumer.end_offsets(list(consumer.assignment()))
-        while True:
+        seen_idle = 0
+        while seen_idle < 2:  # a batch that was fetched a moment ago may not have reached the handler yet
+            await asyncio.sleep(0.1)
             mine = consumer.assignment()
             behind = [tp for tp, end in ends.items() if tp in mine and await consumer.position(tp) < end]
-            if not behind and self._busy_since is None:
-                return self.caught_up.set()
-            await asyncio.sleep(0.1)
+            seen_idle = 0 if behind or self._busy_since is not None else seen_idle + 1
+        self.caught_up.set()
 
     async def handle(self, records: Sequence[ConsumerRecord]) -> None:
         """Decode and hand over one batch; returns when every record was handled or dead-lettered."""

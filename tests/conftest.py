@@ -1,0 +1,44 @@
+"""Real servers for tests that need them: one Kafka and one Redis for the whole run, topics by prefix for each test."""
+
+import os
+import secrets
+import sys
+from collections.abc import Iterator
+from pathlib import Path
+
+import pytest
+
+ROOT = Path(__file__).parents[1]
+for source_root in ("services", "shared", "examples/calculator"):
+    if str(ROOT / source_root) not in sys.path:
+        sys.path.insert(0, str(ROOT / source_root))
+
+
+@pytest.fixture(scope="session")
+def kafka_servers(tmp_path_factory: pytest.TempPathFactory) -> Iterator[str]:
+    """A real broker: the one `KAFKA_BOOTSTRAP_SERVERS` names, or one of our own for this run."""
+    if servers := os.environ.get("KAFKA_BOOTSTRAP_SERVERS"):
+        yield servers
+        return
+    from leyden.stack.kafka import KafkaBroker
+
+    with KafkaBroker(tmp_path_factory.mktemp("kafka")) as broker:
+        yield broker.bootstrap_servers
+
+
+@pytest.fixture(scope="session")
+def redis_server_url(tmp_path_factory: pytest.TempPathFactory) -> Iterator[str]:
+    """A real Redis: the one `REDIS_URL` names, or one of our own for this run."""
+    if url := os.environ.get("REDIS_URL"):
+        yield url
+        return
+    from leyden.stack.redis import RedisServer
+
+    with RedisServer(tmp_path_factory.mktemp("redis")) as server:
+        yield server.url
+
+
+@pytest.fixture
+def topic_prefix() -> str:
+    """Topics, groups and Redis keys of one test."""
+    return f"t{secrets.token_hex(4)}."

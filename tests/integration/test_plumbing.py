@@ -1,0 +1,234 @@
+"""The consumer loop and the publisher on a real broker: what is committed was handled, what is bad is kept aside."""
+
+import asyncio
+from collections.abc import Callable, Sequence
+from contextlib import asynccontextmanager
+from datetime import UTC, datetime
+from pathlib import Path
+
+import pytest
+from aiokafka import AIOKafkaProducer, TopicPartition
+
+from leyden.events import Event, RewardsCompleted
+from leyden.events.codec import REWARDS, encode
+from leyden.kafka import Delivered, Outgoing, Poison, Retry
+from leyden.kafka.admin import TopicMismatchError, ensure_topics, group_lag, set_group_offsets, topic_partitions
+from leyden.kafka.claims import ClaimStore
+from leyden.kafka.publisher import KafkaPublisher
+from leyden.kafka.ranges import read_range, resolve_range
+from leyden.kafka.settings import KafkaSettings
+from leyden.kafka.subscriber import BatchConsumer, RetryPolicy, Subscription
+from leyden.service import make_broker
+
+pytestmark = pytest.mark.integration
+
+
+def reward(number: int, padding: str = "") -> RewardsCompleted:
+    return RewardsCompleted(
+        event_id=f"e{number}",
+        event_time=datetime(2026, 1, 1, tzinfo=UTC),
+        producer="test",
+        rollout_id=f"r{number}",
+        attempt=0,
+        reward_ids=[padding] if padding else [],
+    )
+
+
+class Bus:
+    """A started publisher, and consumers to run on the same topics."""
+
+    def __init__(self, settings: KafkaSettings, prefix: str, folder: Path) -> None:
+        self.settings, self.prefix = settings, prefix
+        self.claims = ClaimStore(f"file://{folder}/claims")
+        self.broker = make_broker("test", settings)
+        self.publisher = KafkaPublisher(self.broker, prefix, self.claims, 100_000)
+        self.deaths: list[int] = []
+
+    async def publish(self, *events: Event) -> None:
+        await self.publisher.publish_all([Outgoing(REWARDS, e.rollout_id, e) for e in events])  # type: ignore[attr-defined]
+
+    @asynccontextmanager
+    async def consuming(self, handler, *, group: str | None = "g", limit: int = 100):  # type: ignore[no-untyped-def]
+        broker = make_broker("consumer", self.settings)
+        retry = RetryPolicy(first_delay_s=0.01, max_delay_s=0.05, dead_letter_limit=limit)
+        subscription = Subscription((REWARDS,), handler, group)
+        consumer = BatchConsumer(
+            subscription, self.settings, self.publisher, self.claims, self.prefix, retry, self.deaths.append
+        )
+        consumer.register(broker)
+        await broker.start()
+        try:
+            yield consumer
+        finally:
+            await broker.stop()
+
+    async def values(self, topic: str) -> list[tuple[bytes, dict[str, bytes]]]:
+        partitions = await topic_partitions(self.settings, [self.prefix + topic])
+        wanted = await resolve_range(self.settings, partitions, None, None)
+        return [(r.value, dict(r.headers)) async for r in read_range(self.settings, wanted)]
+
+
+@pytest.fixture
+async def bus(kafka_servers: str, topic_prefix: str, tmp_path: Path):  # type: ignore[no-untyped-def]
+    settings = KafkaSettings(bootstrap_servers=kafka_servers)
+    await ensure_topics(settings, topic_prefix)
+    bus = Bus(settings, topic_prefix, tmp_path)
+    await bus.broker.connect()
+    yield bus
+    await bus.broker.stop()
+
+
+async def until(done: Callable[[], bool], timeout: float = 20.0) -> None:
+    async with asyncio.timeout(timeout):
+        while not done():
+            await asyncio.sleep(0.02)
+
+
+class Keeper:
+    """A handler that keeps what it was given."""
+
+    def __init__(self) -> None:
+        self.got: list[str] = []
+
+    async def on_batch(self, batch: Sequence[Delivered[Event]]) -> None:
+        self.got += [one.event.event_id for one in batch]
+
+
+async def test_what_was_handled_is_committed_and_not_delivered_again(bus: Bus) -> None:
+    await bus.publish(*(reward(n) for n in range(50)))
+    first = Keeper()
+    async with bus.consuming(first.on_batch) as consumer:
+        await until(lambda: len(first.got) == 50)
+        await until(lambda: True if not consumer._busy_since else False)
+    second = Keeper()
+    await bus.publish(reward(50))
+    async with bus.consuming(second.on_batch):
+        await until(lambda: bool(second.got))
+    assert sorted(first.got) == sorted(f"e{n}" for n in range(50))
+    assert second.got == ["e50"]
+    assert sum((await group_lag(bus.settings, f"{bus.prefix}g")).values()) == 0
+
+
+async def test_a_passing_fault_delivers_the_same_batch_until_it_is_handled(bus: Bus) -> None:
+    keeper, faults = Keeper(), [3]
+
+    async def handler(batch: Sequence[Delivered[Event]]) -> None:
+        if faults[0]:
+            faults[0] -= 1
+            raise Retry("away")
+        await keeper.on_batch(batch)
+
+    await bus.publish(*(reward(n) for n in range(20)))
+    async with bus.consuming(handler):
+        await until(lambda: len(keeper.got) == 20)
+    assert sorted(keeper.got) == sorted(f"e{n}" for n in range(20))
+    assert bus.deaths == []
+
+
+async def test_a_poisonous_record_goes_to_the_dead_letters_and_the_others_are_handled(bus: Bus) -> None:
+    keeper = Keeper()
+
+    async def handler(batch: Sequence[Delivered[Event]]) -> None:
+        if any(one.event.event_id == "e3" for one in batch):
+            raise Poison("three is not liked")
+        await keeper.on_batch(batch)
+
+    await bus.publish(*(reward(n) for n in range(6)))
+    async with bus.consuming(handler):
+        await until(lambda: len(keeper.got) >= 5)
+    dead = await bus.values(f"{REWARDS}.dlq")
+    assert sorted(keeper.got) == ["e0", "e1", "e2", "e4", "e5"]
+    assert len(dead) == 1
+    assert dead[0][0] == encode(reward(3))
+    assert dead[0][1]["leyden-error"] == b"Poison: three is not liked"
+    assert dead[0][1]["leyden-origin"].startswith(b"rewards.v1/")
+
+
+async def test_bytes_that_are_no_event_are_kept_aside_as_they_were(bus: Bus) -> None:
+    keeper = Keeper()
+    await bus.publisher.publish_raw(REWARDS, "r1", b"{not json", {})
+    await bus.publisher.publish_raw(REWARDS, "r1", b'{"type":"reward-assigned"}', {})
+    await bus.publish(reward(1))
+    async with bus.consuming(keeper.on_batch):
+        await until(lambda: bool(keeper.got))
+    dead = await bus.values(f"{REWARDS}.dlq")
+    assert keeper.got == ["e1"]
+    assert {value for value, _ in dead} == {b"{not json", b'{"type":"reward-assigned"}'}
+
+
+async def test_nothing_but_dead_letters_ends_the_process_instead_of_emptying_the_topic(bus: Bus) -> None:
+    async def handler(_: Sequence[Delivered[Event]]) -> None:
+        raise Poison("everything is wrong")
+
+    await bus.publish(*(reward(n) for n in range(30)))
+    async with bus.consuming(handler, limit=4):
+        await until(lambda: bool(bus.deaths))
+    assert bus.deaths[0] == 70
+    assert sum((await group_lag(bus.settings, f"{bus.prefix}g")).values() or [30]) > 0
+
+
+async def test_a_value_too_big_for_kafka_is_stored_once_and_arrives_whole(bus: Bus) -> None:
+    seen: list[Event] = []
+
+    async def handler(batch: Sequence[Delivered[Event]]) -> None:
+        seen.extend(one.event for one in batch)
+
+    big = reward(1, "x" * 300_000)
+    await bus.publish(big, big)
+    async with bus.consuming(handler):
+        await until(lambda: len(seen) == 2)
+    assert seen == [big, big]
+    assert max(len(value) for value, _ in await bus.values(REWARDS)) == 0
+
+
+async def test_a_reader_without_a_group_gets_everything_each_time_and_knows_when_it_has_caught_up(bus: Bus) -> None:
+    await bus.publish(*(reward(n) for n in range(10)))
+    for _ in range(2):
+        keeper = Keeper()
+        async with bus.consuming(keeper.on_batch, group=None) as consumer:
+            await asyncio.wait_for(consumer.watch_backlog(), 20)
+            assert consumer.caught_up.is_set()
+            assert len(keeper.got) == 10
+
+
+async def test_a_groups_offsets_can_be_put_back(bus: Bus) -> None:
+    await bus.publish(*(reward(n) for n in range(12)))
+    keeper = Keeper()
+    async with bus.consuming(keeper.on_batch):
+        await until(lambda: len(keeper.got) == 12)
+    partitions = await topic_partitions(bus.settings, [bus.prefix + REWARDS])
+    await set_group_offsets(bus.settings, f"{bus.prefix}g", dict.fromkeys(partitions, 0))
+    again = Keeper()
+    async with bus.consuming(again.on_batch):
+        await until(lambda: len(again.got) == 12)
+    assert sorted(again.got) == sorted(keeper.got)
+
+
+async def test_topics_are_created_once_and_a_wrong_partition_count_is_refused(bus: Bus) -> None:
+    assert await ensure_topics(bus.settings, bus.prefix) == []
+    partitions = await topic_partitions(bus.settings, [bus.prefix + REWARDS])
+    assert partitions == [TopicPartition(bus.prefix + REWARDS, n) for n in range(6)]
+    from aiokafka.admin import NewTopic
+
+    from leyden.kafka.admin import admin_client
+
+    async with admin_client(bus.settings) as admin:
+        await admin.create_topics([NewTopic(f"other{bus.prefix}{REWARDS}", 2, 1)])
+        async with asyncio.timeout(20):
+            while f"other{bus.prefix}{REWARDS}" not in await admin.list_topics():
+                await asyncio.sleep(0.05)
+    with pytest.raises(TopicMismatchError, match="has 2 partitions, its YAML says 6"):
+        await ensure_topics(bus.settings, f"other{bus.prefix}")
+
+
+async def test_headers_of_foreign_producers_do_no_harm(bus: Bus) -> None:
+    producer = AIOKafkaProducer(**bus.settings.connection())
+    await producer.start()
+    try:
+        await producer.send_and_wait(bus.prefix + REWARDS, encode(reward(1)), headers=[("odd", b"\xff\xfe")])
+    finally:
+        await producer.stop()
+    keeper = Keeper()
+    async with bus.consuming(keeper.on_batch):
+        await until(lambda: keeper.got == ["e1"])
+    assert bus.deaths == []
