@@ -1,10 +1,14 @@
-"""Reading a stretch of the log as it was: bounded by offsets, outside every consumer group. For replay and inspection."""
+"""Reading a stretch of the log as it was: bounded by offsets, outside every consumer group; and copying it.
 
-from collections.abc import AsyncIterator, Mapping
+For replay and inspection."""
+
+import asyncio
+from collections.abc import AsyncIterator, Callable, Mapping
 from datetime import datetime
 
-from aiokafka import AIOKafkaConsumer, ConsumerRecord, TopicPartition
+from aiokafka import AIOKafkaConsumer, AIOKafkaProducer, ConsumerRecord, TopicPartition
 
+from leyden.kafka.delivered import ORIGIN_HEADER
 from leyden.kafka.settings import KafkaSettings
 
 Range = Mapping[TopicPartition, tuple[int, int]]
@@ -50,3 +54,45 @@ async def read_range(settings: KafkaSettings, wanted: Range) -> AsyncIterator[Co
                 consumer.pause(tp)
     finally:
         await consumer.stop()
+
+
+async def copy_range(
+    settings: KafkaSettings, wanted: Range, place: Callable[[TopicPartition], TopicPartition], source_prefix: str
+) -> int:
+    """Write every record of `wanted` to where `place` says, acknowledged; returns how many.
+
+    A copy keeps key, value, timestamp and headers, and names its first place in the `leyden-origin` header.
+    """
+    producer = AIOKafkaProducer(
+        acks="all",
+        enable_idempotence=True,
+        linger_ms=settings.linger_ms,
+        max_batch_size=settings.batch_size,
+        max_request_size=settings.max_request_size,
+        compression_type=settings.compression_type,
+        **settings.connection(),
+    )
+    await producer.start()
+    try:
+        sends = [await _send_copy(producer, record, place, source_prefix) async for record in read_range(settings, wanted)]
+        await asyncio.gather(*sends)
+        return len(sends)
+    finally:
+        await producer.stop()
+
+
+async def _send_copy(
+    producer: AIOKafkaProducer,
+    record: ConsumerRecord,
+    place: Callable[[TopicPartition], TopicPartition],
+    source_prefix: str,
+) -> asyncio.Future[object]:
+    target = place(TopicPartition(record.topic, record.partition))
+    headers = list(record.headers)
+    if all(name != ORIGIN_HEADER for name, _ in headers):
+        origin = f"{record.topic.removeprefix(source_prefix)}/{record.partition}/{record.offset}"
+        headers.append((ORIGIN_HEADER, origin.encode()))
+    sent: asyncio.Future[object] = await producer.send(
+        target.topic, record.value, record.key, target.partition, record.timestamp, headers
+    )
+    return sent

@@ -114,7 +114,7 @@ class BatchConsumer:
         """FastStream's parser, replaced: its own raises on headers that are no text, and the record would be skipped."""
         first = records[0]
         name = f"{first.topic}/{first.partition}/{first.offset}"
-        return KafkaMessage(b"", raw_message=records, message_id=name, consumer=self._subscriber.consumer)
+        return KafkaMessage(records, b"", message_id=name, consumer=self._subscriber.consumer)
 
     async def _on_message(self, message: KafkaMessage) -> None:
         records = message.raw_message

@@ -1,0 +1,6 @@
+"""`python -m leyden.cli` is the `leyden` command."""
+
+from leyden.cli import main
+
+if __name__ == "__main__":
+    main()

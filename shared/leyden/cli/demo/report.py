@@ -1,0 +1,93 @@
+"""What a demo leaves: a summary on the screen, `results.json`, and the reward curve as a PNG."""
+
+import json
+from pathlib import Path
+from statistics import median
+from typing import TYPE_CHECKING, Any
+
+from rich.console import Console
+from rich.table import Table
+
+from leyden.cli.demo.state import DemoState
+
+if TYPE_CHECKING:
+    from leyden.cli.demo.run import DemoPlan
+
+MIN_RISE = 0.1
+"""How much the mean reward of the last third of the updates must be above that of the first third."""
+
+
+def write_report(plan: "DemoPlan", state: DemoState, timings: dict[str, float], console: Console) -> int:
+    """Write the files, print the summary; 1 when learning was asked for and the reward did not rise, else 0."""
+    results = _results(plan, state, timings)
+    folder = plan.data_dir.resolve()
+    (folder / "results.json").write_text(json.dumps(results, indent=2))
+    draw_curves(folder / "reward.png", [("control" if plan.control else "Leyden", state.rewards)])
+    first, last = state.learned()
+    _print_summary(console, results, folder)
+    if plan.require_learning and last < first + MIN_RISE:
+        console.print(f"[bold red]the reward did not rise:[/] {first:.3f} → {last:.3f}")
+        return 1
+    return 0
+
+
+def _results(plan: "DemoPlan", state: DemoState, timings: dict[str, float]) -> dict[str, Any]:
+    first, last = state.learned()
+    steps = [state.steps[step] for step in sorted(state.steps)]
+    live = [state.live_at[version] for version in sorted(state.live_at)]
+    return {
+        "control": plan.control,
+        "seed": plan.seed,
+        "rewards": state.rewards,
+        "first_third": first,
+        "last_third": last,
+        "rollouts": len({ended.rollout_id for ended in state.ended.values() if ended.final}),
+        "attempts": len(state.ended),
+        "failed_rollouts": sum(1 for e in state.ended.values() if e.final and e.status == "failed"),
+        "model_calls": len(state.calls),
+        "groups": len(state.groups),
+        "sequences": len(state.sequences),
+        "duplicate_sequence_records": state.sequence_records - len(state.sequences),
+        "updates": len(steps),
+        "iteration_s": [round(after - before, 1) for before, after in zip(live, live[1:], strict=False)],
+        "steps": [step.metrics for step in steps],
+        "timings_s": {name: round(seconds, 1) for name, seconds in timings.items()},
+        "notes": state.notes,
+    }
+
+
+def _print_summary(console: Console, results: dict[str, Any], folder: Path) -> None:
+    rewards = "  ".join(f"{reward:.2f}" for reward in results["rewards"])
+    table = Table(show_header=False, box=None, padding=(0, 2))
+    table.add_row("mean reward by update", rewards)
+    table.add_row("first third → last third", f"{results['first_third']:.3f} → {results['last_third']:.3f}")
+    table.add_row(
+        "counts",
+        f"{results['rollouts']} rollouts, {results['model_calls']} model calls, {results['groups']} groups, "
+        f"{results['sequences']} sequences, {results['updates']} updates, {results['failed_rollouts']} failed",
+    )
+    if results["iteration_s"]:
+        table.add_row("one iteration (median)", f"{median(results['iteration_s']):.1f} s")
+    start = "  ".join(f"{name} {seconds:.1f} s" for name, seconds in results["timings_s"].items())
+    table.add_row("start and loop", start)
+    console.print(table)
+    console.print(f"curve   {folder / 'reward.png'}\nnumbers {folder / 'results.json'}\nlogs    {folder / 'logs'}")
+    console.print("next    leyden replay --name again      (the same topics again: the same transitions, by hash)")
+
+
+def draw_curves(path: Path, curves: list[tuple[str, list[float]]]) -> None:
+    """Mean reward by update, one line a run, as a PNG."""
+    import matplotlib
+
+    matplotlib.use("Agg")
+    from matplotlib import pyplot
+
+    figure, axes = pyplot.subplots(figsize=(7, 3.6), dpi=120)
+    for name, rewards in curves:
+        axes.plot(range(1, len(rewards) + 1), rewards, marker="o", label=name)
+    axes.set(xlabel="update", ylabel="mean reward", ylim=(0, 1.05), title="Calculator agent, SmolLM2-135M on 2 CPU cores")
+    axes.grid(alpha=0.3)
+    axes.legend()
+    figure.tight_layout()
+    figure.savefig(path)
+    pyplot.close(figure)

@@ -1,0 +1,173 @@
+"""The demo from start to end: a clean stack, an agent's runner beside it, tasks update by update, a report."""
+
+import asyncio
+import shutil
+import sys
+import time
+from collections.abc import Iterator
+from contextlib import contextmanager
+from dataclasses import dataclass
+from pathlib import Path
+
+import httpx
+import yaml
+from rich.console import Console
+
+from leyden.cli.demo.gateway import GatewayClient
+from leyden.cli.demo.report import write_report
+from leyden.cli.demo.state import DemoState
+from leyden.cli.demo.view import View
+from leyden.events.codec import CHECKPOINTS, MODEL_CALLS, REWARDS, ROLLOUTS, TRAINING_METRICS, TRANSITIONS
+from leyden.kafka.settings import KafkaSettings
+from leyden.kafka.tail import TopicTail, group_backlog
+from leyden.stack.config import Ports, StackConfig
+from leyden.stack.daemon import reset
+from leyden.stack.errors import StackError
+from leyden.stack.processes import ProcessSpec, Supervisor
+from leyden.stack.requirements import own_kafka
+from leyden.stack.stack import Stack
+
+EXAMPLE = Path(__file__).resolve().parents[4] / "examples" / "calculator"
+POLICY = "policy"
+WATCHED = (ROLLOUTS, TRANSITIONS, TRAINING_METRICS, MODEL_CALLS)
+LAG_OF = {"reward": (MODEL_CALLS, ROLLOUTS), "credit": (MODEL_CALLS, REWARDS), "trainer": (TRANSITIONS,), "registry": (CHECKPOINTS,)}
+SETTLE_S = 120.0
+"""How long the last version may take to go live after the last update."""
+
+
+@dataclass(frozen=True)
+class DemoPlan:
+    """What the user chose."""
+
+    data_dir: Path
+    updates: int
+    tasks: int
+    samples: int
+    model: str
+    engine: str
+    control: bool
+    seed: int
+    require_learning: bool
+    auto_ports: bool
+
+
+def run_demo(plan: DemoPlan, console: Console) -> int:
+    """Run the demo and write its report; the exit status is 0 only when it finished and, if asked for, has learned."""
+    if not EXAMPLE.is_dir():
+        raise StackError(f"The demo's agent is part of the source tree, and {EXAMPLE} is not there; run it from a clone.")
+    reset(plan.data_dir)
+    config = _config(plan)
+    state = DemoState(plan.updates, plan.tasks * plan.samples)
+    stack = Stack(config, lambda line: console.print(f"[dim]·[/] {line}", highlight=False))
+    with stack:
+        stack.folder.config.write_text(stack.config.model_dump_json(indent=2))
+        timings = dict(stack.status().timings_s)
+        state.began = time.monotonic()
+        with _agent(stack, plan):
+            asyncio.run(_drive(plan, stack, state, console))
+        timings["loop"] = state.elapsed_s
+    return write_report(plan, state, timings, console)
+
+
+def _config(plan: DemoPlan) -> StackConfig:
+    run_file = plan.data_dir.resolve() / "run" / "run.yaml"
+    chosen = yaml.safe_load((EXAMPLE / "run.yaml").read_text())
+    changed = {"groups_per_step": plan.tasks, "seed": plan.seed, "max_steps": plan.updates}
+    chosen["trainer"] |= changed | ({"advantage_scale": 0.0} if plan.control else {})
+    run_file.parent.mkdir(parents=True, exist_ok=True)
+    run_file.write_text(yaml.safe_dump(chosen, sort_keys=False))
+    shutil.copytree(EXAMPLE / "calculator", run_file.parent / "calculator", ignore=shutil.ignore_patterns("__pycache__"))
+    # A broker that is not ours keeps what earlier runs left: each run has topics of its own there.
+    prefix = "" if own_kafka() else f"demo-{int(time.time())}."
+    return StackConfig(
+        data_dir=plan.data_dir,
+        model=plan.model,
+        engine=plan.engine,  # type: ignore[arg-type]
+        policy=POLICY,
+        run_file=run_file,
+        topic_prefix=prefix,
+        ports=Ports.auto() if plan.auto_ports else Ports(),
+    )
+
+
+@contextmanager
+def _agent(stack: Stack, plan: DemoPlan) -> Iterator[None]:
+    """The runner with the agent, in a process of its own that knows the gateway's address and key, and nothing else."""
+    env = stack.env | {"LEYDEN_GATEWAY_URL": stack.gateway_url, "LEYDEN_API_KEY": stack.api_key}
+    concurrency = str(plan.tasks * plan.samples)
+    command = (sys.executable, "-m", "leyden.cli", "runner", "calculator.rollout:run", "--concurrency", concurrency)
+    with Supervisor(f"{stack.folder.stack_id}-agent", stack.folder.logs) as supervisor:
+        supervisor.start(ProcessSpec(name="agent", argv=command, env=env))
+        yield
+
+
+async def _drive(plan: DemoPlan, stack: Stack, state: DemoState, console: Console) -> None:
+    """Enqueue update k's tasks once version k is live, until every update is done and the last version serves."""
+    gateway = GatewayClient(stack.gateway_url, stack.api_key)
+    settings = KafkaSettings(bootstrap_servers=stack.kafka_servers)
+    view = View(console)
+    try:
+        async with TopicTail(settings, stack.config.topic_prefix, WATCHED) as tail:
+            state.phase = "learning" if not plan.control else "control: advantages are zero"
+            watching = asyncio.create_task(_watch_lag(settings, stack, state))
+            try:
+                await _feed(plan, stack, state, gateway, tail, view)
+            finally:
+                watching.cancel()
+            state.phase = "done"
+            view.show(state)
+    finally:
+        view.close()
+        await gateway.close()
+
+
+async def _feed(
+    plan: DemoPlan, stack: Stack, state: DemoState, gateway: GatewayClient, tail: TopicTail, view: View
+) -> None:
+    enqueued, deadline = 0, float("inf")
+    while state.version != plan.updates or not _complete(plan, state):
+        stack.check()
+        for event in await tail.poll(0.4):
+            state.see(event)
+        try:
+            state.see_version(await gateway.live_version(POLICY))
+            state.queue = await gateway.queue()
+            if enqueued < plan.updates and state.version == enqueued:
+                await gateway.enqueue(_tasks(plan, enqueued))
+                enqueued += 1
+        except httpx.HTTPError as error:
+            state.notes.append(f"{state.elapsed_s:.0f} s: the gateway does not answer ({type(error).__name__})")
+            await asyncio.sleep(0.5)
+        view.show(state)
+        if len(state.steps) == plan.updates:
+            deadline = min(deadline, time.monotonic() + SETTLE_S)
+        if time.monotonic() > deadline:
+            raise StackError(f"After the last update, version {plan.updates} did not go live; see {stack.folder.logs}.")
+
+
+def _complete(plan: DemoPlan, state: DemoState) -> bool:
+    groups = plan.updates * plan.tasks
+    return len(state.groups) == groups and state.finished_rollouts == groups * plan.samples
+
+
+def _tasks(plan: DemoPlan, update: int) -> list[dict[str, object]]:
+    """The tasks of one update; made by the example, so that the same seed gives the same words."""
+    if str(EXAMPLE) not in sys.path:
+        sys.path.insert(0, str(EXAMPLE))
+    from calculator.tasks import generate
+
+    made = generate(plan.tasks, seed=plan.seed * 10_000 + update)
+    return [
+        {"task_id": f"calculator-{plan.seed}-{update}-{index}", "samples": plan.samples, **task}
+        for index, task in enumerate(made)
+    ]
+
+
+async def _watch_lag(settings: KafkaSettings, stack: Stack, state: DemoState) -> None:
+    while True:
+        for group, topics in LAG_OF.items():
+            state.lag[group] = await group_backlog(settings, stack.config.topic_prefix, group, topics)
+        for process in stack.status().processes:
+            if process.deaths and (note := f"{process.name} was restarted ({process.deaths})") not in state.notes:
+                state.notes.append(note)
+        await asyncio.sleep(2.0)

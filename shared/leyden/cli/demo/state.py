@@ -1,0 +1,73 @@
+"""What the demo has seen so far: folded from events, shown by the view, written by the report. No IO."""
+
+import time
+from dataclasses import dataclass, field
+
+from leyden.cli.demo.gateway import Queue
+from leyden.events import Event, GroupCredited, ModelCallRecorded, RolloutEnded, SequenceCredited, TrainingStepCompleted
+
+
+@dataclass
+class DemoState:
+    """Counts are of distinct things (by id), so that redelivery and restarts change nothing."""
+
+    updates: int
+    rollouts_per_update: int
+    began: float = field(default_factory=time.monotonic)
+    phase: str = "starting"
+    version: int | None = None
+    queue: Queue = Queue(0, 0, 0)
+    lag: dict[str, int] = field(default_factory=dict)
+    steps: dict[int, TrainingStepCompleted] = field(default_factory=dict)
+    live_at: dict[int, float] = field(default_factory=dict)
+    """Version → seconds since the start when it was first seen live."""
+    ended: dict[tuple[str, int], RolloutEnded] = field(default_factory=dict)
+    groups: set[str] = field(default_factory=set)
+    sequences: set[str] = field(default_factory=set)
+    sequence_records: int = 0
+    calls: set[str] = field(default_factory=set)
+    notes: list[str] = field(default_factory=list)
+
+    def see(self, event: Event) -> None:
+        """Fold one event in."""
+        match event:
+            case TrainingStepCompleted():
+                self.steps[event.step] = event
+            case RolloutEnded():
+                self.ended[(event.rollout_id, event.attempt)] = event
+            case GroupCredited():
+                self.groups.add(event.group_id)
+            case SequenceCredited():
+                self.sequences.add(event.event_id)
+                self.sequence_records += 1
+            case ModelCallRecorded():
+                self.calls.add(event.call_id)
+            case _:
+                return
+
+    def see_version(self, version: int | None) -> None:
+        """The gateway says that this version is live."""
+        self.version = version
+        if version is not None:
+            self.live_at.setdefault(version, self.elapsed_s)
+
+    @property
+    def elapsed_s(self) -> float:
+        """Seconds since the demo's state was made."""
+        return time.monotonic() - self.began
+
+    @property
+    def rewards(self) -> list[float]:
+        """Mean reward of each update's rollouts, in order."""
+        return [self.steps[step].metrics["reward/mean"] for step in sorted(self.steps)]
+
+    @property
+    def finished_rollouts(self) -> int:
+        """Rollouts that came to a final end."""
+        return len({ended.rollout_id for ended in self.ended.values() if ended.final})
+
+    def learned(self) -> tuple[float, float]:
+        """Mean reward of the first and of the last third of the updates."""
+        rewards = self.rewards
+        third = max(1, len(rewards) // 3)
+        return sum(rewards[:third]) / third, sum(rewards[-third:]) / third

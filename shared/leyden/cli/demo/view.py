@@ -1,0 +1,60 @@
+"""The live view of a demo: plain tables, drawn anew when something changed; plain lines where there is no terminal."""
+
+from rich.console import Console, Group, RenderableType
+from rich.live import Live
+from rich.progress_bar import ProgressBar
+from rich.table import Table
+from rich.text import Text
+
+from leyden.cli.demo.state import DemoState
+
+_BLOCKS = " ▁▂▃▄▅▆▇█"
+
+
+class View:
+    """Shows a `DemoState`; `show` may be called as often as one likes."""
+
+    def __init__(self, console: Console) -> None:
+        self._console = console
+        self._live = Live(console=console, refresh_per_second=4, transient=False) if console.is_terminal else None
+        self._told = 0
+        if self._live:
+            self._live.start()
+
+    def show(self, state: DemoState) -> None:
+        """Draw `state`, or print a line for every new update where there is no terminal."""
+        if self._live:
+            self._live.update(render(state))
+            return
+        for step in sorted(state.steps)[self._told :]:
+            reward = state.steps[step].metrics["reward/mean"]
+            lag = sum(state.lag.values())
+            self._console.print(f"update {step}/{state.updates}  reward {reward:.3f}  lag {lag}  {state.elapsed_s:.0f} s")
+            self._told += 1
+
+    def close(self) -> None:
+        """Leave the last picture standing."""
+        if self._live:
+            self._live.stop()
+
+
+def render(state: DemoState) -> RenderableType:
+    """The whole view: head line, progress, rewards so far, and where records wait."""
+    done = state.finished_rollouts
+    total = state.updates * state.rollouts_per_update
+    head = Text(f"{state.phase}   {state.elapsed_s:5.0f} s   policy version {state.version}", style="bold")
+    facts = Table.grid(padding=(0, 2))
+    facts.add_row("rollouts", ProgressBar(total=total, completed=done, width=40), f"{done}/{total}")
+    running = f"{state.queue.queued} waiting, {state.queue.running} running"
+    facts.add_row("updates", ProgressBar(total=state.updates, completed=len(state.steps), width=40), running)
+    rewards = Table("update", *(str(step) for step in sorted(state.steps)), title="mean reward", title_justify="left")
+    rewards.add_row("", *(f"{reward:.2f}" for reward in state.rewards))
+    rewards.add_row("", *(_bar(reward) for reward in state.rewards))
+    lag = "  ".join(f"{group} {count}" for group, count in state.lag.items())
+    notes = [Text(note, style="yellow") for note in state.notes[-3:]]
+    return Group(head, facts, rewards, Text(f"consumer lag: {lag}", style="dim"), *notes)
+
+
+def _bar(reward: float) -> str:
+    level = min(len(_BLOCKS) - 1, max(0, round(reward * (len(_BLOCKS) - 1))))
+    return _BLOCKS[level] * 3

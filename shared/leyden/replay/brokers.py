@@ -1,0 +1,47 @@
+"""Kafka and Redis for a replay: those that are named, those of a running stack, or a stopped stack's data started again."""
+
+import os
+from collections.abc import Iterator
+from contextlib import ExitStack, contextmanager
+from dataclasses import dataclass
+from pathlib import Path
+
+from leyden.stack.config import StackConfig
+from leyden.stack.errors import StackError
+from leyden.stack.kafka import KafkaBroker
+from leyden.stack.redis import RedisServer
+from leyden.stack.state import DataFolder
+
+
+@dataclass(frozen=True)
+class Brokers:
+    """Where the log and the working state are, and what the stack that wrote the log was made with."""
+
+    kafka_servers: str
+    redis_url: str
+    stack: StackConfig
+    model: str
+
+
+@contextmanager
+def brokers_of(data_dir: Path) -> Iterator[Brokers]:
+    """The brokers of the stack in `data_dir`, running for as long as the context is open; raises StackError."""
+    folder = DataFolder(data_dir)
+    if not folder.config.exists():
+        raise StackError(f"There is no stack's data in {folder.root}. Name the folder of one with --data-dir.")
+    config = StackConfig.model_validate_json(folder.config.read_text())
+    state = folder.read_state()
+    with ExitStack() as stack:
+        if servers := os.environ.get("KAFKA_BOOTSTRAP_SERVERS"):
+            kafka = servers
+        elif state.is_running:
+            kafka = state.kafka_servers
+        else:
+            kafka = stack.enter_context(KafkaBroker(folder.root / "kafka")).bootstrap_servers
+        if url := os.environ.get("REDIS_URL"):
+            redis = url
+        elif state.is_running:
+            redis = state.redis_url
+        else:
+            redis = stack.enter_context(RedisServer(folder.root / "redis")).url
+        yield Brokers(kafka, redis, config, state.model)

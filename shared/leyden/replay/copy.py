@@ -1,0 +1,31 @@
+"""Copying a stretch of recorded topics under another prefix: same bytes, keys, partitions and times, with their origin."""
+
+from datetime import datetime
+
+from aiokafka import TopicPartition
+
+from leyden.events.codec import MODEL_CALLS, ROLLOUTS, SPANS
+from leyden.kafka.admin import topic_partitions
+from leyden.kafka.ranges import copy_range, resolve_range
+from leyden.kafka.settings import KafkaSettings
+
+REPLAYED = (ROLLOUTS, MODEL_CALLS, SPANS)
+"""What a replay takes from the log; everything after them is made anew."""
+
+
+async def copy_recorded(
+    settings: KafkaSettings, source: str, target: str, start: datetime | None, end: datetime | None
+) -> dict[str, tuple[int, int]]:
+    """Copy the records of [start, end) from prefix `source` to prefix `target`.
+
+    Returns `topic/partition` → [first, last) offsets that were taken, which is the replay's whole input.
+    """
+    partitions = await topic_partitions(settings, [source + topic for topic in REPLAYED])
+    wanted = await resolve_range(settings, partitions, start, end)
+
+    def place(partition: TopicPartition) -> TopicPartition:
+        return TopicPartition(target + partition.topic.removeprefix(source), partition.partition)
+
+    await copy_range(settings, wanted, place, source)
+    taken = {f"{tp.topic.removeprefix(source)}/{tp.partition}": bounds for tp, bounds in wanted.items()}
+    return {name: bounds for name, bounds in sorted(taken.items()) if bounds[1] > bounds[0]}

@@ -1,0 +1,192 @@
+"""A replay from start to end: copy, run the ordinary services under a prefix of their own, compare, tell.
+
+The services have no replay mode. They see a topic prefix, and a run file that says to follow the recorded decisions.
+"""
+
+import asyncio
+import json
+import re
+import sys
+import time
+from collections.abc import Callable
+from contextlib import AsyncExitStack
+from dataclasses import dataclass
+from datetime import UTC, datetime
+from pathlib import Path
+
+import yaml
+
+from leyden.events import CheckpointSaved, VersionRegistered
+from leyden.events.codec import CHECKPOINTS, MODEL_CALLS, MODELS, REWARDS, ROLLOUTS, SPANS, TRAINING_METRICS, TRANSITIONS
+from leyden.kafka.admin import ensure_topics
+from leyden.kafka.settings import KafkaSettings
+from leyden.kafka.tail import TopicTail, group_backlog
+from leyden.replay.brokers import Brokers, brokers_of
+from leyden.replay.compare import Comparison, compare, read_transitions
+from leyden.replay.copy import copy_recorded
+from leyden.stack.errors import StackError
+from leyden.stack.plan import python_env
+from leyden.stack.ports import free_ports
+from leyden.stack.processes import ProcessSpec, Supervisor
+
+Tell = Callable[[str], None]
+STAGES: tuple[tuple[str, tuple[str, ...]], ...] = (
+    ("reward", (ROLLOUTS, MODEL_CALLS, SPANS)),
+    ("credit", (ROLLOUTS, MODEL_CALLS, REWARDS)),
+)
+TRAINING_STAGES: tuple[tuple[str, tuple[str, ...]], ...] = (
+    ("trainer", (TRANSITIONS,)),
+    ("registry", (CHECKPOINTS, TRAINING_METRICS)),
+)
+_NAME = re.compile(r"[a-z0-9][a-z0-9-]{0,40}")
+
+
+@dataclass(frozen=True)
+class ReplayPlan:
+    """What the user chose."""
+
+    name: str
+    settings: Path | None
+    start: datetime | None
+    end: datetime | None
+    data_dir: Path
+    source_prefix: str | None
+    train: bool
+
+
+async def run_replay(plan: ReplayPlan, tell: Tell, say: Tell) -> int:
+    """Run the replay and print what came of it; 1 when the same settings did not give the same transitions, else 0."""
+    if not _NAME.fullmatch(plan.name):
+        raise StackError(f"--name {plan.name!r}: use lower-case letters, digits and dashes; it becomes a topic prefix.")
+    with brokers_of(plan.data_dir) as brokers:
+        return await _Replay(plan, brokers, tell, say).run()
+
+
+class _Replay:
+    def __init__(self, plan: ReplayPlan, brokers: Brokers, tell: Tell, say: Tell) -> None:
+        self.plan, self.brokers, self.tell, self.say = plan, brokers, tell, say
+        self.source = plan.source_prefix if plan.source_prefix is not None else brokers.stack.topic_prefix
+        self.target = f"{plan.name}."
+        self.kafka = KafkaSettings(bootstrap_servers=brokers.kafka_servers)
+        self.folder = plan.data_dir.resolve() / "replays" / plan.name
+
+    async def run(self) -> int:
+        same_settings = self._write_run_file()
+        if not await ensure_topics(self.kafka, self.target):
+            raise StackError(f"A replay named {self.plan.name} exists already; choose another --name.")
+        taken = await copy_recorded(self.kafka, self.source, self.target, _utc(self.plan.start), _utc(self.plan.end))
+        records = sum(last - first for first, last in taken.values())
+        if not records:
+            raise StackError("There is nothing to replay between --from and --to.")
+        self.tell(f"copied {records} records to topics under {self.target}")
+        stages = STAGES + (TRAINING_STAGES if self.plan.train else ())
+        await self._run_services(stages)
+        comparison = await self._compare()
+        versions = await self._versions() if self.plan.train else []
+        self._write_report(taken, comparison, versions)
+        return self._tell_outcome(comparison, versions, same_settings)
+
+    def _write_run_file(self) -> bool:
+        """The run file of this replay; True when it chooses what the live one chose."""
+        live = _read_yaml(self.brokers.stack.run_file)
+        chosen = _read_yaml(self.plan.settings) if self.plan.settings else live
+        same = all(live.get(section) == chosen.get(section) for section in ("reward", "credit"))
+        made = json.loads(json.dumps(chosen))
+        made["reward"] = (made.get("reward") or {}) | {"settle": "recorded"}
+        self.folder.mkdir(parents=True, exist_ok=True)
+        (self.folder / "run.yaml").write_text(yaml.safe_dump(made, sort_keys=False))
+        return same
+
+    async def _run_services(self, stages: tuple[tuple[str, tuple[str, ...]], ...]) -> None:
+        """Start every stage, and wait for them one after the other: each one's input is whole when the one before is done."""
+        async with AsyncExitStack() as stack:
+            supervisor = stack.enter_context(Supervisor(f"replay-{self.plan.name}-{int(time.time())}", self.folder / "logs"))
+            for (name, topics), port in zip(stages, free_ports(len(stages)), strict=True):
+                env = self._env() | {"LEYDEN_OPS_PORT": str(port)}
+                supervisor.start(ProcessSpec(name=name, argv=(sys.executable, "-m", f"leyden.{name}"), env=env))
+                await self._drained(supervisor, name, topics)
+            supervisor.check()
+
+    def _env(self) -> dict[str, str]:
+        beside = [path.parent for path in (self.plan.settings, self.brokers.stack.run_file) if path]
+        env = python_env(self.brokers.stack)
+        env["PYTHONPATH"] = ":".join([*(str(folder.resolve()) for folder in beside), env["PYTHONPATH"]])
+        return env | {
+            "KAFKA_BOOTSTRAP_SERVERS": self.brokers.kafka_servers,
+            "REDIS_URL": self.brokers.redis_url,
+            "LEYDEN_TOPIC_PREFIX": self.target,
+            "LEYDEN_DATA_DIR": str(self.brokers.stack.data_dir / "services"),
+            "LEYDEN_RUN_FILE": str(self.folder / "run.yaml"),
+            "LEYDEN_TRAINER_MODEL": self.brokers.model,
+            "LEYDEN_TRAINER_CHECKPOINT_DIR": str(self.folder / "checkpoints"),
+            "LEYDEN_REGISTRY_PROMOTE": "manual",
+        }
+
+    async def _drained(self, supervisor: Supervisor, name: str, topics: tuple[str, ...]) -> None:
+        began, told = time.monotonic(), -1
+        while (waiting := await group_backlog(self.kafka, self.target, name, topics)) > 0:
+            supervisor.check()
+            if waiting != told:
+                self.tell(f"{name}: {waiting} records to go")
+                told = waiting
+            await asyncio.sleep(0.5)
+        self.tell(f"{name} is done after {time.monotonic() - began:.1f} s")
+
+    async def _compare(self) -> Comparison:
+        replayed = await read_transitions(self.kafka, self.target)
+        recorded = await read_transitions(self.kafka, self.source, replayed.groups)
+        self.say(f"{replayed.sequences} sequences in {len(replayed.groups)} groups")
+        return compare(recorded, replayed)
+
+    async def _versions(self) -> list[VersionRegistered]:
+        """The candidates of this replay, once the registry has every checkpoint."""
+        found: dict[int, VersionRegistered] = {}
+        saved: set[int] = set()
+        async with TopicTail(self.kafka, self.target, (MODELS, CHECKPOINTS)) as tail, asyncio.timeout(60):
+            quiet = 0
+            while quiet < 3 or len(found) < len(saved):
+                events = await tail.poll()
+                quiet = 0 if events else quiet + 1
+                for event in events:
+                    if isinstance(event, VersionRegistered):
+                        found[event.version] = event
+                    if isinstance(event, CheckpointSaved):
+                        saved.add(event.version)
+        return [found[version] for version in sorted(found)]
+
+    def _write_report(
+        self, taken: dict[str, tuple[int, int]], comparison: Comparison, versions: list[VersionRegistered]
+    ) -> None:
+        report = {
+            "name": self.plan.name,
+            "source_prefix": self.source,
+            "offsets": taken,
+            "comparison": vars(comparison) | {"identical": comparison.identical},
+            "versions": [json.loads(version.model_dump_json()) for version in versions],
+        }
+        (self.folder / "report.json").write_text(json.dumps(report, indent=2))
+
+    def _tell_outcome(self, comparison: Comparison, versions: list[VersionRegistered], same_settings: bool) -> int:
+        self.say(f"recorded transitions {comparison.recorded_digest}")
+        self.say(f"replayed transitions {comparison.replayed_digest}")
+        if comparison.identical:
+            self.say(f"identical: {comparison.same} of {comparison.same} events, byte for byte")
+        else:
+            self.say(
+                f"different: {comparison.same} events the same, {comparison.different} changed, "
+                f"{comparison.only_recorded} only recorded, {comparison.only_replayed} only replayed"
+            )
+        for version in versions[-1:]:
+            self.say(f"candidate {version.policy}@{version.version} from {self.plan.name}: {version.merged_weights}")
+            self.say(f"weights {version.lineage.weights_sha256}, manifest {version.lineage.manifest_sha256}")
+        self.say(f"report {self.folder / 'report.json'}")
+        return 1 if same_settings and not comparison.identical else 0
+
+
+def _read_yaml(path: Path | None) -> dict[str, object]:
+    return (yaml.safe_load(path.read_text()) or {}) if path else {}
+
+
+def _utc(moment: datetime | None) -> datetime | None:
+    """A time without a zone is taken as UTC."""
+    return moment.replace(tzinfo=UTC) if moment is not None and moment.tzinfo is None else moment
