@@ -1,7 +1,7 @@
 """Identifiers: what an event is about decides its id, so that a duplicate is recognised anywhere. No IO, no clock.
 
-A rollout's id carries its binding: with the attempt appended it *is* the W3C trace id of that attempt, so that every span
-and every `traceparent` of the attempt names its rollout without a look-up.
+A rollout's id carries its binding: with the attempt appended it *is* the W3C trace id of that attempt, so that every
+span and every `traceparent` of the attempt names its rollout without a look-up.
 """
 
 import hashlib
@@ -30,7 +30,7 @@ class AttemptRef(NamedTuple):
 
 
 def derive(*parts: object) -> str:
-    """32 hex digits that depend on `parts` alone (each part is length-prefixed: ("ab", "c") differs from ("a", "bc"))."""
+    """32 hex digits that depend on `parts` alone; length-prefixed, so ("ab", "c") differs from ("a", "bc")."""
     digest = hashlib.blake2b(digest_size=16)
     for part in parts:
         encoded = str(part).encode()

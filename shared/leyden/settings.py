@@ -62,5 +62,3 @@ def load_section(path: Path | None, section: str, model: type[SectionT]) -> Sect
 
 
 RUN_FILE_SECTIONS = {"reward", "credit", "trainer", "policy"}
-
-

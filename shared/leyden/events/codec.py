@@ -51,7 +51,8 @@ EVENT_TYPES: dict[str, type[Event]] = {
 @cache
 def _adapter(topic: str) -> TypeAdapter[list[Event]]:
     kinds = EVENTS_BY_TOPIC[topic]
-    item = Annotated[Union[kinds], Field(discriminator="type")] if len(kinds) > 1 else kinds[0]
+    # ruff's fix for UP007 would drop the Union here and leave a bare tuple, which is no type.
+    item = Annotated[Union[kinds], Field(discriminator="type")] if len(kinds) > 1 else kinds[0]  # noqa: UP007
     return TypeAdapter(list[item])  # type: ignore[valid-type]
 
 

@@ -8,7 +8,7 @@ from leyden.events.base import Event, Record
 
 
 class BatchManifest(Record):
-    """Exactly what one optimiser step was made of: with the parent version and the settings, it gives the same weights."""
+    """Exactly what one optimiser step was made of: with its parent and settings, it gives the same weights."""
 
     sequence_ids: list[str]
     """Event ids of the step's `SequenceCredited`, in the order of training."""

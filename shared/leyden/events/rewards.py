@@ -2,6 +2,8 @@
 
 from typing import Literal
 
+from pydantic import Field
+
 from leyden.events.base import OfAttempt, Record
 
 
@@ -32,5 +34,5 @@ class RewardsCompleted(OfAttempt):
     type: Literal["rewards-completed"] = "rewards-completed"
     reward_ids: list[str]
     """Event ids of the attempt's `RewardAssigned`, sorted."""
-    failed_rules: list[str] = []
+    failed_rules: list[str] = Field(default_factory=list)
     """`rule: reason` of rules that raised; a rule that failed is never a reward of 0."""

@@ -54,6 +54,8 @@ class SpanRecorded(Event):
     parent_span_id: str | None = None
     rollout_id: str | None = None
     attempt: int = 0
+    derived: bool = False
+    """Made of an event inside a span: no exporter counted it, so `RolloutEnded.span_count` does not either."""
     kind: SpanKind
     dialect: str
     name: str

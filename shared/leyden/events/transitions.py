@@ -2,7 +2,7 @@
 
 from typing import Literal
 
-from pydantic import Field
+from pydantic import ConfigDict, Field
 
 from leyden.events.base import Event, OfAttempt, PackedFloats, PackedInts, Record
 
@@ -10,7 +10,7 @@ from leyden.events.base import Event, OfAttempt, PackedFloats, PackedInts, Recor
 class Transition(Record):
     """One model call as (state, action, reward, next state), as a span over its sequence's tokens.
 
-    State is `token_ids[:start]`, action is `token_ids[start:end]`, the next state ends where the next transition starts.
+    State is `token_ids[:start]`, action is `token_ids[start:end]`, the next state ends at the next `start`.
     """
 
     call_id: str
@@ -26,13 +26,13 @@ class Transition(Record):
     origin: str
     """Where the call was first recorded: `topic/partition/offset`."""
 
-    model_config = {"populate_by_name": True, "serialize_by_alias": True}
+    model_config = ConfigDict(populate_by_name=True, serialize_by_alias=True)
 
 
 class SequenceCredited(OfAttempt):
     """One training sequence: the consecutive calls of one lineage, with their credit.
 
-    A rollout gives one sequence per lineage: calls whose prompt extends the earlier prompt and response exactly share one.
+    A rollout gives one sequence per lineage: calls whose prompt exactly extends what came before share one.
     All sequences of a group are published together, followed by the group's `GroupCredited`.
     """
 
@@ -50,7 +50,7 @@ class SequenceCredited(OfAttempt):
 
 
 class GroupCredited(Event):
-    """A group is complete: every member was credited or left out. Comes after the group's sequences, in their partition.
+    """A group is complete: every member was credited or left out. Follows the group's sequences in their partition.
 
     `sequences` is 0 when no member could be trained; consumers that count groups still count it.
     """

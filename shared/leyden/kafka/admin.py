@@ -74,7 +74,9 @@ async def _check_partitions(admin: AIOKafkaAdminClient, wanted: list[NewTopic]) 
 async def _leaders_elected(admin: AIOKafkaAdminClient, names: list[str], patience_s: float = 30.0) -> None:
     """Wait until every partition of `names` can be written to; raises TimeoutError."""
     async with asyncio.timeout(patience_s):
-        while any(t["error_code"] or not t["partitions"] for t in await admin.describe_topics(names)):
+        while any(  # noqa: ASYNC110 - the cluster tells nobody
+            t["error_code"] or not t["partitions"] for t in await admin.describe_topics(names)
+        ):
             await asyncio.sleep(0.1)
 
 
@@ -87,13 +89,6 @@ async def set_group_offsets(settings: KafkaSettings, group: str, offsets: Mappin
         await consumer.commit(dict(offsets))
     finally:
         await consumer.stop()
-
-
-async def group_lag(settings: KafkaSettings, group: str) -> dict[TopicPartition, int]:
-    """Records that `group` has not committed yet, by partition; a partition with no commit counts from its beginning."""
-    async with admin_client(settings) as admin:
-        committed = await admin.list_consumer_group_offsets(group)
-    return {tp: end - committed[tp].offset for tp, end in (await end_offsets(settings, committed)).items()}
 
 
 async def end_offsets(settings: KafkaSettings, partitions: Iterable[TopicPartition]) -> dict[TopicPartition, int]:
@@ -123,7 +118,9 @@ async def topic_partitions(settings: KafkaSettings, topics: Iterable[str]) -> li
 def main() -> None:
     """Command line: create all topics under the configured prefix."""
     parser = argparse.ArgumentParser(prog="python -m leyden.kafka.admin", description=main.__doc__)
-    parser.add_argument("--replication-factor", type=int, default=1, help="copies of each partition (3 on a real cluster)")
+    parser.add_argument(
+        "--replication-factor", type=int, default=1, help="copies of each partition (3 on a real cluster)"
+    )
     args = parser.parse_args()
     logging.basicConfig(level=logging.INFO)
     try:

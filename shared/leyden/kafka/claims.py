@@ -22,7 +22,7 @@ class ClaimStore:
         return target
 
     def get(self, url: str) -> bytes:
-        """The value behind `url`. Raises ValueError for one outside this store or with another content than its name."""
+        """The value behind `url`. Raises ValueError for one of another store, or with content not its name's."""
         if not url.startswith(f"{self._url}/"):
             raise ValueError(f"claim {url} is not in this store ({self._url})")
         fs, path = fsspec.core.url_to_fs(url)

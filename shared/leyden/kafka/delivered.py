@@ -52,7 +52,7 @@ class Publisher(Protocol):
     """Where a service's events go."""
 
     async def publish_all(self, outgoing: Sequence[Outgoing]) -> None:
-        """Publish `outgoing`; returns when Kafka has acknowledged every one (acks=all). Raises `Retry` when it has not."""
+        """Publish `outgoing`; returns when Kafka has acknowledged every one (acks=all), else raises `Retry`."""
         ...
 
     async def publish_raw(self, topic: str, key: str, value: bytes, headers: dict[str, str] | None = None) -> None:

@@ -23,7 +23,9 @@ class KafkaPublisher:
 
     async def publish_all(self, outgoing: Sequence[Outgoing]) -> None:
         sends = [
-            await self._send(o.topic, o.key, encode(o.event), {TRACEPARENT_HEADER: o.traceparent} if o.traceparent else {})
+            await self._send(
+                o.topic, o.key, encode(o.event), {TRACEPARENT_HEADER: o.traceparent} if o.traceparent else {}
+            )
             for o in outgoing
         ]
         await _acknowledged(sends)
@@ -38,7 +40,7 @@ class KafkaPublisher:
         PUBLISHED.labels(topic=topic).inc()
         PUBLISHED_BYTES.labels(topic=topic).inc(len(value))
         try:
-            return await self._broker.publish(  # type: ignore[return-value]
+            return await self._broker.publish(
                 value, topic=self._prefix + topic, key=key.encode() or None, headers=headers, no_confirm=True
             )
         except KafkaError as error:

@@ -1,6 +1,7 @@
 """Reading a stretch of the log as it was: bounded by offsets, outside every consumer group; and copying it.
 
-For replay and inspection."""
+For replay and inspection.
+"""
 
 import asyncio
 from collections.abc import AsyncIterator, Callable, Mapping
@@ -38,7 +39,9 @@ async def read_range(settings: KafkaSettings, wanted: Range) -> AsyncIterator[Co
     open_ends = {tp: last for tp, (first, last) in wanted.items() if last > first}
     if not open_ends:
         return
-    consumer = AIOKafkaConsumer(enable_auto_commit=False, fetch_max_bytes=settings.fetch_max_bytes, **settings.connection())
+    consumer = AIOKafkaConsumer(
+        enable_auto_commit=False, fetch_max_bytes=settings.fetch_max_bytes, **settings.connection()
+    )
     await consumer.start()
     try:
         consumer.assign(list(open_ends))
@@ -74,7 +77,9 @@ async def copy_range(
     )
     await producer.start()
     try:
-        sends = [await _send_copy(producer, record, place, source_prefix) async for record in read_range(settings, wanted)]
+        sends = [
+            await _send_copy(producer, record, place, source_prefix) async for record in read_range(settings, wanted)
+        ]
         await asyncio.gather(*sends)
         return len(sends)
     finally:

@@ -1,8 +1,8 @@
 """The one consumer loop of Leyden: batches in, offsets committed only after the handler has returned.
 
 What FastStream's own policies would lose (see docs/adr) is done here: manual acknowledgement, explicit offsets per
-partition, back-off on passing faults, dead letters for records that can never be handled, and an end to the process when
-too much goes to the dead letters, because then the code is wrong and not the data.
+partition, back-off on passing faults, dead letters for records that can never be handled, and an end to the process
+when too much goes to the dead letters, because then the code is wrong and not the data.
 """
 
 import asyncio
@@ -44,7 +44,7 @@ FATAL_EXIT = 70
 
 @dataclass(frozen=True)
 class Subscription:
-    """Which topics a handler gets, as data. `group` None: every replica reads everything from the beginning, no commits."""
+    """Which topics a handler gets, as data. `group` None: every replica reads everything from the beginning."""
 
     topics: tuple[str, ...]
     handler: BatchHandler | RawBatchHandler
@@ -55,7 +55,7 @@ class Subscription:
 
 @dataclass(frozen=True)
 class RetryPolicy:
-    """How long to wait between tries of the same batch (seconds, doubling), and how many dead letters in a row end it."""
+    """Seconds between tries of the same batch (doubling), and how many dead letters in a row end the process."""
 
     first_delay_s: float = 0.2
     max_delay_s: float = 10.0
@@ -72,7 +72,7 @@ class BatchConsumer:
         publisher: Publisher,
         claims: ClaimStore,
         prefix: str,
-        retry: RetryPolicy = RetryPolicy(),  # noqa: B008 - frozen
+        retry: RetryPolicy = RetryPolicy(),
         die: Callable[[int], None] = os._exit,
     ) -> None:
         self.subscription = subscription
@@ -111,7 +111,7 @@ class BatchConsumer:
         self._subscriber(self._on_message)
 
     async def _parse(self, records: tuple[ConsumerRecord, ...]) -> KafkaMessage:
-        """FastStream's parser, replaced: its own raises on headers that are no text, and the record would be skipped."""
+        """FastStream's parser, replaced: its own raises on headers that are no text, and the record is skipped."""
         first = records[0]
         name = f"{first.topic}/{first.partition}/{first.offset}"
         return KafkaMessage(records, b"", message_id=name, consumer=self._subscriber.consumer)
@@ -138,12 +138,13 @@ class BatchConsumer:
         return f"a batch of {'+'.join(self.subscription.topics)} has been in its handler for {busy:.0f} s"
 
     async def watch_backlog(self, spare_after_s: float = 15.0) -> None:
-        """Set `caught_up` once all that was there at the start is handled; a spare replica without partitions is too."""
+        """Set `caught_up` once all that was there at the start is handled, or there are no partitions to have."""
         consumer: AIOKafkaConsumer = self._subscriber.consumer
         deadline = time.monotonic() + spare_after_s
         while not consumer.assignment():
             if time.monotonic() > deadline:
-                return self.caught_up.set()
+                self.caught_up.set()
+                return
             await asyncio.sleep(0.1)
         ends = await consumer.end_offsets(list(consumer.assignment()))
         seen_idle = 0
@@ -162,7 +163,7 @@ class BatchConsumer:
         with HANDLER_SECONDS.labels(topics="+".join(self.subscription.topics)).time():
             try:
                 await self._with_backoff(delivered)
-            except Exception as error:
+            except Exception as error:  # noqa: BLE001 - the boundary: whatever it is, the record is kept
                 if len(delivered) == 1:
                     await self._dead_letter(delivered[0], error)
                     return
@@ -175,7 +176,7 @@ class BatchConsumer:
         for one in delivered:
             try:
                 await self._with_backoff([one])
-            except Exception as error:
+            except Exception as error:  # noqa: BLE001 - the same boundary
                 await self._dead_letter(one, error)
             else:
                 self._dead_in_a_row = 0
@@ -195,7 +196,9 @@ class BatchConsumer:
         """Validate per topic in one pass; only when that fails, record by record, to find the bad ones."""
         by_topic: dict[str, list[tuple[int, ConsumerRecord, bytes]]] = {}
         for index, record in enumerate(records):
-            by_topic.setdefault(record.topic.removeprefix(self._prefix), []).append((index, record, await self._value(record)))
+            by_topic.setdefault(record.topic.removeprefix(self._prefix), []).append(
+                (index, record, await self._value(record))
+            )
         found: dict[int, Delivered[Any]] = {}
         for topic, items in by_topic.items():
             CONSUMED.labels(topic=topic).inc(len(items))
@@ -209,13 +212,17 @@ class BatchConsumer:
                 found |= await self._decode_singly(topic, items)
         return [found[index] for index in sorted(found)]
 
-    async def _decode_singly(self, topic: str, items: list[tuple[int, ConsumerRecord, bytes]]) -> dict[int, Delivered[Any]]:
+    async def _decode_singly(
+        self, topic: str, items: list[tuple[int, ConsumerRecord, bytes]]
+    ) -> dict[int, Delivered[Any]]:
         good: dict[int, Delivered[Any]] = {}
         for index, record, value in items:
             try:
                 good[index] = self._delivered(record, topic, decode(topic, value))
             except ValidationError as error:
-                reason = Poison("; ".join(f"{'.'.join(map(str, e['loc'][1:]))}: {e['msg']}" for e in error.errors()[:5]))
+                reason = Poison(
+                    "; ".join(f"{'.'.join(map(str, e['loc'][1:]))}: {e['msg']}" for e in error.errors()[:5])
+                )
                 await self._dead_letter(self._delivered(record, topic, value), reason, value)
         return good
 
@@ -236,12 +243,22 @@ class BatchConsumer:
         self._dead_in_a_row += 1
         DEAD_LETTERS.labels(topic=one.topic).inc()
         if self._dead_in_a_row > self._retry.dead_letter_limit:
-            raise RuntimeError(f"{self._dead_in_a_row} dead letters in a row: the code is at fault, not the data") from error
+            raise RuntimeError(
+                f"{self._dead_in_a_row} dead letters in a row: the code is at fault, not the data"
+            ) from error
         log.error("dead letter from %s: %r", one.origin, error, exc_info=None if isinstance(error, Poison) else error)
-        original = value if value is not None else one.event if isinstance(one.event, bytes) else one.event.model_dump_json(by_alias=True).encode()
+        original = (
+            value
+            if value is not None
+            else one.event
+            if isinstance(one.event, bytes)
+            else one.event.model_dump_json(by_alias=True).encode()
+        )
         headers = {name: text for name, text in one.headers.items() if name != CLAIM_HEADER}
         headers |= {ORIGIN_HEADER: one.origin, ERROR_HEADER: f"{type(error).__name__}: {error}"[:2000]}
-        await self._forever(lambda: self._publisher.publish_raw(one.topic + DEAD_LETTER_SUFFIX, one.key, original, headers))
+        await self._forever(
+            lambda: self._publisher.publish_raw(one.topic + DEAD_LETTER_SUFFIX, one.key, original, headers)
+        )
 
     async def _forever(self, act: Callable[[], Awaitable[None]]) -> None:
         delay = self._retry.first_delay_s

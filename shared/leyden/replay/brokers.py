@@ -1,4 +1,4 @@
-"""Kafka and Redis for a replay: those that are named, those of a running stack, or a stopped stack's data started again."""
+"""Kafka and Redis for a replay: those that are named, a running stack's, or a stopped stack's started again."""
 
 import os
 from collections.abc import Iterator

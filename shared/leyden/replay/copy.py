@@ -1,4 +1,4 @@
-"""Copying a stretch of recorded topics under another prefix: same bytes, keys, partitions and times, with their origin."""
+"""Copying a stretch of recorded topics under another prefix: same bytes, keys, partitions and times, and origin."""
 
 from datetime import datetime
 

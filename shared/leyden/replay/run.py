@@ -17,7 +17,16 @@ from pathlib import Path
 import yaml
 
 from leyden.events import CheckpointSaved, VersionRegistered
-from leyden.events.codec import CHECKPOINTS, MODEL_CALLS, MODELS, REWARDS, ROLLOUTS, SPANS, TRAINING_METRICS, TRANSITIONS
+from leyden.events.codec import (
+    CHECKPOINTS,
+    MODEL_CALLS,
+    MODELS,
+    REWARDS,
+    ROLLOUTS,
+    SPANS,
+    TRAINING_METRICS,
+    TRANSITIONS,
+)
 from leyden.kafka.admin import ensure_topics
 from leyden.kafka.settings import KafkaSettings
 from leyden.kafka.tail import TopicTail, group_backlog
@@ -98,9 +107,11 @@ class _Replay:
         return same
 
     async def _run_services(self, stages: tuple[tuple[str, tuple[str, ...]], ...]) -> None:
-        """Start every stage, and wait for them one after the other: each one's input is whole when the one before is done."""
+        """Stage after stage: the input of each is whole when the one before it is done."""
         async with AsyncExitStack() as stack:
-            supervisor = stack.enter_context(Supervisor(f"replay-{self.plan.name}-{int(time.time())}", self.folder / "logs"))
+            supervisor = stack.enter_context(
+                Supervisor(f"replay-{self.plan.name}-{int(time.time())}", self.folder / "logs")
+            )
             for (name, topics), port in zip(stages, free_ports(len(stages)), strict=True):
                 env = self._env() | {"LEYDEN_OPS_PORT": str(port)}
                 supervisor.start(ProcessSpec(name=name, argv=(sys.executable, "-m", f"leyden.{name}"), env=env))

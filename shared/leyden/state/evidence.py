@@ -55,8 +55,8 @@ class MemoryEvidenceStore:
 class RedisEvidenceStore:
     """Hashes in Redis under `namespace`; one round trip a call, whatever the number of items.
 
-    A closed subject leaves a mark for `closed_ttl_s`, longer than any redelivery, so that a late duplicate does not open
-    it again; an open one that nobody closes goes after `open_ttl_s`.
+    A closed subject leaves a mark for `closed_ttl_s`, longer than any redelivery, so that a late duplicate does not
+    open it again; an open one that nobody closes goes after `open_ttl_s`.
     """
 
     def __init__(self, redis: Redis, namespace: str, closed_ttl_s: int = 86_400, open_ttl_s: int = 7 * 86_400) -> None:
@@ -76,7 +76,7 @@ class RedisEvidenceStore:
                     if subject in closed:
                         continue
                     for item_id, value in found.items():
-                        pipe.hsetnx(self._key(subject), item_id, value)  # type: ignore[arg-type]
+                        pipe.hsetnx(self._key(subject), item_id, value)
                     pipe.expire(self._key(subject), self._open_ttl_s)
                 await pipe.execute()
         except RedisError as error:

@@ -1,6 +1,7 @@
 """What a demo leaves: a summary on the screen, `results.json`, and the reward curve as a PNG."""
 
 import json
+from itertools import pairwise
 from pathlib import Path
 from statistics import median
 from typing import TYPE_CHECKING, Any
@@ -49,7 +50,7 @@ def _results(plan: "DemoPlan", state: DemoState, timings: dict[str, float]) -> d
         "sequences": len(state.sequences),
         "duplicate_sequence_records": state.sequence_records - len(state.sequences),
         "updates": len(steps),
-        "iteration_s": [round(after - before, 1) for before, after in zip(live, live[1:], strict=False)],
+        "iteration_s": [round(after - before, 1) for before, after in pairwise(live)],
         "steps": [step.metrics for step in steps],
         "timings_s": {name: round(seconds, 1) for name, seconds in timings.items()},
         "notes": state.notes,
@@ -77,17 +78,19 @@ def _print_summary(console: Console, results: dict[str, Any], folder: Path) -> N
 
 def draw_curves(path: Path, curves: list[tuple[str, list[float]]]) -> None:
     """Mean reward by update, one line a run, as a PNG."""
-    import matplotlib
+    import matplotlib as mpl
 
-    matplotlib.use("Agg")
-    from matplotlib import pyplot
+    mpl.use("Agg")
+    from matplotlib import pyplot as plt
 
-    figure, axes = pyplot.subplots(figsize=(7, 3.6), dpi=120)
+    figure, axes = plt.subplots(figsize=(7, 3.6), dpi=120)
     for name, rewards in curves:
         axes.plot(range(1, len(rewards) + 1), rewards, marker="o", label=name)
-    axes.set(xlabel="update", ylabel="mean reward", ylim=(0, 1.05), title="Calculator agent, SmolLM2-135M on 2 CPU cores")
+    axes.set(
+        xlabel="update", ylabel="mean reward", ylim=(0, 1.05), title="Calculator agent, SmolLM2-135M on 2 CPU cores"
+    )
     axes.grid(alpha=0.3)
     axes.legend()
     figure.tight_layout()
     figure.savefig(path)
-    pyplot.close(figure)
+    plt.close(figure)

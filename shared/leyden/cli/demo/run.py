@@ -30,7 +30,12 @@ from leyden.stack.stack import Stack
 EXAMPLE = Path(__file__).resolve().parents[4] / "examples" / "calculator"
 POLICY = "policy"
 WATCHED = (ROLLOUTS, TRANSITIONS, TRAINING_METRICS, MODEL_CALLS)
-LAG_OF = {"reward": (MODEL_CALLS, ROLLOUTS), "credit": (MODEL_CALLS, REWARDS), "trainer": (TRANSITIONS,), "registry": (CHECKPOINTS,)}
+LAG_OF = {
+    "reward": (MODEL_CALLS, ROLLOUTS),
+    "credit": (MODEL_CALLS, REWARDS),
+    "trainer": (TRANSITIONS,),
+    "registry": (CHECKPOINTS,),
+}
 SETTLE_S = 120.0
 """How long the last version may take to go live after the last update."""
 
@@ -54,7 +59,9 @@ class DemoPlan:
 def run_demo(plan: DemoPlan, console: Console) -> int:
     """Run the demo and write its report; the exit status is 0 only when it finished and, if asked for, has learned."""
     if not EXAMPLE.is_dir():
-        raise StackError(f"The demo's agent is part of the source tree, and {EXAMPLE} is not there; run it from a clone.")
+        raise StackError(
+            f"The demo's agent is part of the source tree, and {EXAMPLE} is not there; run it from a clone."
+        )
     reset(plan.data_dir)
     config = _config(plan)
     state = DemoState(plan.updates, plan.tasks * plan.samples)
@@ -76,7 +83,9 @@ def _config(plan: DemoPlan) -> StackConfig:
     chosen["trainer"] |= changed | ({"advantage_scale": 0.0} if plan.control else {})
     run_file.parent.mkdir(parents=True, exist_ok=True)
     run_file.write_text(yaml.safe_dump(chosen, sort_keys=False))
-    shutil.copytree(EXAMPLE / "calculator", run_file.parent / "calculator", ignore=shutil.ignore_patterns("__pycache__"))
+    shutil.copytree(
+        EXAMPLE / "calculator", run_file.parent / "calculator", ignore=shutil.ignore_patterns("__pycache__")
+    )
     # A broker that is not ours keeps what earlier runs left: each run has topics of its own there.
     prefix = "" if own_kafka() else f"demo-{int(time.time())}."
     return StackConfig(
@@ -154,7 +163,7 @@ def _tasks(plan: DemoPlan, update: int) -> list[dict[str, object]]:
     """The tasks of one update; made by the example, so that the same seed gives the same words."""
     if str(EXAMPLE) not in sys.path:
         sys.path.insert(0, str(EXAMPLE))
-    from calculator.tasks import generate
+    from calculator.tasks import generate  # type: ignore[import-not-found]
 
     made = generate(plan.tasks, seed=plan.seed * 10_000 + update)
     return [

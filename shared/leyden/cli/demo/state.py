@@ -16,7 +16,7 @@ class DemoState:
     began: float = field(default_factory=time.monotonic)
     phase: str = "starting"
     version: int | None = None
-    queue: Queue = Queue(0, 0, 0)
+    queue: Queue = field(default_factory=lambda: Queue(0, 0, 0))
     lag: dict[str, int] = field(default_factory=dict)
     steps: dict[int, TrainingStepCompleted] = field(default_factory=dict)
     live_at: dict[int, float] = field(default_factory=dict)

@@ -29,7 +29,9 @@ class View:
         for step in sorted(state.steps)[self._told :]:
             reward = state.steps[step].metrics["reward/mean"]
             lag = sum(state.lag.values())
-            self._console.print(f"update {step}/{state.updates}  reward {reward:.3f}  lag {lag}  {state.elapsed_s:.0f} s")
+            self._console.print(
+                f"update {step}/{state.updates}  reward {reward:.3f}  lag {lag}  {state.elapsed_s:.0f} s"
+            )
             self._told += 1
 
     def close(self) -> None:
