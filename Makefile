@@ -1,0 +1,59 @@
+# make demo and make test need nothing but Python 3.11 or newer: they set up what they need first.
+SHELL := /bin/bash
+.DEFAULT_GOAL := help
+BIN := .venv/bin
+READY := .venv/.ready
+export PYTHON
+
+.PHONY: help setup demo up down status test lint format lock clean
+
+help: ## this list
+	@awk -F ':.*## ' '/^[a-z]+:.*## / { printf "  make %-8s %s\n", $$1, $$2 }' $(MAKEFILE_LIST)
+
+setup: $(READY) ## a virtual environment with the locked packages (.venv)
+
+$(READY): tools/setup.sh requirements/local.txt requirements/uv.txt pyproject.toml
+	@tools/setup.sh
+
+demo: $(READY) ## the whole loop on this machine: an agent learns while you watch
+	@$(BIN)/leyden demo
+
+up: $(READY) ## the same stack without the demo's agent
+	@$(BIN)/leyden up
+
+down: $(READY) ## stop it
+	@$(BIN)/leyden down
+
+status: $(READY) ## what of it runs
+	@$(BIN)/leyden status
+
+test: $(READY) ## the whole suite, real servers included (T="-k name" for a part)
+	@$(BIN)/python -m pytest $(T)
+
+lint: $(READY) ## ruff, mypy strict, the import contracts
+	@$(BIN)/ruff check .
+	@$(BIN)/ruff format --check .
+	@$(BIN)/mypy
+	@$(BIN)/python tools/lint_imports.py
+
+format: $(READY) ## put the code in form
+	@$(BIN)/ruff check --fix --exit-zero --quiet .
+	@$(BIN)/ruff format .
+
+LOCK := .uv/bin/uv pip compile --quiet --universal --python-version 3.11 --generate-hashes \
+	--no-emit-index-url --no-annotate --custom-compile-command "make lock" --overrides requirements/overrides.txt
+ifdef UPGRADE
+LOCK += --upgrade
+endif
+OPTIONAL := services trainer vllm local test dev
+
+lock: | $(READY) ## refresh requirements/ after a change of pyproject.toml (UPGRADE=1: newest versions)
+	@$(LOCK) pyproject.toml $(OPTIONAL:%=--extra %) -o requirements/local.txt
+	@$(LOCK) pyproject.toml --extra services -c requirements/local.txt -o requirements/services.txt
+	@$(LOCK) pyproject.toml --extra services --extra trainer -c requirements/local.txt -o requirements/trainer.txt
+	@$(LOCK) requirements/uv.in -o requirements/uv.txt
+	@$(LOCK) requirements/build.in -o requirements/build.txt
+
+clean: ## remove what make made here (caches of jars and models stay)
+	@rm -rf .venv .uv .mypy_cache .ruff_cache .pytest_cache .hypothesis .import_linter_cache dist build
+	@find services shared tests -name __pycache__ -type d -prune -exec rm -rf {} +

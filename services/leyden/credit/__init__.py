@@ -1,0 +1,1 @@
+"""credit: finished rollouts become training sequences, to the token, with their credit."""

@@ -1,0 +1,91 @@
+"""Which model calls are actions of a policy, and what of them is trained. Everything else is context."""
+
+from collections.abc import Set
+from dataclasses import dataclass
+from enum import StrEnum
+
+from leyden.credit.core.assemble import RecordedCall
+from leyden.events import Choice, ModelCallRecorded
+
+TOKEN_BYTES = 4
+"""Token ids and logprobs are packed in four bytes each, so lengths and prefixes can be taken on the bytes."""
+
+
+class Context(StrEnum):
+    """Why a call is context and not an action."""
+
+    ERROR = "error"
+    """It was answered by an error."""
+    NO_POLICY = "no_policy"
+    """Its model is not trained."""
+    OTHER_POLICY = "other_policy"
+    """Its policy is not among the configured ones."""
+    NO_VERSION = "no_version"
+    """The engine did not say which version answered, so its staleness is unknowable."""
+    GREEDY = "greedy"
+    """Temperature 0: the action had no probability that a ratio could correct."""
+    NO_TOKENS = "no_tokens"
+    """Token ids of prompt or response are missing."""
+    NO_LOGPROBS = "no_logprobs"
+    """There is not one behaviour logprob per response token."""
+
+
+@dataclass(frozen=True, slots=True)
+class Action:
+    """One sampled response of a policy: state `prompt`, action `response`, both packed token ids."""
+
+    call_id: str
+    choice: int
+    policy: str
+    policy_version: int
+    temperature: float
+    prompt: bytes
+    response: bytes
+    logprobs: bytes
+    origin: str
+
+
+def actions_of(call: RecordedCall, policies: Set[str] | None) -> list[Action] | Context:
+    """The actions of a call, one per sampled choice in the order of their index; or why it has none."""
+    event = call.event
+    policy, version = event.policy, event.policy_version
+    if event.error is not None:
+        return Context.ERROR
+    if policy is None:
+        return Context.NO_POLICY
+    if policies is not None and policy not in policies:
+        return Context.OTHER_POLICY
+    if version is None:
+        return Context.NO_VERSION
+    if event.sampling.temperature <= 0:
+        return Context.GREEDY
+    found = _trainable(event)
+    if isinstance(found, Context):
+        return found
+    return [
+        Action(
+            call_id=event.call_id,
+            choice=choice.index,
+            policy=policy,
+            policy_version=version,
+            temperature=event.sampling.temperature,
+            prompt=event.prompt_token_ids,
+            response=choice.token_ids,
+            logprobs=choice.logprobs,
+            origin=call.origin,
+        )
+        for choice in found
+    ]
+
+
+def _trainable(event: ModelCallRecorded) -> list[Choice] | Context:
+    with_tokens = [choice for choice in event.choices if _whole(choice.token_ids)]
+    if not _whole(event.prompt_token_ids) or not with_tokens:
+        return Context.NO_TOKENS
+    with_logprobs = [choice for choice in with_tokens if len(choice.logprobs) == len(choice.token_ids)]
+    return sorted(with_logprobs, key=lambda choice: choice.index) or Context.NO_LOGPROBS
+
+
+def _whole(packed: bytes) -> bool:
+    """Whether `packed` holds at least one token and no piece of one."""
+    return len(packed) > 0 and len(packed) % TOKEN_BYTES == 0

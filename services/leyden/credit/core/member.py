@@ -1,0 +1,57 @@
+"""What one rollout brings to its group: sequences with their returns, or why it is left out. Kept as JSON."""
+
+from pydantic import AwareDatetime, Field
+
+from leyden.events import PackedFloats, PackedInts, Record
+
+
+class Span(Record):
+    """A transition whose advantage is not known yet; tokens [start, end) are its action."""
+
+    call_id: str
+    choice: int
+    start: int
+    end: int
+    policy_version: int
+    temperature: float
+    reward: float
+    return_: float
+    origin: str
+
+
+class TokenSequence(Record):
+    """One lineage as it will be published."""
+
+    token_ids: PackedInts
+    behaviour_logprobs: PackedFloats
+    spans: list[Span]
+
+
+class Trajectory(Record):
+    """What one policy did in the rollout, and the rollout's return."""
+
+    policy: str
+    total: float
+    sequences: list[TokenSequence]
+    """Empty when none was short enough; the return still counts in the baseline."""
+    too_long: int = 0
+    """Sequences that were longer than allowed."""
+
+
+class Member(Record):
+    """One rollout of a group."""
+
+    rollout_id: str
+    attempt: int
+    group_id: str
+    group_size: int
+    ended_at: AwareDatetime
+    traceparent: str = ""
+    left_out: str | None = None
+    """The reason, when the rollout is left out of the group and of its baseline."""
+    policies: list[str] = Field(default_factory=list)
+    """Policies that acted in it, whether or not it was left out."""
+    trajectories: list[Trajectory] = Field(default_factory=list)
+    """By policy; empty when left out."""
+    calls: dict[str, int] = Field(default_factory=dict)
+    """How many calls came in which way: counts for the metrics."""

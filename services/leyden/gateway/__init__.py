@@ -1,0 +1,1 @@
+"""The only door for agents: OpenAI-compatible model API, OTLP traces, tasks and rollouts."""

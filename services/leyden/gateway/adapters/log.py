@@ -1,0 +1,41 @@
+"""Kafka, with an end to patience."""
+
+import asyncio
+import time
+from collections.abc import Awaitable, Sequence
+
+from leyden.kafka import Outgoing, Publisher, Retry
+
+
+class PatientLog:
+    """A publisher whose callers wait for `timeout_s` at most; after a failure it says so for `pause_s`.
+
+    A record that was given up may still be written: nothing refers to it, so it is evidence of nothing.
+    """
+
+    def __init__(self, inner: Publisher, timeout_s: float, pause_s: float) -> None:
+        self._inner = inner
+        self._timeout_s = timeout_s
+        self._pause_s = pause_s
+        self._down_until = 0.0
+
+    def must_be_up(self) -> None:
+        if time.monotonic() < self._down_until:
+            raise Retry("Kafka did not take the last record")
+
+    async def publish_all(self, outgoing: Sequence[Outgoing]) -> None:
+        await self._within(self._inner.publish_all(outgoing))
+
+    async def publish_raw(self, topic: str, key: str, value: bytes, headers: dict[str, str] | None = None) -> None:
+        await self._within(self._inner.publish_raw(topic, key, value, headers))
+
+    async def _within(self, publishing: Awaitable[None]) -> None:
+        try:
+            async with asyncio.timeout(self._timeout_s):
+                await publishing
+        except TimeoutError as error:
+            self._down_until = time.monotonic() + self._pause_s
+            raise Retry(f"Kafka did not acknowledge within {self._timeout_s:g} s") from error
+        except Retry:
+            self._down_until = time.monotonic() + self._pause_s
+            raise

@@ -1,0 +1,77 @@
+"""Which engine answers for a policy: the newest report of every replica, and the order in which to try them."""
+
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+
+from leyden.events import PolicyPromoted, PolicyServed
+from leyden.gateway.core.refusals import Refusal
+
+
+@dataclass(frozen=True, slots=True)
+class ModelName:
+    """What a request's `model` asks for: a policy, at a version or at whatever is newest."""
+
+    policy: str
+    version: int | None = None
+
+    @classmethod
+    def parse(cls, text: str) -> "ModelName":
+        """`<policy>` or `<policy>@<version>`."""
+        policy, at, number = text.rpartition("@")
+        return cls(policy, int(number)) if at and policy and number.isascii() and number.isdigit() else cls(text)
+
+    def __str__(self) -> str:
+        return self.policy if self.version is None else f"{self.policy}@{self.version}"
+
+
+@dataclass(frozen=True, slots=True)
+class PolicyState:
+    """One policy as `GET /leyden/v1/policies` shows it."""
+
+    policy: str
+    promoted_version: int | None
+    live_version: int | None
+    """The lowest version that a live replica serves: what every replica has reached."""
+    replicas: tuple[PolicyServed, ...]
+
+
+class RoutingTable:
+    """The newest `PolicyServed` of every replica, and the newest `PolicyPromoted` of every policy, in log order."""
+
+    def __init__(self) -> None:
+        self._served: dict[str, dict[str, PolicyServed]] = {}
+        self._promoted: dict[str, int] = {}
+
+    def note_served(self, event: PolicyServed) -> None:
+        """A replica answers with a version now; the latest report wins, whatever its version."""
+        self._served.setdefault(event.policy, {})[event.replica] = event
+
+    def note_promoted(self, event: PolicyPromoted) -> None:
+        """A version shall serve; the latest wins (a rollback is a promotion too)."""
+        self._promoted[event.policy] = event.version
+
+    def candidates(self, name: ModelName, in_flight: Mapping[tuple[str, str], int]) -> list[PolicyServed]:
+        """Replicas that may answer `name`, best first: the newest version, then the least loaded.
+
+        Raises `Refusal`: 503 when the policy has no live replica or nothing is live at all, 404 for a version (or a
+        policy, while others are live) that nobody serves.
+        """
+        replicas = self._served.get(name.policy, {})
+        if not replicas:
+            if self._served and name.policy not in self._promoted:
+                raise Refusal(404, "model_not_found", f"The model `{name}` does not exist.", param="model")
+            raise Refusal(503, "model_not_live", f"no replica serves `{name.policy}` yet", retry_after_s=1.0)
+        fitting = [r for r in replicas.values() if name.version in (None, r.version)]
+        if not fitting:
+            live = ", ".join(sorted({f"{name.policy}@{r.version}" for r in replicas.values()}))
+            raise Refusal(404, "model_not_found", f"The model `{name}` is not live (live: {live}).", param="model")
+        return sorted(fitting, key=lambda r: (-r.version, in_flight.get((r.policy, r.replica), 0), r.replica))
+
+    def policies(self) -> Sequence[PolicyState]:
+        """Every policy that is known, by name."""
+        return [self._state(policy) for policy in sorted(self._served.keys() | self._promoted.keys())]
+
+    def _state(self, policy: str) -> PolicyState:
+        replicas = tuple(sorted(self._served.get(policy, {}).values(), key=lambda r: r.replica))
+        live = min((r.version for r in replicas), default=None)
+        return PolicyState(policy, self._promoted.get(policy), live, replicas)

@@ -1,0 +1,25 @@
+"""models.v1 → the routing table of this replica."""
+
+from collections.abc import Sequence
+
+from leyden.events import Event, PolicyPromoted, PolicyServed
+from leyden.gateway.core.routing import RoutingTable
+from leyden.kafka import Delivered
+
+
+class ModelsHandler:
+    """Keeps the routing table at the newest reports; the same records again change nothing."""
+
+    def __init__(self, table: RoutingTable) -> None:
+        self._table = table
+
+    async def on_models(self, batch: Sequence[Delivered[Event]]) -> None:
+        """Note what serves and what shall serve, in the order of the log."""
+        for delivered in batch:
+            match delivered.event:
+                case PolicyServed() as served:
+                    self._table.note_served(served)
+                case PolicyPromoted() as promoted:
+                    self._table.note_promoted(promoted)
+                case _:
+                    pass

@@ -1,0 +1,1 @@
+"""The gateway's routes on Starlette: HTTP in, handlers, HTTP out. Nothing is decided here."""

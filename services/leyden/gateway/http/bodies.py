@@ -1,0 +1,93 @@
+"""Bodies of `/leyden/v1` requests. Unknown fields are refused: a misspelt one must not be ignored."""
+
+from typing import Literal
+
+from pydantic import BaseModel, ConfigDict, Field
+
+from leyden.events import Failure, Task
+from leyden.events.base import Json, JsonObject
+from leyden.gateway.core.rollouts import EndReport, RolloutSpec, TaskRequest
+from leyden.ids import MAX_ATTEMPTS
+
+MAX_TASKS = 1000
+MAX_SAMPLES = 1024
+Name = Field(min_length=1, max_length=256)
+
+
+class Body(BaseModel):
+    """A request's body."""
+
+    model_config = ConfigDict(extra="forbid", allow_inf_nan=False)
+
+
+class TaskBody(Body):
+    """A task to be rolled out `samples` times."""
+
+    task_id: str | None = Field(default=None, min_length=1, max_length=256)
+    input: Json = None
+    metadata: JsonObject = Field(default_factory=dict)
+    mode: Literal["train", "validation"] = "train"
+    samples: int = Field(default=1, ge=1, le=MAX_SAMPLES)
+    group_id: str | None = Field(default=None, min_length=1, max_length=256)
+    max_attempts: int = Field(default=3, ge=1, le=MAX_ATTEMPTS)
+    timeout_s: float = Field(default=600.0, gt=0)
+
+    def request(self, new_id: str) -> TaskRequest:
+        """As the core takes it; `new_id` is the task's where it gave none."""
+        return TaskRequest.model_validate(self.model_dump() | {"task_id": self.task_id or new_id})
+
+
+class TasksBody(Body):
+    """`POST /leyden/v1/tasks`."""
+
+    tasks: list[TaskBody] = Field(min_length=1, max_length=MAX_TASKS)
+
+
+class ClaimBody(Body):
+    """`POST /leyden/v1/rollouts/claim`."""
+
+    runner: str = Name
+    limit: int = Field(default=1, ge=1, le=256)
+    wait_s: float = Field(default=0.0, ge=0, le=30)
+
+
+class OwnTask(Body):
+    """The task of a rollout that an agent begins of its own accord."""
+
+    task_id: str | None = Field(default=None, min_length=1, max_length=256)
+    input: Json = None
+    metadata: JsonObject = Field(default_factory=dict)
+    mode: Literal["train", "validation"] = "train"
+    timeout_s: float = Field(default=600.0, gt=0)
+
+
+class BeginBody(Body):
+    """`POST /leyden/v1/rollouts`."""
+
+    task: OwnTask | None = None
+    group_id: str | None = Field(default=None, min_length=1, max_length=256)
+    group_size: int = Field(default=1, ge=1, le=MAX_SAMPLES)
+    runner: str | None = Field(default=None, min_length=1, max_length=256)
+
+    def spec(self, new_id: str) -> RolloutSpec:
+        """As the core takes it. A rollout without a group is its own."""
+        own = self.task or OwnTask()
+        task_id = own.task_id or new_id
+        task = Task(task_id=task_id, input=own.input, metadata=own.metadata, mode=own.mode)
+        return RolloutSpec(
+            task=task, group_id=self.group_id or new_id, group_size=self.group_size, timeout_s=own.timeout_s
+        )
+
+
+class EndBody(Body):
+    """`POST /leyden/v1/rollouts/{rollout_id}/attempts/{n}/end`."""
+
+    status: Literal["succeeded", "failed"]
+    failure: Failure | None = None
+    reward: float | None = None
+    output: Json = None
+    span_count: int | None = Field(default=None, ge=0)
+
+    def report(self) -> EndReport:
+        """As the core takes it."""
+        return EndReport.model_validate(self.model_dump())

@@ -1,0 +1,1 @@
+"""ingest: OTLP requests in, spans of one model out. Stateless; decides nothing about rewards."""

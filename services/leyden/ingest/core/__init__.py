@@ -1,0 +1,1 @@
+"""How an OTLP request becomes spans of one model: pure functions over decoded protobuf."""

@@ -1,0 +1,22 @@
+"""The dialect of what nobody understands: everything is kept as it came."""
+
+from collections.abc import Sequence
+
+from leyden.events import Evaluation, SpanKind
+from leyden.ingest.core.dialect import Meaning
+from leyden.ingest.core.raw import RawSpan
+
+
+class Other:
+    """Takes every span."""
+
+    name = "other"
+
+    def recognises(self, span: RawSpan) -> bool:
+        return True
+
+    def meaning(self, span: RawSpan) -> Meaning:
+        return Meaning(SpanKind.OTHER)
+
+    def evaluations(self, span: RawSpan) -> Sequence[tuple[int, Evaluation]]:
+        return ()

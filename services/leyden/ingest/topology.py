@@ -1,0 +1,11 @@
+"""What ingest consumes, as data."""
+
+from leyden.events.codec import OTLP
+from leyden.ingest.handlers import IngestHandlers
+from leyden.ingest.settings import IngestSettings
+from leyden.kafka.subscriber import Subscription
+
+
+def subscriptions(handlers: IngestHandlers, settings: IngestSettings) -> list[Subscription]:
+    """One group over the raw requests."""
+    return [Subscription((OTLP,), handlers.on_otlp, group="ingest", max_records=settings.max_records)]

@@ -1,0 +1,57 @@
+"""The engine over HTTP."""
+
+from urllib.parse import unquote, urlsplit
+
+import httpx
+
+from leyden.policy.core import EngineReport
+from leyden.policy.engines.naming import VersionName
+from leyden.policy.ports import EngineAwayError, EngineRefusedError
+
+WEIGHTS = "/leyden/v1/weights"
+NEVER = frozenset({400, 403, 405, 422})
+"""Answers that will not change however often one asks."""
+
+
+class HttpEngine:
+    """`Engine` on the gate's routes. The client is the caller's, with the engine's base URL and a long read timeout."""
+
+    def __init__(self, client: httpx.AsyncClient) -> None:
+        self._client = client
+
+    async def report(self) -> EngineReport:
+        """See `Engine`."""
+        return _report(await self._ask("GET"))
+
+    async def load(self, policy: str, version: int, folder: str) -> EngineReport:
+        """See `Engine`."""
+        name = VersionName(policy, version)
+        return _report(await self._ask("POST", {"version": str(name), "path": local_path(folder)}))
+
+    async def _ask(self, method: str, body: dict[str, str] | None = None) -> httpx.Response:
+        try:
+            response = await self._client.request(method, WEIGHTS, json=body)
+        except httpx.HTTPError as problem:
+            raise EngineAwayError(f"{self._client.base_url}: {type(problem).__name__} {problem}".rstrip()) from problem
+        if method == "POST" and response.status_code in NEVER:
+            raise EngineRefusedError(response.text)
+        if response.status_code != httpx.codes.OK:
+            raise EngineAwayError(f"{self._client.base_url} answers {response.status_code}: {response.text}")
+        return response
+
+
+def local_path(folder: str) -> str:
+    """The path that a plain path or `file://` URL names; raises EngineRefusedError for another kind of URL, or none."""
+    parts = urlsplit(folder)
+    if not folder or parts.scheme not in ("", "file"):
+        raise EngineRefusedError(f"weights must be a folder that the engine can reach as a path, not {folder!r}")
+    return unquote(parts.path) if parts.scheme else folder
+
+
+def _report(response: httpx.Response) -> EngineReport:
+    try:
+        body = response.json()
+        name = VersionName.parse(body["version"])
+        return EngineReport(name.policy, name.number, body["engine"], body["model"], bool(body["adapters"]))
+    except (ValueError, KeyError, TypeError) as problem:
+        raise EngineAwayError(f"no Leyden engine answers there: {response.text[:200]}") from problem

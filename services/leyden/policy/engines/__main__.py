@@ -1,0 +1,64 @@
+"""`python -m leyden.policy.engines`: become the engine that fits this machine."""
+
+import importlib
+import os
+import sys
+from dataclasses import replace
+from pathlib import Path
+from typing import Annotated
+
+import typer
+
+from leyden.policy.engines.launch import (
+    Dtype,
+    Engine,
+    Machine,
+    Serving,
+    choose_dtype,
+    choose_engine,
+    vllm_command,
+    vllm_environment,
+)
+
+app = typer.Typer(add_completion=False)
+
+
+@app.command(context_settings={"allow_extra_args": True, "ignore_unknown_options": True})
+def serve(
+    ctx: typer.Context,
+    model: Annotated[str, typer.Option(help="Folder (or hub id) of the base model: version 0.")],
+    engine: Annotated[Engine, typer.Option(help="auto: vLLM where it is installed.")] = Engine.AUTO,
+    port: Annotated[int, typer.Option()] = 8100,
+    host: Annotated[str, typer.Option(help="Loopback by default: the engine has no keys of its own.")] = "127.0.0.1",
+    policy: Annotated[str, typer.Option(help="Name that requests give as `model`.")] = "policy",
+    dtype: Annotated[Dtype, typer.Option()] = Dtype.AUTO,
+    max_model_len: Annotated[int, typer.Option(min=16)] = 1024,
+    lora_rank: Annotated[int, typer.Option(min=0, max=512, help="vLLM: serve adapters up to this rank; 0: none.")] = 0,
+) -> None:
+    """Serve MODEL with an OpenAI API whose weights can be swapped. Unknown options go to vLLM as they are."""
+    machine = Machine.here()
+    serving = Serving(
+        engine=choose_engine(engine, machine),
+        model=str(Path(model).resolve()) if Path(model).is_dir() else model,
+        policy=policy,
+        host=host,
+        port=port,
+        dtype=choose_dtype(dtype, machine),
+        max_model_len=max_model_len,
+        lora_rank=lora_rank,
+        extra=tuple(ctx.args),
+    )
+    place = "GPU" if machine.gpu else f"{len(machine.cores)} CPU cores"
+    typer.echo(f"engine {serving.engine} in {serving.dtype} on {place}: {serving.policy}@0 = {serving.model}", err=True)
+    if serving.engine is Engine.VLLM:
+        if not machine.vllm:
+            raise typer.BadParameter("vLLM is not installed: install leyden[vllm], or take --engine transformers")
+        environment = vllm_environment(serving, machine, os.environ)
+        os.execve(sys.executable, vllm_command(serving, machine), environment)  # noqa: S606  (no shell is wanted)
+    if serving.extra:
+        raise typer.BadParameter(f"the transformers engine does not know {' '.join(serving.extra)}")
+    importlib.import_module("leyden.policy.engines.transformers_engine.server").serve(replace(serving, extra=()))
+
+
+if __name__ == "__main__":
+    app()

@@ -1,0 +1,35 @@
+"""Draws one token a row from logits. Axes: _B rows of the batch, _V vocabulary."""
+
+from collections.abc import Sequence
+
+import torch
+from torch import Tensor
+
+from leyden.policy.engines.transformers_engine.sequence import Sampling
+
+
+def draw(logits_BV: Tensor, samplings: Sequence[Sampling], generators: Sequence[torch.Generator | None]) -> Tensor:
+    """One token id a row, shape (B,): argmax where greedy, else by the Gumbel trick on what truncation leaves."""
+    tokens_B = logits_BV.argmax(-1)
+    rows = [row for row, sampling in enumerate(samplings) if not sampling.greedy]
+    if not rows:
+        return tokens_B
+    scores_BV = logits_BV[rows] / logits_BV.new_tensor([samplings[row].temperature for row in rows])[:, None]
+    noise_BV = torch.empty_like(scores_BV).exponential_()
+    for at, row in enumerate(rows):
+        truncate_(scores_BV[at], samplings[row].top_k, samplings[row].top_p)
+        if (generator := generators[row]) is not None:
+            noise_BV[at].exponential_(generator=generator)
+    tokens_B[rows] = (scores_BV - noise_BV.log()).argmax(-1)
+    return tokens_B
+
+
+def truncate_(scores_V: Tensor, top_k: int, top_p: float) -> None:
+    """Set to -inf, in place, every token outside the top_k likeliest and outside the nucleus of mass top_p."""
+    if 0 < top_k < scores_V.numel():
+        scores_V[scores_V < scores_V.topk(top_k).values[-1]] = -torch.inf
+    if top_p < 1.0:
+        ordered_V, order_V = scores_V.sort(descending=True)
+        mass_V = ordered_V.softmax(-1)
+        outside_V = mass_V.cumsum(-1) - mass_V >= top_p
+        scores_V[order_V[outside_V]] = -torch.inf

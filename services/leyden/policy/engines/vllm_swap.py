@@ -1,0 +1,73 @@
+"""Gets weights into the vLLM that runs in this process, through its engine client. vLLM is never imported by name.
+
+The engine client is called directly, so vLLM's development endpoints (any RPC, from anybody who reaches the port)
+stay switched off. Tried with vLLM 0.32.
+"""
+
+import importlib
+from pathlib import Path
+from typing import Any
+
+from leyden.policy.engines.swap import Commit, EngineBrokenError
+from leyden.policy.engines.weights import UnusableWeightsError, WeightsFolder, require_same_tensors
+
+
+class VllmSwapper:
+    """Adapters by name where vLLM was started with LoRA; else full weights, reloaded in place."""
+
+    engine = "vllm"
+
+    def __init__(self) -> None:
+        self._folder: Path | None = None
+
+    def serves_adapters(self, app: Any) -> bool:
+        """Whether vLLM runs with `--enable-lora`."""
+        return app.state.engine_client.vllm_config.lora_config is not None
+
+    async def add_adapter(self, app: Any, name: str, weights: WeightsFolder) -> None:
+        """Load the adapter for requests that name it; raises UnusableWeightsError with vLLM's own words."""
+        protocol = importlib.import_module("vllm.entrypoints.serve.lora.protocol")
+        request = protocol.LoadLoRAAdapterRequest(lora_name=name, lora_path=str(weights.path))
+        answer = await app.state.openai_serving_models.load_lora_adapter(request)
+        if not isinstance(answer, str):
+            raise UnusableWeightsError(f"vLLM refused the adapter: {answer.error.message}")
+
+    async def prepare(self, app: Any, name: str, weights: WeightsFolder) -> Commit:
+        """Compare the new files with the live ones, so that what reaches vLLM can be loaded."""
+        if weights.adapter:
+            raise UnusableWeightsError("this vLLM runs without LoRA: merge the adapter, or start it with --lora-rank")
+        engine = app.state.engine_client
+        live = self._folder or Path(engine.vllm_config.model_config.model)
+        if live.is_dir():
+            require_same_tensors(live, weights.path)
+
+        async def commit() -> None:
+            await self._reload_or_roll_back(engine, name, live, weights.path)
+
+        return commit
+
+    async def _reload_or_roll_back(self, engine: Any, name: str, live: Path, new: Path) -> None:
+        # Whatever still runs here has no client any more: the gate has drained. Abort it.
+        await engine.pause_generation(mode="abort", clear_cache=True)
+        try:
+            await _reload(engine, new)
+            await engine.update_weight_version(name)
+            self._folder = new
+        except Exception as cause:
+            await _roll_back(engine, live, cause)
+            raise
+        finally:
+            await engine.resume_generation()
+
+
+async def _reload(engine: Any, folder: Path) -> None:
+    await engine.collective_rpc("reload_weights", kwargs={"weights_path": str(folder)})
+    if not await engine.reset_prefix_cache():
+        raise RuntimeError("vLLM kept blocks of its prefix cache, which hold the old weights' work")
+
+
+async def _roll_back(engine: Any, live: Path, cause: Exception) -> None:
+    try:
+        await _reload(engine, live)
+    except Exception as second:
+        raise EngineBrokenError(f"reload failed ({cause}), and so did the way back to {live} ({second})") from second

@@ -1,0 +1,1 @@
+"""registry: a checkpoint becomes a version with its lineage, and the newest version is promoted."""

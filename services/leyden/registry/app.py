@@ -1,0 +1,14 @@
+"""Composition root of the registry."""
+
+from leyden.registry.adapters import RedisPromotions
+from leyden.registry.handlers import RegistryHandlers
+from leyden.registry.settings import RegistrySettings
+from leyden.registry.topology import subscriptions
+from leyden.service import Runtime, Service
+
+
+def build(runtime: Runtime) -> Service:
+    """The registry on Redis and Kafka."""
+    promotions = RedisPromotions(runtime.redis, runtime.namespace("promoted"))
+    automatic = RegistrySettings().promote == "automatic"
+    return Service(subscriptions=subscriptions(RegistryHandlers(promotions, runtime.publisher, automatic)))

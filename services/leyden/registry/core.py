@@ -1,0 +1,69 @@
+"""Which versions a batch of checkpoints makes, and which one shall serve. Pure."""
+
+from collections.abc import Iterable, Mapping
+from dataclasses import dataclass
+
+from leyden.events import CheckpointSaved, Lineage, PolicyPromoted, VersionRegistered
+from leyden.ids import derive
+
+PRODUCER = "registry"
+
+
+@dataclass(frozen=True)
+class Decision:
+    """What follows from a batch: every version, and per policy the one to promote, if any."""
+
+    registered: list[VersionRegistered]
+    promoted: list[PolicyPromoted]
+
+
+def version_name(policy: str, version: int) -> str:
+    """The immutable name of a version: `<policy>@<version>`."""
+    return f"{policy}@{version}"
+
+
+def decide(checkpoints: Iterable[CheckpointSaved], promoted: Mapping[str, int], automatic: bool) -> Decision:
+    """Register every checkpoint; promote each policy's newest when it is newer than what `promoted` says.
+
+    Only the newest of a batch is promoted: after a pause an engine goes to the last version at once.
+    """
+    found = list(checkpoints)
+    newest: dict[str, CheckpointSaved] = {}
+    for checkpoint in found:
+        floor = newest[checkpoint.policy].version if checkpoint.policy in newest else promoted.get(checkpoint.policy, 0)
+        if automatic and checkpoint.version > floor:
+            newest[checkpoint.policy] = checkpoint
+    return Decision([_registered(one) for one in found], [_promoted(one) for one in newest.values()])
+
+
+def _registered(checkpoint: CheckpointSaved) -> VersionRegistered:
+    return VersionRegistered(
+        event_id=derive("version-registered", checkpoint.event_id),
+        event_time=checkpoint.event_time,
+        producer=PRODUCER,
+        policy=checkpoint.policy,
+        version=checkpoint.version,
+        merged_weights=checkpoint.merged_weights,
+        adapter=checkpoint.adapter,
+        lineage=Lineage(
+            parent_version=checkpoint.parent_version,
+            base_model=checkpoint.base_model,
+            checkpoint_event=checkpoint.event_id,
+            manifest_event=checkpoint.manifest_id,
+            manifest_sha256=checkpoint.manifest_sha256,
+            weights_sha256=checkpoint.weights_sha256,
+            settings_hash=checkpoint.settings_hash,
+        ),
+    )
+
+
+def _promoted(checkpoint: CheckpointSaved) -> PolicyPromoted:
+    return PolicyPromoted(
+        event_id=derive("policy-promoted", checkpoint.event_id),
+        event_time=checkpoint.event_time,
+        producer=PRODUCER,
+        policy=checkpoint.policy,
+        version=checkpoint.version,
+        merged_weights=checkpoint.merged_weights,
+        adapter=checkpoint.adapter,
+    )

@@ -1,0 +1,41 @@
+"""Checkpoints in, versions and promotions out; the promotion is remembered once Kafka has it."""
+
+from collections.abc import Sequence
+
+from leyden.events import CheckpointSaved, Event, TrainingStepCompleted
+from leyden.events.codec import MODELS
+from leyden.kafka import Delivered, Outgoing
+from leyden.registry.core import decide, version_name
+from leyden.registry.metrics import PROMOTED_VERSION, REGISTERED, TRAINED_STEP
+from leyden.registry.ports import Promotions, Publisher
+
+
+class RegistryHandlers:
+    """The handlers of the registry; `automatic` False leaves every version a candidate."""
+
+    def __init__(self, promotions: Promotions, publisher: Publisher, automatic: bool) -> None:
+        self._promotions = promotions
+        self._publisher = publisher
+        self._automatic = automatic
+
+    async def on_batch(self, batch: Sequence[Delivered[Event]]) -> None:
+        """Register every checkpoint of `batch`, then promote what is newer; a redelivery publishes nothing new."""
+        causes = {one.event.event_id: one.traceparent for one in batch}
+        checkpoints = [one.event for one in batch if isinstance(one.event, CheckpointSaved)]
+        for one in batch:
+            if isinstance(one.event, TrainingStepCompleted):
+                TRAINED_STEP.labels(policy=one.event.policy).set(one.event.step)
+        promoted = await self._promotions.load({checkpoint.policy for checkpoint in checkpoints})
+        decision = decide(checkpoints, promoted, self._automatic)
+        await self._publisher.publish_all(
+            [
+                Outgoing(MODELS, version_name(v.policy, v.version), v, causes[v.lineage.checkpoint_event])
+                for v in decision.registered
+            ]
+        )
+        await self._publisher.publish_all([Outgoing(MODELS, event.policy, event) for event in decision.promoted])
+        for version in decision.registered:
+            REGISTERED.labels(policy=version.policy).inc()
+        for event in decision.promoted:
+            await self._promotions.raise_to(event.policy, event.version)
+            PROMOTED_VERSION.labels(policy=event.policy).set(event.version)

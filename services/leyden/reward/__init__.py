@@ -1,0 +1,1 @@
+"""reward: declares an attempt's evidence complete, judges it by rules, and says that its rewards are complete."""

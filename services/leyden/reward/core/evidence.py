@@ -1,0 +1,105 @@
+"""One attempt's evidence as stored items: which events are kept, under which ids, and what they add up to.
+
+An item's id says what it is, so that completeness is decided without decoding a single call.
+"""
+
+from collections.abc import Iterable, Mapping
+from dataclasses import dataclass
+
+from leyden.events import (
+    Event,
+    ModelCallRecorded,
+    RolloutEnded,
+    RolloutSettled,
+    SpanRecorded,
+)
+from leyden.events.codec import MODEL_CALLS, ROLLOUTS, SPANS, decode_batch, encode
+from leyden.ids import AttemptRef
+
+ENDED = "ended"
+SETTLED = "settled"
+CALL = "call:"
+SPAN = "span:"
+DERIVED = "derived:"
+"""A span made of an event inside another: evidence, but not counted by its exporter."""
+
+
+@dataclass(frozen=True)
+class StoredItem:
+    """What is kept of one event."""
+
+    subject: str
+    item_id: str
+    value: bytes
+
+
+def subject_of(ref: AttemptRef) -> str:
+    """The name under which an attempt's evidence is kept."""
+    return f"{ref.rollout_id}:{ref.attempt}"
+
+
+def stored_item(event: Event) -> StoredItem | None:
+    """The item to keep for `event`; None for one that belongs to no rollout or that no reward depends on.
+
+    An attempt has one end and one settlement: their ids are fixed, so that the first one consumed stays.
+    """
+    match event:
+        case RolloutEnded():
+            return StoredItem(subject_of(event.ref), ENDED, encode(event))
+        case RolloutSettled():
+            return StoredItem(subject_of(event.ref), SETTLED, encode(event))
+        case ModelCallRecorded(rollout_id=str(rollout_id)):
+            subject = subject_of(AttemptRef(rollout_id, event.attempt))
+            return StoredItem(subject, CALL + event.call_id, encode(_without_tokens(event)))
+        case SpanRecorded(rollout_id=str(rollout_id)):
+            subject = subject_of(AttemptRef(rollout_id, event.attempt))
+            return StoredItem(subject, (DERIVED if event.derived else SPAN) + event.event_id, encode(event))
+    return None
+
+
+def _without_tokens(call: ModelCallRecorded) -> ModelCallRecorded:
+    """Rewards look at text and time; token ids and logprobs are most of a call's bytes, and credit's business."""
+    choices = [choice.model_copy(update={"token_ids": b"", "logprobs": b""}) for choice in call.choices]
+    return call.model_copy(update={"prompt_token_ids": b"", "choices": choices})
+
+
+@dataclass(frozen=True)
+class AttemptEvidence:
+    """What is known of one attempt."""
+
+    ended: RolloutEnded | None
+    settled: RolloutSettled | None
+    calls: Mapping[str, bytes]
+    """Call id → encoded event."""
+    spans: Mapping[str, bytes]
+    """Span event id → encoded event."""
+    exported_spans: int
+    """How many of `spans` an exporter counted."""
+
+    @classmethod
+    def of(cls, items: Mapping[str, bytes]) -> "AttemptEvidence":
+        """Read stored items; only the end and the settlement are decoded."""
+        ended = decode_batch(ROLLOUTS, [items[ENDED]])[0] if ENDED in items else None
+        settled = decode_batch(ROLLOUTS, [items[SETTLED]])[0] if SETTLED in items else None
+        assert ended is None or isinstance(ended, RolloutEnded)
+        assert settled is None or isinstance(settled, RolloutSettled)
+        exported = {i.removeprefix(SPAN): value for i, value in items.items() if i.startswith(SPAN)}
+        derived = {i.removeprefix(DERIVED): value for i, value in items.items() if i.startswith(DERIVED)}
+        calls = {i.removeprefix(CALL): value for i, value in items.items() if i.startswith(CALL)}
+        return cls(ended, settled, calls, exported | derived, len(exported))
+
+    def has(self, settled: RolloutSettled) -> bool:
+        """Whether everything that the settlement names is here."""
+        return self.calls.keys() >= set(settled.call_ids) and self.spans.keys() >= set(settled.span_ids)
+
+    def named_calls(self, call_ids: Iterable[str]) -> list[ModelCallRecorded]:
+        """The calls of these ids, in the order in which they started; ids break ties."""
+        events = decode_batch(MODEL_CALLS, [self.calls[i] for i in sorted(set(call_ids))])
+        calls = [event for event in events if isinstance(event, ModelCallRecorded)]
+        return sorted(calls, key=lambda call: (call.started_at, call.call_id))
+
+    def named_spans(self, span_ids: Iterable[str]) -> list[SpanRecorded]:
+        """The spans of these event ids, in the order in which they started; span ids break ties."""
+        events = decode_batch(SPANS, [self.spans[i] for i in sorted(set(span_ids))])
+        spans = [event for event in events if isinstance(event, SpanRecorded)]
+        return sorted(spans, key=lambda span: (span.start_unix_nano, span.span_id, span.trace_id))

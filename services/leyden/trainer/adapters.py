@@ -1,0 +1,89 @@
+"""The ports on real parts: torch (loaded when the model is, not before) and Kafka's group offsets."""
+
+import asyncio
+import logging
+from collections.abc import Mapping, Sequence
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+from aiokafka import TopicPartition
+from aiokafka.errors import KafkaError
+
+from leyden.kafka.admin import set_group_offsets, topic_partitions
+from leyden.kafka.settings import KafkaSettings
+from leyden.trainer.core.batching import ReadyGroup
+from leyden.trainer.core.progress import Progress, SavedCheckpoint
+from leyden.trainer.core.step_metrics import Metrics
+from leyden.trainer.settings import TrainerEnvironment, TrainerSettings
+
+if TYPE_CHECKING:
+    from leyden.trainer.checkpoint import CheckpointStore
+    from leyden.trainer.learner import Learner
+    from leyden.trainer.model import PolicyModel
+
+log = logging.getLogger(__name__)
+OFFSET_TRIES = 30
+OFFSET_DELAY_S = 2.0
+"""Together longer than the session of a killed predecessor, which holds the group until it runs out."""
+
+
+class TorchTraining:
+    """`Training` with torch, in checkpoints under `folder`."""
+
+    def __init__(self, settings: TrainerSettings, environment: TrainerEnvironment, folder: Path) -> None:
+        self._settings = settings
+        self._environment = environment
+        self._folder = folder
+        self._open: tuple[PolicyModel, Learner, CheckpointStore] | None = None
+
+    @property
+    def base_model(self) -> str:
+        """The folder or hub id that training began with."""
+        return self._environment.model
+
+    def open(self) -> SavedCheckpoint | None:
+        """Load torch, the model, and the newest checkpoint."""
+        from leyden.trainer.checkpoint import CheckpointStore
+        from leyden.trainer.learner import Learner
+        from leyden.trainer.model import PolicyModel
+
+        store = CheckpointStore(self._folder, self._settings.policy, self._settings.keep_checkpoints)
+        newest = store.newest()
+        model = PolicyModel(self._settings, self._environment)
+        if newest is not None:
+            store.restore(newest, model, self._settings.settings_hash)
+        self._open = model, Learner(model, self._settings), store
+        return newest
+
+    def step(self, batch: Sequence[ReadyGroup], version: int) -> Metrics:
+        """One optimiser step."""
+        assert self._open is not None
+        return self._open[1].step(batch, version)
+
+    def save(self, progress: Progress) -> SavedCheckpoint:
+        """One durable checkpoint."""
+        assert self._open is not None
+        return self._open[2].save(self._open[0], progress)
+
+
+class KafkaOffsets:
+    """`Offsets` of one consumer group on one topic (full names)."""
+
+    def __init__(self, settings: KafkaSettings, topic: str, group: str) -> None:
+        self._settings = settings
+        self._topic = topic
+        self._group = group
+
+    async def resume_from(self, positions: Mapping[int, int]) -> None:
+        """Commit the positions. Waits for a killed predecessor's session to run out; raises `KafkaError` when it stays."""
+        partitions = await topic_partitions(self._settings, [self._topic])
+        offsets = {TopicPartition(self._topic, tp.partition): positions.get(tp.partition, 0) for tp in partitions}
+        for left in reversed(range(OFFSET_TRIES)):
+            try:
+                await set_group_offsets(self._settings, self._group, offsets)
+                break
+            except KafkaError as error:
+                if not left:
+                    raise
+                log.warning("offsets of %s cannot be set yet: %r", self._group, error)
+            await asyncio.sleep(OFFSET_DELAY_S)

@@ -1,0 +1,157 @@
+"""Checkpoints: one folder per step, written aside and renamed, so that what has a step's name is whole.
+
+    step-00000007/
+      state.json             progress: step, manifest, metrics, positions, finished groups, hashes
+      trained.safetensors    the parameters that learn, in the training dtype
+      optimiser.safetensors  AdamW's moments, by parameter; optimiser.json: its scalars
+      rng.safetensors        random generators
+      adapter/               LoRA adapter as PEFT writes it (mode lora)
+      merged/                the whole model for engines, with config and tokenizer
+
+Nothing is pickled. Knows no Kafka.
+"""
+
+import hashlib
+import json
+import os
+import re
+import shutil
+from pathlib import Path
+
+import torch
+from safetensors.torch import load_file, save_file
+from torch import Tensor
+
+from leyden.trainer.core.progress import Progress, SavedCheckpoint
+from leyden.trainer.model import PolicyModel
+
+STATE = "state.json"
+TRAINED = "trained.safetensors"
+OPTIMISER = "optimiser.safetensors"
+OPTIMISER_SCALARS = "optimiser.json"
+RNG = "rng.safetensors"
+_STEP = re.compile(r"step-(\d{8})")
+
+
+class SettingsChangedError(RuntimeError):
+    """The checkpoint was made with other settings, model or policy; going on would mix two experiments."""
+
+
+class CheckpointStore:
+    """The checkpoints of one policy. Half-written ones are never seen, and removed when found."""
+
+    def __init__(self, root: Path, policy: str, keep: int) -> None:
+        self._root = root.absolute() / policy
+        self._keep = keep
+
+    def newest(self) -> SavedCheckpoint | None:
+        """The complete checkpoint of the highest step."""
+        steps = self._steps()
+        if not steps:
+            return None
+        folder = steps[max(steps)]
+        return _saved(folder, Progress.model_validate_json((folder / STATE).read_bytes()))
+
+    def save(self, model: PolicyModel, progress: Progress) -> SavedCheckpoint:
+        """Write a checkpoint, make it durable, then drop the oldest beyond those to keep."""
+        self._root.mkdir(parents=True, exist_ok=True)
+        for leftover in self._root.glob("*.tmp"):
+            shutil.rmtree(leftover)
+        folder = self._root / f"step-{progress.step:08d}"
+        aside = folder.with_suffix(".tmp")
+        aside.mkdir()
+        whole = _write(aside, model, progress)
+        _sync_tree(aside)
+        if folder.exists():
+            shutil.rmtree(folder)
+        aside.rename(folder)
+        _sync(self._root)
+        self._prune()
+        return _saved(folder, whole)
+
+    def restore(self, saved: SavedCheckpoint, model: PolicyModel, settings_hash: str) -> None:
+        """Put `saved` into `model`. Raises `SettingsChangedError` when it belongs to another experiment."""
+        was = (saved.progress.settings_hash, saved.progress.base_model)
+        if was != (settings_hash, model.base_model):
+            raise SettingsChangedError(
+                f"{saved.folder} was made from {was[1]} with settings {was[0]}, now they are {model.base_model} and "
+                f"{settings_hash}: choose another checkpoint folder or policy name, or go back to the old settings"
+            )
+        model.load_trained(load_file(saved.folder / TRAINED))
+        _load_optimiser(saved.folder, model)
+        random = load_file(saved.folder / RNG)
+        torch.set_rng_state(random["cpu"])
+        if "cuda" in random and torch.cuda.is_available():
+            torch.cuda.set_rng_state(random["cuda"])
+
+    def _steps(self) -> dict[int, Path]:
+        folders = self._root.iterdir() if self._root.is_dir() else ()
+        return {int(m[1]): f for f in folders if (m := _STEP.fullmatch(f.name)) and (f / STATE).is_file()}
+
+    def _prune(self) -> None:
+        steps = self._steps()
+        for step in sorted(steps)[: -self._keep]:
+            shutil.rmtree(steps[step])
+
+
+def _saved(folder: Path, progress: Progress) -> SavedCheckpoint:
+    adapter = folder / "adapter"
+    return SavedCheckpoint(folder, progress, folder / "merged", adapter if adapter.is_dir() else None)
+
+
+def _write(folder: Path, model: PolicyModel, progress: Progress) -> Progress:
+    """Everything of a checkpoint, the state last; returns the progress with the weights' hash."""
+    trained = {name: parameter.detach().cpu().contiguous() for name, parameter in model.trained.items()}
+    save_file(trained, folder / TRAINED)
+    _save_optimiser(folder, model)
+    random = {"cpu": torch.get_rng_state()}
+    if torch.cuda.is_available():
+        random["cuda"] = torch.cuda.get_rng_state()
+    save_file(random, folder / RNG)
+    model.save_serving(folder)
+    whole = progress.model_copy(update={"weights_sha256": _sha256(folder / TRAINED)})
+    (folder / STATE).write_text(whole.model_dump_json(indent=1))
+    return whole
+
+
+def _save_optimiser(folder: Path, model: PolicyModel) -> None:
+    state = model.optimiser.state_dict()
+    names = list(model.trained)
+    tensors = {
+        f"{key}|{names[index]}": value.cpu().contiguous()
+        for index, entry in state["state"].items()
+        for key, value in entry.items()
+    }
+    save_file(tensors, folder / OPTIMISER)
+    scalars = [{k: v for k, v in group.items() if k != "params"} for group in state["param_groups"]]
+    (folder / OPTIMISER_SCALARS).write_text(json.dumps({"parameters": names, "groups": scalars}))
+
+
+def _load_optimiser(folder: Path, model: PolicyModel) -> None:
+    names = list(model.trained)
+    if json.loads((folder / OPTIMISER_SCALARS).read_text())["parameters"] != names:
+        raise ValueError(f"{folder}: the optimiser's parameters are not the model's")
+    state: dict[int, dict[str, Tensor]] = {}
+    for label, tensor in load_file(folder / OPTIMISER).items():
+        key, _, name = label.partition("|")
+        state.setdefault(names.index(name), {})[key] = tensor
+    model.optimiser.load_state_dict({"state": state, "param_groups": model.optimiser.state_dict()["param_groups"]})
+
+
+def _sha256(path: Path) -> str:
+    with path.open("rb") as file:
+        return hashlib.file_digest(file, "sha256").hexdigest()
+
+
+def _sync_tree(folder: Path) -> None:
+    for path in [*folder.rglob("*"), folder]:
+        _sync(path)
+
+
+def _sync(path: Path) -> None:
+    """Wait until the file's bytes, or the folder's names, are on the disk."""
+    descriptor = os.open(path, os.O_RDONLY)
+    try:
+        os.fsync(descriptor)
+    finally:
+        os.close(descriptor)

@@ -1,0 +1,127 @@
+"""The GRPO objective on single tokens: clipped surrogate, dual clip, importance correction, KL, aggregation.
+
+One optimiser step is made per batch, so the ratio's denominator is the trainer's own policy before the step (ratio 1,
+gradient exact), and the distance to the engine that sampled is corrected by a truncated weight. With
+`RatioBase.BEHAVIOUR` the engine's logprobs are the denominator instead, and the clip does the correcting.
+
+Sources: PPO (1707.06347), dual clip (1912.09729), GRPO (2402.03300), clip-higher (DAPO, 2503.14476), truncated
+importance sampling (Yao et al. 2025, "Your efficient RL framework secretly brings you off-policy RL training").
+"""
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+from enum import StrEnum
+
+import numpy as np
+import numpy.typing as npt
+from torch import Tensor, where
+
+
+class Aggregation(StrEnum):
+    """What a batch's loss is the mean of."""
+
+    TOKEN = "token"
+    """All action tokens alike: long answers weigh more."""
+    SEQUENCE = "sequence"
+    """Each training sequence alike, whatever its length."""
+    ROLLOUT = "rollout"
+    """Each rollout alike, however many sequences it fell into."""
+
+
+class RatioBase(StrEnum):
+    """Whose logprobs are the denominator of the clipped ratio."""
+
+    TRAINER = "trainer"
+    """The trainer's own before the step; the engine's enter as a truncated weight."""
+    BEHAVIOUR = "behaviour"
+    """The serving engine's, as in plain PPO; no further weight."""
+
+
+@dataclass(frozen=True)
+class Objective:
+    """The objective's constants."""
+
+    clip_low: float = 0.2
+    clip_high: float = 0.28
+    dual_clip: float | None = 3.0
+    """Bound c on the ratio where the advantage is negative; None: unbounded."""
+    importance_cap: float | None = 2.0
+    """Upper bound of the trainer / behaviour weight; None: no correction at all."""
+    kl: float = 0.0
+    aggregation: Aggregation = Aggregation.ROLLOUT
+    ratio_base: RatioBase = RatioBase.TRAINER
+
+
+@dataclass(frozen=True)
+class TokenTerms:
+    """Per action token, detached: what the loss was made of."""
+
+    importance_T: Tensor
+    """Untruncated ratio of the trainer's probability to the engine's."""
+    clipped_T: Tensor
+    """Whether the surrogate's gradient is cut off by a clip."""
+    kl_T: Tensor
+
+
+def token_weights(
+    rollouts_S: Sequence[object], action_tokens_S: Sequence[int], how: Aggregation
+) -> npt.NDArray[np.float64]:
+    """Weight of each token of each of S sequences, so that the loss is a plain weighted sum over tokens.
+
+    Sequences that are never computed (no advantage) are passed too: they are in every denominator.
+    """
+    lengths_S = np.asarray(action_tokens_S, np.float64)
+    if how is Aggregation.TOKEN:
+        return np.full(len(lengths_S), 1.0 / max(lengths_S.sum(), 1.0))
+    names_S = list(range(len(lengths_S))) if how is Aggregation.SEQUENCE else list(rollouts_S)
+    totals: dict[object, float] = {}
+    for name, length in zip(names_S, lengths_S, strict=True):
+        totals[name] = totals.get(name, 0.0) + float(length)
+    return np.array([1.0 / (len(totals) * max(totals[name], 1.0)) for name in names_S], np.float64)
+
+
+def importance_weights(logprobs_T: Tensor, behaviour_T: Tensor, cap: float | None) -> Tensor:
+    """Truncated importance weights min(exp(trainer - behaviour), cap), [T], no gradient; ones when cap is None."""
+    ratio_T = (logprobs_T.detach() - behaviour_T).exp()
+    return ratio_T.clamp(max=cap) if cap is not None else ratio_T.new_ones(ratio_T.shape)
+
+
+def k3(logprobs_T: Tensor, reference_T: Tensor) -> Tensor:
+    """The k3 estimate of KL(policy || reference) per token, [T]: unbiased and never negative (Schulman 2020)."""
+    log_ratio_T = reference_T - logprobs_T
+    return log_ratio_T.exp() - log_ratio_T - 1.0
+
+
+def surrogate(ratio_T: Tensor, advantages_T: Tensor, objective: Objective) -> tuple[Tensor, Tensor]:
+    """(clipped surrogate [T], to be maximised; whether a clip holds it [T])."""
+    plain_T = ratio_T * advantages_T
+    clipped_T = ratio_T.clamp(1.0 - objective.clip_low, 1.0 + objective.clip_high) * advantages_T
+    value_T, held_T = plain_T.minimum(clipped_T), clipped_T < plain_T
+    if objective.dual_clip is None:
+        return value_T, held_T
+    floor_T = objective.dual_clip * advantages_T
+    bounded_T = (advantages_T < 0) & (value_T < floor_T)
+    return where(bounded_T, floor_T, value_T), held_T | bounded_T
+
+
+def policy_loss(
+    logprobs_T: Tensor,
+    behaviour_T: Tensor,
+    advantages_T: Tensor,
+    weights_T: Tensor,
+    objective: Objective,
+    reference_T: Tensor | None = None,
+) -> tuple[Tensor, TokenTerms]:
+    """(scalar loss with gradient to `logprobs_T`, its terms) over T action tokens; all in float32 or wider.
+
+    `logprobs_T`, `behaviour_T` and `reference_T` are of the sampled tokens at their sampling temperature.
+    """
+    on_trainer = objective.ratio_base is RatioBase.TRAINER
+    old_T = logprobs_T.detach() if on_trainer else behaviour_T
+    value_T, clipped_T = surrogate((logprobs_T - old_T).exp(), advantages_T, objective)
+    if on_trainer:
+        value_T = value_T * importance_weights(logprobs_T, behaviour_T, objective.importance_cap)
+    kl_T = k3(logprobs_T, reference_T) if reference_T is not None else logprobs_T.new_zeros(logprobs_T.shape)
+    loss = (weights_T * (objective.kl * kl_T - value_T)).sum()
+    importance_T = (logprobs_T.detach() - behaviour_T).exp()
+    return loss, TokenTerms(importance_T, clipped_T.detach(), kl_T.detach())

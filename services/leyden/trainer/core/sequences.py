@@ -1,0 +1,96 @@
+"""A training sequence as arrays, and the one place where the event becomes it. No torch."""
+
+from dataclasses import dataclass
+
+import numpy as np
+import numpy.typing as npt
+
+from leyden.events import SequenceCredited, Transition, unpack_floats, unpack_ints
+
+Ints = npt.NDArray[np.int32]
+Floats = npt.NDArray[np.float32]
+Bools = npt.NDArray[np.bool_]
+
+
+@dataclass(frozen=True, eq=False)
+class TrainSequence:
+    """One sequence of T tokens; the mask marks those that the policy wrote, everything else is context."""
+
+    sequence_id: str
+    group_id: str
+    rollout: tuple[str, int]
+    """(rollout id, attempt): the unit of rollout-mean aggregation."""
+    token_ids_T: Ints
+    mask_T: Bools
+    behaviour_logprobs_T: Floats
+    """Logprobs of the serving engine, at the sampling temperature; 0 outside the mask."""
+    advantages_T: Floats
+    temperature_T: Floats
+    versions_T: Ints
+    """Policy version that wrote each token; -1 outside the mask."""
+    reward: float
+    origins: tuple[str, ...]
+
+    @property
+    def action_positions(self) -> npt.NDArray[np.intp]:
+        """Positions of the policy's tokens, ascending."""
+        return np.flatnonzero(self.mask_T)
+
+    @property
+    def action_tokens(self) -> int:
+        """How many tokens the policy wrote."""
+        return int(self.mask_T.sum())
+
+    @property
+    def oldest_version(self) -> int | None:
+        """The oldest policy version that wrote any of its tokens; None when there are none."""
+        return int(self.versions_T[self.mask_T].min()) if self.action_tokens else None
+
+    @property
+    def has_signal(self) -> bool:
+        """Whether any advantage differs from 0; without one the policy gradient is exactly 0."""
+        return bool(np.any(self.advantages_T[self.mask_T] != 0.0))
+
+
+def to_sequence(event: SequenceCredited, advantage_scale: float = 1.0) -> TrainSequence:
+    """The event as arrays; raises ValueError when its spans or lengths do not fit its tokens.
+
+    A greedy action (temperature 0) stays context: it was not drawn from a distribution, so it has no gradient.
+    """
+    token_ids_T = unpack_ints(event.token_ids)
+    behaviour_T = unpack_floats(event.behaviour_logprobs)
+    if len(behaviour_T) != len(token_ids_T):
+        raise ValueError(f"{len(behaviour_T)} behaviour logprobs for {len(token_ids_T)} tokens")
+    sequence = TrainSequence(
+        sequence_id=event.event_id,
+        group_id=event.group_id,
+        rollout=(event.rollout_id, event.attempt),
+        token_ids_T=token_ids_T,
+        mask_T=np.zeros(len(token_ids_T), np.bool_),
+        behaviour_logprobs_T=behaviour_T,
+        advantages_T=np.zeros(len(token_ids_T), np.float32),
+        temperature_T=np.ones(len(token_ids_T), np.float32),
+        versions_T=np.full(len(token_ids_T), -1, np.int32),
+        reward=event.rollout_reward,
+        origins=tuple(transition.origin for transition in event.transitions),
+    )
+    for transition in event.transitions:
+        _mark(sequence, transition, advantage_scale)
+    return sequence
+
+
+def _mark(sequence: TrainSequence, transition: Transition, advantage_scale: float) -> None:
+    """Fill the span of one action in the arrays."""
+    start, end = transition.start, transition.end
+    if not 1 <= start <= end <= len(sequence.token_ids_T):
+        raise ValueError(
+            f"action {start}:{end} does not fit {len(sequence.token_ids_T)} tokens after a first state token"
+        )
+    if sequence.mask_T[start:end].any():
+        raise ValueError(f"action {start}:{end} overlaps another action")
+    if transition.temperature <= 0.0:
+        return
+    sequence.mask_T[start:end] = True
+    sequence.advantages_T[start:end] = transition.advantage * advantage_scale
+    sequence.temperature_T[start:end] = transition.temperature
+    sequence.versions_T[start:end] = transition.policy_version

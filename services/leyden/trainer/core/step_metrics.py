@@ -1,0 +1,130 @@
+"""What a step reports about itself: a closed list of names, and the arithmetic. No clock: seconds are passed in."""
+
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from enum import StrEnum
+
+import numpy as np
+import numpy.typing as npt
+
+from leyden.trainer.core.batching import ReadyGroup
+
+Doubles = npt.NDArray[np.float64]
+
+
+class StepMetric(StrEnum):
+    """Every key of `TrainingStepCompleted.metrics`; dropped groups add `groups/dropped/<reason>`."""
+
+    REWARD_MEAN = "reward/mean"
+    """Mean reward of the batch's rollouts."""
+    REWARD_STD = "reward/std"
+    REWARD_MAX = "reward/max"
+    GROUP_SPREAD = "reward/group_std"
+    """Mean over groups of the standard deviation inside the group."""
+    GROUPS = "groups/count"
+    ZERO_VARIANCE = "groups/zero_variance_share"
+    ROLLOUTS = "rollouts/count"
+    LEFT_OUT = "rollouts/left_out"
+    SEQUENCES = "sequences/count"
+    SEQUENCES_COMPUTED = "sequences/computed"
+    """Sequences with an advantage other than 0; the others cost nothing."""
+    RESPONSE_TOKENS = "tokens/per_sequence"
+    """Mean number of action tokens of a sequence."""
+    ACTION_TOKENS = "tokens/trained"
+    TOKENS_UNPACKED = "tokens/unpacked"
+    """Tokens of the computed sequences, had each been a row of its own."""
+    TOKENS_PACKED = "tokens/packed"
+    """Tokens that the decoder was run on."""
+    ROWS = "tokens/rows"
+    STALENESS_MEAN = "staleness/mean"
+    """Versions between the policy that acted and the one that learns, by action token."""
+    STALENESS_MAX = "staleness/max"
+    IMPORTANCE_MEAN = "importance/mean"
+    """Ratio of the trainer's to the engine's probability, before truncation."""
+    IMPORTANCE_MAX = "importance/max"
+    IMPORTANCE_TRUNCATED = "importance/truncated_share"
+    LOGPROB_GAP = "importance/logprob_gap"
+    """Mean |trainer - engine| logprob."""
+    CLIPPED = "loss/clip_share"
+    LOSS = "loss/policy"
+    KL = "loss/kl"
+    ENTROPY = "policy/entropy"
+    """Mean entropy (nats) of the distributions that the trained tokens were drawn from."""
+    GRAD_NORM = "optimiser/grad_norm"
+    LEARNING_RATE = "optimiser/learning_rate"
+    SKIPPED = "optimiser/skipped"
+    """1 when no weight was changed: no sequence had an advantage, or the gradient was not finite."""
+    SECONDS_PACK = "seconds/pack"
+    SECONDS_FORWARD = "seconds/forward"
+    SECONDS_BACKWARD = "seconds/backward"
+    SECONDS_OPTIMISER = "seconds/optimiser"
+    SECONDS_STEP = "seconds/step"
+
+
+Metrics = dict[str, float]
+
+
+@dataclass(frozen=True, eq=False)
+class TokenRecord:
+    """One row's action tokens after the pass, as numbers."""
+
+    importance_A: Doubles
+    gap_A: Doubles
+    clipped_A: Doubles
+    kl_A: Doubles
+    entropy_A: Doubles
+
+
+def batch_metrics(batch: Sequence[ReadyGroup], version: int) -> Metrics:
+    """What is known of a batch before anything is computed."""
+    sequences = [sequence for group in batch for sequence in group.sequences]
+    by_group = [list({s.rollout: s.reward for s in group.sequences}.values()) for group in batch]
+    rewards = np.array([reward for group in by_group for reward in group], np.float64)
+    spreads = np.array([np.std(group) for group in by_group if group], np.float64)
+    lengths = np.array([sequence.action_tokens for sequence in sequences], np.float64)
+    ages = np.concatenate([version - s.versions_T[s.mask_T] for s in sequences] or [np.zeros(0, np.int32)])
+    return {
+        StepMetric.REWARD_MEAN: _mean(rewards),
+        StepMetric.REWARD_STD: float(rewards.std()) if len(rewards) else 0.0,
+        StepMetric.REWARD_MAX: _max(rewards),
+        StepMetric.GROUP_SPREAD: _mean(spreads),
+        StepMetric.GROUPS: float(len(batch)),
+        StepMetric.ZERO_VARIANCE: _mean(np.array([group.zero_variance for group in batch], np.float64)),
+        StepMetric.ROLLOUTS: float(len(rewards)),
+        StepMetric.LEFT_OUT: float(sum(group.left_out for group in batch)),
+        StepMetric.SEQUENCES: float(len(sequences)),
+        StepMetric.RESPONSE_TOKENS: _mean(lengths),
+        StepMetric.STALENESS_MEAN: _mean(ages),
+        StepMetric.STALENESS_MAX: _max(ages),
+    }
+
+
+def token_metrics(records: Sequence[TokenRecord], importance_cap: float | None) -> Metrics:
+    """Means over all action tokens of a step's rows; nothing when there are none."""
+    if not records:
+        return {StepMetric.ACTION_TOKENS: 0.0}
+    importance_A = np.concatenate([record.importance_A for record in records])
+    truncated_A = importance_A > (importance_cap if importance_cap is not None else np.inf)
+    return {
+        StepMetric.ACTION_TOKENS: float(len(importance_A)),
+        StepMetric.IMPORTANCE_MEAN: _mean(importance_A),
+        StepMetric.IMPORTANCE_MAX: _max(importance_A),
+        StepMetric.IMPORTANCE_TRUNCATED: _mean(truncated_A.astype(np.float64)),
+        StepMetric.LOGPROB_GAP: _mean(np.concatenate([record.gap_A for record in records])),
+        StepMetric.CLIPPED: _mean(np.concatenate([record.clipped_A for record in records])),
+        StepMetric.KL: _mean(np.concatenate([record.kl_A for record in records])),
+        StepMetric.ENTROPY: _mean(np.concatenate([record.entropy_A for record in records])),
+    }
+
+
+def dropped_metrics(dropped: Mapping[str, int]) -> Metrics:
+    """Groups that were not trained since the step before, by reason."""
+    return {f"groups/dropped/{reason}": float(count) for reason, count in sorted(dropped.items())}
+
+
+def _mean(values: npt.NDArray[np.generic]) -> float:
+    return float(np.mean(values.astype(np.float64))) if len(values) else 0.0
+
+
+def _max(values: npt.NDArray[np.generic]) -> float:
+    return float(np.max(values.astype(np.float64))) if len(values) else 0.0

@@ -1,0 +1,158 @@
+"""Credited groups come in; whenever a batch is whole: step, checkpoint, tell. In that order, so that a kill loses nothing.
+
+Killed before the checkpoint is renamed, the step never happened and is made again from the same offsets. Killed after it,
+the next start tells what was not told yet.
+"""
+
+import asyncio
+import logging
+import os
+from collections.abc import Callable, Sequence
+
+from leyden.clock import Clock
+from leyden.events import Event, GroupCredited, SequenceCredited
+from leyden.events.codec import CHECKPOINTS, TRAINING_METRICS
+from leyden.kafka import Delivered, Outgoing, Publisher
+from leyden.kafka.subscriber import FATAL_EXIT
+from leyden.trainer.core.batching import BatchRules, GroupBuffer, ReadyGroup
+from leyden.trainer.core.progress import (
+    Progress,
+    SavedCheckpoint,
+    checkpoint_event,
+    manifest_of,
+    sha256_of,
+    step_event,
+)
+from leyden.trainer.core.step_metrics import Metrics, StepMetric, dropped_metrics
+from leyden.trainer.metrics import DROPPED, STEP, STEPS, VERSION, WAITING
+from leyden.trainer.ports import Offsets, Training
+from leyden.trainer.settings import TrainerSettings
+
+log = logging.getLogger(__name__)
+
+
+class TrainerHandler:
+    """The trainer's state machine: buffer, step, checkpoint, events. `restore` comes before the first batch."""
+
+    def __init__(
+        self,
+        settings: TrainerSettings,
+        training: Training,
+        offsets: Offsets,
+        publisher: Publisher,
+        clock: Clock,
+        die: Callable[[int], None] = os._exit,
+    ) -> None:
+        self._settings = settings
+        self._training = training
+        self._offsets = offsets
+        self._publisher = publisher
+        self._clock = clock
+        self._die = die
+        self._version = 0
+        self._buffer = GroupBuffer(self._rules())
+        self._untold: SavedCheckpoint | None = None
+
+    async def restore(self) -> None:
+        """Load model and newest checkpoint, put the group's offsets back to it, and tell its step again."""
+        saved = await asyncio.to_thread(self._training.open)
+        if saved is not None:
+            self._version = saved.progress.version
+            self._buffer = GroupBuffer(self._rules(), saved.progress.positions, saved.progress.done)
+            self._untold = saved
+        VERSION.labels(policy=self._settings.policy).set(self._version)
+        await self._offsets.resume_from(self._buffer.positions)
+        log.info("training %s goes on from version %d", self._settings.policy, self._version)
+        await self._tell()
+
+    async def on_batch(self, delivered: Sequence[Delivered[Event]]) -> None:
+        """Take the records in, and make every step that has its groups. Raises `Retry` while Kafka does not acknowledge."""
+        await self._tell()
+        for one in delivered:
+            if self._unfinished and isinstance(one.event, SequenceCredited | GroupCredited):
+                self._buffer.add(one.event, one.partition, one.offset)
+        while self._unfinished and (batch := self._buffer.take(self._version)) is not None:
+            await self._train(batch)
+            await self._tell()
+        WAITING.labels(policy=self._settings.policy).set(self._buffer.waiting)
+
+    @property
+    def version(self) -> int:
+        """The policy's version: how many steps were made."""
+        return self._version
+
+    @property
+    def _unfinished(self) -> bool:
+        return self._settings.max_steps is None or self._version < self._settings.max_steps
+
+    async def _train(self, batch: Sequence[ReadyGroup]) -> None:
+        """One step and its checkpoint. A fault leaves weights and log apart, so it ends the process: a restart mends it."""
+        try:
+            metrics = await asyncio.to_thread(self._training.step, batch, self._version)
+            self._buffer.finish(batch)
+            progress = self._progress(batch, metrics)
+            self._untold = await asyncio.to_thread(self._training.save, progress)
+        except Exception:
+            log.critical("step %d could not be made or saved", self._version + 1, exc_info=True)
+            self._die(FATAL_EXIT)
+            raise
+        self._version = progress.version
+        self._report(progress)
+
+    def _progress(self, batch: Sequence[ReadyGroup], metrics: Metrics) -> Progress:
+        settings, positions = self._settings, self._buffer.positions
+        dropped = self._buffer.take_dropped()
+        for reason, count in dropped.items():
+            DROPPED.labels(policy=settings.policy, reason=reason).inc(count)
+        manifest = manifest_of(batch, positions, settings.seed, settings.settings_hash)
+        return Progress(
+            policy=settings.policy,
+            step=self._version + 1,
+            base_model=self._training.base_model,
+            settings_hash=settings.settings_hash,
+            manifest=manifest,
+            manifest_sha256=sha256_of(manifest),
+            metrics=metrics | dropped_metrics(dropped),
+            finished_at=self._clock.now(),
+            positions=positions,
+            done=self._buffer.done,
+        )
+
+    async def _tell(self) -> None:
+        """Publish the last checkpoint's events unless Kafka has them already."""
+        if self._untold is None:
+            return
+        key = self._settings.policy
+        step, checkpoint = step_event(self._untold.progress), checkpoint_event(self._untold)
+        await self._publisher.publish_all(
+            [Outgoing(TRAINING_METRICS, key, step), Outgoing(CHECKPOINTS, key, checkpoint)]
+        )
+        self._untold = None
+
+    def _report(self, progress: Progress) -> None:
+        policy, metrics = self._settings.policy, progress.metrics
+        VERSION.labels(policy=policy).set(progress.version)
+        STEPS.labels(policy=policy).inc()
+        for name, value in metrics.items():
+            STEP.labels(policy=policy, metric=name).set(value)
+        log.info(
+            "step %d: reward %.3f, %d sequences of %d groups, %d tokens in %d, logprob gap %.4f, gradient %.3f, %.1f s",
+            progress.step,
+            metrics.get(StepMetric.REWARD_MEAN, 0.0),
+            metrics.get(StepMetric.SEQUENCES, 0.0),
+            metrics.get(StepMetric.GROUPS, 0.0),
+            metrics.get(StepMetric.TOKENS_UNPACKED, 0.0),
+            metrics.get(StepMetric.TOKENS_PACKED, 0.0),
+            metrics.get(StepMetric.LOGPROB_GAP, 0.0),
+            metrics.get(StepMetric.GRAD_NORM, 0.0),
+            metrics.get(StepMetric.SECONDS_STEP, 0.0),
+        )
+
+    def _rules(self) -> BatchRules:
+        return BatchRules(
+            policy=self._settings.policy,
+            groups_per_step=self._settings.groups_per_step,
+            max_staleness=self._settings.max_staleness,
+            drop_zero_variance=self._settings.drop_zero_variance,
+            advantage_scale=self._settings.advantage_scale,
+        )

@@ -1,0 +1,114 @@
+"""One optimiser step on one batch of groups: pack, forward, backward, clip, step. Knows no Kafka and no files."""
+
+import time
+from collections.abc import Sequence
+
+import numpy as np
+import torch
+from torch import Tensor
+
+from leyden.trainer.core.actions import Doubles, PackedRow, pack_actions
+from leyden.trainer.core.batching import ReadyGroup
+from leyden.trainer.core.forward import action_logprobs
+from leyden.trainer.core.objective import Aggregation, Objective, RatioBase, TokenTerms, policy_loss, token_weights
+from leyden.trainer.core.step_metrics import Metrics, StepMetric, TokenRecord, batch_metrics, token_metrics
+from leyden.trainer.model import PolicyModel
+from leyden.trainer.settings import TrainerSettings
+
+
+def objective_of(settings: TrainerSettings) -> Objective:
+    """The objective that the settings describe."""
+    return Objective(
+        clip_low=settings.clip_low,
+        clip_high=settings.clip_high,
+        dual_clip=settings.dual_clip,
+        importance_cap=settings.importance_cap,
+        kl=settings.kl,
+        aggregation=Aggregation(settings.aggregation),
+        ratio_base=RatioBase(settings.ratio_base),
+    )
+
+
+class Learner:
+    """Makes steps on a `PolicyModel`. The same batches in the same order give the same weights, bit for bit."""
+
+    def __init__(self, model: PolicyModel, settings: TrainerSettings) -> None:
+        self._model = model
+        self._settings = settings
+        self._objective = objective_of(settings)
+        self._seconds: dict[StepMetric, float] = {}
+
+    def step(self, batch: Sequence[ReadyGroup], version: int) -> Metrics:
+        """Make one step on `batch`, sampled by versions up to `version`, and say what it was like."""
+        started = time.perf_counter()
+        self._seconds = dict.fromkeys((StepMetric.SECONDS_FORWARD, StepMetric.SECONDS_BACKWARD), 0.0)
+        metrics = batch_metrics(batch, version)
+        rows = self._pack(batch, metrics)
+        self._seconds[StepMetric.SECONDS_PACK] = time.perf_counter() - started
+        self._model.optimiser.zero_grad(set_to_none=True)
+        losses, records = zip(*map(self._accumulate, rows), strict=True) if rows else ((), ())
+        metrics |= token_metrics(records, self._objective.importance_cap)
+        metrics |= {StepMetric.LOSS: sum(losses)} | self._apply(bool(rows))
+        metrics |= self._seconds | {StepMetric.SECONDS_STEP: time.perf_counter() - started}
+        return {str(name): float(value) for name, value in metrics.items()}
+
+    def _pack(self, batch: Sequence[ReadyGroup], metrics: Metrics) -> list[PackedRow]:
+        """The rows to compute; a sequence whose gradient is 0 is in the loss's denominator, but not in a row."""
+        sequences = [sequence for group in batch for sequence in group.sequences if sequence.action_tokens]
+        weights_S = token_weights(
+            [sequence.rollout for sequence in sequences],
+            [sequence.action_tokens for sequence in sequences],
+            self._objective.aggregation,
+        )
+        needed = [i for i, s in enumerate(sequences) if s.has_signal or self._objective.kl > 0]
+        computed = [sequences[i] for i in needed]
+        rows = pack_actions(computed, weights_S[needed], self._settings.row_tokens)
+        metrics[StepMetric.SEQUENCES_COMPUTED] = float(len(computed))
+        metrics[StepMetric.TOKENS_UNPACKED] = float(sum(len(s.token_ids_T) for s in computed))
+        metrics[StepMetric.TOKENS_PACKED] = float(sum(row.tree.tokens for row in rows))
+        metrics[StepMetric.ROWS] = float(len(rows))
+        return rows
+
+    def _accumulate(self, row: PackedRow) -> tuple[float, TokenRecord]:
+        """Add the row's gradient to the parameters'."""
+        started = time.perf_counter()
+        reference_A: Tensor | None = None
+        if self._objective.kl > 0:
+            with self._model.reference() as reference:
+                reference_A = action_logprobs(reference, row).logprobs_A
+        found = action_logprobs(self._model.causal, row)
+        behaviour_A, advantages_A, weights_A = (
+            torch.from_numpy(values).to(found.logprobs_A)
+            for values in (row.behaviour_A, row.advantages_A, row.weights_A)
+        )
+        loss, terms = policy_loss(found.logprobs_A, behaviour_A, advantages_A, weights_A, self._objective, reference_A)
+        value = float(loss.detach())
+        forwarded = time.perf_counter()
+        loss.backward()  # type: ignore[no-untyped-call]
+        self._seconds[StepMetric.SECONDS_FORWARD] += forwarded - started
+        self._seconds[StepMetric.SECONDS_BACKWARD] += time.perf_counter() - forwarded
+        return value, _record(terms, found.logprobs_A.detach() - behaviour_A, found.entropy_A)
+
+    def _apply(self, computed: bool) -> Metrics:
+        """Clip and step. Without a gradient, or with one that is not finite, no weight changes."""
+        started = time.perf_counter()
+        norm = torch.nn.utils.clip_grad_norm_(self._model.trained.values(), self._settings.max_grad_norm)
+        usable = computed and bool(torch.isfinite(norm))
+        if usable:
+            self._model.optimiser.step()
+        self._model.optimiser.zero_grad(set_to_none=True)
+        self._seconds[StepMetric.SECONDS_OPTIMISER] = time.perf_counter() - started
+        return {
+            StepMetric.GRAD_NORM: float(norm) if usable else 0.0,
+            StepMetric.LEARNING_RATE: self._settings.learning_rate,
+            StepMetric.SKIPPED: float(not usable),
+        }
+
+
+def _record(terms: TokenTerms, gap_A: Tensor, entropy_A: Tensor) -> TokenRecord:
+    def plain(values: Tensor) -> Doubles:
+        return values.detach().to("cpu", torch.float64).numpy().astype(np.float64, copy=False)
+
+    return TokenRecord(
+        plain(terms.importance_T), plain(gap_A.abs()), plain(terms.clipped_T), plain(terms.kl_T), plain(entropy_A)
+    )

@@ -1,0 +1,162 @@
+"""The model in training: loading it, adapters, optimiser, and what engines are given of it. No batches here."""
+
+import json
+import os
+import shutil
+from collections.abc import Iterator
+from contextlib import AbstractContextManager, contextmanager, nullcontext
+from copy import deepcopy
+from pathlib import Path
+from typing import Any
+
+import torch
+from peft import LoraConfig, get_peft_model
+from peft.tuners.lora import LoraLayer
+from torch import Tensor
+from transformers import AutoModelForCausalLM, AutoTokenizer
+
+from leyden.trainer.settings import TrainerEnvironment, TrainerSettings
+
+ADAPTER = "default"
+TOKENIZER_FILES = (
+    "tokenizer.json",
+    "tokenizer_config.json",
+    "tokenizer.model",
+    "special_tokens_map.json",
+    "added_tokens.json",
+    "vocab.json",
+    "merges.txt",
+    "chat_template.jinja",
+)
+
+
+class UnsupportedModelError(RuntimeError):
+    """The model computes its logits in a way that the packed forward pass does not."""
+
+
+class PolicyModel:
+    """A causal LM with what is trained of it. `causal` is the plain Hugging Face model, adapters inside."""
+
+    def __init__(self, settings: TrainerSettings, environment: TrainerEnvironment) -> None:
+        self.base_model = environment.model
+        self.lora = settings.mode == "lora"
+        self.serving_dtype: torch.dtype = getattr(torch, settings.serving_dtype)
+        _make_deterministic(settings.seed, environment.threads)
+        base = AutoModelForCausalLM.from_pretrained(
+            environment.model, dtype=getattr(torch, settings.dtype), attn_implementation="sdpa"
+        )
+        _check_head(base)
+        self._reference = deepcopy(base).requires_grad_(False) if settings.kl > 0 and not self.lora else None
+        self.wrapper: Any = get_peft_model(base, _lora_config(settings)) if self.lora else base
+        self.causal: Any = self.wrapper.get_base_model() if self.lora else base
+        device = _device(environment.device)
+        self.wrapper.to(device)
+        if self._reference is not None:
+            self._reference.to(device)
+        if settings.gradient_checkpointing:
+            self.causal.gradient_checkpointing_enable({"use_reentrant": False})
+            self.causal.enable_input_require_grads()
+        self.wrapper.train()
+        self.optimiser = torch.optim.AdamW(
+            self.trained.values(), lr=settings.learning_rate, weight_decay=settings.weight_decay, foreach=True
+        )
+
+    @property
+    def trained(self) -> dict[str, torch.nn.Parameter]:
+        """The parameters that learn, by name, in the optimiser's order."""
+        return {name: parameter for name, parameter in self.wrapper.named_parameters() if parameter.requires_grad}
+
+    @contextmanager
+    def reference(self) -> Iterator[Any]:
+        """The model that training began with, for KL: adapters off, or a frozen copy."""
+        off: AbstractContextManager[Any] = self.wrapper.disable_adapter() if self.lora else nullcontext()
+        with off, torch.no_grad():
+            yield self._reference if self._reference is not None else self.causal
+
+    def load_trained(self, weights: dict[str, Tensor]) -> None:
+        """Put `weights` (as of `trained`) in; raises ValueError when they are not the same parameters."""
+        trained = self.trained
+        if set(weights) != set(trained):
+            raise ValueError("the checkpoint holds other parameters: mode or rank differ from the settings")
+        with torch.no_grad():
+            for name, parameter in trained.items():
+                parameter.copy_(weights[name])
+
+    def save_serving(self, folder: Path) -> None:
+        """Write what engines load: `merged/` (whole model, config, tokenizer) and, with LoRA, `adapter/`.
+
+        The weights in training are not touched: merging and unmerging in place would not give them back bit for bit.
+        """
+        if self.lora:
+            self.wrapper.save_pretrained(str(folder / "adapter"), safe_serialization=True)
+        merged = folder / "merged"
+        self.causal.save_pretrained(str(merged), state_dict=self._merged())
+        _set_dtype(merged / "config.json", self.serving_dtype)
+        _copy_tokenizer(self.base_model, merged)
+
+    def _merged(self) -> dict[str, Tensor]:
+        with torch.no_grad():
+            deltas = {
+                name: module.get_delta_weight(ADAPTER)
+                for name, module in self.causal.named_modules()
+                if isinstance(module, LoraLayer)
+            }
+            merged: dict[str, Tensor] = {}
+            for name, value in self.causal.state_dict().items():
+                if ".lora_" in name:
+                    continue
+                module, _, leaf = name.rpartition(".base_layer.")
+                plain = f"{module}.{leaf}" if module else name
+                whole = value + deltas[module] if module in deltas and leaf == "weight" else value
+                merged[plain] = whole.to(self.serving_dtype).cpu().contiguous()
+        return merged
+
+
+def _lora_config(settings: TrainerSettings) -> LoraConfig:
+    return LoraConfig(
+        r=settings.lora.rank,
+        lora_alpha=settings.lora.alpha,  # type: ignore[arg-type]
+        lora_dropout=0.0,
+        target_modules="all-linear",
+        task_type="CAUSAL_LM",
+    )
+
+
+def _make_deterministic(seed: int, threads: int | None) -> None:
+    """One seed and one order of summation for the whole process."""
+    os.environ.setdefault("CUBLAS_WORKSPACE_CONFIG", ":4096:8")
+    torch.set_num_threads(threads or len(os.sched_getaffinity(0)))
+    torch.use_deterministic_algorithms(True)
+    torch.manual_seed(seed)
+
+
+def _device(wanted: str) -> torch.device:
+    if wanted == "auto":
+        wanted = "cuda" if torch.cuda.is_available() else "cpu"
+    return torch.device(wanted)
+
+
+def _check_head(model: Any) -> None:
+    """Raises `UnsupportedModelError` when logits are more than one matrix product."""
+    config = model.config.get_text_config()
+    scaled = getattr(config, "logits_scaling", 1.0) != 1.0 or getattr(config, "logit_scale", None) is not None
+    capped = getattr(config, "final_logit_softcapping", None) is not None
+    if scaled or capped or getattr(model.get_output_embeddings(), "bias", None) is not None:
+        raise UnsupportedModelError(f"{config.model_type}: logits with a bias, a scale or a soft cap are not supported")
+
+
+def _set_dtype(config: Path, dtype: torch.dtype) -> None:
+    """Say in `config` what the weights beside it are, not what they were in training."""
+    content = json.loads(config.read_text())
+    content["dtype"] = str(dtype).removeprefix("torch.")
+    config.write_text(json.dumps(content, indent=2, sort_keys=True))
+
+
+def _copy_tokenizer(model: str, folder: Path) -> None:
+    """Put the base model's tokenizer beside the weights, byte for byte where the model is a folder."""
+    if Path(model).is_dir():
+        for name in TOKENIZER_FILES:
+            if (Path(model) / name).is_file():
+                shutil.copyfile(Path(model) / name, folder / name)
+    else:
+        AutoTokenizer.from_pretrained(model).save_pretrained(str(folder))

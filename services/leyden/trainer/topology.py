@@ -1,0 +1,18 @@
+"""What the trainer listens to."""
+
+from leyden.events.codec import TRANSITIONS
+from leyden.kafka.subscriber import Subscription
+from leyden.trainer.handlers import TrainerHandler
+
+GROUP = "trainer"
+MAX_RECORDS = 100
+"""Few enough that one hand-over holds a step or two, not the whole backlog."""
+LONGEST_HANDOVER_MS = 3_600_000
+"""Steps are made inside the handler: Kafka must not take the partitions away meanwhile."""
+
+
+def subscription(handler: TrainerHandler) -> Subscription:
+    """Transitions to the handler; one trainer per policy reads every partition."""
+    return Subscription(
+        (TRANSITIONS,), handler.on_batch, GROUP, max_records=MAX_RECORDS, max_poll_interval_ms=LONGEST_HANDOVER_MS
+    )

@@ -1,0 +1,137 @@
+"""A stack that outlives the shell: `up_detached`, `down`, `status`, `reset`, from any shell, by data folder.
+
+`python -m leyden.stack.daemon CONFIG.json` is the supervisor process that `up_detached` leaves behind.
+"""
+
+import contextlib
+import os
+import shutil
+import signal
+import subprocess
+import sys
+import time
+from pathlib import Path
+from types import FrameType
+
+from leyden.stack import plan, sweep
+from leyden.stack.config import StackConfig
+from leyden.stack.errors import AlreadyRunningError, StackError
+from leyden.stack.locks import is_locked, lock_within
+from leyden.stack.stack import OnProgress, Stack
+from leyden.stack.state import DataFolder, StackState
+
+_PAUSE_S = 0.2
+_STOP_TIMEOUT_S = 60.0
+
+
+def up_detached(config: StackConfig, on_progress: OnProgress = lambda line: None) -> StackState:
+    """Start a stack under a supervisor process of its own and wait until it is up; raises StackError.
+
+    Interrupted while it waits, it takes the stack down again.
+    """
+    chosen = config.absolute()
+    folder = DataFolder(chosen.data_dir)
+    if is_locked(folder.lock):
+        raise AlreadyRunningError(f"A stack runs on {folder.root}; stop it with `leyden down` first.")
+    folder.logs.mkdir(parents=True, exist_ok=True)
+    folder.write_state(StackState())
+    folder.config.write_text(chosen.model_dump_json(indent=2))
+    supervisor = _spawn(chosen, folder)
+    try:
+        return _wait_up(folder, supervisor, on_progress)
+    except KeyboardInterrupt:
+        down(folder.root)
+        raise
+
+
+def down(data_dir: Path) -> bool:
+    """End the stack that runs on `data_dir`, from whatever shell; False when none was running."""
+    folder = DataFolder(data_dir)
+    was_running = is_locked(folder.lock)
+    if was_running:
+        _signal(folder, signal.SIGTERM)
+        lock = lock_within(folder.lock, _STOP_TIMEOUT_S)
+        if lock is None:
+            _signal(folder, signal.SIGKILL)
+            lock = lock_within(folder.lock, _STOP_TIMEOUT_S)
+        if lock is None:
+            raise StackError(f"The stack on {folder.root} does not end; see {folder.logs}.")
+        os.close(lock)
+    sweep.sweep(folder.stack_id)
+    return was_running
+
+
+def status(data_dir: Path) -> StackState:
+    """What is known of the stack on `data_dir`; phase `down` when there is none."""
+    return DataFolder(data_dir).read_state()
+
+
+def reset(data_dir: Path) -> None:
+    """Empty `data_dir` so that the next stack starts anew; raises AlreadyRunningError while one runs.
+
+    A folder with things in it that no stack has used is refused with StackError. Caches are elsewhere and stay.
+    """
+    folder = DataFolder(data_dir)
+    if is_locked(folder.lock):
+        raise AlreadyRunningError(f"A stack runs on {folder.root}; stop it with `leyden down` before a reset.")
+    if folder.root.exists() and any(folder.root.iterdir()) and not folder.is_ours():
+        raise StackError(f"{folder.root} was not made by a stack, so it is not emptied; name another data folder.")
+    shutil.rmtree(folder.root, ignore_errors=True)
+    folder.claim()
+
+
+def _spawn(config: StackConfig, folder: DataFolder) -> subprocess.Popen[bytes]:
+    with (folder.logs / "supervisor.log").open("ab") as log:
+        return subprocess.Popen(
+            [sys.executable, "-m", "leyden.stack.daemon", str(folder.config)],
+            env=os.environ | plan.python_env(config),
+            stdin=subprocess.DEVNULL,
+            stdout=log,
+            stderr=subprocess.STDOUT,
+            start_new_session=True,
+        )
+
+
+def _wait_up(folder: DataFolder, supervisor: subprocess.Popen[bytes], on_progress: OnProgress) -> StackState:
+    told = ""
+    while True:
+        ended = supervisor.poll() is not None
+        state = folder.read_state()
+        if state.doing and state.doing != told:
+            told = state.doing
+            on_progress(told)
+        if state.phase == "up":
+            return state
+        if ended:
+            raise StackError(state.error or f"The supervisor ended; see {folder.logs / 'supervisor.log'}.")
+        time.sleep(_PAUSE_S)
+
+
+def _signal(folder: DataFolder, number: signal.Signals) -> None:
+    pid = folder.read_state().supervisor_pid
+    if pid:
+        with contextlib.suppress(ProcessLookupError):  # killed: its watchdog is at work
+            os.kill(pid, number)
+
+
+def _end(number: int, frame: FrameType | None) -> None:
+    signal.signal(signal.SIGTERM, signal.SIG_IGN)
+    signal.signal(signal.SIGINT, signal.SIG_IGN)
+    raise SystemExit(0)
+
+
+def main(config_file: Path) -> None:
+    """Run the stack until SIGTERM, SIGINT, or a process that died too often (exit status 1)."""
+    signal.signal(signal.SIGTERM, _end)
+    signal.signal(signal.SIGINT, _end)
+    config = StackConfig.model_validate_json(config_file.read_text())
+    try:
+        with Stack(config) as stack:
+            stack.wait_failed()
+            stack.check()
+    except StackError as error:
+        raise SystemExit(str(error)) from error
+
+
+if __name__ == "__main__":
+    main(Path(sys.argv[1]))

@@ -1,0 +1,129 @@
+"""Which processes make a stack, with which command line and environment. Pure: starts nothing, reads no file."""
+
+import importlib.util
+import os
+import sys
+from dataclasses import dataclass
+from pathlib import Path
+
+import leyden
+from leyden.stack.config import SERVICES, StackConfig
+from leyden.stack.probes import HttpProbe
+from leyden.stack.processes import ProcessSpec
+
+SERVERS_STAGE = 0
+SERVICES_STAGE = 1
+"""Ended first: a service drains into Kafka and Redis."""
+
+
+@dataclass(frozen=True)
+class Place:
+    """What is known only at start: where Kafka and Redis are, the model's folder, the gateway's secrets."""
+
+    kafka_servers: str
+    redis_url: str
+    model: Path
+    api_keys: tuple[str, ...]
+    gateway_secret: str
+
+
+def choose_engine(asked: str) -> str:
+    """`vllm` or `transformers`: what was asked for, or for `auto` vLLM where it is installed."""
+    if asked != "auto":
+        return asked
+    return "vllm" if importlib.util.find_spec("vllm") else "transformers"
+
+
+def engine_url(config: StackConfig) -> str:
+    return f"http://127.0.0.1:{config.ports.engine}"
+
+
+def gateway_url(config: StackConfig) -> str:
+    return f"http://127.0.0.1:{config.ports.gateway}"
+
+
+def engine_spec(config: StackConfig, model: Path) -> ProcessSpec:
+    """The policy server: an OpenAI API over `model`, whose weights can be swapped."""
+    options = {
+        "--engine": choose_engine(config.engine),
+        "--model": str(model),
+        "--port": str(config.ports.engine),
+        "--policy": config.policy,
+        "--dtype": config.dtype,
+        "--max-model-len": str(config.max_model_len),
+    }
+    arguments = [part for option in options.items() for part in option]
+    return ProcessSpec(
+        name="engine",
+        argv=(sys.executable, "-m", "leyden.policy.engines", *arguments, *config.engine_args),
+        env=python_env(config) | config.env | config.process_env.get("engine", {}),
+        ready=HttpProbe(f"{engine_url(config)}/health"),
+        ready_timeout_s=config.engine_timeout_s,
+        stop_timeout_s=15.0,
+        stage=SERVERS_STAGE,
+    )
+
+
+def service_specs(config: StackConfig, place: Place) -> list[ProcessSpec]:
+    """The services of `config`, in the order of their start."""
+    return [_service_spec(name, config, place) for name in SERVICES if name in config.services]
+
+
+def topics_command(config: StackConfig, place: Place) -> tuple[tuple[str, ...], dict[str, str]]:
+    """Command line and environment of the program that creates the topics and ends."""
+    return (sys.executable, "-m", "leyden.kafka.admin"), shared_env(config, place)
+
+
+def shared_env(config: StackConfig, place: Place) -> dict[str, str]:
+    """The environment that every service has; a program that talks to the stack can use it too."""
+    env = {
+        "KAFKA_BOOTSTRAP_SERVERS": place.kafka_servers,
+        "REDIS_URL": place.redis_url,
+        "LEYDEN_TOPIC_PREFIX": config.topic_prefix,
+        "LEYDEN_DATA_DIR": str(config.data_dir / "services"),
+    }
+    if config.run_file is not None:
+        env["LEYDEN_RUN_FILE"] = str(config.run_file)
+    return python_env(config) | env | config.env
+
+
+def _service_spec(name: str, config: StackConfig, place: Place) -> ProcessSpec:
+    ops_port = config.ports.ops[SERVICES.index(name)]
+    env = {"LEYDEN_OPS_PORT": str(ops_port)} | _own_env(name, config, place)
+    return ProcessSpec(
+        name=name,
+        argv=(sys.executable, "-m", f"leyden.{name}"),
+        env=shared_env(config, place) | env | config.process_env.get(name, {}),
+        ready=HttpProbe(f"http://127.0.0.1:{ops_port}/readyz"),
+        ready_timeout_s=300.0,
+        stage=SERVICES_STAGE,
+    )
+
+
+def _own_env(name: str, config: StackConfig, place: Place) -> dict[str, str]:
+    if name == "gateway":
+        return {
+            "LEYDEN_GATEWAY_PORT": str(config.ports.gateway),
+            "LEYDEN_GATEWAY_API_KEYS": ",".join(place.api_keys),
+            "LEYDEN_GATEWAY_SECRET": place.gateway_secret,
+        }
+    if name == "policy":
+        return {"LEYDEN_POLICY_ENGINE_URL": engine_url(config), "LEYDEN_POLICY_NAME": config.policy}
+    if name == "trainer":
+        checkpoints = config.data_dir / "checkpoints"
+        return {"LEYDEN_TRAINER_MODEL": str(place.model), "LEYDEN_TRAINER_CHECKPOINT_DIR": str(checkpoints)}
+    return {}
+
+
+def python_env(config: StackConfig) -> dict[str, str]:
+    """Children import what this process imports, and reward functions beside the run file."""
+    roots = [str(Path(entry).parent) for entry in leyden.__path__]
+    sources = [root for root in roots if Path(root).name not in ("site-packages", "dist-packages")]
+    beside = [str(config.run_file.parent)] if config.run_file else []
+    inherited = [entry for entry in os.environ.get("PYTHONPATH", "").split(os.pathsep) if entry]
+    return {
+        "PYTHONPATH": os.pathsep.join(dict.fromkeys(beside + sources + inherited)),
+        "PYTHONUNBUFFERED": "1",
+        "HF_HUB_OFFLINE": "1",
+        "TOKENIZERS_PARALLELISM": "false",
+    }

@@ -1,0 +1,60 @@
+"""Is a server ready? One small question over its own protocol, answered within a second or not at all."""
+
+import socket
+import urllib.error
+import urllib.request
+from dataclasses import dataclass
+from typing import Protocol
+
+_TIMEOUT_S = 1.0
+_API_VERSIONS = bytes.fromhex("0000000a 0012 0000 00000001 ffff")
+
+
+class Probe(Protocol):
+    """Says whether a server is ready now; never raises and never blocks for long."""
+
+    def __call__(self) -> bool: ...
+
+
+@dataclass(frozen=True)
+class HttpProbe:
+    """Ready when a GET of the URL answers with a status below 400."""
+
+    url: str
+
+    def __call__(self) -> bool:
+        try:
+            with urllib.request.urlopen(self.url, timeout=_TIMEOUT_S) as answer:  # noqa: S310 - our own http URL
+                return bool(answer.status < 400)
+        except (OSError, urllib.error.URLError, ValueError):
+            return False
+
+
+@dataclass(frozen=True)
+class TcpProbe:
+    """Ready when the port accepts a connection and, given a question, answers with at least `least` bytes."""
+
+    port: int
+    host: str = "127.0.0.1"
+    question: bytes = b""
+    least: int = 0
+    prefix: bytes = b""
+
+    def __call__(self) -> bool:
+        try:
+            with socket.create_connection((self.host, self.port), timeout=_TIMEOUT_S) as connection:
+                connection.sendall(self.question)
+                answer = connection.recv(self.least) if self.least else b""
+        except OSError:
+            return False
+        return len(answer) >= self.least and answer.startswith(self.prefix)
+
+
+def kafka_probe(port: int, host: str = "127.0.0.1") -> TcpProbe:
+    """Ready when the broker answers an ApiVersions request: an open port alone comes too early."""
+    return TcpProbe(port, host, question=_API_VERSIONS, least=8)
+
+
+def redis_probe(port: int, host: str = "127.0.0.1") -> TcpProbe:
+    """Ready when PING is answered by PONG; a server still loading its append-only file answers an error."""
+    return TcpProbe(port, host, question=b"PING\r\n", least=5, prefix=b"+PONG")

@@ -1,0 +1,142 @@
+"""Several processes watched together. When the supervisor ends, however it ends, none of them is left.
+
+Every process carries `LEYDEN_STACK_ID` in its environment, and so do its descendants; a watchdog process kills all of
+them when the supervisor is gone. The supervisor does not know what its processes are for.
+"""
+
+import os
+import subprocess
+import sys
+import threading
+import time
+from collections.abc import Callable, Iterable
+from itertools import groupby
+from pathlib import Path
+from types import TracebackType
+from typing import Self
+
+from leyden.stack import sweep
+from leyden.stack.child import Child, ProcessSpec, ProcessState
+from leyden.stack.errors import StackError
+
+__all__ = ["OnWait", "ProcessSpec", "ProcessState", "Supervisor"]
+
+OnWait = Callable[[str, float], None]
+"""Takes a process's name and the seconds since it was started."""
+
+_PROBE_PAUSE_S = 0.1
+_REPORT_EVERY_S = 0.5
+
+
+class Supervisor:
+    """Starts processes, waits until they are ready, starts the dead again, ends all.
+
+    `stack_id` marks its processes; `held` are descriptors that stay open until the last process is gone (locks).
+    `on_change` is called from any thread after a process was started, died or failed.
+    """
+
+    def __init__(
+        self,
+        stack_id: str,
+        log_folder: Path,
+        held: Iterable[int] = (),
+        on_change: Callable[[], None] = lambda: None,
+    ) -> None:
+        self.stack_id = stack_id
+        self.log_folder = log_folder
+        self._children: dict[str, Child] = {}
+        self._on_change = on_change
+        self._failed = threading.Event()
+        self._watchdog = self._start_watchdog(tuple(held))
+
+    def __enter__(self) -> Self:
+        return self
+
+    def __exit__(
+        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
+    ) -> None:
+        self.stop()
+
+    def start(self, spec: ProcessSpec) -> None:
+        """Start a process and return; raises StackError when a process of that name is there or cannot be run."""
+        if spec.name in self._children:
+            raise StackError(f"A process named {spec.name} was already started.")
+        environment = {**os.environ, **spec.env, sweep.MARKER: self.stack_id}
+        child = Child(spec, self.log_folder / f"{spec.name}.log", environment, self._changed)
+        self._children[spec.name] = child
+        try:
+            child.start()
+        except OSError as error:
+            del self._children[spec.name]
+            raise StackError(f"{spec.name} could not be started ({error}); check the installation.") from error
+
+    def wait_ready(self, *names: str, on_wait: OnWait | None = None, on_ready: OnWait | None = None) -> None:
+        """Block until the processes named (all, when none is named) are ready; raises ProcessError otherwise.
+
+        `on_ready` is called with each one's name and the seconds since its start, in the order they become ready.
+        """
+        pending = [self._children[name] for name in names or tuple(self._children)]
+        began = reported = time.monotonic()
+        while pending:
+            for child in [each for each in pending if each.is_ready()]:
+                pending.remove(child)
+                if on_ready is not None:
+                    on_ready(child.spec.name, child.age())
+            self.check()
+            for child in pending:
+                child.check_in_time(time.monotonic() - began)
+            if pending and on_wait is not None and time.monotonic() - reported >= _REPORT_EVERY_S:
+                reported = time.monotonic()
+                on_wait(pending[0].spec.name, pending[0].age())
+            if pending:
+                time.sleep(_PROBE_PAUSE_S)
+
+    def check(self) -> None:
+        """Raise the failure of any process that died too often."""
+        for child in self._children.values():
+            if child.failure is not None:
+                raise child.failure
+
+    def wait_failed(self, timeout_s: float | None = None) -> bool:
+        """Block until a process has failed; False when `timeout_s` passed first."""
+        return self._failed.wait(timeout_s)
+
+    def states(self) -> list[ProcessState]:
+        """All processes in the order of their start."""
+        return [child.state() for child in list(self._children.values())]
+
+    def log_tail(self, name: str, lines: int = 20) -> str:
+        return self._children[name].log_tail(lines)
+
+    def stop(self) -> None:
+        """End all processes, the highest stage first, then whatever they left behind. May be called again."""
+        ordered = sorted(self._children.values(), key=lambda child: -child.spec.stage)
+        for _, together in groupby(ordered, key=lambda child: child.spec.stage):
+            wave = list(together)
+            for child in wave:
+                child.ask_to_stop()
+            deadline = time.monotonic() + max(child.spec.stop_timeout_s for child in wave)
+            for child in wave:
+                child.wait_stopped(max(0.0, deadline - time.monotonic()))
+        self._end_watchdog()
+
+    def _changed(self) -> None:
+        if any(child.failure is not None for child in list(self._children.values())):
+            self._failed.set()
+        self._on_change()
+
+    def _start_watchdog(self, held: tuple[int, ...]) -> subprocess.Popen[bytes]:
+        return subprocess.Popen(
+            [sys.executable, "-I", "-S", sweep.__file__, self.stack_id],
+            stdin=subprocess.PIPE,
+            stdout=subprocess.DEVNULL,
+            stderr=subprocess.DEVNULL,
+            pass_fds=held,
+            start_new_session=True,
+            cwd="/",
+        )
+
+    def _end_watchdog(self) -> None:
+        if self._watchdog.stdin is not None:
+            self._watchdog.stdin.close()
+        self._watchdog.wait()

@@ -1,0 +1,262 @@
+"""A whole stack as one object: `with Stack(config) as stack: …` runs it, and nothing of it is left afterwards.
+
+Orders the steps of a start and remembers what each took. What the processes are is in `plan`, how they are watched
+in `processes`; stacks that outlive the shell are in `daemon`.
+"""
+
+import os
+import subprocess
+import sys
+import threading
+import time
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
+from pathlib import Path
+from types import TracebackType
+from typing import Any, Self
+
+from leyden.stack import plan, sweep
+from leyden.stack.config import StackConfig
+from leyden.stack.errors import AlreadyRunningError, FetchError, PreflightError, StackError
+from leyden.stack.kafka import KafkaBroker, ensure_jars
+from leyden.stack.locks import lock_within
+from leyden.stack.preflight import Machine, check
+from leyden.stack.processes import Supervisor
+from leyden.stack.redis import RedisServer
+from leyden.stack.requirements import needs_of, own_kafka, own_redis
+from leyden.stack.state import DataFolder, ProcessStatus, StackState
+
+__all__ = ["OnProgress", "Stack"]
+
+OnProgress = Callable[[str], None]
+"""Takes one line about what the start is doing; the same line may come again with more seconds in it."""
+
+_LOCK_WAIT_S = 5.0
+
+
+class Stack:
+    """One local stack. `up` and `down` may each be called once; use a new object for another run."""
+
+    def __init__(
+        self, config: StackConfig, on_progress: OnProgress = lambda line: None, machine: Machine | None = None
+    ) -> None:
+        self.config = config.absolute()
+        self.folder = DataFolder(self.config.data_dir)
+        self.engine = plan.choose_engine(self.config.engine)
+        self.place: plan.Place | None = None
+        self._progress = on_progress
+        self._machine = machine
+        self._lock: int | None = None
+        self._supervisor: Supervisor | None = None
+        self._state = StackState(phase="starting", supervisor_pid=os.getpid(), engine=self.engine)
+        self._state_guard = threading.RLock()
+
+    @property
+    def kafka_servers(self) -> str:
+        """`KAFKA_BOOTSTRAP_SERVERS` of the environment, or the stack's own broker."""
+        return os.environ.get("KAFKA_BOOTSTRAP_SERVERS") or f"127.0.0.1:{self.config.ports.kafka}"
+
+    @property
+    def redis_url(self) -> str:
+        """`REDIS_URL` of the environment, or the stack's own server."""
+        return os.environ.get("REDIS_URL") or f"redis://127.0.0.1:{self.config.ports.redis}/0"
+
+    @property
+    def gateway_url(self) -> str:
+        return plan.gateway_url(self.config)
+
+    @property
+    def engine_url(self) -> str:
+        return plan.engine_url(self.config)
+
+    @property
+    def api_key(self) -> str:
+        """A key that the gateway accepts."""
+        return (self.config.api_keys or (self.folder.secrets().api_key,))[0]
+
+    @property
+    def env(self) -> dict[str, str]:
+        """The environment of the services, for a program that works beside them."""
+        if self.place is None:
+            raise StackError("The stack is not up; call up() first.")
+        return plan.shared_env(self.config, self.place)
+
+    def __enter__(self) -> Self:
+        self.up()
+        return self
+
+    def __exit__(
+        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
+    ) -> None:
+        if isinstance(error, StackError):
+            self._write(phase="failed", error=str(error))
+        self.down()
+
+    def up(self) -> None:
+        """Check the machine, fetch what is missing, start everything, wait until it is ready.
+
+        Raises a StackError with one clear sentence; then nothing is left running.
+        """
+        self._take_lock()
+        try:
+            with self._step("total"):
+                self._check_machine()
+                self._start()
+            self._write(phase="up", doing="")
+        except BaseException as error:
+            self._write(phase="failed", error=str(error) or type(error).__name__)
+            self._end()
+            raise
+
+    def down(self) -> None:
+        """End everything. Does nothing when it is down."""
+        if self._lock is None:
+            return
+        failed = self._state.phase == "failed"
+        if not failed:
+            self._write(phase="stopping")
+        self._end()
+        if not failed:
+            self._write(phase="down")
+
+    def status(self) -> StackState:
+        """The state, as another shell would read it."""
+        self._write()
+        return self._state
+
+    def check(self) -> None:
+        """Raise ProcessError when a process has died too often."""
+        if self._supervisor is not None:
+            self._supervisor.check()
+
+    def wait_failed(self, timeout_s: float | None = None) -> bool:
+        """Block until a process has died too often; False when `timeout_s` passed first."""
+        if self._supervisor is None:
+            raise StackError("The stack is not up; call up() first.")
+        return self._supervisor.wait_failed(timeout_s)
+
+    def _take_lock(self) -> None:
+        self._lock = lock_within(self.folder.lock, _LOCK_WAIT_S)
+        if self._lock is None:
+            raise AlreadyRunningError(
+                f"A stack runs on {self.folder.root}; stop it with `leyden down`, or choose another data folder."
+            )
+        sweep.sweep(self.folder.stack_id)
+        self.folder.config.write_text(self.config.model_dump_json(indent=2))
+        self._write()
+
+    def _check_machine(self) -> None:
+        with self._step("preflight"):
+            problems = check(needs_of(self.config, self.folder.root), self._machine)
+        if problems:
+            raise PreflightError("\n".join(str(problem) for problem in problems))
+
+    def _start(self) -> None:
+        assert self._lock is not None
+        supervisor = Supervisor(self.folder.stack_id, self.folder.logs, held=(self._lock,), on_change=self._write)
+        self._supervisor = supervisor
+        model = self._prepare_model()
+        self.place = self._find_place(model)
+        self._tell(f"engine: {self.engine}")
+        servers = self._start_servers(supervisor)
+        supervisor.start(plan.engine_spec(self.config, model))
+        if servers:
+            self._wait(supervisor, *servers)
+        with self._step("topics"):
+            self._create_topics(self.place)
+        services = plan.service_specs(self.config, self.place)
+        for spec in services:
+            supervisor.start(spec)
+        self._wait(supervisor, "engine", *(spec.name for spec in services))
+
+    def _prepare_model(self) -> Path:
+        """In a process of its own: a conversion needs torch, which this one shall not carry."""
+        with self._step("model"):
+            self._tell(f"preparing the model {self.config.model}")
+            done = self._helper((sys.executable, "-m", "leyden.stack.models", self.config.model), {})
+        if done.returncode != 0:
+            raise FetchError((done.stderr.strip().splitlines() or ["The model could not be prepared."])[-1])
+        return Path(done.stdout.strip().splitlines()[-1])
+
+    def _find_place(self, model: Path) -> plan.Place:
+        kept = self.folder.secrets()
+        self._write(
+            model=str(model),
+            gateway_url=self.gateway_url,
+            engine_url=self.engine_url,
+            kafka_servers=self.kafka_servers,
+            redis_url=self.redis_url,
+        )
+        return plan.Place(
+            kafka_servers=self.kafka_servers,
+            redis_url=self.redis_url,
+            model=model,
+            api_keys=self.config.api_keys or (kept.api_key,),
+            gateway_secret=kept.gateway_secret,
+        )
+
+    def _start_servers(self, supervisor: Supervisor) -> list[str]:
+        started = []
+        if own_kafka():
+            with self._step("jars"):
+                ensure_jars()
+            ports = self.config.ports
+            broker = KafkaBroker(self.folder.root / "kafka", ports.kafka, ports.kafka_controller)
+            with self._step("kafka format"):
+                broker.prepare()
+            supervisor.start(broker.spec())
+            started.append("kafka")
+        if own_redis():
+            server = RedisServer(self.folder.root / "redis", self.config.ports.redis)
+            server.prepare()
+            supervisor.start(server.spec())
+            started.append("redis")
+        return started
+
+    def _create_topics(self, place: plan.Place) -> None:
+        self._tell("creating topics")
+        command, env = plan.topics_command(self.config, place)
+        done = self._helper(command, env)
+        if done.returncode != 0:
+            raise StackError((done.stderr.strip().splitlines() or ["The topics could not be created."])[-1])
+
+    def _helper(self, command: tuple[str, ...], env: dict[str, str]) -> subprocess.CompletedProcess[str]:
+        marked = os.environ | plan.python_env(self.config) | env | {sweep.MARKER: self.folder.stack_id}
+        return subprocess.run(command, env=marked, capture_output=True, text=True, check=False)
+
+    def _wait(self, supervisor: Supervisor, *names: str) -> None:
+        supervisor.wait_ready(
+            *names,
+            on_wait=lambda name, seconds: self._tell(f"waiting for {name} ({seconds:.0f} s)"),
+            on_ready=self._ready,
+        )
+
+    def _ready(self, name: str, seconds: float) -> None:
+        with self._state_guard:
+            self._state.timings_s.setdefault(name, round(seconds, 2))
+        self._tell(f"{name} is ready after {self._state.timings_s[name]:.1f} s")
+
+    @contextmanager
+    def _step(self, name: str) -> Iterator[None]:
+        began = time.monotonic()
+        yield
+        with self._state_guard:
+            self._state.timings_s[name] = round(time.monotonic() - began, 2)
+
+    def _tell(self, line: str) -> None:
+        self._write(doing=line)
+        self._progress(line)
+
+    def _write(self, **changes: Any) -> None:
+        with self._state_guard:
+            states = self._supervisor.states() if self._supervisor is not None else []
+            processes = [ProcessStatus(name=s.name, pid=s.pid, deaths=s.deaths, log=s.log) for s in states]
+            self._state = self._state.model_copy(update={**changes, "processes": processes})
+            self.folder.write_state(self._state)
+
+    def _end(self) -> None:
+        if self._supervisor is not None:
+            self._supervisor.stop()
+        if self._lock is not None:
+            os.close(self._lock)
+            self._lock = None

@@ -1,0 +1,117 @@
+"""The stack as a whole: a real broker, a real Redis, our own engine on a tiny model. Services run in the e2e tests."""
+
+import os
+import signal
+import socket
+import subprocess
+import sys
+import time
+from collections.abc import Callable, Iterator
+from pathlib import Path
+
+import pytest
+
+from leyden.stack import daemon, sweep
+from leyden.stack.config import Ports, StackConfig
+from leyden.stack.errors import AlreadyRunningError, PreflightError, StackError
+from leyden.stack.probes import HttpProbe
+from leyden.stack.stack import Stack
+from leyden.stack.state import DataFolder
+
+pytestmark = [pytest.mark.integration, pytest.mark.timeout(600)]
+
+
+@pytest.fixture
+def config(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Iterator[StackConfig]:
+    for name in ("KAFKA_BOOTSTRAP_SERVERS", "REDIS_URL"):
+        monkeypatch.delenv(name, raising=False)
+    data_dir = tmp_path / "data"
+    yield StackConfig(
+        data_dir=data_dir, model="tiny", engine="transformers", services=(), ports=Ports.auto(), memory_gib=1.0
+    )
+    daemon.down(data_dir)
+
+
+def processes(config: StackConfig) -> list[int]:
+    return sweep.find(DataFolder(config.data_dir).stack_id)
+
+
+def until(true: Callable[[], bool], timeout_s: float = 60.0) -> bool:
+    deadline = time.monotonic() + timeout_s
+    while not true() and time.monotonic() < deadline:
+        time.sleep(0.1)
+    return true()
+
+
+def test_a_stack_runs_beside_the_shell_until_it_is_taken_down(config: StackConfig) -> None:
+    lines: list[str] = []
+    state = daemon.up_detached(config, lines.append)
+    assert state.phase == "up"
+    assert [process.name for process in state.processes] == ["kafka", "redis", "engine"]
+    assert {"preflight", "model", "kafka", "redis", "topics", "engine", "total"} <= set(state.timings_s)
+    assert any("engine: transformers" in line for line in lines) or lines
+    assert HttpProbe(f"{state.engine_url}/health")()
+    with pytest.raises(AlreadyRunningError):
+        daemon.up_detached(config)
+    with pytest.raises(AlreadyRunningError):
+        daemon.reset(config.data_dir)
+    assert daemon.down(config.data_dir)
+    assert processes(config) == []
+    assert daemon.status(config.data_dir).phase == "down"
+    assert not daemon.down(config.data_dir)
+    daemon.reset(config.data_dir)
+    assert [path.name for path in config.data_dir.iterdir()] == ["stack.lock"]
+    daemon.reset(config.data_dir)
+
+
+def test_kill_9_of_the_supervisor_leaves_nothing_and_the_next_start_works(config: StackConfig) -> None:
+    state = daemon.up_detached(config)
+    assert len(processes(config)) >= 3
+    os.kill(state.supervisor_pid, signal.SIGKILL)
+    assert until(lambda: processes(config) == [])
+    assert daemon.status(config.data_dir).phase == "down"
+    assert "killed" in daemon.status(config.data_dir).error
+    assert daemon.up_detached(config).phase == "up"
+
+
+def test_ctrl_c_while_starting_leaves_nothing(config: StackConfig) -> None:
+    program = (
+        "import sys; from leyden.stack.config import StackConfig; from leyden.stack.stack import Stack\n"
+        "with Stack(StackConfig.model_validate_json(sys.argv[1]), lambda line: print(line, flush=True)): pass"
+    )
+    env = {**os.environ, "PYTHONPATH": os.pathsep.join(sys.path)}
+    command = [sys.executable, "-c", program, config.model_dump_json()]
+    with subprocess.Popen(command, env=env, stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True) as stack:
+        assert stack.stdout is not None
+        assert any("kafka is ready" in line for line in stack.stdout)
+        stack.send_signal(signal.SIGINT)
+        _, error = stack.communicate(timeout=90)
+    assert stack.returncode != 0 and "KeyboardInterrupt" in error
+    assert processes(config) == []
+    assert daemon.status(config.data_dir).phase in ("down", "failed")
+
+
+def test_a_taken_port_stops_the_start_before_anything_runs(config: StackConfig) -> None:
+    with socket.create_server(("127.0.0.1", 0)) as server:
+        taken = config.model_copy(update={"ports": Ports(**config.ports.model_dump() | {"kafka": port_of(server)})})
+        with pytest.raises(PreflightError, match=f"Port {port_of(server)}, meant for Kafka, is taken"):
+            Stack(taken).up()
+    assert processes(config) == []
+    assert daemon.status(config.data_dir).phase == "failed"
+
+
+def test_an_unknown_model_is_refused_in_one_sentence(config: StackConfig) -> None:
+    with pytest.raises(StackError, match="There is no model 'nonsense'"):
+        Stack(config.model_copy(update={"model": "nonsense"})).up()
+    assert processes(config) == []
+
+
+def test_a_folder_that_no_stack_made_is_not_deleted(tmp_path: Path) -> None:
+    (tmp_path / "precious").write_text("mine")
+    with pytest.raises(StackError, match="not made by a stack"):
+        daemon.reset(tmp_path)
+    assert (tmp_path / "precious").exists()
+
+
+def port_of(server: socket.socket) -> int:
+    return int(server.getsockname()[1])

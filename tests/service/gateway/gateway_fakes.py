@@ -1,0 +1,380 @@
+"""Stand-ins for the gateway's outside: the log, the store, a scripted engine, and the gateway itself on a real port."""
+
+import asyncio
+from collections import Counter
+from collections.abc import AsyncIterator, Awaitable, Callable, Sequence
+from contextlib import asynccontextmanager
+from dataclasses import dataclass, field
+from datetime import UTC, datetime
+from typing import Any
+
+import orjson
+import uvicorn
+from aiohttp import web
+from pydantic import SecretStr
+from starlette.applications import Starlette
+
+from leyden.clock import ManualClock
+from leyden.events import Event, ModelCallRecorded, PolicyServed
+from leyden.gateway.adapters.engines import AiohttpEngines
+from leyden.gateway.app import Gateway
+from leyden.gateway.core.rollouts import RolloutSpec, RolloutState, Running
+from leyden.gateway.ports import EndOutcome, EndResult, QueueCounts, RolloutView, Standing
+from leyden.gateway.settings import GatewaySettings
+from leyden.ids import AttemptRef
+from leyden.kafka import Delivered, Outgoing, Retry
+
+START = datetime(2026, 1, 2, 3, 4, 5, tzinfo=UTC)
+SECRET = "a secret of the tests"
+API_KEY = "key-of-the-tests"
+REF = AttemptRef("1e7de" + "0" * 22 + "1", 0)
+
+
+class FakeLog:
+    """Kafka that keeps everything, fails when told to, and can be made to hold its acknowledgements back."""
+
+    def __init__(self) -> None:
+        self.outgoing: list[Outgoing] = []
+        self.raw: list[tuple[str, str, bytes]] = []
+        self.failures = 0
+        self.fail_after_write = False
+        self.up = True
+        self.gate = asyncio.Event()
+        self.gate.set()
+
+    def must_be_up(self) -> None:
+        if not self.up:
+            raise Retry("down")
+
+    async def publish_all(self, outgoing: Sequence[Outgoing]) -> None:
+        await self.gate.wait()
+        if self.failures and not self.fail_after_write:
+            self.failures -= 1
+            raise Retry("no acknowledgement")
+        self.outgoing += outgoing
+        if self.failures:
+            self.failures -= 1
+            raise Retry("written, and no acknowledgement")
+
+    async def publish_raw(self, topic: str, key: str, value: bytes, headers: dict[str, str] | None = None) -> None:
+        if self.failures:
+            self.failures -= 1
+            raise Retry("no acknowledgement")
+        self.raw.append((topic, key, value))
+
+    def of(self, kind: type[Event]) -> list[Any]:
+        """Events of a kind, in order."""
+        return [o.event for o in self.outgoing if isinstance(o.event, kind)]
+
+    @property
+    def calls(self) -> list[ModelCallRecorded]:
+        return self.of(ModelCallRecorded)
+
+
+@dataclass
+class _Row:
+    spec: RolloutSpec
+    attempt: int = 0
+    state: RolloutState = RolloutState.QUEUED
+    status: str | None = None
+    runner: str | None = None
+    started_at: datetime | None = None
+
+
+@dataclass
+class MemoryStore:
+    """`RolloutStore` in memory. `fail_at` names methods that raise `Retry` the next time, before doing anything."""
+
+    tasks: dict[str, bytes] = field(default_factory=dict)
+    rows: dict[str, _Row] = field(default_factory=dict)
+    queue: list[str] = field(default_factory=list)
+    leases: dict[AttemptRef, datetime] = field(default_factory=dict)
+    ends: dict[AttemptRef, bytes] = field(default_factory=dict)
+    not_settled: dict[AttemptRef, datetime] = field(default_factory=dict)
+    calls: dict[AttemptRef, set[str]] = field(default_factory=dict)
+    fail_at: Counter[str] = field(default_factory=Counter)
+    ended: int = 0
+
+    def _step(self, name: str) -> None:
+        if self.fail_at[name]:
+            self.fail_at[name] -= 1
+            raise Retry(f"Redis failed at {name}")
+
+    async def accept_tasks(self, events: Sequence[tuple[str, bytes]]) -> list[bytes]:
+        self._step("accept_tasks")
+        return [self.tasks.setdefault(task_id, event) for task_id, event in events]
+
+    async def enqueue(self, rollouts: Sequence[tuple[str, RolloutSpec]]) -> None:
+        self._step("enqueue")
+        for rollout_id, spec in rollouts:
+            if rollout_id not in self.rows:
+                self.rows[rollout_id] = _Row(spec)
+                self.queue.append(rollout_id)
+
+    async def claim(self, limit: int, runner: str, now: datetime, lease_until: datetime) -> list[Running]:
+        self._step("claim")
+        claimed = []
+        while self.queue and len(claimed) < limit:
+            rollout_id = self.queue.pop(0)
+            row = self.rows[rollout_id]
+            row.state, row.runner, row.started_at = RolloutState.RUNNING, runner, now
+            ref = AttemptRef(rollout_id, row.attempt)
+            self.leases[ref] = lease_until
+            claimed.append(Running(ref, row.spec, now, runner))
+        return claimed
+
+    async def unclaim(self, refs: Sequence[AttemptRef]) -> None:
+        self._step("unclaim")
+        for ref in reversed(refs):
+            if self.leases.pop(ref, None) and self.rows[ref.rollout_id].attempt == ref.attempt:
+                self.rows[ref.rollout_id].state = RolloutState.QUEUED
+                self.queue.insert(0, ref.rollout_id)
+
+    async def begin(self, running: Running, lease_until: datetime) -> None:
+        self._step("begin")
+        self.rows[running.ref.rollout_id] = _Row(
+            running.spec, running.ref.attempt, RolloutState.RUNNING, None, running.runner, running.started_at
+        )
+        self.leases[running.ref] = lease_until
+
+    async def extend(self, ref: AttemptRef, lease_until: datetime) -> bool:
+        self._step("extend")
+        if ref not in self.leases:
+            return False
+        self.leases[ref] = lease_until
+        return True
+
+    def _open(self, ref: AttemptRef) -> bool:
+        row = self.rows.get(ref.rollout_id)
+        here = row is None or (row.attempt == ref.attempt and row.state is RolloutState.RUNNING)
+        return here and ref not in self.ends
+
+    async def standing(self, ref: AttemptRef) -> Standing:
+        self._step("standing")
+        row = self.rows.get(ref.rollout_id)
+        return Standing(self._open(ref), row.spec.mode if row else "train")
+
+    async def add_call(self, ref: AttemptRef, call_id: str) -> bool:
+        self._step("add_call")
+        if not self._open(ref):
+            return False
+        self.calls.setdefault(ref, set()).add(call_id)
+        return True
+
+    async def end(self, ref: AttemptRef, stored: bytes, now: datetime, lease_over: bool) -> EndOutcome:
+        self._step("end")
+        if earlier := await self.find_end(ref):
+            return earlier
+        row = self.rows.get(ref.rollout_id)
+        if row is None or row.attempt != ref.attempt or row.state is not RolloutState.RUNNING:
+            self.leases.pop(ref, None)
+            return EndOutcome(EndResult.NOT_RUNNING)
+        if lease_over and self.leases.get(ref, now) > now:
+            return EndOutcome(EndResult.LEASED)
+        self.ends[ref] = stored
+        self.leases.pop(ref, None)
+        self.not_settled[ref] = now
+        return EndOutcome(EndResult.FIRST, stored, tuple(sorted(self.calls.get(ref, ()))))
+
+    async def find_end(self, ref: AttemptRef) -> EndOutcome | None:
+        self._step("find_end")
+        if ref not in self.ends:
+            return None
+        return EndOutcome(EndResult.EARLIER, self.ends[ref], tuple(sorted(self.calls.get(ref, ()))))
+
+    async def settle(self, ref: AttemptRef, final: bool, status: str) -> None:
+        self._step("settle")
+        if self.not_settled.pop(ref, None) is None:
+            return
+        row = self.rows[ref.rollout_id]
+        if final:
+            row.state, row.status = RolloutState.ENDED, status
+            self.ended += 1
+        else:
+            row.attempt, row.state = row.attempt + 1, RolloutState.QUEUED
+            self.queue.insert(0, ref.rollout_id)
+
+    async def find(self, rollout_id: str) -> RolloutView | None:
+        self._step("find")
+        row = self.rows.get(rollout_id)
+        return RolloutView(row.attempt, row.state, row.status, row.spec, row.started_at, row.runner) if row else None
+
+    async def expired(self, now: datetime, limit: int) -> list[AttemptRef]:
+        self._step("expired")
+        return [ref for ref, until in self.leases.items() if until <= now][:limit]
+
+    async def unsettled(self, ended_before: datetime, limit: int) -> list[AttemptRef]:
+        self._step("unsettled")
+        return [ref for ref, at in self.not_settled.items() if at <= ended_before][:limit]
+
+    async def counts(self) -> QueueCounts:
+        return QueueCounts(len(self.queue), len(self.leases), self.ended)
+
+
+Reply = Callable[[web.Request, dict[str, Any]], Awaitable[web.StreamResponse]]
+
+
+class ScriptedEngine:
+    """A policy server on aiohttp that answers as the test says; by default two tokens, as vLLM does."""
+
+    def __init__(self) -> None:
+        self.bodies: list[dict[str, Any]] = []
+        self.headers: list[dict[str, str]] = []
+        self.version = "policy@3"
+        self.reply: Reply = self.default
+        self.cancelled = asyncio.Event()
+        self.hold = asyncio.Event()
+        self.hold.set()
+        self.url = ""
+
+    async def handle(self, request: web.Request) -> web.StreamResponse:
+        body = orjson.loads(await request.read())
+        self.bodies.append(body)
+        self.headers.append({name.lower(): value for name, value in request.headers.items()})
+        return await self.reply(request, body)
+
+    async def default(self, request: web.Request, body: dict[str, Any]) -> web.StreamResponse:
+        return await (self.streamed(request, body) if body.get("stream") else self.plain(body))
+
+    async def plain(self, body: dict[str, Any]) -> web.StreamResponse:
+        await self.hold.wait()
+        return web.json_response(completion(body), headers={"x-leyden-policy-version": self.version})
+
+    async def streamed(self, request: web.Request, body: dict[str, Any]) -> web.StreamResponse:
+        response = web.StreamResponse(headers={"x-leyden-policy-version": self.version})
+        response.content_type = "text/event-stream"
+        await response.prepare(request)
+        try:
+            for chunk in chunks(body):
+                await response.write(b"data: " + orjson.dumps(chunk) + b"\n\n")
+                await self.hold.wait()
+            await response.write(b"data: [DONE]\n\n")
+        except (asyncio.CancelledError, ConnectionError):
+            self.cancelled.set()
+            raise
+        return response
+
+
+def logprobs(*pairs: tuple[str, float]) -> dict[str, Any]:
+    return {"content": [{"token": t, "logprob": p, "bytes": list(t.encode()), "top_logprobs": []} for t, p in pairs]}
+
+
+def completion(body: dict[str, Any]) -> dict[str, Any]:
+    choices = [
+        {
+            "index": index,
+            "message": {"role": "assistant", "content": "Hi!", "tool_calls": None},
+            "logprobs": logprobs(("Hi", -0.5), ("!", -0.25)),
+            "token_ids": [7, 8],
+            "finish_reason": "stop",
+            "routed_experts": None,
+        }
+        for index in range(body.get("n") or 1)
+    ]
+    return {
+        "id": "chatcmpl-1",
+        "object": "chat.completion",
+        "created": 1,
+        "model": body["model"],
+        "choices": choices,
+        "usage": {"prompt_tokens": 3, "completion_tokens": 2, "total_tokens": 5},
+        "prompt_token_ids": [1, 2, 3],
+        "prompt_logprobs": None,
+        "prompt_text": None,
+        "kv_transfer_params": None,
+        "metrics": None,
+    }
+
+
+def chunks(body: dict[str, Any]) -> list[dict[str, Any]]:
+    head = {"id": "chatcmpl-1", "object": "chat.completion.chunk", "created": 1, "model": body["model"]}
+
+    def choice(delta: dict[str, Any], tokens: list[int], probs: dict[str, Any] | None, finish: str | None) -> list[Any]:
+        return [{"index": 0, "delta": delta, "logprobs": probs, "token_ids": tokens, "finish_reason": finish}]
+
+    opening = {"role": "assistant", "content": ""}
+    return [
+        head | {"choices": choice(opening, [], None, None), "prompt_token_ids": [1, 2, 3]},
+        head | {"choices": choice({"content": "Hi"}, [7], logprobs(("Hi", -0.5)), None)},
+        head | {"choices": choice({"content": "!"}, [8], logprobs(("!", -0.25)), "stop")},
+        head | {"choices": [], "usage": {"prompt_tokens": 3, "completion_tokens": 2, "total_tokens": 5}},
+    ]
+
+
+def settings(**changes: Any) -> GatewaySettings:
+    knobs: dict[str, Any] = {"secret": SecretStr(SECRET), "api_keys": SecretStr(f"other,{API_KEY}"), "claim_poll_s": 0.01}
+    return GatewaySettings(**(knobs | changes))
+
+
+@dataclass
+class Bench:
+    """A gateway on a port, and everything around it."""
+
+    url: str
+    gateway: Gateway
+    log: FakeLog
+    store: MemoryStore
+    engine: ScriptedEngine
+    clock: ManualClock
+
+    async def serve(self, version: int, replica: str = "r0", endpoint: str | None = None) -> None:
+        """A replica reports its version."""
+        served = PolicyServed(
+            event_id=f"{replica}{version}", event_time=START, producer="policy", policy="policy", version=version,
+            replica=replica, endpoint=endpoint or self.engine.url, model="served-name", engine="vllm",
+        )  # fmt: skip
+        await self.gateway.models.on_models([Delivered(served, "models.v1", f"policy/{replica}", 0, 0, "models.v1/0/0")])
+
+    async def drain_tasks(self) -> None:
+        """What consuming tasks.v1 does, duplicates included."""
+        tasks = [Delivered(o.event, o.topic, o.key, 0, i, f"t/0/{i}") for i, o in enumerate(self.log.outgoing)]
+        await self.gateway.tasks.on_tasks([t for t in tasks if t.topic == "tasks.v1"])
+
+
+@asynccontextmanager
+async def engine_server(engine: ScriptedEngine) -> AsyncIterator[None]:
+    app = web.Application()
+    app.router.add_post("/v1/chat/completions", engine.handle)
+    runner = web.AppRunner(app, handler_cancellation=True, access_log=None)
+    await runner.setup()
+    site = web.TCPSite(runner, "127.0.0.1", 0)
+    await site.start()
+    engine.url = f"http://127.0.0.1:{runner.addresses[0][1]}"
+    try:
+        yield
+    finally:
+        await runner.cleanup()
+
+
+@asynccontextmanager
+async def asgi_server(app: Starlette) -> AsyncIterator[str]:
+    config = uvicorn.Config(app, host="127.0.0.1", port=0, log_config=None, access_log=False, lifespan="off", ws="none")
+    server = uvicorn.Server(config)
+    server.install_signal_handlers = lambda: None  # type: ignore[attr-defined]
+    serving = asyncio.create_task(server._serve())
+    while not server.started:
+        await asyncio.sleep(0.005)
+    try:
+        yield f"http://127.0.0.1:{server.servers[0].sockets[0].getsockname()[1]}"
+    finally:
+        server.should_exit = True
+        await serving
+
+
+@asynccontextmanager
+async def bench(**changes: Any) -> AsyncIterator[Bench]:
+    """A gateway that serves `policy@3` from one scripted engine."""
+    engine, log, store, clock = ScriptedEngine(), FakeLog(), MemoryStore(), ManualClock(START)
+    engines = AiohttpEngines(1.0, changes.pop("engine_timeout_s", 20.0), 4.0, 100)
+    await engines.open()
+    gateway = Gateway(settings(**changes), store, engines, log, clock)
+    try:
+        async with engine_server(engine), asgi_server(Starlette(routes=gateway.routes())) as url:
+            made = Bench(url, gateway, log, store, engine, clock)
+            await made.serve(3)
+            yield made
+            engine.hold.set()
+            log.gate.set()
+            await gateway.recorder.drain()
+    finally:
+        await engines.close()

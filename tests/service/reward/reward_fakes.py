@@ -1,0 +1,162 @@
+"""The reward service on fakes: a log that remembers, stores in memory, and a fuse that kills at any step."""
+
+from collections.abc import Callable, Iterable, Mapping, Sequence
+from dataclasses import dataclass, field
+from datetime import datetime, timedelta
+
+from leyden.clock import Clock, ManualClock
+from leyden.events import Event, ModelCallRecorded, SpanRecorded
+from leyden.events.codec import encode
+from leyden.kafka.delivered import Delivered, Outgoing
+from leyden.reward.core.assess import Rulebook
+from leyden.reward.handlers import Policy, RewardHandlers
+from leyden.reward.sweep import Sweeper
+from leyden.state import MemoryEvidenceStore
+from leyden.state.evidence import Items
+from unit.reward.reward_builders import T0
+
+NOW = T0 + timedelta(seconds=20)
+
+
+class KilledError(BaseException):
+    """The process died here."""
+
+
+class Fuse:
+    """Dies at the n-th step: steps are counted before and after every effect on the world."""
+
+    def __init__(self, at: int | None = None) -> None:
+        self.at = at
+        self.steps = 0
+
+    def step(self) -> None:
+        self.steps += 1
+        if self.steps - 1 == self.at:
+            raise KilledError
+
+
+class FakeWaiting:
+    """`WaitingAttempts` in memory."""
+
+    def __init__(self, clock: Clock, fuse: Fuse | None = None) -> None:
+        self.deadlines: dict[str, datetime] = {}
+        self._clock = clock
+        self._fuse = fuse or Fuse()
+        self._behind_until: datetime | None = None
+
+    async def add(self, deadlines: Mapping[str, datetime]) -> None:
+        self._fuse.step()
+        self.deadlines = {**deadlines, **self.deadlines}
+        self._fuse.step()
+
+    async def among(self, subjects: Sequence[str]) -> list[str]:
+        return [subject for subject in dict.fromkeys(subjects) if subject in self.deadlines]
+
+    async def remove(self, subjects: Sequence[str]) -> None:
+        self._fuse.step()
+        for subject in subjects:
+            self.deadlines.pop(subject, None)
+        self._fuse.step()
+
+    async def due(self, now: datetime, limit: int) -> list[str]:
+        return sorted((s for s, at in self.deadlines.items() if at <= now), key=self.deadlines.__getitem__)[:limit]
+
+    async def put_off(self, subjects: Sequence[str], until: datetime) -> None:
+        self._fuse.step()
+        self.deadlines |= {subject: until for subject in subjects if subject in self.deadlines}
+
+    async def mark_behind(self, for_s: float) -> None:
+        self._behind_until = self._clock.now() + timedelta(seconds=for_s)
+
+    async def behind(self) -> bool:
+        return self._behind_until is not None and self._clock.now() < self._behind_until
+
+
+class FusedEvidence(MemoryEvidenceStore):
+    """The store in memory, on the fuse."""
+
+    def __init__(self, fuse: Fuse) -> None:
+        super().__init__()
+        self._fuse = fuse
+
+    async def add(self, items: Iterable[tuple[str, str, bytes]]) -> None:
+        self._fuse.step()
+        await super().add(items)
+        self._fuse.step()
+
+    async def load(self, subjects: Sequence[str]) -> Mapping[str, Items]:
+        self._fuse.step()
+        return await super().load(subjects)
+
+    async def close(self, subjects: Sequence[str]) -> None:
+        self._fuse.step()
+        await super().close(subjects)
+        self._fuse.step()
+
+
+class FakeLog:
+    """Keeps every record that it acknowledged; one that dies half-way keeps the first half."""
+
+    def __init__(self, fuse: Fuse) -> None:
+        self.records: list[Outgoing] = []
+        self._fuse = fuse
+
+    async def publish_all(self, outgoing: Sequence[Outgoing]) -> None:
+        for one in outgoing:
+            self._fuse.step()
+            self.records.append(one)
+            self._fuse.step()
+
+    async def publish_raw(self, topic: str, key: str, value: bytes, headers: dict[str, str] | None = None) -> None:
+        raise AssertionError("reward publishes events only")
+
+    def of(self, topic: str) -> list[Event]:
+        return [record.event for record in self.records if record.topic == topic]
+
+    def distinct(self, topic: str) -> dict[str, bytes]:
+        """Event id → bytes of the first record of that id."""
+        found: dict[str, bytes] = {}
+        for event in self.of(topic):
+            found.setdefault(event.event_id, encode(event))
+        return found
+
+
+@dataclass
+class World:
+    """One reward service and what is around it."""
+
+    rulebook: Rulebook
+    decides: bool = True
+    fuse: Fuse = field(default_factory=Fuse)
+    clock: ManualClock = field(default_factory=lambda: ManualClock(NOW))
+
+    def __post_init__(self) -> None:
+        self.evidence = FusedEvidence(self.fuse)
+        self.waiting = FakeWaiting(self.clock, self.fuse)
+        self.log = FakeLog(self.fuse)
+        policy = Policy(self.rulebook, self.decides, grace_s=30.0)
+        self.handlers = RewardHandlers(self.evidence, self.waiting, self.log, policy, self.clock)
+        self.sweeper = Sweeper(self.handlers, self.waiting, self.clock, 30.0, 1.0, 100)
+        self._fed_back = 0
+
+    async def deliver(self, *events: Event) -> None:
+        """One batch; a handler that dies gets the same batch again, as Kafka would give it."""
+        batch = [delivered(event, offset) for offset, event in enumerate(events)]
+        try:
+            await self.handlers.on_batch(batch)
+        except KilledError:
+            await self.handlers.on_batch(batch)
+
+    async def feed_back(self) -> None:
+        """Deliver what the service itself wrote to rollouts.v1, until it writes nothing more."""
+        while pending := self.log.of("rollouts.v1")[self._fed_back :]:
+            self._fed_back += len(pending)
+            await self.deliver(*pending)
+
+
+def delivered(event: Event, offset: int = 0) -> Delivered[Event]:
+    topic = {ModelCallRecorded: "model-calls.v1", SpanRecorded: "spans.v1"}.get(type(event), "rollouts.v1")  # type: ignore[call-overload]
+    return Delivered(event, topic, "k", 0, offset, f"{topic}/0/{offset}")
+
+
+MakeWorld = Callable[..., World]

@@ -1,0 +1,72 @@
+"""The laws of `WaitingAttempts`, on the fake and on a real Redis."""
+
+import asyncio
+import secrets
+from collections.abc import AsyncIterator
+from datetime import timedelta
+
+import pytest
+from redis.asyncio import Redis
+
+from leyden.clock import SystemClock
+from leyden.kafka.delivered import Retry
+from leyden.reward.adapters import RedisWaitingAttempts
+from leyden.reward.ports import WaitingAttempts
+from service.reward.reward_fakes import NOW, FakeWaiting
+
+LATER = NOW + timedelta(seconds=5)
+
+
+@pytest.fixture(params=["fake", pytest.param("redis", marks=pytest.mark.integration)])
+async def waiting(request: pytest.FixtureRequest) -> AsyncIterator[WaitingAttempts]:
+    if request.param == "fake":
+        yield FakeWaiting(SystemClock())
+        return
+    redis = Redis.from_url(request.getfixturevalue("redis_server_url"))
+    yield RedisWaitingAttempts(redis, f"test-{secrets.token_hex(4)}:waiting")
+    await redis.aclose()
+
+
+async def test_a_deadline_once_set_stays(waiting: WaitingAttempts) -> None:
+    await waiting.add({"a": NOW})
+    await waiting.add({"a": LATER, "b": LATER})
+    assert await waiting.due(NOW, 10) == ["a"]
+    assert await waiting.due(LATER, 10) == ["a", "b"]
+    assert await waiting.due(LATER, 1) == ["a"]
+
+
+async def test_only_who_waits_is_among_them(waiting: WaitingAttempts) -> None:
+    await waiting.add({"a": NOW, "b": NOW})
+    await waiting.remove(["b", "never there"])
+    assert await waiting.among(["b", "a", "c", "a"]) == ["a"]
+    assert await waiting.among([]) == []
+
+
+async def test_putting_off_adds_nobody(waiting: WaitingAttempts) -> None:
+    await waiting.add({"a": NOW})
+    await waiting.put_off(["a", "b"], LATER)
+    assert await waiting.due(NOW, 10) == []
+    assert await waiting.among(["a", "b"]) == ["a"]
+
+
+async def test_behind_passes(waiting: WaitingAttempts) -> None:
+    assert not await waiting.behind()
+    await waiting.mark_behind(60)
+    assert await waiting.behind()
+    await waiting.mark_behind(0.001)
+    await asyncio.sleep(0.01)
+    assert not await waiting.behind()
+
+
+async def test_nothing_is_asked_of_a_store_for_nobody(waiting: WaitingAttempts) -> None:
+    await waiting.add({})
+    await waiting.remove([])
+    await waiting.put_off([], NOW)
+    assert await waiting.due(NOW, 10) == []
+
+
+async def test_a_store_that_is_away_means_try_again() -> None:
+    redis = Redis.from_url("redis://127.0.0.1:1/0", socket_connect_timeout=0.2)
+    with pytest.raises(Retry):
+        await RedisWaitingAttempts(redis, "n").behind()
+    await redis.aclose()

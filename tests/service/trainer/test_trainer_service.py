@@ -1,0 +1,224 @@
+"""The trainer's handler with fakes: what is stepped, saved and told, and what a kill or a fault at any point leaves."""
+
+from collections.abc import Mapping, Sequence
+from datetime import UTC, datetime
+from pathlib import Path
+
+import pytest
+
+from leyden.clock import ManualClock
+from leyden.events import (
+    CheckpointSaved,
+    Event,
+    GroupCredited,
+    SequenceCredited,
+    TrainingStepCompleted,
+    Transition,
+    pack_floats,
+    pack_ints,
+)
+from leyden.events.codec import CHECKPOINTS, TRAINING_METRICS, TRANSITIONS
+from leyden.kafka import Delivered, Outgoing, Retry
+from leyden.kafka.subscriber import FATAL_EXIT
+from leyden.trainer.core.batching import ReadyGroup
+from leyden.trainer.core.progress import Progress, SavedCheckpoint
+from leyden.trainer.handlers import TrainerHandler
+from leyden.trainer.settings import TrainerSettings
+
+TIME = datetime(2030, 1, 1, tzinfo=UTC)
+
+
+class FakeTraining:
+    """A model whose weights are the list of groups it was stepped on; `disk` outlives the process."""
+
+    base_model = "base"
+
+    def __init__(self, disk: list[SavedCheckpoint]) -> None:
+        self.disk = disk
+        self.steps: list[tuple[list[str], int]] = []
+        self.disk_full = False
+
+    def open(self) -> SavedCheckpoint | None:
+        return self.disk[-1] if self.disk else None
+
+    def step(self, batch: Sequence[ReadyGroup], version: int) -> dict[str, float]:
+        self.steps.append(([group.group_id for group in batch], version))
+        return {"reward/mean": 0.5}
+
+    def save(self, progress: Progress) -> SavedCheckpoint:
+        if self.disk_full:
+            raise OSError("no space left")
+        folder = Path(f"/checkpoints/{progress.step}")
+        whole = progress.model_copy(update={"weights_sha256": str(self.steps)})
+        self.disk.append(SavedCheckpoint(folder, whole, folder / "merged", folder / "adapter"))
+        return self.disk[-1]
+
+
+class FakeOffsets:
+    def __init__(self) -> None:
+        self.resumed: list[dict[int, int]] = []
+
+    async def resume_from(self, positions: Mapping[int, int]) -> None:
+        self.resumed.append(dict(positions))
+
+
+class FakePublisher:
+    def __init__(self) -> None:
+        self.published: list[Outgoing] = []
+        self.failing = 0
+
+    async def publish_all(self, outgoing: Sequence[Outgoing]) -> None:
+        if self.failing:
+            self.failing -= 1
+            raise Retry("no broker")
+        self.published.extend(outgoing)
+
+    async def publish_raw(self, topic: str, key: str, value: bytes, headers: dict[str, str] | None = None) -> None:
+        raise AssertionError("the trainer publishes events only")
+
+
+class Process:
+    """One life of the trainer."""
+
+    def __init__(self, disk: list[SavedCheckpoint], **settings: object) -> None:
+        self.training = FakeTraining(disk)
+        self.offsets = FakeOffsets()
+        self.publisher = FakePublisher()
+        self.exits: list[int] = []
+        chosen = TrainerSettings.model_validate({"groups_per_step": 2, **settings})
+        self.handler = TrainerHandler(
+            chosen, self.training, self.offsets, self.publisher, ManualClock(TIME), self.exits.append
+        )
+
+    @property
+    def told(self) -> list[Event]:
+        return [outgoing.event for outgoing in self.publisher.published]
+
+
+def group(name: str, first_offset: int) -> list[Delivered[Event]]:
+    """A group of one sequence, closed."""
+    transition = Transition(
+        call_id=f"{name}-call", start=1, end=3, policy_version=0, temperature=1.0, reward=0.0, return_=1.0, advantage=1.0,
+        origin=f"model-calls.v1/0/{first_offset}",
+    )  # fmt: skip
+    sequence = SequenceCredited(
+        event_id=f"{name}-0", event_time=TIME, producer="test", rollout_id=name, attempt=0, policy="policy", group_id=name,
+        group_sequences=1, sequence_index=0, token_ids=pack_ints([1, 2, 3]), behaviour_logprobs=pack_floats([0, -1, -1]),
+        transitions=[transition], rollout_reward=1.0,
+    )  # fmt: skip
+    closing = GroupCredited(
+        event_id=f"{name}-end", event_time=TIME, producer="test", policy="policy", group_id=name, sequences=1, members=1
+    )
+    events: list[Event] = [sequence, closing]
+    return [Delivered(e, TRANSITIONS, name, 0, first_offset + i, f"o{i}") for i, e in enumerate(events)]
+
+
+LOG = [record for index in range(5) for record in group(f"g{index}", 2 * index)]
+
+
+async def test_every_full_batch_is_stepped_saved_and_told() -> None:
+    process = Process([])
+    await process.handler.restore()
+    await process.handler.on_batch(LOG)
+    assert process.training.steps == [(["g0", "g1"], 0), (["g2", "g3"], 1)]
+    assert [type(event) for event in process.told] == [TrainingStepCompleted, CheckpointSaved] * 2
+    step, saved = process.told[2:]
+    assert isinstance(step, TrainingStepCompleted) and isinstance(saved, CheckpointSaved)
+    assert (step.version, saved.version, saved.parent_version, saved.manifest_id) == (2, 2, 1, step.event_id)
+    assert step.manifest.sequence_ids == ["g2-0", "g3-0"]
+    assert step.manifest.origins == ["model-calls.v1/0/4", "model-calls.v1/0/6"]
+    assert step.manifest.positions == {"transitions.v1/0": 8}
+    assert {(o.topic, o.key) for o in process.publisher.published} == {
+        (TRAINING_METRICS, "policy"),
+        (CHECKPOINTS, "policy"),
+    }
+
+
+async def test_the_first_start_reads_from_the_beginning() -> None:
+    process = Process([])
+    await process.handler.restore()
+    assert process.offsets.resumed == [{}]
+    assert process.told == []
+
+
+@pytest.mark.parametrize("killed_after", range(len(LOG) + 1))
+async def test_a_kill_at_any_record_changes_nothing(killed_after: int) -> None:
+    disk: list[SavedCheckpoint] = []
+    first = Process(disk)
+    await first.handler.restore()
+    for record in LOG[:killed_after]:
+        await first.handler.on_batch([record])
+    second = Process(disk)
+    await second.handler.restore()
+    resumed = second.offsets.resumed[0].get(0, 0)
+    await second.handler.on_batch(LOG[resumed:])
+    assert [saved.progress.manifest.group_ids for saved in disk] == [["g0", "g1"], ["g2", "g3"]]
+    told = {event.event_id: event for event in [*first.told, *second.told]}
+    assert len(told) == 4
+    assert all(told[event.event_id] == event for event in [*first.told, *second.told])
+
+
+async def test_events_that_a_kill_kept_back_are_told_at_the_next_start() -> None:
+    disk: list[SavedCheckpoint] = []
+    first = Process(disk)
+    await first.handler.restore()
+    first.publisher.failing = 1
+    with pytest.raises(Retry):
+        await first.handler.on_batch(LOG[:4])
+    second = Process(disk)
+    await second.handler.restore()
+    assert second.handler.version == 1
+    assert [type(event) for event in second.told] == [TrainingStepCompleted, CheckpointSaved]
+
+
+async def test_a_broker_that_was_away_delays_the_events_and_repeats_no_step() -> None:
+    process = Process([])
+    await process.handler.restore()
+    process.publisher.failing = 1
+    with pytest.raises(Retry):
+        await process.handler.on_batch(LOG)
+    await process.handler.on_batch(LOG)
+    assert [groups for groups, _ in process.training.steps] == [["g0", "g1"], ["g2", "g3"]]
+    assert len(process.told) == 4
+
+
+async def test_a_checkpoint_that_cannot_be_written_ends_the_process() -> None:
+    process = Process([])
+    await process.handler.restore()
+    process.training.disk_full = True
+    with pytest.raises(OSError, match="no space left"):
+        await process.handler.on_batch(LOG)
+    assert process.exits == [FATAL_EXIT]
+    assert process.told == []
+
+
+async def test_after_the_last_step_groups_stay_in_the_log() -> None:
+    disk: list[SavedCheckpoint] = []
+    process = Process(disk, max_steps=1)
+    await process.handler.restore()
+    await process.handler.on_batch(LOG[:4])
+    await process.handler.on_batch(LOG[4:])
+    assert len(disk) == 1
+    longer = Process(disk, max_steps=2)
+    await longer.handler.restore()
+    await longer.handler.on_batch(LOG[longer.offsets.resumed[0][0] :])
+    assert longer.training.steps == [(["g2", "g3"], 1)]
+
+
+async def test_a_group_published_again_later_is_trained_once() -> None:
+    process = Process([])
+    await process.handler.restore()
+    await process.handler.on_batch(LOG[:4])
+    await process.handler.on_batch([*group("g0", 100), *group("g1", 102)])
+    assert len(process.training.steps) == 1
+
+
+def test_settings_without_a_run_file_do_not_load_torch() -> None:
+    import subprocess
+    import sys
+
+    code = "import sys, leyden.trainer.app; sys.exit('torch' in sys.modules)"
+    assert (
+        subprocess.run([sys.executable, "-c", code], env={"PYTHONPATH": ":".join(sys.path)}, check=False).returncode
+        == 0
+    )

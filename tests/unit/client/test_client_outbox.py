@@ -1,0 +1,161 @@
+"""Spans on their way out: counted when acknowledged, bounded, and never in the agent's way."""
+
+import logging
+import threading
+import time
+
+import pytest
+from opentelemetry.proto.collector.trace.v1.trace_service_pb2 import ExportTraceServiceRequest
+from opentelemetry.sdk.trace import TracerProvider
+from opentelemetry.trace import NonRecordingSpan, SpanContext, TraceFlags, set_span_in_context
+
+from leyden.client.errors import GatewayUnavailableError
+from leyden.client.outbox import Outbox
+from leyden.ids import AttemptRef, new_rollout_id
+
+
+class Receiver:
+    """Takes spans, or fails, or waits until it is let go."""
+
+    def __init__(self) -> None:
+        self.sent: list[str] = []
+        self.failing = False
+        self.rejected = 0
+        self.gate = threading.Event()
+        self.gate.set()
+
+    def __call__(self, payload: bytes) -> int:
+        self.gate.wait(10)
+        if self.failing:
+            raise GatewayUnavailableError("away")
+        request = ExportTraceServiceRequest.FromString(payload)
+        for resource in request.resource_spans:
+            for scope in resource.scope_spans:
+                self.sent += [span.name for span in scope.spans]
+        return self.rejected
+
+
+class Agent:
+    """Ends spans in a trace of its own."""
+
+    def __init__(self, outbox: Outbox, trace: str | None = None) -> None:
+        provider = TracerProvider(shutdown_on_exit=False)
+        provider.add_span_processor(outbox)
+        self.trace = trace or AttemptRef(new_rollout_id(), 0).trace_id
+        parent = SpanContext(int(self.trace, 16), 0xFF, is_remote=True, trace_flags=TraceFlags(TraceFlags.SAMPLED))
+        self._context = set_span_in_context(NonRecordingSpan(parent))
+        self._tracer = provider.get_tracer("test")
+
+    def works(self, *names: str) -> None:
+        for name in names:
+            self._tracer.start_span(name, context=self._context).end()
+
+
+@pytest.fixture
+def receiver() -> Receiver:
+    return Receiver()
+
+
+def test_the_count_is_of_acknowledged_spans(receiver: Receiver) -> None:
+    outbox = Outbox(receiver, delay_s=60)
+    agent = Agent(outbox)
+    outbox.open(agent.trace)
+    agent.works("a", "b", "c")
+    assert outbox.settle(agent.trace, 5) == 3
+    assert receiver.sent == ["a", "b", "c"]
+
+
+def test_each_rollout_has_its_own_count(receiver: Receiver) -> None:
+    outbox = Outbox(receiver, delay_s=60)
+    one, other = Agent(outbox), Agent(outbox)
+    outbox.open(one.trace)
+    outbox.open(other.trace)
+    one.works("a")
+    other.works("b", "c")
+    assert (outbox.settle(one.trace, 5), outbox.settle(other.trace, 5)) == (1, 2)
+
+
+def test_spans_of_other_traces_are_not_sent(receiver: Receiver) -> None:
+    outbox = Outbox(receiver, delay_s=0)
+    Agent(outbox, trace="ab" * 16).works("private")
+    ours = Agent(outbox)
+    ours.works("ours")
+    assert outbox.force_flush(5_000)
+    assert receiver.sent == ["ours"]
+
+
+def test_a_lost_span_makes_the_count_unknown(receiver: Receiver) -> None:
+    outbox = Outbox(receiver, delay_s=60)
+    agent = Agent(outbox)
+    outbox.open(agent.trace)
+    receiver.failing = True
+    agent.works("a")
+    assert outbox.settle(agent.trace, 5) is None
+
+
+def test_a_rejected_span_makes_the_count_unknown(receiver: Receiver) -> None:
+    outbox = Outbox(receiver, delay_s=60)
+    agent = Agent(outbox)
+    outbox.open(agent.trace)
+    receiver.rejected = 1
+    agent.works("a", "b")
+    assert outbox.settle(agent.trace, 5) is None
+
+
+def test_settling_has_a_time_limit(receiver: Receiver) -> None:
+    outbox = Outbox(receiver, delay_s=60)
+    agent = Agent(outbox)
+    outbox.open(agent.trace)
+    receiver.gate.clear()
+    agent.works("a")
+    began = time.monotonic()
+    assert outbox.settle(agent.trace, 0.2) is None
+    assert time.monotonic() - began < 2
+    receiver.gate.set()
+
+
+def test_a_full_queue_drops_without_blocking_and_says_so_once(
+    receiver: Receiver, caplog: pytest.LogCaptureFixture
+) -> None:
+    outbox = Outbox(receiver, capacity=10, batch=1, delay_s=0)
+    agent = Agent(outbox)
+    outbox.open(agent.trace)
+    receiver.gate.clear()
+    began = time.monotonic()
+    with caplog.at_level(logging.ERROR, "leyden.client"):
+        agent.works(*(["x"] * 1000))
+    assert time.monotonic() - began < 2
+    receiver.gate.set()
+    assert outbox.settle(agent.trace, 5) is None
+    assert len(receiver.sent) <= 11
+    assert len(caplog.records) == 1
+
+
+def test_it_works_again_when_the_gateway_is_back(receiver: Receiver) -> None:
+    outbox = Outbox(receiver, delay_s=0)
+    agent = Agent(outbox)
+    receiver.failing = True
+    agent.works("lost")
+    outbox.force_flush(5_000)
+    receiver.failing = False
+    outbox.open(agent.trace)
+    agent.works("kept")
+    assert outbox.settle(agent.trace, 5) == 1
+
+
+def test_after_shutdown_the_thread_ends_and_spans_are_left() -> None:
+    receiver = Receiver()
+    outbox = Outbox(receiver, delay_s=0)
+    agent = Agent(outbox)
+    agent.works("a")
+    assert outbox.force_flush(5_000)
+    outbox.shutdown()
+    agent.works("b")
+    assert receiver.sent == ["a"]
+    assert not any(thread.name == "leyden-outbox" and thread is outbox._worker for thread in _alive(outbox))
+
+
+def _alive(outbox: Outbox) -> list[threading.Thread]:
+    if outbox._worker:
+        outbox._worker.join(5)
+    return [thread for thread in threading.enumerate() if thread.is_alive()]

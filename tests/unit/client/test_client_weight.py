@@ -1,0 +1,31 @@
+"""The client stays light: an agent's environment takes on OpenTelemetry and httpx, nothing else."""
+
+import os
+import subprocess
+import sys
+
+HEAVY = ["pydantic", "aiokafka", "faststream", "torch", "transformers", "openai", "starlette", "redis", "numpy"]
+
+
+def test_importing_the_client_loads_nothing_heavy_and_no_service() -> None:
+    program = (
+        "import sys, leyden\n"
+        "leyden.Runner, leyden.init, leyden.rollout, leyden.emit_reward, leyden.tool, leyden.flush\n"
+        f"print([name for name in {HEAVY!r} if name in sys.modules])\n"
+        "print([name for name in sys.modules if name.startswith('leyden.') and not name.startswith('leyden.client')])\n"
+    )
+    heavy, ours = run(program).splitlines()
+    assert heavy == "[]"
+    assert ours == "['leyden.ids']"
+
+
+def test_importing_leyden_alone_loads_no_client() -> None:
+    program = "import sys, leyden; print('leyden.client' in sys.modules)"
+    assert run(program).strip() == "False"
+
+
+def run(program: str) -> str:
+    environment = {**os.environ, "PYTHONPATH": os.pathsep.join(sys.path)}
+    return subprocess.run(
+        [sys.executable, "-c", program], capture_output=True, text=True, check=True, timeout=60, env=environment
+    ).stdout

@@ -1,0 +1,200 @@
+"""The calculator demo: its tasks, its tool, its reward, and that its agent knows nothing of Leyden."""
+
+import json
+import os
+import re
+import subprocess
+import sys
+import threading
+from collections.abc import Iterator
+from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
+from pathlib import Path
+from types import SimpleNamespace
+from typing import Any
+
+import openai
+import pytest
+import yaml
+from calculator import agent, reward, rollout, tasks
+from calculator.tool import calculate, final_answer, tool_call
+from hypothesis import given
+from hypothesis import strategies as st
+
+from leyden.settings import RUN_FILE_SECTIONS
+
+FOLDER = Path(__file__).parents[3] / "examples" / "calculator"
+
+
+class ScriptedModel:
+    """An OpenAI-compatible server that says what it is told to, and keeps what it was asked."""
+
+    def __init__(self, *lines: str) -> None:
+        self.lines = list(lines)
+        self.asked: list[dict[str, Any]] = []
+        self.keys: set[str | None] = set()
+        model = self
+
+        class Handler(BaseHTTPRequestHandler):
+            def do_POST(self) -> None:
+                body = json.loads(self.rfile.read(int(self.headers["content-length"])))
+                model.asked.append(body)
+                model.keys.add(self.headers["authorization"])
+                message = {"role": "assistant", "content": model.lines.pop(0)}
+                choice = {"index": 0, "message": message, "finish_reason": "stop"}
+                answer = {"id": "c", "object": "chat.completion", "created": 0, "model": "m", "choices": [choice]}
+                payload = json.dumps(answer).encode()
+                self.send_response(200)
+                self.send_header("content-type", "application/json")
+                self.send_header("content-length", str(len(payload)))
+                self.end_headers()
+                self.wfile.write(payload)
+
+            def log_message(self, *_: object) -> None:
+                pass
+
+        self._server = ThreadingHTTPServer(("127.0.0.1", 0), Handler)
+        self.base_url = f"http://127.0.0.1:{self._server.server_port}/rollouts/x/v1"
+        threading.Thread(target=self._server.serve_forever, args=(0.05,), daemon=True).start()
+
+    def close(self) -> None:
+        self._server.shutdown()
+        self._server.server_close()
+
+
+@pytest.fixture
+def model() -> Iterator[ScriptedModel]:
+    scripted = ScriptedModel()
+    yield scripted
+    scripted.close()
+
+
+def recorded(answer: int, *lines: str) -> Any:
+    calls = [SimpleNamespace(choices=[SimpleNamespace(message={"role": "assistant", "content": x})]) for x in lines]
+    return SimpleNamespace(task=SimpleNamespace(metadata={"answer": answer}), calls=calls)
+
+
+def test_the_agent_calculates_and_answers(model: ScriptedModel) -> None:
+    model.lines = ["CALC(23+45)", "ANSWER: 68"]
+    assert agent.solve("Tom has …", model.base_url, "lrk-1", "policy") == "ANSWER: 68"
+    first, second = (asked["messages"] for asked in model.asked)
+    assert first == [*agent.PROMPT, {"role": "user", "content": "Tom has …"}]
+    assert second == [
+        *first,
+        {"role": "assistant", "content": "CALC(23+45)"},
+        {"role": "user", "content": "RESULT: 68"},
+    ]
+    assert {(asked["model"], asked["temperature"]) for asked in model.asked} == {("policy", 1.0)}
+    assert not {"stop", "top_p", "top_k"} & set(model.asked[0])
+    assert model.keys == {"Bearer lrk-1"}
+
+
+@pytest.mark.parametrize(
+    "line", ["I do not know.", "CALC(apples)", "CALC(4/2)", "ANSWER: 5", "CALC(1+1) ANSWER: 2", ""]
+)
+def test_a_line_that_is_no_valid_tool_call_ends_the_conversation(model: ScriptedModel, line: str) -> None:
+    model.lines = [line]
+    assert agent.solve("?", model.base_url, "k", "policy") == line
+    assert len(model.asked) == 1
+
+
+def test_the_agent_takes_three_turns_at_most(model: ScriptedModel) -> None:
+    model.lines = ["CALC(1+1)"] * 5
+    agent.solve("?", model.base_url, "k", "policy")
+    assert len(model.asked) == 3
+
+
+def test_a_model_that_cannot_be_reached_is_the_openai_clients_error(model: ScriptedModel) -> None:
+    with pytest.raises(openai.APIError):
+        agent.solve("?", "http://127.0.0.1:1/v1", "k", "policy", max_retries=0)
+
+
+def test_the_binding_unpacks_the_claim(model: ScriptedModel, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("LEYDEN_MODEL", "policy-x")
+    model.lines = ["ANSWER: 3"]
+    claim = SimpleNamespace(input={"question": "1+2?"}, base_url=model.base_url, api_key="k")
+    assert rollout.run(claim) == {"answer": "ANSWER: 3"}
+    assert model.asked[0]["model"] == "policy-x"
+
+
+def test_the_agent_neither_names_nor_loads_leyden() -> None:
+    for name in ("agent.py", "tool.py"):
+        assert "leyden" not in (FOLDER / "calculator" / name).read_text().lower()
+    program = "import sys, calculator.agent; print([name for name in sys.modules if name.startswith('leyden')])"
+    environment = {**os.environ, "PYTHONPATH": os.pathsep.join(sys.path)}
+    done = subprocess.run(
+        [sys.executable, "-c", program], capture_output=True, text=True, check=True, timeout=60, env=environment
+    )
+    assert done.stdout.strip() == "[]"
+
+
+@given(seed=st.integers(0, 10_000))
+def test_every_problem_has_a_right_expression_and_only_its_own_numbers(seed: int) -> None:
+    for problem in tasks.generate(5, seed):
+        question, expression = problem["input"]["question"], problem["metadata"]["expression"]
+        assert calculate(expression) == problem["metadata"]["answer"] > 0
+        assert [word.strip(".") for word in question.split() if word.strip(".").isdigit()] == re.split(
+            r"[-+*]", expression
+        )
+
+
+def test_a_seed_gives_the_same_problems_and_another_seed_others() -> None:
+    assert tasks.generate(20, 1) == tasks.generate(30, 1)[:20]
+    assert tasks.generate(20, 1) != tasks.generate(20, 2)
+    assert len({problem["input"]["question"] for problem in tasks.generate(100, 1)}) > 95
+    assert {"+", "-", "*"} <= set("".join(problem["metadata"]["expression"] for problem in tasks.generate(50, 1)))
+
+
+@pytest.mark.parametrize(
+    ("lines", "score"),
+    [
+        (("CALC(23+45)", "ANSWER: 68"), 1.0),
+        (("ANSWER: 68",), 1.0),
+        (("CALC(23+45)", "ANSWER: 67"), 0.2),
+        (("CALC(45+23)", "It is 68"), 0.2),
+        (("CALC(23-45)", "ANSWER: -22"), 0.1),
+        (("CALC(23+)",), 0.0),
+        (("It is 68",), 0.0),
+        ((), 0.0),
+    ],
+)
+def test_the_score_rises_with_what_was_got_right(lines: tuple[str, ...], score: float) -> None:
+    assert reward.score(recorded(68, *lines)) == score
+
+
+def test_only_the_last_line_answers() -> None:
+    assert reward.score(recorded(68, "CALC(1+1)", "ANSWER: 68", "ANSWER: 2")) == 0.1
+
+
+@given(a=st.integers(0, 999), b=st.integers(0, 999))
+def test_the_calculator_calculates(a: int, b: int) -> None:
+    assert calculate(f"{a}+{b}") == a + b
+    assert calculate(f" {a} - {b}".strip()) == a - b
+    assert calculate(f"{a}*{b}") == a * b
+
+
+@pytest.mark.parametrize(
+    "text",
+    ["7", "", "2**9", "4/2", "a+1", "True+1", "1.5+1", "-1+2", "f(1)+1", "1+" * 40 + "1", "(1+2", "0x10+", "\x00+1"],
+)
+def test_the_calculator_refuses_everything_else(text: str) -> None:
+    with pytest.raises(ValueError):
+        calculate(text)
+
+
+@given(st.text(max_size=40))
+def test_no_text_breaks_the_tool_or_the_score(text: str) -> None:
+    reward.score(recorded(1, text, f"CALC({text})", f"ANSWER: {text}"))
+    agent.observe(f"CALC({text})")
+
+
+def test_lines_are_read_as_the_model_writes_them() -> None:
+    assert tool_call("CALC(2*3) x") == "2*3"
+    assert tool_call("CALC 2*3") is None
+    assert final_answer("So ANSWER: -4.") == -4
+    assert final_answer("ANSWER: " + "9" * 13) is None
+
+
+def test_the_run_file_has_only_known_sections_and_names_the_score() -> None:
+    document = yaml.safe_load((FOLDER / "run.yaml").read_text())
+    assert set(document) == RUN_FILE_SECTIONS
+    assert document["reward"]["functions"][0]["entry"] == "calculator.reward:score"

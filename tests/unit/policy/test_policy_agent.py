@@ -1,0 +1,223 @@
+import asyncio
+from collections.abc import Sequence
+from datetime import UTC, datetime
+from typing import Any
+
+import httpx
+import pytest
+
+from leyden.clock import ManualClock
+from leyden.events import Event, PolicyPromoted, PolicyServed
+from leyden.kafka.delivered import Delivered, Outgoing, Retry
+from leyden.policy.adapters import HttpEngine, local_path
+from leyden.policy.core import EngineReport, Place
+from leyden.policy.handlers import PolicyAgent
+from leyden.policy.ports import EngineAwayError, EngineRefusedError
+
+NOW = datetime(2026, 1, 1, tzinfo=UTC)
+
+
+class FakeEngine:
+    def __init__(self, adapters: bool = False) -> None:
+        self.version = 0
+        self.adapters = adapters
+        self.loads: list[tuple[int, str]] = []
+        self.failure: Exception | None = None
+        self.away = False
+
+    async def report(self) -> EngineReport:
+        if self.away:
+            raise EngineAwayError("nobody answers")
+        model = f"p@{self.version}" if self.adapters and self.version else "p"
+        return EngineReport("p", self.version, "fake", model, self.adapters)
+
+    async def load(self, policy: str, version: int, folder: str) -> EngineReport:
+        self.loads.append((version, folder))
+        if self.failure:
+            raise self.failure
+        self.version = version
+        return await self.report()
+
+
+class FakePublisher:
+    def __init__(self) -> None:
+        self.sent: list[Outgoing] = []
+        self.away = False
+
+    async def publish_all(self, outgoing: Sequence[Outgoing]) -> None:
+        if self.away:
+            raise Retry("no broker")
+        self.sent.extend(outgoing)
+
+    async def publish_raw(self, topic: str, key: str, value: bytes, headers: dict[str, str] | None = None) -> None:
+        raise NotImplementedError
+
+    @property
+    def served(self) -> list[tuple[int, str]]:
+        return [(o.event.version, o.event.model) for o in self.sent if isinstance(o.event, PolicyServed)]
+
+
+def promoted(version: int, policy: str = "p", cause: str = "", **folders: Any) -> PolicyPromoted:
+    folders = folders or {"merged_weights": f"/weights/{version}", "adapter": f"/adapters/{version}"}
+    return PolicyPromoted(
+        event_id=f"promotion-{policy}-{version}{cause}",
+        event_time=NOW,
+        producer="registry",
+        policy=policy,
+        version=version,
+        **folders,
+    )
+
+
+def batch(*events: Event) -> list[Delivered[Event]]:
+    return [Delivered(event, "models.v1", "p", 0, at, f"models.v1/0/{at}") for at, event in enumerate(events)]
+
+
+@pytest.fixture
+def engine() -> FakeEngine:
+    return FakeEngine()
+
+
+@pytest.fixture
+def publisher() -> FakePublisher:
+    return FakePublisher()
+
+
+@pytest.fixture
+def agent(engine: FakeEngine, publisher: FakePublisher) -> PolicyAgent:
+    return PolicyAgent(engine, publisher, ManualClock(NOW), Place("p", "replica-1", "http://engine:8100"))
+
+
+async def test_with_nothing_promoted_the_base_version_is_announced(
+    agent: PolicyAgent, engine: FakeEngine, publisher: FakePublisher
+) -> None:
+    assert await agent.ready()
+    await agent.converge()
+    await agent.converge()
+    assert publisher.served == [(0, "p")]
+    assert publisher.sent[0].topic == "models.v1"
+    assert publisher.sent[0].key == "p/replica-1"
+    assert engine.loads == []
+    assert await agent.ready() is None
+
+
+async def test_superseded_promotions_are_skipped(
+    agent: PolicyAgent, engine: FakeEngine, publisher: FakePublisher
+) -> None:
+    await agent.on_models(batch(promoted(1), promoted(2), promoted(3), promoted(9, policy="another")))
+    await agent.converge()
+    assert engine.loads == [(3, "/weights/3")]
+    assert publisher.served == [(3, "p")]
+
+
+async def test_a_redelivered_promotion_changes_nothing(
+    agent: PolicyAgent, engine: FakeEngine, publisher: FakePublisher
+) -> None:
+    for _ in range(3):
+        await agent.on_models(batch(promoted(1)))
+        await agent.converge()
+    assert engine.loads == [(1, "/weights/1")]
+    assert publisher.served == [(1, "p")]
+
+
+async def test_a_promotion_of_an_older_version_goes_back_to_it_and_is_news(
+    agent: PolicyAgent, engine: FakeEngine, publisher: FakePublisher
+) -> None:
+    for event in (promoted(1), promoted(2), promoted(1, cause="-again")):
+        await agent.on_models(batch(event))
+        await agent.converge()
+    assert publisher.served == [(1, "p"), (2, "p"), (1, "p")]
+    assert len({outgoing.event.event_id for outgoing in publisher.sent}) == 3
+
+
+async def test_an_engine_that_restarted_is_brought_back(agent: PolicyAgent, engine: FakeEngine) -> None:
+    await agent.on_models(batch(promoted(4)))
+    await agent.converge()
+    engine.version = 0
+    await agent.converge()
+    assert engine.version == 4
+    assert engine.loads == [(4, "/weights/4")] * 2
+
+
+async def test_an_engine_with_adapters_is_given_the_adapter(publisher: FakePublisher) -> None:
+    engine = FakeEngine(adapters=True)
+    agent = PolicyAgent(engine, publisher, ManualClock(NOW), Place("p", "r", "http://engine"))
+    await agent.on_models(batch(promoted(2)))
+    await agent.converge()
+    assert engine.loads == [(2, "/adapters/2")]
+    assert publisher.served == [(2, "p@2")]
+
+
+async def test_refused_weights_are_not_tried_again_until_another_promotion(
+    agent: PolicyAgent, engine: FakeEngine, publisher: FakePublisher
+) -> None:
+    engine.failure = EngineRefusedError("other architecture")
+    await agent.on_models(batch(promoted(1)))
+    await agent.converge()
+    await agent.converge()
+    assert engine.loads == [(1, "/weights/1")]
+    assert publisher.served == [(0, "p")]
+    engine.failure = None
+    await agent.on_models(batch(promoted(2)))
+    await agent.converge()
+    assert publisher.served == [(0, "p"), (2, "p")]
+
+
+async def test_an_engine_of_another_policy_is_left_alone(engine: FakeEngine, publisher: FakePublisher) -> None:
+    agent = PolicyAgent(engine, publisher, ManualClock(NOW), Place("mine", "r", "http://engine"))
+    await agent.on_models(batch(promoted(1, policy="mine"), promoted(1)))
+    with pytest.raises(EngineAwayError, match="serves 'p'"):
+        await agent.converge()
+    assert engine.loads == []
+    assert publisher.served == []
+
+
+async def test_an_announcement_that_kafka_did_not_take_is_made_again(
+    agent: PolicyAgent, publisher: FakePublisher
+) -> None:
+    publisher.away = True
+    with pytest.raises(Retry):
+        await agent.converge()
+    publisher.away = False
+    await agent.converge()
+    assert publisher.served == [(0, "p")]
+
+
+async def test_the_loop_survives_an_engine_that_is_away(
+    agent: PolicyAgent, engine: FakeEngine, publisher: FakePublisher
+) -> None:
+    engine.away = True
+    following = asyncio.create_task(agent.follow(probe_s=0.01))
+    await agent.on_models(batch(promoted(1)))
+    await asyncio.sleep(0.05)
+    assert publisher.served == []
+    engine.away = False
+    await asyncio.sleep(0.05)
+    following.cancel()
+    assert publisher.served == [(1, "p")]
+
+
+def http_engine(status: int, body: Any) -> HttpEngine:
+    transport = httpx.MockTransport(lambda _: httpx.Response(status, json=body))
+    return HttpEngine(httpx.AsyncClient(base_url="http://engine", transport=transport))
+
+
+async def test_an_engines_answer_says_whether_to_ask_again() -> None:
+    body = {"version": "p@3", "policy": "p", "engine": "vllm", "model": "p", "adapters": False}
+    assert await http_engine(200, body).load("p", 3, "/w") == EngineReport("p", 3, "vllm", "p", False)
+    for status in (500, 502, 503):
+        with pytest.raises(EngineAwayError):
+            await http_engine(status, {}).load("p", 3, "/w")
+    for status in (400, 403, 422):
+        with pytest.raises(EngineRefusedError):
+            await http_engine(status, {}).load("p", 3, "/w")
+    with pytest.raises(EngineAwayError, match="no Leyden engine"):
+        await http_engine(200, {"object": "list"}).report()
+
+
+def test_weights_are_named_by_a_path_or_a_file_url() -> None:
+    assert local_path("/w/3") == "/w/3"
+    assert local_path("file:///w/a%20b") == "/w/a b"
+    for other in ("", "s3://bucket/w"):
+        with pytest.raises(EngineRefusedError):
+            local_path(other)

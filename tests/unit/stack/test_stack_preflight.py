@@ -1,0 +1,108 @@
+"""A machine that is not ready is refused with one sentence and a remedy each; nothing is started."""
+
+import re
+import socket
+import subprocess
+import sys
+from dataclasses import dataclass
+from pathlib import Path
+
+import pytest
+
+from leyden.stack import preflight
+from leyden.stack.preflight import GIB, Needs, Problem, ThisMachine, check
+
+
+@dataclass
+class FakeMachine:
+    """A machine that is ready unless told otherwise."""
+
+    version: tuple[int, int] = (3, 11)
+    kind: tuple[str, str] = ("Linux", "x86_64")
+    memory_gib: float = 16.0
+    disk_gib: float = 100.0
+    taken: frozenset[int] = frozenset()
+    network: bool = True
+
+    def python(self) -> tuple[int, int]:
+        return self.version
+
+    def system(self) -> tuple[str, str]:
+        return self.kind
+
+    def free_memory(self) -> int:
+        return int(self.memory_gib * GIB)
+
+    def free_disk(self, folder: Path) -> int:
+        return int(self.disk_gib * GIB)
+
+    def port_is_free(self, port: int) -> bool:
+        return port not in self.taken
+
+    def has_network(self) -> bool:
+        return self.network
+
+
+NEEDS = Needs(folders=(Path("/somewhere"),), ports={"Kafka": 9092, "Redis": 6379}, fetch=("Kafka's jars",))
+
+
+def test_a_ready_machine_has_no_problem() -> None:
+    assert check(NEEDS, FakeMachine()) == []
+
+
+@pytest.mark.parametrize(
+    ("machine", "said"),
+    [
+        (FakeMachine(version=(3, 9)), "needs Python 3.11 or newer, and this is 3.9"),
+        (FakeMachine(kind=("Darwin", "arm64")), "this is Darwin on arm64"),
+        (FakeMachine(kind=("Linux", "aarch64")), "this is Linux on aarch64"),
+        (FakeMachine(memory_gib=2.5), "2.5 GiB are free"),
+        (FakeMachine(disk_gib=1), "1.0 GiB are free"),
+        (FakeMachine(taken=frozenset({9092})), "Port 9092, meant for Kafka, is taken"),
+        (FakeMachine(network=False), "no network, and Kafka's jars must still be fetched"),
+    ],
+)
+def test_each_lack_is_one_sentence_with_a_remedy(machine: FakeMachine, said: str) -> None:
+    (problem,) = check(NEEDS, machine)
+    assert said in problem.what
+    assert problem.what.endswith(".") and problem.remedy.endswith(".")
+    assert len(re.findall(r"\.(\s|$)", problem.what)) == 1
+
+
+def test_a_wrong_python_is_reported_alone() -> None:
+    assert len(check(NEEDS, FakeMachine(version=(3, 8), memory_gib=0, network=False))) == 1
+
+
+def test_all_lacks_are_reported_together() -> None:
+    found = check(NEEDS, FakeMachine(memory_gib=1, disk_gib=1, taken=frozenset({9092, 6379}), network=False))
+    assert len(found) == 5
+
+
+def test_no_network_is_fine_when_nothing_is_fetched() -> None:
+    assert check(Needs(fetch=()), FakeMachine(network=False)) == []
+
+
+def test_a_port_that_is_listened_on_is_taken() -> None:
+    with socket.socket() as server:
+        server.bind(("127.0.0.1", 0))
+        server.listen()
+        port = server.getsockname()[1]
+        assert not ThisMachine().port_is_free(port)
+    assert ThisMachine().port_is_free(port)
+
+
+def test_this_machine_knows_its_facts(tmp_path: Path) -> None:
+    machine = ThisMachine()
+    assert machine.python() == sys.version_info[:2]
+    assert machine.free_memory() > 0
+    assert machine.free_disk(tmp_path / "not" / "there") > 0
+
+
+def test_it_runs_before_anything_is_installed() -> None:
+    done = subprocess.run([sys.executable, "-I", "-S", preflight.__file__], capture_output=True, text=True, check=False)
+    assert "Traceback" not in done.stderr
+    assert done.returncode == len(done.stderr.splitlines())
+
+
+def test_a_problem_reads_as_sentence_and_remedy() -> None:
+    assert str(Problem("It is so.", "Do that.")) == "It is so. Do that."

@@ -1,0 +1,189 @@
+"""Real processes under the supervisor: the dead run again, the hopeless fail the stack, nobody is left behind."""
+
+import os
+import signal
+import socket
+import subprocess
+import sys
+import textwrap
+import time
+from collections.abc import Callable
+from pathlib import Path
+
+import pytest
+
+from leyden.stack import sweep
+from leyden.stack.errors import ProcessError, StackError
+from leyden.stack.locks import is_locked, try_lock
+from leyden.stack.ports import free_port
+from leyden.stack.probes import HttpProbe, TcpProbe
+from leyden.stack.processes import ProcessSpec, Supervisor
+
+SLEEPER = "import time; time.sleep(600)"
+GRANDCHILD = f"import subprocess, sys, time; subprocess.Popen([sys.executable, '-c', {SLEEPER!r}]); time.sleep(600)"
+ESCAPED = (
+    "import subprocess, sys, time;"
+    f"subprocess.Popen([sys.executable, '-c', {SLEEPER!r}], start_new_session=True); time.sleep(600)"
+)
+STUBBORN = (
+    "import signal, time; signal.signal(signal.SIGTERM, signal.SIG_IGN); print('deaf', flush=True); time.sleep(600)"
+)
+SLOW_ENDER = """
+import signal, sys, time
+def end(*_):
+    time.sleep(0.3)
+    print(sys.argv[2], end="", file=open(sys.argv[1], "a"), flush=True)
+    sys.exit()
+signal.signal(signal.SIGTERM, end)
+print("listening", flush=True)
+time.sleep(600)
+"""
+LISTENER = """
+import socket, sys, time
+with socket.create_server(("127.0.0.1", int(sys.argv[1]))) as server:
+    while True:
+        server.accept()[0].close()
+"""
+
+
+def python(name: str, code: str, *arguments: str, **settings: object) -> ProcessSpec:
+    argv = (sys.executable, "-S", "-c", code, *arguments)
+    return ProcessSpec(name=name, argv=argv, **settings)  # type: ignore[arg-type]
+
+
+def until(true: Callable[[], bool], timeout_s: float = 15.0) -> bool:
+    deadline = time.monotonic() + timeout_s
+    while not true() and time.monotonic() < deadline:
+        time.sleep(0.02)
+    return true()
+
+
+@pytest.fixture
+def stack_id(tmp_path: Path) -> str:
+    return f"test-{tmp_path.name}-{os.getpid()}"
+
+
+def test_a_process_is_ready_when_its_port_answers(tmp_path: Path, stack_id: str) -> None:
+    port = free_port()
+    ready: list[str] = []
+    with Supervisor(stack_id, tmp_path) as supervisor:
+        supervisor.start(python("listener", LISTENER, str(port), ready=TcpProbe(port)))
+        supervisor.wait_ready(on_ready=lambda name, seconds: ready.append(name))
+        assert ready == ["listener"]
+        assert not HttpProbe(f"http://127.0.0.1:{port}/")()
+    assert sweep.find(stack_id) == []
+    assert not TcpProbe(port)()
+
+
+def test_a_process_that_is_killed_runs_again(tmp_path: Path, stack_id: str) -> None:
+    with Supervisor(stack_id, tmp_path) as supervisor:
+        supervisor.start(python("sleeper", SLEEPER, first_backoff_s=0.05))
+        first = supervisor.states()[0].pid
+        assert first is not None
+        os.kill(first, signal.SIGKILL)
+        assert until(lambda: supervisor.states()[0].pid not in (None, first))
+        assert supervisor.states()[0].deaths == 1
+        supervisor.check()
+
+
+def test_a_process_that_keeps_dying_fails_with_its_last_words(tmp_path: Path, stack_id: str) -> None:
+    code = "import sys; sys.exit('the disk is on fire')"
+    with Supervisor(stack_id, tmp_path) as supervisor:
+        supervisor.start(python("doomed", code, first_backoff_s=0.01, max_backoff_s=0.01))
+        assert supervisor.wait_failed(30.0)
+        with pytest.raises(ProcessError, match=r"doomed died 5 times in 60 s(.|\n)*the disk is on fire"):
+            supervisor.check()
+
+
+def test_a_process_that_may_not_restart_fails_at_once(tmp_path: Path, stack_id: str) -> None:
+    with Supervisor(stack_id, tmp_path) as supervisor:
+        supervisor.start(python("once", "raise SystemExit(3)", restart=False, ready=TcpProbe(free_port())))
+        with pytest.raises(ProcessError, match="once died, last with status 3"):
+            supervisor.wait_ready()
+
+
+def test_a_process_that_never_gets_ready_is_named(tmp_path: Path, stack_id: str) -> None:
+    waits: list[str] = []
+    with Supervisor(stack_id, tmp_path) as supervisor:
+        supervisor.start(python("slow", SLEEPER, ready=TcpProbe(free_port()), ready_timeout_s=0.8))
+        with pytest.raises(ProcessError, match="slow was not ready after 1 s"):
+            supervisor.wait_ready(on_wait=lambda name, seconds: waits.append(name))
+    assert waits[0] == "slow"
+
+
+def test_a_program_that_is_not_there_is_refused(tmp_path: Path, stack_id: str) -> None:
+    with Supervisor(stack_id, tmp_path) as supervisor:
+        with pytest.raises(StackError, match="ghost could not be started"):
+            supervisor.start(ProcessSpec("ghost", ("/no/such/program",)))
+        assert supervisor.states() == []
+
+
+def test_stop_ends_a_process_that_ignores_sigterm(tmp_path: Path, stack_id: str) -> None:
+    with Supervisor(stack_id, tmp_path) as supervisor:
+        supervisor.start(python("stubborn", STUBBORN, stop_timeout_s=0.3))
+        assert until(lambda: "deaf" in supervisor.log_tail("stubborn"))
+    assert sweep.find(stack_id) == []
+
+
+@pytest.mark.parametrize("code", [GRANDCHILD, ESCAPED], ids=["same session", "own session"])
+def test_stop_ends_grandchildren(code: str, tmp_path: Path, stack_id: str) -> None:
+    with Supervisor(stack_id, tmp_path) as supervisor:
+        supervisor.start(python("parent", code))
+        assert until(lambda: len(sweep.find(stack_id)) == 2)
+    assert sweep.find(stack_id) == []
+
+
+def test_a_dead_processs_children_are_gone_before_it_runs_again(tmp_path: Path, stack_id: str) -> None:
+    with Supervisor(stack_id, tmp_path) as supervisor:
+        supervisor.start(python("parent", GRANDCHILD, first_backoff_s=600.0, max_backoff_s=600.0))
+        assert until(lambda: len(sweep.find(stack_id)) == 2)
+        pid = supervisor.states()[0].pid
+        assert pid is not None
+        os.kill(pid, signal.SIGKILL)
+        assert until(lambda: sweep.find(stack_id) == [])
+
+
+def test_higher_stages_end_first(tmp_path: Path, stack_id: str) -> None:
+    order = tmp_path / "order"
+    with Supervisor(stack_id, tmp_path) as supervisor:
+        for name, stage in (("s", 0), ("x", 1)):
+            supervisor.start(python(name, SLOW_ENDER, str(order), name, stage=stage))
+        assert until(lambda: all("listening" in supervisor.log_tail(name) for name in "sx"))
+    assert order.read_text() == "xs"
+
+
+@pytest.mark.parametrize("number", [signal.SIGKILL, signal.SIGTERM, signal.SIGHUP])
+def test_a_killed_supervisor_leaves_no_process_and_no_lock(number: int, tmp_path: Path, stack_id: str) -> None:
+    program = textwrap.dedent(f"""
+        import sys, time
+        from pathlib import Path
+        from leyden.stack.locks import try_lock
+        from leyden.stack.processes import ProcessSpec, Supervisor
+        folder = Path({str(tmp_path)!r})
+        supervisor = Supervisor({stack_id!r}, folder, held=(try_lock(folder / "lock"),))
+        for name, code in (("a", {GRANDCHILD!r}), ("b", {ESCAPED!r}), ("c", {STUBBORN!r})):
+            supervisor.start(ProcessSpec(name, (sys.executable, "-S", "-c", code)))
+        time.sleep(600)
+    """)
+    env = {**os.environ, "PYTHONPATH": os.pathsep.join(sys.path)}
+    with subprocess.Popen([sys.executable, "-c", program], env=env) as supervisor:
+        assert until(lambda: len(sweep.find(stack_id)) == 5, 60.0)
+        assert is_locked(tmp_path / "lock")
+        supervisor.send_signal(number)
+        supervisor.wait(30)
+    assert until(lambda: sweep.find(stack_id) == [])
+    assert until(lambda: not is_locked(tmp_path / "lock"))
+
+
+def test_a_lock_is_held_once(tmp_path: Path) -> None:
+    held = try_lock(tmp_path / "lock")
+    assert held is not None
+    assert try_lock(tmp_path / "lock") is None
+    assert is_locked(tmp_path / "lock")
+    os.close(held)
+    assert not is_locked(tmp_path / "lock")
+
+
+def test_a_probe_of_a_silent_server_says_no() -> None:
+    with socket.create_server(("127.0.0.1", 0)) as server:
+        assert not TcpProbe(server.getsockname()[1], question=b"PING\r\n", least=5)()

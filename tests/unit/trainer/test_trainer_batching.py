@@ -1,0 +1,135 @@
+"""Groups are trained whole, once, in arrival order; nothing that is still needed is passed over on resume."""
+
+from collections.abc import Callable
+
+from hypothesis import HealthCheck, given, settings
+from hypothesis import strategies as st
+
+from leyden.events import GroupCredited, SequenceCredited
+from leyden.trainer.core.batching import BatchRules, GroupBuffer
+
+Make = Callable[..., SequenceCredited]
+Close = Callable[..., GroupCredited]
+TWO = BatchRules(policy="policy", groups_per_step=2)
+
+
+def feed(
+    buffer: GroupBuffer, records: list[SequenceCredited | GroupCredited], partition: int = 0, start: int = 0
+) -> None:
+    for offset, event in enumerate(records, start):
+        buffer.add(event, partition, offset)
+
+
+def whole(
+    sequence: Make, closing: Close, name: str, size: int = 2, **options: object
+) -> list[SequenceCredited | GroupCredited]:
+    members = [sequence([1, 2, 3], [(1, 3)], group=name, index=i, of=size, **options) for i in range(size)]
+    return [*members, closing(name, size)]
+
+
+def test_a_batch_is_made_of_whole_groups_in_arrival_order(sequence: Make, closing: Close) -> None:
+    buffer = GroupBuffer(TWO)
+    first, second = whole(sequence, closing, "a"), whole(sequence, closing, "b")
+    feed(buffer, [first[0], *second])
+    assert buffer.take(0) is None
+    feed(buffer, first[1:], start=4)
+    batch = buffer.take(0)
+    assert batch is not None and [group.group_id for group in batch] == ["b", "a"]
+    assert [len(group.sequences) for group in batch] == [2, 2]
+    assert buffer.take(0) is None
+
+
+def test_positions_stay_below_what_is_not_trained_yet(sequence: Make, closing: Close) -> None:
+    buffer = GroupBuffer(BatchRules(policy="policy", groups_per_step=1))
+    open_group = whole(sequence, closing, "open")[0]
+    feed(buffer, [*whole(sequence, closing, "a"), open_group, *whole(sequence, closing, "b")])
+    feed(buffer, whole(sequence, closing, "c"), partition=1)
+    assert buffer.positions == {0: 0, 1: 0}
+    batch = buffer.take(0)
+    assert batch is not None
+    assert buffer.positions == {0: 0, 1: 0}
+    buffer.finish(batch)
+    assert buffer.positions == {0: 3, 1: 0}
+
+
+def test_a_resumed_buffer_trains_each_group_once(sequence: Make, closing: Close) -> None:
+    one = BatchRules(policy="policy", groups_per_step=1)
+    records = [*whole(sequence, closing, "a")[:1], *whole(sequence, closing, "b"), *whole(sequence, closing, "a")[1:]]
+    buffer = GroupBuffer(one)
+    feed(buffer, records)
+    batch = buffer.take(0)
+    assert batch is not None and batch[0].group_id == "b"
+    buffer.finish(batch)
+    resumed = GroupBuffer(one, buffer.positions, buffer.done)
+    feed(resumed, records[buffer.positions[0] :], start=buffer.positions[0])
+    again = resumed.take(1)
+    assert again is not None and again[0].group_id == "a"
+    resumed.finish(again)
+    assert resumed.take(2) is None
+    assert resumed.positions == {0: 6}
+
+
+@settings(suppress_health_check=[HealthCheck.function_scoped_fixture])
+@given(repeats=st.lists(st.integers(0, 5), max_size=12))
+def test_redelivery_changes_nothing(sequence: Make, closing: Close, repeats: list[int]) -> None:
+    records = [*whole(sequence, closing, "a"), *whole(sequence, closing, "b")]
+    once, often = GroupBuffer(TWO), GroupBuffer(TWO)
+    feed(once, records)
+    for at in [0, 1, 2, 3, 4, *repeats, 5]:
+        often.add(records[at], 0, at)
+    left, right = once.take(0), often.take(0)
+    assert left is not None and right is not None
+    assert [[s.sequence_id for s in g.sequences] for g in left] == [[s.sequence_id for s in g.sequences] for g in right]
+    once.finish(left)
+    often.finish(right)
+    feed(often, records)
+    assert often.take(1) is None
+    assert often.positions == once.positions == {0: 6}
+
+
+def test_groups_that_are_too_old_are_dropped_whole_and_counted(sequence: Make, closing: Close) -> None:
+    buffer = GroupBuffer(BatchRules(policy="policy", groups_per_step=1, max_staleness=1))
+    feed(buffer, [*whole(sequence, closing, "old", version=1), *whole(sequence, closing, "new", version=3)])
+    batch = buffer.take(3)
+    assert batch is not None and batch[0].group_id == "new"
+    assert buffer.take_dropped() == {"stale": 1}
+    assert not buffer.dropped
+    buffer.finish(batch)
+    assert buffer.positions == {0: 6}
+
+
+def test_groups_without_spread_count_unless_they_are_dropped(sequence: Make, closing: Close) -> None:
+    flat = [sequence([1, 2, 3], [(1, 3)], group="flat", advantage=0.0), closing("flat", 1, zero_variance=True)]
+    counting, dropping = (
+        GroupBuffer(BatchRules(policy="policy", groups_per_step=1, drop_zero_variance=drop)) for drop in (False, True)
+    )
+    feed(counting, [*flat])
+    feed(dropping, [*flat])
+    assert counting.take(0) is not None
+    assert dropping.take(0) is None
+    assert dropping.take_dropped() == {"zero_variance": 1}
+    assert dropping.positions == {0: 2}
+
+
+def test_an_empty_group_counts_so_that_nobody_waits_for_it(closing: Close) -> None:
+    buffer = GroupBuffer(BatchRules(policy="policy", groups_per_step=1))
+    buffer.add(closing("nobody", 0), 0, 0)
+    batch = buffer.take(0)
+    assert batch is not None and batch[0].sequences == ()
+    assert buffer.take_dropped() == {"empty": 1}
+
+
+def test_a_malformed_sequence_spoils_its_group_only(sequence: Make, closing: Close) -> None:
+    buffer = GroupBuffer(TWO)
+    bad = [sequence([1, 2, 3], [(0, 9)], group="bad"), closing("bad", 1)]
+    feed(buffer, [*bad, *whole(sequence, closing, "good")])
+    batch = buffer.take(0)
+    assert batch is not None and [len(group.sequences) for group in batch] == [0, 2]
+    assert buffer.take_dropped() == {"malformed": 1}
+
+
+def test_sequences_of_another_policy_are_passed_over(sequence: Make, closing: Close) -> None:
+    buffer = GroupBuffer(BatchRules(policy="policy", groups_per_step=1))
+    feed(buffer, [sequence([1, 2, 3], [(1, 3)], policy="other"), closing("g0", 1, policy="other")])
+    assert buffer.take(0) is None
+    assert buffer.positions == {0: 2}

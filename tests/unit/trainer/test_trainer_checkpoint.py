@@ -1,0 +1,162 @@
+"""A resumed run is an unbroken one, bit for bit; a checkpoint is whole or is not there."""
+
+import json
+from collections.abc import Callable
+from dataclasses import dataclass
+from datetime import UTC, datetime
+from pathlib import Path
+
+import pytest
+import torch
+from safetensors.torch import load_file
+
+from leyden.events import BatchManifest, SequenceCredited
+from leyden.trainer.checkpoint import CheckpointStore, SettingsChangedError
+from leyden.trainer.core.batching import ReadyGroup
+from leyden.trainer.core.progress import Progress, SavedCheckpoint
+from leyden.trainer.core.sequences import to_sequence
+from leyden.trainer.learner import Learner
+from leyden.trainer.model import PolicyModel
+from leyden.trainer.settings import TrainerEnvironment, TrainerSettings
+
+Groups = Callable[..., list[SequenceCredited]]
+
+
+def progress_at(step: int, base_model: str, settings_hash: str) -> Progress:
+    manifest = BatchManifest(
+        sequence_ids=[], group_ids=[], origins=[], positions={}, seed=0, settings_hash=settings_hash
+    )
+    return Progress(
+        policy="policy", step=step, base_model=base_model, settings_hash=settings_hash, manifest=manifest,
+        manifest_sha256="0", metrics={"reward/mean": 0.1 + step}, finished_at=datetime(2030, 1, 1, tzinfo=UTC),
+        positions={0: step, 3: 7}, done=["a", "b"],
+    )  # fmt: skip
+
+
+@dataclass
+class Run:
+    """A trainer as a process would hold it."""
+
+    settings: TrainerSettings
+    model: PolicyModel
+    store: CheckpointStore
+
+    def train(self, group: Groups, first: int, last: int) -> SavedCheckpoint:
+        learner = Learner(self.model, self.settings)
+        for step in range(first, last + 1):
+            batch = [ReadyGroup(f"g{step}", tuple(map(to_sequence, group(f"g{step}", step))), 0, False)]
+            metrics = learner.step(batch, step - 1)
+            assert metrics["optimiser/skipped"] == 0.0
+            saved = self.store.save(self.model, progress_at(step, self.model.base_model, self.settings.settings_hash))
+        return saved
+
+
+def start(model: Path, checkpoints: Path, **settings: object) -> Run:
+    chosen = TrainerSettings.model_validate({"row_tokens": 64, "serving_dtype": "float32", **settings})
+    environment = TrainerEnvironment(model=str(model), checkpoint_dir=checkpoints, device="cpu", threads=1)
+    return Run(
+        chosen, PolicyModel(chosen, environment), CheckpointStore(checkpoints, "policy", chosen.keep_checkpoints)
+    )
+
+
+def resume(run: Run, saved: SavedCheckpoint) -> Run:
+    run.store.restore(saved, run.model, run.settings.settings_hash)
+    return run
+
+
+@pytest.mark.parametrize("settings", [{"mode": "lora", "lora": {"rank": 4, "alpha": 8.0}}, {"mode": "full", "kl": 0.1}])
+def test_four_steps_equal_two_and_a_resume_and_two(
+    tmp_path: Path, tiny_llama: Path, group: Groups, settings: dict[str, object]
+) -> None:
+    unbroken = start(tiny_llama, tmp_path / "unbroken", **settings).train(group, 1, 4)
+    start(tiny_llama, tmp_path / "broken", **settings).train(group, 1, 2)
+    again = start(tiny_llama, tmp_path / "broken", **settings)
+    torch.rand(5)
+    newest = again.store.newest()
+    assert newest is not None and newest.progress.step == 2
+    resumed = resume(again, newest).train(group, 3, 4)
+    files = sorted(p.relative_to(unbroken.folder) for p in unbroken.folder.rglob("*") if p.is_file())
+    assert Path("merged/model.safetensors") in files
+    for file in files:
+        assert (unbroken.folder / file).read_bytes() == (resumed.folder / file).read_bytes(), file
+
+
+def test_merged_weights_are_the_trained_model(tmp_path: Path, tiny_llama: Path, group: Groups) -> None:
+    from transformers import AutoModelForCausalLM
+
+    run = start(tiny_llama, tmp_path, lora={"rank": 4, "alpha": 8.0})
+    saved = run.train(group, 1, 2)
+    ids = torch.arange(3, 30)[None]
+    served = AutoModelForCausalLM.from_pretrained(saved.merged)
+    with torch.no_grad():
+        difference = (served(ids).logits - run.model.causal(ids).logits).abs().max()
+        moved = (served(ids).logits - AutoModelForCausalLM.from_pretrained(tiny_llama)(ids).logits).abs().max()
+    assert float(difference) < 1e-5 < float(moved)
+    assert set(load_file(saved.merged / "model.safetensors")) == set(load_file(tiny_llama / "model.safetensors"))
+
+
+def test_the_saved_adapter_gives_the_trained_model(tmp_path: Path, tiny_llama: Path, group: Groups) -> None:
+    from peft import PeftModel
+    from transformers import AutoModelForCausalLM
+
+    run = start(tiny_llama, tmp_path)
+    saved = run.train(group, 1, 1)
+    assert saved.adapter is not None
+    loaded = PeftModel.from_pretrained(AutoModelForCausalLM.from_pretrained(tiny_llama), str(saved.adapter))
+    ids = torch.arange(3, 30)[None]
+    with torch.no_grad():
+        assert torch.equal(loaded(ids).logits, run.model.causal(ids).logits)
+
+
+def test_serving_weights_have_the_serving_dtype(tmp_path: Path, tiny_llama: Path, group: Groups) -> None:
+    saved = start(tiny_llama, tmp_path, serving_dtype="bfloat16").train(group, 1, 1)
+    assert {t.dtype for t in load_file(saved.merged / "model.safetensors").values()} == {torch.bfloat16}
+    assert json.loads((saved.merged / "config.json").read_text())["dtype"] == "bfloat16"
+
+
+def test_a_half_written_checkpoint_is_never_resumed(tmp_path: Path, tiny_llama: Path, group: Groups) -> None:
+    run = start(tiny_llama, tmp_path)
+    saved = run.train(group, 1, 1)
+    (saved.folder.parent / "step-00000002.tmp").mkdir()
+    (saved.folder.parent / "step-00000003").mkdir()
+    newest = run.store.newest()
+    assert newest is not None and newest.progress == saved.progress
+    run.train(group, 2, 2)
+    assert not list(saved.folder.parent.glob("*.tmp"))
+
+
+def test_only_the_newest_checkpoints_are_kept(tmp_path: Path, tiny_llama: Path, group: Groups) -> None:
+    saved = start(tiny_llama, tmp_path, keep_checkpoints=2).train(group, 1, 4)
+    assert sorted(path.name for path in saved.folder.parent.iterdir()) == ["step-00000003", "step-00000004"]
+
+
+def test_other_settings_do_not_go_on_from_a_checkpoint(tmp_path: Path, tiny_llama: Path, group: Groups) -> None:
+    saved = start(tiny_llama, tmp_path).train(group, 1, 1)
+    with pytest.raises(SettingsChangedError, match="choose another checkpoint folder"):
+        resume(start(tiny_llama, tmp_path, learning_rate=1e-3), saved)
+
+
+def test_a_checkpoint_holds_no_pickle(tmp_path: Path, tiny_llama: Path, group: Groups) -> None:
+    saved = start(tiny_llama, tmp_path).train(group, 1, 1)
+    suffixes = {path.suffix for path in saved.folder.rglob("*") if path.is_file()}
+    assert suffixes <= {".json", ".safetensors", ".md"}
+
+
+def test_without_any_advantage_no_weight_moves(tmp_path: Path, tiny_llama: Path, group: Groups) -> None:
+    run = start(tiny_llama, tmp_path)
+    run.train(group, 1, 1)
+    before = {name: parameter.detach().clone() for name, parameter in run.model.trained.items()}
+    flat = tuple(to_sequence(event, advantage_scale=0.0) for event in group("g", 5))
+    metrics = Learner(run.model, run.settings).step([ReadyGroup("g", flat, 0, True)], 1)
+    assert (metrics["optimiser/skipped"], metrics["sequences/computed"], metrics["sequences/count"]) == (1.0, 0.0, 3.0)
+    assert all(torch.equal(before[name], parameter) for name, parameter in run.model.trained.items())
+
+
+def test_steps_on_rewarded_tokens_make_them_likelier(tmp_path: Path, tiny_llama: Path, group: Groups) -> None:
+    run = start(tiny_llama, tmp_path, learning_rate=1e-2)
+    learner = Learner(run.model, run.settings)
+    events = [event.model_copy(update={"transitions": [
+        t.model_copy(update={"advantage": 1.0}) for t in event.transitions]}) for event in group("g", 2, 1)]  # fmt: skip
+    batch = [ReadyGroup("g", tuple(map(to_sequence, events)), 0, False)]
+    ratios = [learner.step(batch, 0)["importance/mean"] for _ in range(8)]
+    assert ratios[-1] > 1.5 * ratios[0]
