@@ -27,7 +27,7 @@ from leyden.kafka.settings import KafkaSettings
 from leyden.kafka.subscriber import BatchConsumer, Subscription
 from leyden.settings import RunFileError, ServiceSettings
 from leyden.telemetry.logs import setup_logging
-from leyden.telemetry.ops import ops_routes
+from leyden.telemetry.ops import health_routes, metrics_route
 
 log = logging.getLogger(__name__)
 STARTUP_PATIENCE_S = 120.0
@@ -63,9 +63,9 @@ class Service:
     routes: Sequence[BaseRoute] = ()
     ready: Callable[[], Awaitable[str | None]] | None = None
     """More than the plumbing's own readiness: None, or one sentence saying what is missing."""
-    host: str | None = None
-    port: int | None = None
-    """Where to serve, when it is not the ops port."""
+    host: str = "127.0.0.1"
+    port: int = 0
+    """Where `routes` are served; health is there too, metrics only on the ops port."""
 
 
 Build = Callable[[Runtime], Service]
@@ -103,7 +103,7 @@ async def serve(name: str, build: Build, settings: ServiceSettings, kafka: Kafka
         await broker.start()
         log.info("%s is consuming %s", name, [t for s in service.subscriptions for t in s.topics])
         watchers = [asyncio.create_task(consumer.watch_backlog()) for consumer in consumers]
-        await _until_stopped(_server(service, settings, consumers), service.beside)
+        await _until_stopped(_servers(service, settings, consumers), service.beside)
         for watcher in watchers:
             watcher.cancel()
         for subscriber in broker.subscribers:
@@ -159,7 +159,9 @@ async def _connected(broker: KafkaBroker) -> None:
         await asyncio.sleep(1.0)
 
 
-def _server(service: Service, settings: ServiceSettings, consumers: Sequence[BatchConsumer]) -> uvicorn.Server:
+def _servers(service: Service, settings: ServiceSettings, consumers: Sequence[BatchConsumer]) -> list[uvicorn.Server]:
+    """The ops server, and one for the service's own routes where it has any; metrics are on the ops port only."""
+
     async def alive() -> str | None:
         return next((p for c in consumers if (p := c.stalled(settings.stall_after_s))), None)
 
@@ -169,11 +171,17 @@ def _server(service: Service, settings: ServiceSettings, consumers: Sequence[Bat
             return f"still reading the backlog of {waiting[0]}"
         return await service.ready() if service.ready else None
 
-    app = Starlette(routes=[*ops_routes(alive, ready), *service.routes])
+    servers = [_server([*health_routes(alive, ready), metrics_route()], settings.ops_host, settings.ops_port)]
+    if service.routes:
+        servers.append(_server([*health_routes(alive, ready), *service.routes], service.host, service.port))
+    return servers
+
+
+def _server(routes: Sequence[BaseRoute], host: str, port: int) -> uvicorn.Server:
     config = uvicorn.Config(
-        app,
-        host=service.host or settings.ops_host,
-        port=service.port if service.port is not None else settings.ops_port,
+        Starlette(routes=routes),
+        host=host,
+        port=port,
         log_config=None,
         access_log=False,
         timeout_graceful_shutdown=20,
@@ -182,19 +190,20 @@ def _server(service: Service, settings: ServiceSettings, consumers: Sequence[Bat
     return uvicorn.Server(config)
 
 
-async def _until_stopped(server: uvicorn.Server, beside: Sequence[Callable[[], Awaitable[None]]]) -> None:
+async def _until_stopped(servers: Sequence[uvicorn.Server], beside: Sequence[Callable[[], Awaitable[None]]]) -> None:
     """Serve until a signal; a task of `beside` that ends first ends the service, with its error."""
     for number in (signal.SIGTERM, signal.SIGINT):
         # uvicorn raises the signal again once it has stopped; the orderly end must still follow.
         signal.signal(number, lambda *_: None)
     tasks = [asyncio.ensure_future(run()) for run in beside]
-    serving = asyncio.ensure_future(server.serve())
-    done, _ = await asyncio.wait([serving, *tasks], return_when=asyncio.FIRST_COMPLETED)
-    server.should_exit = True
+    serving = [asyncio.ensure_future(server.serve()) for server in servers]
+    done, _ = await asyncio.wait([*serving, *tasks], return_when=asyncio.FIRST_COMPLETED)
+    for server in servers:
+        server.should_exit = True
     for task in tasks:
         if task not in done:
             task.cancel()
-    results = await asyncio.gather(serving, *tasks, return_exceptions=True)
+    results = await asyncio.gather(*serving, *tasks, return_exceptions=True)
     errors = [r for r in results if isinstance(r, BaseException) and not isinstance(r, asyncio.CancelledError)]
     if errors:
         raise errors[0]

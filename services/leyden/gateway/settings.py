@@ -61,9 +61,7 @@ class GatewaySettings(BaseSettings):
     @classmethod
     def _long_enough(cls, secret: SecretStr) -> SecretStr:
         if len(secret.get_secret_value()) < 16:
-            raise ValueError(
-                "LEYDEN_GATEWAY_SECRET must have at least 16 characters (`openssl rand -hex 32` makes one)"
-            )
+            raise ValueError("LEYDEN_GATEWAY_SECRET needs at least 16 characters (`openssl rand -hex 32` makes one)")
         return secret
 
     @field_validator("api_keys")

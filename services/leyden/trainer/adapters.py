@@ -75,7 +75,7 @@ class KafkaOffsets:
         self._group = group
 
     async def resume_from(self, positions: Mapping[int, int]) -> None:
-        """Commit the positions. Waits for a killed predecessor's session to run out; raises `KafkaError` when it stays."""
+        """Commit the positions. Waits for a killed predecessor's session to end; raises `KafkaError` when it stays."""
         partitions = await topic_partitions(self._settings, [self._topic])
         offsets = {TopicPartition(self._topic, tp.partition): positions.get(tp.partition, 0) for tp in partitions}
         for left in reversed(range(OFFSET_TRIES)):

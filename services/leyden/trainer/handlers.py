@@ -1,7 +1,7 @@
-"""Credited groups come in; whenever a batch is whole: step, checkpoint, tell. In that order, so that a kill loses nothing.
+"""Credited groups come in; whenever a batch is whole: step, checkpoint, tell. In this order a kill loses nothing.
 
-Killed before the checkpoint is renamed, the step never happened and is made again from the same offsets. Killed after it,
-the next start tells what was not told yet.
+Killed before the checkpoint is renamed, the step never happened and is made again from the same offsets. Killed after
+it, the next start tells what was not told yet.
 """
 
 import asyncio
@@ -66,7 +66,7 @@ class TrainerHandler:
         await self._tell()
 
     async def on_batch(self, delivered: Sequence[Delivered[Event]]) -> None:
-        """Take the records in, and make every step that has its groups. Raises `Retry` while Kafka does not acknowledge."""
+        """Take the records in and make every step that has its groups. Raises `Retry` while Kafka is away."""
         await self._tell()
         for one in delivered:
             if self._unfinished and isinstance(one.event, SequenceCredited | GroupCredited):
@@ -86,7 +86,7 @@ class TrainerHandler:
         return self._settings.max_steps is None or self._version < self._settings.max_steps
 
     async def _train(self, batch: Sequence[ReadyGroup]) -> None:
-        """One step and its checkpoint. A fault leaves weights and log apart, so it ends the process: a restart mends it."""
+        """One step and its checkpoint. A fault parts weights and log: it ends the process, a restart mends it."""
         try:
             metrics = await asyncio.to_thread(self._training.step, batch, self._version)
             self._buffer.finish(batch)

@@ -49,7 +49,9 @@ class Learner:
         losses, records = zip(*map(self._accumulate, rows), strict=True) if rows else ((), ())
         metrics |= token_metrics(records, self._objective.importance_cap)
         metrics |= {StepMetric.LOSS: sum(losses)} | self._apply(bool(rows))
-        metrics |= self._seconds | {StepMetric.SECONDS_STEP: time.perf_counter() - started}
+        metrics |= {str(name): value for name, value in self._seconds.items()} | {
+            StepMetric.SECONDS_STEP: time.perf_counter() - started
+        }
         return {str(name): float(value) for name, value in metrics.items()}
 
     def _pack(self, batch: Sequence[ReadyGroup], metrics: Metrics) -> list[PackedRow]:

@@ -15,6 +15,7 @@ from peft.tuners.lora import LoraLayer
 from torch import Tensor
 from transformers import AutoModelForCausalLM, AutoTokenizer
 
+from leyden.trainer.core.tree_attention import TREE_ATTENTION
 from leyden.trainer.settings import TrainerEnvironment, TrainerSettings
 
 ADAPTER = "default"
@@ -43,7 +44,7 @@ class PolicyModel:
         self.serving_dtype: torch.dtype = getattr(torch, settings.serving_dtype)
         _make_deterministic(settings.seed, environment.threads)
         base = AutoModelForCausalLM.from_pretrained(
-            environment.model, dtype=getattr(torch, settings.dtype), attn_implementation="sdpa"
+            environment.model, dtype=getattr(torch, settings.dtype), attn_implementation=TREE_ATTENTION
         )
         _check_head(base)
         self._reference = deepcopy(base).requires_grad_(False) if settings.kl > 0 and not self.lora else None
@@ -115,7 +116,7 @@ class PolicyModel:
 def _lora_config(settings: TrainerSettings) -> LoraConfig:
     return LoraConfig(
         r=settings.lora.rank,
-        lora_alpha=settings.lora.alpha,  # type: ignore[arg-type]
+        lora_alpha=settings.lora.alpha,
         lora_dropout=0.0,
         target_modules="all-linear",
         task_type="CAUSAL_LM",
@@ -127,6 +128,7 @@ def _make_deterministic(seed: int, threads: int | None) -> None:
     os.environ.setdefault("CUBLAS_WORKSPACE_CONFIG", ":4096:8")
     torch.set_num_threads(threads or len(os.sched_getaffinity(0)))
     torch.use_deterministic_algorithms(True)
+    torch.utils.deterministic.fill_uninitialized_memory = False  # type: ignore[attr-defined]
     torch.manual_seed(seed)
 
 

@@ -20,7 +20,7 @@ class Training(Protocol):
         ...
 
     def open(self) -> SavedCheckpoint | None:
-        """Load the model, and the newest checkpoint into it, which is returned. Raises when it is another experiment's."""
+        """Load the model and, into it, the newest checkpoint. Raises when that is another experiment's."""
         ...
 
     def step(self, batch: Sequence[ReadyGroup], version: int) -> Metrics:
@@ -36,5 +36,5 @@ class Offsets(Protocol):
     """Where the consumer group goes on."""
 
     async def resume_from(self, positions: Mapping[int, int]) -> None:
-        """Make the group read each partition of the transitions from its position; from the beginning where it has none."""
+        """Make the group read each partition from its position; from the beginning where it has none."""
         ...

@@ -1,4 +1,4 @@
-"""The trainer's knobs: what an RL engineer chooses is in the run file's `trainer:` section, where it runs is environment."""
+"""The trainer's knobs: what is learnt and how is the run file's `trainer:` section; where it runs is environment."""
 
 import hashlib
 from pathlib import Path
@@ -51,8 +51,8 @@ class TrainerSettings(BaseModel):
     kl: float = Field(default=0.0, ge=0)
     """Weight of the k3 KL to the model that training began with."""
 
-    row_tokens: int = Field(default=1024, ge=16)
-    """Budget of a packed row; its attention mask has the square of it."""
+    row_tokens: int = Field(default=2048, ge=16)
+    """Budget of a packed row: what a step holds in memory at once grows with it, what prefixes cost again shrinks."""
     dtype: Literal["float32", "bfloat16", "float64"] = "float32"
     """Of the parameters in training; logits are float32 at least."""
     serving_dtype: Literal["float32", "bfloat16", "float16"] = "bfloat16"

@@ -1,4 +1,4 @@
-"""`/healthz`, `/readyz` and `/metrics`: the routes that every service has. No key needed, nothing private shown."""
+"""`/healthz`, `/readyz` and `/metrics`: the routes that every service has, without a key."""
 
 from collections.abc import Awaitable, Callable
 
@@ -11,8 +11,8 @@ Check = Callable[[], Awaitable[str | None]]
 """Answers None when well, else one sentence saying what is wrong."""
 
 
-def ops_routes(alive: Check, ready: Check) -> list[Route]:
-    """Liveness (the process makes progress), readiness (it can do its work now) and Prometheus metrics."""
+def health_routes(alive: Check, ready: Check) -> list[Route]:
+    """Liveness (the process makes progress) and readiness (it can do its work now)."""
 
     async def healthz(_: Request) -> Response:
         return _answer(await alive())
@@ -20,10 +20,16 @@ def ops_routes(alive: Check, ready: Check) -> list[Route]:
     async def readyz(_: Request) -> Response:
         return _answer(await ready())
 
+    return [Route("/healthz", healthz), Route("/readyz", readyz)]
+
+
+def metrics_route() -> Route:
+    """Prometheus metrics."""
+
     async def metrics(_: Request) -> Response:
         return Response(generate_latest(), media_type=CONTENT_TYPE_LATEST)
 
-    return [Route("/healthz", healthz), Route("/readyz", readyz), Route("/metrics", metrics)]
+    return Route("/metrics", metrics)
 
 
 def _answer(problem: str | None) -> Response:

@@ -5,6 +5,7 @@ from collections.abc import AsyncIterator
 import httpx
 import pytest
 from openai import AsyncOpenAI
+
 from service.gateway.gateway_fakes import API_KEY, Bench, bench
 
 

@@ -302,7 +302,11 @@ def chunks(body: dict[str, Any]) -> list[dict[str, Any]]:
 
 
 def settings(**changes: Any) -> GatewaySettings:
-    knobs: dict[str, Any] = {"secret": SecretStr(SECRET), "api_keys": SecretStr(f"other,{API_KEY}"), "claim_poll_s": 0.01}
+    knobs: dict[str, Any] = {
+        "secret": SecretStr(SECRET),
+        "api_keys": SecretStr(f"other,{API_KEY}"),
+        "claim_poll_s": 0.01,
+    }
     return GatewaySettings(**(knobs | changes))
 
 
@@ -323,7 +327,9 @@ class Bench:
             event_id=f"{replica}{version}", event_time=START, producer="policy", policy="policy", version=version,
             replica=replica, endpoint=endpoint or self.engine.url, model="served-name", engine="vllm",
         )  # fmt: skip
-        await self.gateway.models.on_models([Delivered(served, "models.v1", f"policy/{replica}", 0, 0, "models.v1/0/0")])
+        await self.gateway.models.on_models(
+            [Delivered(served, "models.v1", f"policy/{replica}", 0, 0, "models.v1/0/0")]
+        )
 
     async def drain_tasks(self) -> None:
         """What consuming tasks.v1 does, duplicates included."""

@@ -9,8 +9,6 @@ from contextlib import asynccontextmanager
 from pathlib import Path
 
 import pytest
-from unit.ingest.otlp_builders import otlp_request, otlp_span
-from unit.reward.reward_builders import a_call, an_end
 
 from leyden.events import Event, RewardAssigned, RewardsCompleted, RolloutSettled
 from leyden.events.codec import MODEL_CALLS, OTLP, REWARDS, ROLLOUTS, decode
@@ -22,6 +20,8 @@ from leyden.kafka.publisher import KafkaPublisher
 from leyden.kafka.ranges import read_range, resolve_range
 from leyden.kafka.settings import KafkaSettings
 from leyden.service import make_broker
+from unit.ingest.otlp_builders import otlp_request, otlp_span
+from unit.reward.reward_builders import a_call, an_end
 
 pytestmark = pytest.mark.integration
 ROLLOUTS_N = [rollout_id_of("task", n) for n in range(30)]
@@ -88,9 +88,7 @@ class Stack:
 
 
 @pytest.fixture
-async def stack(
-    kafka_servers: str, redis_server_url: str, topic_prefix: str, tmp_path: Path
-) -> AsyncIterator[Stack]:
+async def stack(kafka_servers: str, redis_server_url: str, topic_prefix: str, tmp_path: Path) -> AsyncIterator[Stack]:
     stack = Stack(kafka_servers, redis_server_url, topic_prefix, tmp_path)
     await ensure_topics(stack.kafka, topic_prefix)
     await stack.broker.connect()

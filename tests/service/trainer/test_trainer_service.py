@@ -98,13 +98,13 @@ class Process:
 def group(name: str, first_offset: int) -> list[Delivered[Event]]:
     """A group of one sequence, closed."""
     transition = Transition(
-        call_id=f"{name}-call", start=1, end=3, policy_version=0, temperature=1.0, reward=0.0, return_=1.0, advantage=1.0,
-        origin=f"model-calls.v1/0/{first_offset}",
+        call_id=f"{name}-call", start=1, end=3, policy_version=0, temperature=1.0, reward=0.0, return_=1.0,
+        advantage=1.0, origin=f"model-calls.v1/0/{first_offset}",
     )  # fmt: skip
     sequence = SequenceCredited(
-        event_id=f"{name}-0", event_time=TIME, producer="test", rollout_id=name, attempt=0, policy="policy", group_id=name,
-        group_sequences=1, sequence_index=0, token_ids=pack_ints([1, 2, 3]), behaviour_logprobs=pack_floats([0, -1, -1]),
-        transitions=[transition], rollout_reward=1.0,
+        event_id=f"{name}-0", event_time=TIME, producer="test", rollout_id=name, attempt=0, policy="policy",
+        group_id=name, group_sequences=1, sequence_index=0, token_ids=pack_ints([1, 2, 3]),
+        behaviour_logprobs=pack_floats([0, -1, -1]), transitions=[transition], rollout_reward=1.0,
     )  # fmt: skip
     closing = GroupCredited(
         event_id=f"{name}-end", event_time=TIME, producer="test", policy="policy", group_id=name, sequences=1, members=1

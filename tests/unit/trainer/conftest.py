@@ -28,13 +28,14 @@ def make_sequence(
 ) -> SequenceCredited:
     """A sequence with an action on each of `spans`."""
     return SequenceCredited(
-        event_id=f"{group}-{index}", event_time=TIME, producer="test", rollout_id=rollout or f"{group}-r{index}", attempt=0,
-        policy=policy, group_id=group, group_sequences=of, sequence_index=index,
+        event_id=f"{group}-{index}", event_time=TIME, producer="test", rollout_id=rollout or f"{group}-r{index}",
+        attempt=0, policy=policy, group_id=group, group_sequences=of, sequence_index=index,
         token_ids=pack_ints(tokens), behaviour_logprobs=pack_floats(behaviour or [-1.0] * len(tokens)),
         transitions=[
             Transition(
-                call_id=f"{group}-{index}-{start}", start=start, end=end, policy_version=version, temperature=temperature,
-                reward=0.0, return_=0.0, advantage=advantage, origin=f"model-calls.v1/0/{start}",
+                call_id=f"{group}-{index}-{start}", start=start, end=end, policy_version=version,
+                temperature=temperature, reward=0.0, return_=0.0, advantage=advantage,
+                origin=f"model-calls.v1/0/{start}",
             )
             for start, end in spans
         ],

@@ -155,8 +155,8 @@ def test_without_any_advantage_no_weight_moves(tmp_path: Path, tiny_llama: Path,
 def test_steps_on_rewarded_tokens_make_them_likelier(tmp_path: Path, tiny_llama: Path, group: Groups) -> None:
     run = start(tiny_llama, tmp_path, learning_rate=1e-2)
     learner = Learner(run.model, run.settings)
-    events = [event.model_copy(update={"transitions": [
-        t.model_copy(update={"advantage": 1.0}) for t in event.transitions]}) for event in group("g", 2, 1)]  # fmt: skip
-    batch = [ReadyGroup("g", tuple(map(to_sequence, events)), 0, False)]
+    (event,) = group("g", 2, 1)
+    praised = [transition.model_copy(update={"advantage": 1.0}) for transition in event.transitions]
+    batch = [ReadyGroup("g", (to_sequence(event.model_copy(update={"transitions": praised})),), 0, False)]
     ratios = [learner.step(batch, 0)["importance/mean"] for _ in range(8)]
     assert ratios[-1] > 1.5 * ratios[0]

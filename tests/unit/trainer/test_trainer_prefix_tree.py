@@ -12,27 +12,40 @@ from hypothesis import strategies as st
 
 from leyden.events import SequenceCredited
 from leyden.trainer.core.actions import pack_actions
-from leyden.trainer.core.forward import action_logprobs
+from leyden.trainer.core.forward import action_logprobs, head_logprobs
 from leyden.trainer.core.objective import Objective, policy_loss
-from leyden.trainer.core.prefix_tree import ancestor_mask, pack
+from leyden.trainer.core.prefix_tree import TreeRow, attention_blocks, pack
 from leyden.trainer.core.sequences import TrainSequence, to_sequence
+from leyden.trainer.core.tree_attention import TREE_ATTENTION
 
 SEQUENCES = st.lists(st.lists(st.integers(0, 2), min_size=1, max_size=8), min_size=1, max_size=8)
 
 
-@given(SEQUENCES, st.integers(1, 30))
-def test_every_path_spells_its_sequence_and_sees_exactly_its_prefix(lists: list[list[int]], budget: int) -> None:
+def visible(row: TreeRow, block_size: int) -> dict[int, list[int]]:
+    """Each node with the nodes it attends to."""
+    return {
+        block.start + query: sorted(block.keys_K[allowed].tolist())
+        for block in attention_blocks(row, block_size)
+        for query, allowed in enumerate(block.allowed_QK)
+    }
+
+
+@given(SEQUENCES, st.integers(1, 30), st.integers(1, 9))
+def test_every_path_spells_its_sequence_and_sees_exactly_its_prefix(
+    lists: list[list[int]], budget: int, block_size: int
+) -> None:
     sequences = [np.array(ids, np.int32) for ids in lists]
     rows = pack(sequences, budget)
     assert sorted(member for row in rows for member in row.members) == list(range(len(sequences)))
     for row in rows:
         assert row.tokens <= max(budget, *(len(sequences[member]) for member in row.members))
-        mask = ancestor_mask(row.parents_N)
+        seen = visible(row, block_size)
+        assert sorted(seen) == list(range(row.tokens))
         for member, path in zip(row.members, row.paths, strict=True):
             assert row.token_ids_N[path].tolist() == lists[member]
             assert row.depths_N[path].tolist() == list(range(len(path)))
             for depth, node in enumerate(path):
-                assert np.flatnonzero(mask[node]).tolist() == sorted(path[: depth + 1].tolist())
+                assert seen[int(node)] == sorted(path[: depth + 1].tolist())
 
 
 @given(SEQUENCES)
@@ -70,7 +83,7 @@ def plain_logprobs(model: Any, sequence: TrainSequence) -> torch.Tensor:
 def model(tiny_llama: Path) -> Any:
     from transformers import AutoModelForCausalLM
 
-    return AutoModelForCausalLM.from_pretrained(tiny_llama, dtype=torch.float64)
+    return AutoModelForCausalLM.from_pretrained(tiny_llama, dtype=torch.float64, attn_implementation=TREE_ATTENTION)
 
 
 @pytest.fixture
@@ -84,6 +97,15 @@ def test_logprobs_in_a_tree_are_those_of_a_plain_forward_pass(model: Any, batch:
     expected = torch.cat([plain_logprobs(model, batch[member]) for member in row.tree.members]).detach()
     assert float((found - expected).abs().max()) < 1e-6
     assert len(row.nodes_U) <= len(row.prediction_A)
+
+
+def test_blocks_of_any_size_give_the_same_logprobs(
+    model: Any, batch: list[TrainSequence], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    (row,) = pack_actions(batch, np.ones(len(batch)), 10_000)
+    whole = action_logprobs(model, row).logprobs_A.detach()
+    monkeypatch.setattr("leyden.trainer.core.tree_attention.BLOCK", 7)
+    assert float((action_logprobs(model, row).logprobs_A.detach() - whole).abs().max()) < 1e-9
 
 
 def test_a_packed_batch_has_the_loss_and_gradient_of_separate_sequences(model: Any, batch: list[TrainSequence]) -> None:
@@ -112,3 +134,17 @@ def test_entropy_is_that_of_the_tempered_distribution(model: Any, group: Callabl
     expected = torch.distributions.Categorical(logits=logits.detach() / np.float32(0.7)).entropy()
     found = action_logprobs(model, row).entropy_A.detach()
     assert float((found - expected).abs().max()) < 1e-6
+
+
+def test_a_frozen_output_layer_gives_the_gradient_of_a_learning_one() -> None:
+    random = torch.Generator().manual_seed(0)
+    hidden, weight = (torch.randn(n, 6, generator=random, dtype=torch.float64) for n in (5, 11))
+    targets, temperature = torch.tensor([1, 2, 3, 4, 10]), torch.tensor([1.0, 0.5, 2.0, 1.0, 0.7], dtype=torch.float64)
+    found = []
+    for learns in (True, False):
+        inputs = hidden.clone().requires_grad_()
+        logprobs, entropy = head_logprobs(inputs, targets, temperature, weight.clone().requires_grad_(learns))
+        (logprobs * torch.arange(1.0, 6.0)).sum().backward()
+        assert inputs.grad is not None
+        found.append(torch.cat([logprobs.detach()[:, None], entropy.detach()[:, None], inputs.grad], dim=1))
+    assert float((found[0] - found[1]).abs().max()) < 1e-12

@@ -83,7 +83,9 @@ def _tool(span: RawSpan) -> ToolCall:
         call_id=_text(attributes.get(names.TOOL_CALL_ID)),
         arguments=_parsed(attributes.get(names.TOOL_ARGUMENTS)),
         result=_parsed(attributes.get(names.TOOL_RESULT)),
-        parameters_schema=schema if isinstance(schema, dict) else _schema_of(name, attributes.get(names.TOOL_DEFINITIONS)),
+        parameters_schema=schema
+        if isinstance(schema, dict)
+        else _schema_of(name, attributes.get(names.TOOL_DEFINITIONS)),
     )
 
 

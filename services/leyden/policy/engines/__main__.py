@@ -3,7 +3,6 @@
 import importlib
 import os
 import sys
-from dataclasses import replace
 from pathlib import Path
 from typing import Annotated
 
@@ -57,7 +56,7 @@ def serve(
         os.execve(sys.executable, vllm_command(serving, machine), environment)  # noqa: S606  (no shell is wanted)
     if serving.extra:
         raise typer.BadParameter(f"the transformers engine does not know {' '.join(serving.extra)}")
-    importlib.import_module("leyden.policy.engines.transformers_engine.server").serve(replace(serving, extra=()))
+    importlib.import_module("leyden.policy.engines.transformers_engine.server").serve(serving)
 
 
 if __name__ == "__main__":

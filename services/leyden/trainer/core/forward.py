@@ -1,6 +1,7 @@
 """Logprobs of a row's action tokens: the decoder over the trie, the output layer only where an action is predicted."""
 
 from dataclasses import dataclass
+from functools import partial
 from typing import Any
 
 import torch
@@ -9,7 +10,8 @@ from torch.nn.functional import linear
 from torch.utils.checkpoint import checkpoint
 
 from leyden.trainer.core.actions import PackedRow
-from leyden.trainer.core.prefix_tree import TreeRow, ancestor_mask
+from leyden.trainer.core.prefix_tree import TreeRow
+from leyden.trainer.core.tree_attention import tensor_blocks
 
 HEAD_CHUNK = 256
 """Predictions whose logits are alive at once; 256 x 49,152 float32 is 50 MB."""
@@ -25,35 +27,43 @@ class ActionLogprobs:
 
 
 def action_logprobs(model: Any, row: PackedRow) -> ActionLogprobs:
-    """Logprobs, at the sampling temperature, of the row's A action tokens under `model` (a Hugging Face causal LM)."""
+    """Logprobs, at the sampling temperature, of the row's A action tokens.
+
+    `model` is a Hugging Face causal LM that was loaded with the attention implementation `TREE_ATTENTION`.
+    """
     hidden_NH = _hidden(model, row.tree)
     device = hidden_NH.device
     precision = torch.promote_types(hidden_NH.dtype, torch.float32)
     selected_UH = hidden_NH.index_select(0, _on(device, row.nodes_U)).to(precision)
     weight_VH = model.get_output_embeddings().weight.to(precision)
     targets_U, temperature_U = _on(device, row.targets_U), _on(device, row.temperature_U).to(precision)
-    chunks = [
-        checkpoint(_head, *chunk, weight_VH, use_reentrant=False, preserve_rng_state=False)
-        for chunk in zip(
-            selected_UH.split(HEAD_CHUNK), targets_U.split(HEAD_CHUNK), temperature_U.split(HEAD_CHUNK), strict=True
-        )
-    ]
+    logprobs_U, entropy_U = head_logprobs(selected_UH, targets_U, temperature_U, weight_VH)
     prediction_A = _on(device, row.prediction_A)
-    logprobs_U, entropy_U = (torch.cat([chunk[which] for chunk in chunks]) for which in (0, 1))
     return ActionLogprobs(logprobs_U.index_select(0, prediction_A), entropy_U.index_select(0, prediction_A))
+
+
+def head_logprobs(
+    hidden_UH: Tensor, targets_U: Tensor, temperature_U: Tensor, weight_VH: Tensor
+) -> tuple[Tensor, Tensor]:
+    """(logprobs of the targets [U], entropy [U] without gradient); only `HEAD_CHUNK` rows of logits live at once."""
+    pieces = zip(*(torch.split(values, HEAD_CHUNK) for values in (hidden_UH, targets_U, temperature_U)), strict=True)
+    if weight_VH.requires_grad and torch.is_grad_enabled():
+        again = partial(checkpoint, _head, use_reentrant=False, preserve_rng_state=False)
+        found = [again(*piece, weight_VH) for piece in pieces]
+    else:
+        found = [_FrozenHead.apply(*piece, weight_VH) for piece in pieces]  # type: ignore[no-untyped-call]
+    logprobs_U, entropy_U = (torch.cat(parts) for parts in zip(*found, strict=True))
+    return logprobs_U, entropy_U
 
 
 def _hidden(model: Any, tree: TreeRow) -> Tensor:
     """Last hidden states [N, H] of the trie's nodes."""
     parameter = next(model.parameters())
-    allowed_NN = _on(parameter.device, ancestor_mask(tree.parents_N))
-    mask_NN = torch.zeros(allowed_NN.shape, dtype=parameter.dtype, device=parameter.device)
-    mask_NN.masked_fill_(~allowed_NN, torch.finfo(parameter.dtype).min)
     output = model.get_decoder()(
         input_ids=_on(parameter.device, tree.token_ids_N)[None],
-        attention_mask=mask_NN[None, None],
         position_ids=_on(parameter.device, tree.depths_N)[None],
         use_cache=False,
+        tree_blocks=tensor_blocks(tree, parameter),
     )
     hidden_NH: Tensor = output.last_hidden_state[0]
     return hidden_NH
@@ -68,6 +78,30 @@ def _head(hidden_CH: Tensor, targets_C: Tensor, temperature_C: Tensor, weight_VH
         probabilities_CV = (logits_CV - total_C[:, None]).exp_()
         entropy_C = total_C - probabilities_CV.mul_(logits_CV).sum(dim=-1)
     return logprobs_C, entropy_C
+
+
+class _FrozenHead(torch.autograd.Function):
+    """`_head` for an output layer that does not learn: d logprob / d hidden is a by-product of the forward pass."""
+
+    @staticmethod
+    def forward(
+        ctx: Any, hidden_CH: Tensor, targets_C: Tensor, temperature_C: Tensor, weight_VH: Tensor
+    ) -> tuple[Tensor, Tensor]:
+        logits_CV = linear(hidden_CH, weight_VH).div_(temperature_C[:, None])
+        total_C = logits_CV.logsumexp(dim=-1)
+        logprobs_C = logits_CV.gather(1, targets_C[:, None])[:, 0] - total_C
+        probabilities_CV = (logits_CV - total_C[:, None]).exp_()
+        entropy_C = total_C - logits_CV.mul_(probabilities_CV).sum(dim=-1)
+        if ctx.needs_input_grad[0]:
+            slope_CH = (weight_VH.index_select(0, targets_C) - probabilities_CV @ weight_VH) / temperature_C[:, None]
+            ctx.save_for_backward(slope_CH)
+        ctx.mark_non_differentiable(entropy_C)
+        return logprobs_C, entropy_C
+
+    @staticmethod
+    def backward(ctx: Any, *gradients: Tensor) -> tuple[Tensor, None, None, None]:
+        (slope_CH,) = ctx.saved_tensors
+        return gradients[0][:, None] * slope_CH, None, None, None
 
 
 def _on(device: torch.device, array: Any) -> Tensor:

