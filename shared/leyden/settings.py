@@ -52,7 +52,8 @@ def load_section(path: Path | None, section: str, model: type[SectionT]) -> Sect
         document = yaml.safe_load(path.read_text()) or {}
     except (OSError, yaml.YAMLError) as error:
         raise RunFileError(f"{path}: cannot be read as YAML: {error}") from error
-    if not isinstance(document, dict) or (unknown := set(document) - RUN_FILE_SECTIONS):
+    unknown = set(document) - RUN_FILE_SECTIONS if isinstance(document, dict) else {type(document).__name__}
+    if unknown:
         names = ", ".join(sorted(RUN_FILE_SECTIONS))
         raise RunFileError(f"{path}: a run file has the sections {names}; found {sorted(map(str, unknown))}")
     try:

@@ -69,6 +69,7 @@ def test_kill_9_of_the_supervisor_leaves_nothing_and_the_next_start_works(config
     assert len(processes(config)) >= 3
     os.kill(state.supervisor_pid, signal.SIGKILL)
     assert until(lambda: processes(config) == [])
+    assert until(lambda: not any(Path(f"/proc/{each.pid}").exists() for each in state.processes))
     assert daemon.status(config.data_dir).phase == "down"
     assert "killed" in daemon.status(config.data_dir).error
     assert daemon.up_detached(config).phase == "up"

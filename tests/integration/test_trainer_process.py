@@ -89,10 +89,10 @@ class Trainer:
         self.process: asyncio.subprocess.Process | None = None
 
     async def start(self) -> None:
-        log = (self.folder / "trainer.log").open("ab")
-        self.process = await asyncio.create_subprocess_exec(
-            sys.executable, "-m", "leyden.trainer", env=self.env, stderr=log
-        )
+        with (self.folder / "trainer.log").open("ab") as log:
+            self.process = await asyncio.create_subprocess_exec(
+                sys.executable, "-m", "leyden.trainer", env=self.env, stderr=log
+            )
 
     async def stop(self, how: signal.Signals) -> int:
         assert self.process is not None

@@ -6,11 +6,12 @@ from openai.types.chat import ChatCompletionMessageParam
 from calculator.tool import calculate, final_answer, tool_call
 
 MAX_TURNS = 3
-MAX_TOKENS = 24
+MAX_TOKENS = 16
 """A turn is one line; the model ends it itself."""
 
+RULE = "Write only: CALC(a+b) or CALC(a-b) or CALC(a*b). After RESULT write only: ANSWER."
 PROMPT: list[ChatCompletionMessageParam] = [
-    {"role": "system", "content": "Use CALC(a+b), CALC(a-b) or CALC(a*b), then ANSWER."},
+    {"role": "system", "content": RULE},
     {"role": "user", "content": "Ann has 12 pens and buys 31 more. How many pens does Ann have?"},
     {"role": "assistant", "content": "CALC(12+31)"},
     {"role": "user", "content": "RESULT: 43"},

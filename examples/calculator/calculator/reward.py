@@ -38,6 +38,11 @@ def score(rollout: Rollout) -> float:
     return WELL_FORMED if values else 0.0
 
 
+def strict(rollout: Rollout) -> float:
+    """1 for the right final answer, 0 for anything else."""
+    return 1.0 if score(rollout) == RIGHT_ANSWER else 0.0
+
+
 def _value(line: str) -> int | None:
     expression = tool_call(line)
     if expression is None:

@@ -10,5 +10,7 @@ from leyden.service import Runtime, Service
 def build(runtime: Runtime) -> Service:
     """The registry on Redis and Kafka."""
     promotions = RedisPromotions(runtime.redis, runtime.namespace("promoted"))
-    automatic = RegistrySettings().promote == "automatic"
-    return Service(subscriptions=subscriptions(RegistryHandlers(promotions, runtime.publisher, automatic)))
+    settings = RegistrySettings()
+    automatic = settings.promote == "automatic"
+    handlers = RegistryHandlers(promotions, runtime.publisher, automatic, settings.experiment)
+    return Service(subscriptions=subscriptions(handlers))

@@ -11,17 +11,18 @@ from leyden.registry.ports import Promotions, Publisher
 
 
 class RegistryHandlers:
-    """The handlers of the registry; `automatic` False leaves every version a candidate."""
+    """The handlers of the registry; `automatic` False leaves every version a candidate, `experiment` names them apart."""
 
-    def __init__(self, promotions: Promotions, publisher: Publisher, automatic: bool) -> None:
+    def __init__(self, promotions: Promotions, publisher: Publisher, automatic: bool, experiment: str = "") -> None:
         self._promotions = promotions
         self._publisher = publisher
         self._automatic = automatic
+        self._experiment = experiment
 
     async def on_batch(self, batch: Sequence[Delivered[Event]]) -> None:
         """Register every checkpoint of `batch`, then promote what is newer; a redelivery publishes nothing new."""
         causes = {one.event.event_id: one.traceparent for one in batch}
-        checkpoints = [one.event for one in batch if isinstance(one.event, CheckpointSaved)]
+        checkpoints = [self._named(one.event) for one in batch if isinstance(one.event, CheckpointSaved)]
         for one in batch:
             if isinstance(one.event, TrainingStepCompleted):
                 TRAINED_STEP.labels(policy=one.event.policy).set(one.event.step)
@@ -39,3 +40,8 @@ class RegistryHandlers:
         for event in decision.promoted:
             await self._promotions.raise_to(event.policy, event.version)
             PROMOTED_VERSION.labels(policy=event.policy).set(event.version)
+
+    def _named(self, checkpoint: CheckpointSaved) -> CheckpointSaved:
+        if not self._experiment:
+            return checkpoint
+        return checkpoint.model_copy(update={"policy": f"{checkpoint.policy}+{self._experiment}"})

@@ -12,3 +12,5 @@ class RegistrySettings(BaseSettings):
 
     promote: Literal["automatic", "manual"] = "automatic"
     """automatic: every new version shall serve at once; manual: it stays a candidate."""
+    experiment: str = ""
+    """Names the versions `<policy>+<experiment>`: a replay's candidates never share a name with live versions."""

@@ -22,6 +22,7 @@ import torch
 from safetensors.torch import load_file, save_file
 from torch import Tensor
 
+from leyden.settings import RunFileError
 from leyden.trainer.core.progress import Progress, SavedCheckpoint
 from leyden.trainer.model import PolicyModel
 
@@ -33,7 +34,7 @@ RNG = "rng.safetensors"
 _STEP = re.compile(r"step-(\d{8})")
 
 
-class SettingsChangedError(RuntimeError):
+class SettingsChangedError(RunFileError):
     """The checkpoint was made with other settings, model or policy; going on would mix two experiments."""
 
 

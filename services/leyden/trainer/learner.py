@@ -1,5 +1,6 @@
 """One optimiser step on one batch of groups: pack, forward, backward, clip, step. Knows no Kafka and no files."""
 
+import math
 import time
 from collections.abc import Sequence
 
@@ -52,7 +53,8 @@ class Learner:
         metrics |= {str(name): value for name, value in self._seconds.items()} | {
             StepMetric.SECONDS_STEP: time.perf_counter() - started
         }
-        return {str(name): float(value) for name, value in metrics.items()}
+        # JSON knows no infinity: a number that is none is left out, `optimiser/skipped` tells of it.
+        return {str(name): float(value) for name, value in metrics.items() if math.isfinite(value)}
 
     def _pack(self, batch: Sequence[ReadyGroup], metrics: Metrics) -> list[PackedRow]:
         """The rows to compute; a sequence whose gradient is 0 is in the loss's denominator, but not in a row."""

@@ -1,5 +1,6 @@
 """The `leyden` command. It composes; what it does is elsewhere."""
 
+import logging
 import sys
 
 
@@ -9,4 +10,5 @@ def main() -> None:
         from leyden.cli.app import app
     except ModuleNotFoundError as error:
         sys.exit(f"leyden: {error.name} is not installed. The command needs: pip install 'leyden[services,local]'")
+    logging.getLogger("aiokafka").setLevel(logging.ERROR)  # it retries by itself, and says so at length
     app()

@@ -1,6 +1,7 @@
 """The commands and their options; each hands over to the module that does the work."""
 
 import asyncio
+import signal
 from collections.abc import Iterator
 from contextlib import contextmanager
 from datetime import datetime
@@ -11,6 +12,7 @@ import typer
 from rich.console import Console
 from rich.table import Table
 
+from leyden.cli.progress import Progress
 from leyden.stack.config import Ports, StackConfig
 from leyden.stack.errors import StackError
 
@@ -31,7 +33,9 @@ DEMO_DIR = Path(".leyden/demo")
 
 @contextmanager
 def clear_errors() -> Iterator[None]:
-    """What the user can mend is one sentence and exit status 1, not a traceback."""
+    """What the user can mend is one sentence and exit status 1; Ctrl-C and SIGTERM end in order, with 130."""
+    for number in (signal.SIGINT, signal.SIGTERM, signal.SIGHUP):
+        signal.signal(number, signal.default_int_handler)
     try:
         yield
     except StackError as error:
@@ -42,9 +46,14 @@ def clear_errors() -> Iterator[None]:
         raise typer.Exit(130) from None
 
 
-def tell(line: str) -> None:
-    """One line of progress."""
-    console.print(f"[dim]·[/] {line}", highlight=False)
+@contextmanager
+def progress() -> Iterator[Progress]:
+    """Lines of progress, and an end to the last one."""
+    lines = Progress(console)
+    try:
+        yield lines
+    finally:
+        lines.close()
 
 
 @app.command()
@@ -68,7 +77,8 @@ def up(
         }
     )
     with clear_errors():
-        state = up_detached(config, tell)
+        with progress() as tell:
+            state = up_detached(config, tell)
         console.print(f"up: agents use [bold]OPENAI_BASE_URL={state.gateway_url}/v1[/]")
         console.print(f"the key is in {data_dir}/secrets.json; `leyden status` shows more, `leyden down` ends it")
 
@@ -135,7 +145,9 @@ def replay(
 
     plan = ReplayPlan(name, settings, start, end, data_dir, source_prefix, train)
     with clear_errors():
-        raise typer.Exit(asyncio.run(run_replay(plan, tell, console.print)))
+        with progress() as tell:
+            done = asyncio.run(run_replay(plan, tell, lambda line: console.print(line, soft_wrap=True, highlight=False)))
+        raise typer.Exit(done)
 
 
 @app.command()

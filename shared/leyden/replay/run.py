@@ -131,6 +131,7 @@ class _Replay:
             "LEYDEN_TRAINER_MODEL": self.brokers.model,
             "LEYDEN_TRAINER_CHECKPOINT_DIR": str(self.folder / "checkpoints"),
             "LEYDEN_REGISTRY_PROMOTE": "manual",
+            "LEYDEN_REGISTRY_EXPERIMENT": self.plan.name,
         }
 
     async def _drained(self, supervisor: Supervisor, name: str, topics: tuple[str, ...]) -> None:
@@ -188,7 +189,7 @@ class _Replay:
                 f"{comparison.only_recorded} only recorded, {comparison.only_replayed} only replayed"
             )
         for version in versions[-1:]:
-            self.say(f"candidate {version.policy}@{version.version} from {self.plan.name}: {version.merged_weights}")
+            self.say(f"candidate {version.policy}@{version.version}: {version.merged_weights}")
             self.say(f"weights {version.lineage.weights_sha256}, manifest {version.lineage.manifest_sha256}")
         self.say(f"report {self.folder / 'report.json'}")
         return 1 if same_settings and not comparison.identical else 0

@@ -55,13 +55,19 @@ class Child:
     """Runs one `ProcessSpec`; a thread waits for the process's end. Methods may be called from any thread."""
 
     def __init__(
-        self, spec: ProcessSpec, log: Path, env: Mapping[str, str], changed: Callable[[], None] = lambda: None
+        self,
+        spec: ProcessSpec,
+        log: Path,
+        env: Mapping[str, str],
+        changed: Callable[[], None],
+        started: Callable[[int], None],
     ) -> None:
         self.spec = spec
         self.log = log
         self.failure: ProcessError | None = None
         self._env = dict(env)
         self._changed = changed
+        self._started = started
         self._process: subprocess.Popen[bytes] | None = None
         self._deaths: deque[float] = deque()
         self._death_count = 0
@@ -128,6 +134,7 @@ class Child:
                 stderr=subprocess.STDOUT,
                 start_new_session=True,
             )
+        self._started(self._process.pid)
         self._changed()
 
     def _watch(self) -> None:

@@ -9,6 +9,7 @@ import shutil
 import signal
 import subprocess
 import sys
+import threading
 import time
 from pathlib import Path
 from types import FrameType
@@ -82,7 +83,7 @@ def reset(data_dir: Path) -> None:
 
 def _spawn(config: StackConfig, folder: DataFolder) -> subprocess.Popen[bytes]:
     with (folder.logs / "supervisor.log").open("ab") as log:
-        return subprocess.Popen(
+        supervisor = subprocess.Popen(
             [sys.executable, "-m", "leyden.stack.daemon", str(folder.config)],
             env=os.environ | plan.python_env(config),
             stdin=subprocess.DEVNULL,
@@ -90,6 +91,9 @@ def _spawn(config: StackConfig, folder: DataFolder) -> subprocess.Popen[bytes]:
             stderr=subprocess.STDOUT,
             start_new_session=True,
         )
+    # A caller that lives on must not keep the supervisor as a zombie when that ends.
+    threading.Thread(target=supervisor.wait, name="reap-supervisor", daemon=True).start()
+    return supervisor
 
 
 def _wait_up(folder: DataFolder, supervisor: subprocess.Popen[bytes], on_progress: OnProgress) -> StackState:

@@ -1,7 +1,8 @@
 """Several processes watched together. When the supervisor ends, however it ends, none of them is left.
 
-Every process carries `LEYDEN_STACK_ID` in its environment, and so do its descendants; a watchdog process kills all of
-them when the supervisor is gone. The supervisor does not know what its processes are for.
+Every process carries `LEYDEN_STACK_ID` in its environment and leads a session of its own; a watchdog process kills all
+of them with their descendants when the supervisor is gone (see `sweep`). The supervisor does not know what its
+processes are for.
 """
 
 import os
@@ -47,7 +48,10 @@ class Supervisor:
         self._children: dict[str, Child] = {}
         self._on_change = on_change
         self._failed = threading.Event()
-        self._watchdog = self._start_watchdog(tuple(held))
+        self._held = tuple(held)
+        self._started: list[tuple[int, int]] = []
+        self._watchdog_guard = threading.Lock()
+        self._watchdog = self._start_watchdog()
 
     def __enter__(self) -> Self:
         return self
@@ -62,7 +66,7 @@ class Supervisor:
         if spec.name in self._children:
             raise StackError(f"A process named {spec.name} was already started.")
         environment = {**os.environ, **spec.env, sweep.MARKER: self.stack_id}
-        child = Child(spec, self.log_folder / f"{spec.name}.log", environment, self._changed)
+        child = Child(spec, self.log_folder / f"{spec.name}.log", environment, self._changed, self._register)
         self._children[spec.name] = child
         try:
             child.start()
@@ -125,13 +129,29 @@ class Supervisor:
             self._failed.set()
         self._on_change()
 
-    def _start_watchdog(self, held: tuple[int, ...]) -> subprocess.Popen[bytes]:
+    def _register(self, pid: int) -> None:
+        """Tell the watchdog of a new process; a watchdog that somebody killed is replaced."""
+        with self._watchdog_guard:
+            self._started.append((pid, sweep.start_time(pid)))
+            if self._watchdog.poll() is None:
+                self._tell_watchdog(self._started[-1:])
+            else:
+                self._end_watchdog()
+                self._watchdog = self._start_watchdog()
+                self._tell_watchdog(self._started)
+
+    def _tell_watchdog(self, started: Iterable[tuple[int, int]]) -> None:
+        assert self._watchdog.stdin is not None
+        self._watchdog.stdin.write("".join(f"{pid} {when}\n" for pid, when in started).encode())
+
+    def _start_watchdog(self) -> subprocess.Popen[bytes]:
         return subprocess.Popen(
             [sys.executable, "-I", "-S", sweep.__file__, self.stack_id],
             stdin=subprocess.PIPE,
             stdout=subprocess.DEVNULL,
             stderr=subprocess.DEVNULL,
-            pass_fds=held,
+            bufsize=0,
+            pass_fds=self._held,
             start_new_session=True,
             cwd="/",
         )

@@ -44,6 +44,8 @@ class RedisServer:
             "appendfsync": "always",
             "save": "",
             "daemonize": "no",
+            # A title would overwrite the environment by which a stack's processes are found.
+            "set-proc-title": "no",
         }
         options = [part for name, value in settings.items() for part in (f"--{name}", value)]
         return ProcessSpec(

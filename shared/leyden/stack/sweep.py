@@ -1,14 +1,20 @@
-"""Ends every process of a stack, found by a marker in its environment, whoever its parent is by now.
+"""Ends every process of a stack, whoever its parent is by now.
 
-As a program it is the stack's watchdog: it reads standard input until that closes, which happens when the supervisor
-ends for whatever reason (kill -9 included), then kills what is left. Stands alone on the standard library: it is
-started as a file in Python's isolated mode.
+A process belongs to a stack when its environment carries the marker, when it is in the session of a process that the
+supervisor started (a program that sets its own title, as Valkey and vLLM do, overwrites its environment), or when it
+descends from one of these.
+
+As a program it is the stack's watchdog: it reads `pid start-time` lines from standard input until that closes, which
+happens when the supervisor ends for whatever reason (kill -9 included), then kills what is left. Stands alone on the
+standard library: it is started as a file in Python's isolated mode.
 """
 
 import os
 import signal
 import sys
 import time
+from collections.abc import Collection, Mapping
+from dataclasses import dataclass
 from pathlib import Path
 
 MARKER = "LEYDEN_STACK_ID"
@@ -17,15 +23,40 @@ _EMPTY_PASSES = 4
 _LIMIT_S = 30.0
 
 
-def find(stack_id: str) -> list[int]:
-    """The ids of all processes that carry the marker, the caller and its ancestors left out."""
+@dataclass(frozen=True)
+class _Process:
+    pid: int
+    parent: int
+    session: int
+    start_time: int
+
+
+def start_time(pid: int) -> int:
+    """When the process started, in the kernel's ticks; with the pid it names a process for good. 0: there is none."""
+    process = _look(pid)
+    return process.start_time if process else 0
+
+
+def find(stack_id: str, started: Collection[tuple[int, int]] = ()) -> list[int]:
+    """The ids of the stack's processes, the caller and its ancestors left out.
+
+    `started` are the (pid, start time) of session leaders that belong to it, dead or alive.
+    """
     wanted = f"{MARKER}={stack_id}".encode()
-    own = _ancestry(os.getpid())
-    return [pid for pid in _all_processes() if pid not in own and wanted in _environment(pid)]
+    alive = {process.pid: process for process in map(_look, _all_processes()) if process}
+    # A number that another process has by now says nothing.
+    sessions = {pid for pid, when in started if pid not in alive or alive[pid].start_time == when}
+    found = {pid for pid, each in alive.items() if each.session in sessions or wanted in _environment(pid)}
+    grown = True
+    while grown:
+        children = {pid for pid, each in alive.items() if each.parent in found} - found
+        found |= children
+        grown = bool(children)
+    return sorted(found - _ancestry(os.getpid(), alive))
 
 
-def sweep(stack_id: str) -> int:
-    """Kill all processes that carry the marker until none is left; how many were killed.
+def sweep(stack_id: str, started: Collection[tuple[int, int]] = ()) -> int:
+    """Kill the stack's processes until none is left; how many were killed.
 
     Passes several times: a process may be between its fork and its exec when its parent dies. Gives up after 30 s
     (a process stuck in the kernel).
@@ -34,7 +65,7 @@ def sweep(stack_id: str) -> int:
     empty = 0
     deadline = time.monotonic() + _LIMIT_S
     while empty < _EMPTY_PASSES and time.monotonic() < deadline:
-        found = find(stack_id)
+        found = find(stack_id, started)
         for pid in found:
             _kill(pid)
         killed.update(found)
@@ -54,20 +85,22 @@ def _environment(pid: int) -> list[bytes]:
         return []  # it has ended, or is another user's
 
 
-def _ancestry(pid: int) -> set[int]:
-    found = set()
-    while pid > 0 and pid not in found:
-        found.add(pid)
-        pid = _parent(pid)
-    return found
-
-
-def _parent(pid: int) -> int:
+def _look(pid: int) -> _Process | None:
     try:
-        status = Path(f"/proc/{pid}/stat").read_text()
+        fields = Path(f"/proc/{pid}/stat").read_text().rpartition(")")[2].split()
     except OSError:
-        return 0
-    return int(status.rpartition(")")[2].split()[1])
+        return None
+    if fields[0] == "Z":
+        return None  # only its entry is left
+    return _Process(pid, parent=int(fields[1]), session=int(fields[3]), start_time=int(fields[19]))
+
+
+def _ancestry(pid: int, alive: Mapping[int, _Process]) -> set[int]:
+    found = set()
+    while pid in alive and pid not in found:
+        found.add(pid)
+        pid = alive[pid].parent
+    return found
 
 
 def _kill(pid: int) -> None:
@@ -80,9 +113,8 @@ def _kill(pid: int) -> None:
 def _watch(stack_id: str) -> None:
     signal.signal(signal.SIGINT, signal.SIG_IGN)
     signal.signal(signal.SIGTERM, signal.SIG_IGN)
-    while os.read(sys.stdin.fileno(), 4096):
-        pass
-    sweep(stack_id)
+    pairs = [line.split() for line in sys.stdin]
+    sweep(stack_id, {(int(pid), int(when)) for pid, when in pairs})
 
 
 if __name__ == "__main__":

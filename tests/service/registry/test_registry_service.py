@@ -73,3 +73,10 @@ async def test_the_promoted_version_only_rises(promotions: Promotions) -> None:
         await promotions.raise_to("p", version)
     assert await promotions.load({"p", "q"}) == {"p": 10}
     assert await promotions.load(set()) == {}
+
+
+async def test_an_experiments_versions_have_a_name_of_their_own() -> None:
+    publisher = FakePublisher()
+    registry = RegistryHandlers(MemoryPromotions(), publisher, automatic=False, experiment="shaped")
+    await registry.on_batch(delivered([checkpoint(1)]))
+    assert keys(publisher) == [("models.v1", "p+shaped@1", "version-registered")]

@@ -25,6 +25,7 @@ ESCAPED = (
     "import subprocess, sys, time;"
     f"subprocess.Popen([sys.executable, '-c', {SLEEPER!r}], start_new_session=True); time.sleep(600)"
 )
+NAMELESS = f"import os, sys, time;os.execve(sys.executable, [sys.executable, '-S', '-c', {GRANDCHILD!r}], {{}})"
 STUBBORN = (
     "import signal, time; signal.signal(signal.SIGTERM, signal.SIG_IGN); print('deaf', flush=True); time.sleep(600)"
 )
@@ -56,6 +57,10 @@ def until(true: Callable[[], bool], timeout_s: float = 15.0) -> bool:
     while not true() and time.monotonic() < deadline:
         time.sleep(0.02)
     return true()
+
+
+def children(pid: int) -> list[int]:
+    return [int(child) for child in Path(f"/proc/{pid}/task/{pid}/children").read_text().split()]
 
 
 @pytest.fixture
@@ -161,17 +166,20 @@ def test_a_killed_supervisor_leaves_no_process_and_no_lock(number: int, tmp_path
         from leyden.stack.processes import ProcessSpec, Supervisor
         folder = Path({str(tmp_path)!r})
         supervisor = Supervisor({stack_id!r}, folder, held=(try_lock(folder / "lock"),))
-        for name, code in (("a", {GRANDCHILD!r}), ("b", {ESCAPED!r}), ("c", {STUBBORN!r})):
+        for name, code in (("a", {GRANDCHILD!r}), ("b", {ESCAPED!r}), ("c", {STUBBORN!r}), ("d", {NAMELESS!r})):
             supervisor.start(ProcessSpec(name, (sys.executable, "-S", "-c", code)))
         time.sleep(600)
     """)
     env = {**os.environ, "PYTHONPATH": os.pathsep.join(sys.path)}
     with subprocess.Popen([sys.executable, "-c", program], env=env) as supervisor:
-        assert until(lambda: len(sweep.find(stack_id)) == 5, 60.0)
+        assert until(lambda: len(sweep.find(stack_id)) == 5 and len(children(supervisor.pid)) == 5, 60.0)
+        nameless = [pid for pid in children(supervisor.pid) if Path(f"/proc/{pid}/environ").read_bytes() == b""]
+        assert len(nameless) == 1
         assert is_locked(tmp_path / "lock")
         supervisor.send_signal(number)
         supervisor.wait(30)
     assert until(lambda: sweep.find(stack_id) == [])
+    assert until(lambda: not Path(f"/proc/{nameless[0]}").exists())
     assert until(lambda: not is_locked(tmp_path / "lock"))
 
 
@@ -187,3 +195,25 @@ def test_a_lock_is_held_once(tmp_path: Path) -> None:
 def test_a_probe_of_a_silent_server_says_no() -> None:
     with socket.create_server(("127.0.0.1", 0)) as server:
         assert not TcpProbe(server.getsockname()[1], question=b"PING\r\n", least=5)()
+
+
+def test_a_process_that_hides_its_environment_is_found_by_its_session(tmp_path: Path, stack_id: str) -> None:
+    with Supervisor(stack_id, tmp_path) as supervisor:
+        supervisor.start(python("nameless", NAMELESS))
+        pid = supervisor.states()[0].pid
+        assert pid is not None
+        assert until(lambda: len(children(pid)) == 1 and sweep.find(stack_id) == [])
+        started = (pid, sweep.start_time(pid))
+        assert sweep.find(stack_id, {started}) == sorted([pid, *children(pid)])
+        assert sweep.find(stack_id, {(pid, started[1] - 1)}) == []
+
+
+def test_a_watchdog_that_was_killed_is_replaced(tmp_path: Path, stack_id: str) -> None:
+    with Supervisor(stack_id, tmp_path) as supervisor:
+        supervisor.start(python("first", SLEEPER))
+        watchdog = supervisor._watchdog
+        watchdog.kill()
+        watchdog.wait()
+        supervisor.start(python("second", SLEEPER))
+        assert supervisor._watchdog.poll() is None and supervisor._watchdog is not watchdog
+    assert sweep.find(stack_id) == []

@@ -1,6 +1,7 @@
 """A resumed run is an unbroken one, bit for bit; a checkpoint is whole or is not there."""
 
 import json
+import math
 from collections.abc import Callable
 from dataclasses import dataclass
 from datetime import UTC, datetime
@@ -160,3 +161,15 @@ def test_steps_on_rewarded_tokens_make_them_likelier(tmp_path: Path, tiny_llama:
     batch = [ReadyGroup("g", (to_sequence(event.model_copy(update={"transitions": praised})),), 0, False)]
     ratios = [learner.step(batch, 0)["importance/mean"] for _ in range(8)]
     assert ratios[-1] > 1.5 * ratios[0]
+
+
+def test_a_gradient_that_is_not_finite_moves_no_weight_and_is_reported(
+    tmp_path: Path, tiny_llama: Path, group: Groups
+) -> None:
+    run = start(tiny_llama, tmp_path, importance_cap=None)
+    before = {name: parameter.detach().clone() for name, parameter in run.model.trained.items()}
+    broken = tuple(to_sequence(event, advantage_scale=float("inf")) for event in group("g", 2))
+    metrics = Learner(run.model, run.settings).step([ReadyGroup("g", broken, 0, False)], 0)
+    assert metrics["optimiser/skipped"] == 1.0
+    assert all(math.isfinite(value) for value in metrics.values())
+    assert all(torch.equal(before[name], parameter) for name, parameter in run.model.trained.items())

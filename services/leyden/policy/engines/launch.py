@@ -100,7 +100,8 @@ def vllm_command(serving: Serving, machine: Machine) -> list[str]:
     if serving.lora_rank:
         command += ["--enable-lora", "--max-lora-rank", str(room_for_rank(serving.lora_rank)), "--max-loras", "4"]
     if not machine.gpu:
-        command.append("--enforce-eager")
+        # vLLM's own block on a CPU is 128 tokens: shorter prompts would share no prefix.
+        command += ["--enforce-eager", "--block-size", "32"]
     return command + list(serving.extra)
 
 

@@ -17,6 +17,7 @@ from leyden.cli.demo.gateway import GatewayClient
 from leyden.cli.demo.report import write_report
 from leyden.cli.demo.state import DemoState
 from leyden.cli.demo.view import View
+from leyden.cli.progress import Progress
 from leyden.events.codec import CHECKPOINTS, MODEL_CALLS, REWARDS, ROLLOUTS, TRAINING_METRICS, TRANSITIONS
 from leyden.kafka.settings import KafkaSettings
 from leyden.kafka.tail import TopicTail, group_backlog
@@ -65,8 +66,10 @@ def run_demo(plan: DemoPlan, console: Console) -> int:
     reset(plan.data_dir)
     config = _config(plan)
     state = DemoState(plan.updates, plan.tasks * plan.samples)
-    stack = Stack(config, lambda line: console.print(f"[dim]·[/] {line}", highlight=False))
+    progress = Progress(console)
+    stack = Stack(config, progress)
     with stack:
+        progress.close()
         stack.folder.config.write_text(stack.config.model_dump_json(indent=2))
         timings = dict(stack.status().timings_s)
         state.began = time.monotonic()

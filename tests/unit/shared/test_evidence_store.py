@@ -1,0 +1,51 @@
+"""The laws of the evidence store, on the fake and on a real Redis alike."""
+
+from collections.abc import AsyncIterator
+
+import pytest
+from redis.asyncio import Redis
+
+from leyden.kafka import Retry
+from leyden.state import EvidenceStore, MemoryEvidenceStore, RedisEvidenceStore
+
+
+@pytest.fixture(params=["memory", pytest.param("redis", marks=pytest.mark.integration)])
+async def store(request: pytest.FixtureRequest, topic_prefix: str) -> AsyncIterator[EvidenceStore]:
+    if request.param == "memory":
+        yield MemoryEvidenceStore()
+        return
+    redis = Redis.from_url(request.getfixturevalue("redis_server_url"))
+    yield RedisEvidenceStore(redis, f"{topic_prefix}store")
+    await redis.aclose()
+
+
+async def test_an_item_added_twice_is_there_once_and_the_first_bytes_stay(store: EvidenceStore) -> None:
+    await store.add([("r1", "a", b"1"), ("r1", "a", b"2"), ("r1", "b", b"3")])
+    await store.add([("r1", "a", b"4")])
+    assert await store.load(["r1", "r1", "r2"]) == {"r1": {"a": b"1", "b": b"3"}}
+
+
+async def test_subjects_are_apart(store: EvidenceStore) -> None:
+    await store.add([("r1", "a", b"1"), ("r2", "a", b"2")])
+    await store.close(["r1"])
+    assert await store.load(["r1", "r2"]) == {"r2": {"a": b"2"}}
+
+
+async def test_a_late_duplicate_does_not_open_a_closed_subject_again(store: EvidenceStore) -> None:
+    await store.add([("r1", "a", b"1")])
+    await store.close(["r1"])
+    await store.close(["r1"])
+    await store.add([("r1", "a", b"1")])
+    assert await store.load(["r1"]) == {}
+
+
+async def test_nothing_asked_is_nothing_answered(store: EvidenceStore) -> None:
+    await store.add([])
+    await store.close([])
+    assert await store.load([]) == {}
+
+
+async def test_a_redis_that_is_away_is_a_passing_fault() -> None:
+    store = RedisEvidenceStore(Redis.from_url("redis://127.0.0.1:1/0"), "gone")
+    with pytest.raises(Retry):
+        await store.load(["r1"])
