@@ -9,7 +9,9 @@ from pathlib import Path
 import pytest
 
 ROOT = Path(__file__).parents[2]
-SERVICES = sorted(folder.name for folder in (ROOT / "services" / "leyden").iterdir() if (folder / "__main__.py").exists())
+SERVICES = sorted(
+    folder.name for folder in (ROOT / "services" / "leyden").iterdir() if (folder / "__main__.py").exists()
+)
 LIGHT = ["gateway", "ingest", "reward", "credit", "registry", "policy"]
 HEAVY = {"torch", "transformers", "vllm", "peft"}
 
@@ -26,9 +28,11 @@ def imported_modules(source: Path) -> set[str]:
 
 def loaded_by(module: str) -> set[str]:
     """The top-level modules that importing `module` in a fresh interpreter loads."""
-    code = f"import sys, {module}; print(' '.join(sorted({{name.split('.')[0] for name in sys.modules}})))"
+    code = f"import sys, {module}; print(' '.join({{name.split('.')[0] for name in sys.modules}}))"
     env = os.environ | {"PYTHONPATH": os.pathsep.join([str(ROOT / "services"), str(ROOT / "shared")])}
-    done = subprocess.run([sys.executable, "-c", code], env=env, capture_output=True, text=True, check=True, timeout=120)
+    done = subprocess.run(
+        [sys.executable, "-c", code], env=env, capture_output=True, text=True, check=True, timeout=120
+    )
     return set(done.stdout.split())
 
 

@@ -11,7 +11,7 @@ from leyden.registry.ports import Promotions, Publisher
 
 
 class RegistryHandlers:
-    """The handlers of the registry; `automatic` False leaves every version a candidate, `experiment` names them apart."""
+    """The handlers of the registry; `automatic` False leaves versions candidates, `experiment` names them apart."""
 
     def __init__(self, promotions: Promotions, publisher: Publisher, automatic: bool, experiment: str = "") -> None:
         self._promotions = promotions

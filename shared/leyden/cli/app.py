@@ -56,6 +56,11 @@ def progress() -> Iterator[Progress]:
         lines.close()
 
 
+def say(line: str) -> None:
+    """One line of the result, unbroken, so that it can be copied."""
+    console.print(line, soft_wrap=True, highlight=False)
+
+
 @app.command()
 def up(
     data_dir: DataDir = STACK_DIR,
@@ -146,7 +151,9 @@ def replay(
     plan = ReplayPlan(name, settings, start, end, data_dir, source_prefix, train)
     with clear_errors():
         with progress() as tell:
-            done = asyncio.run(run_replay(plan, tell, lambda line: console.print(line, soft_wrap=True, highlight=False)))
+            done = asyncio.run(
+                run_replay(plan, tell, lambda line: console.print(line, soft_wrap=True, highlight=False))
+            )
         raise typer.Exit(done)
 
 

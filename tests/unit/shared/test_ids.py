@@ -34,5 +34,11 @@ def test_a_rollout_id_alone_means_its_first_attempt() -> None:
 
 def test_foreign_traces_and_broken_headers_name_nothing() -> None:
     assert ids.attempt_of_trace("4bf92f3577b34da6a3ce929d0e0e4736") is None
-    for header in (None, "", "00-xyz", "01-" + "a" * 32 + "-" + "b" * 16 + "-01", "00-" + "A" * 32 + "-" + "b" * 16 + "-01"):
+    for header in (
+        None,
+        "",
+        "00-xyz",
+        "01-" + "a" * 32 + "-" + "b" * 16 + "-01",
+        "00-" + "A" * 32 + "-" + "b" * 16 + "-01",
+    ):
         assert ids.parse_traceparent(header) is None

@@ -39,10 +39,10 @@ def test_a_section_is_read(tmp_path: Path) -> None:
     ],
 )
 def test_what_is_wrong_is_said(tmp_path: Path, text: str, said: str) -> None:
-    with pytest.raises(RunFileError, match=f"(?s)run.yaml.*{said}"):
+    with pytest.raises(RunFileError, match=rf"(?s)run\.yaml.*{said}"):
         load_section(write(tmp_path, text), "credit", Credit)
 
 
 def test_a_missing_file_is_named(tmp_path: Path) -> None:
-    with pytest.raises(RunFileError, match="gone.yaml"):
+    with pytest.raises(RunFileError, match=r"gone\.yaml"):
         load_section(tmp_path / "gone.yaml", "credit", Credit)
