@@ -5,8 +5,8 @@ from pathlib import Path
 
 import pytest
 import yaml
-from e2e_loop import GROUPS_PER_STEP, Loop
 
+from e2e_support import GROUPS_PER_STEP, Loop
 from leyden.stack.config import Ports, StackConfig
 from leyden.stack.stack import Stack
 

@@ -14,8 +14,8 @@ from pathlib import Path
 import httpx
 import numpy as np
 import pytest
-from e2e_loop import GROUPS_PER_STEP, POLICY, SAMPLES, Loop
 
+from e2e_support import GROUPS_PER_STEP, POLICY, SAMPLES, Loop
 from leyden.events import (
     CheckpointSaved,
     Event,

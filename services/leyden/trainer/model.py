@@ -14,6 +14,7 @@ from peft import LoraConfig, get_peft_model
 from peft.tuners.lora import LoraLayer
 from torch import Tensor
 from transformers import AutoModelForCausalLM, AutoTokenizer
+from transformers.utils.logging import disable_progress_bar
 
 from leyden.trainer.core.tree_attention import TREE_ATTENTION
 from leyden.trainer.settings import TrainerEnvironment, TrainerSettings
@@ -43,6 +44,7 @@ class PolicyModel:
         self.lora = settings.mode == "lora"
         self.serving_dtype: torch.dtype = getattr(torch, settings.serving_dtype)
         _make_deterministic(settings.seed, environment.threads)
+        disable_progress_bar()
         base = AutoModelForCausalLM.from_pretrained(
             environment.model, dtype=getattr(torch, settings.dtype), attn_implementation=TREE_ATTENTION
         )
