@@ -1,5 +1,7 @@
 """An ordinary agent: the OpenAI client, a loop, a tool. It is given a base URL and a key, and knows no more."""
 
+from functools import cache
+
 from openai import OpenAI
 from openai.types.chat import ChatCompletionMessageParam
 
@@ -24,17 +26,21 @@ def solve(question: str, base_url: str, api_key: str, model: str, max_retries: i
     """The model's last line: `ANSWER: <n>` when it went well. Raises what the OpenAI client raises."""
     messages: list[ChatCompletionMessageParam] = [*PROMPT, {"role": "user", "content": question}]
     text = ""
-    with OpenAI(base_url=base_url, api_key=api_key, max_retries=max_retries) as client:
-        for _ in range(MAX_TURNS):
-            reply = client.chat.completions.create(
-                model=model, messages=messages, max_tokens=MAX_TOKENS, temperature=1.0
-            )
-            text = reply.choices[0].message.content or ""
-            observation = observe(text)
-            if observation is None:
-                break
-            messages += [{"role": "assistant", "content": text}, {"role": "user", "content": observation}]
+    client = _client().with_options(base_url=base_url, api_key=api_key, max_retries=max_retries)
+    for _ in range(MAX_TURNS):
+        reply = client.chat.completions.create(model=model, messages=messages, max_tokens=MAX_TOKENS, temperature=1.0)
+        text = reply.choices[0].message.content or ""
+        observation = observe(text)
+        if observation is None:
+            break
+        messages += [{"role": "assistant", "content": text}, {"role": "user", "content": observation}]
     return text
+
+
+@cache
+def _client() -> OpenAI:
+    """One pool of connections for all conversations: a client of its own for each costs more than the agent does."""
+    return OpenAI(api_key="given with each conversation")
 
 
 def observe(text: str) -> str | None:
