@@ -46,8 +46,8 @@ class TopicTail:
 async def group_backlog(settings: KafkaSettings, prefix: str, group: str, topics: Sequence[str]) -> int:
     """Records of `topics` (without prefix) that consumer group `group` has not committed, over all partitions."""
     partitions = await topic_partitions(settings, [prefix + topic for topic in topics])
-    ends = await end_offsets(settings, partitions)
     async with admin_client(settings) as admin:
         committed = await admin.list_consumer_group_offsets(prefix + group, partitions=partitions)
+    ends = await end_offsets(settings, partitions)  # after the commits, so that none is ahead of its end
     done: dict[TopicPartition, int] = {tp: max(0, at.offset) for tp, at in committed.items()}
-    return sum(end - done.get(tp, 0) for tp, end in ends.items())
+    return sum(max(0, end - done.get(tp, 0)) for tp, end in ends.items())
