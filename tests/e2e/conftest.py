@@ -46,7 +46,6 @@ def loop_stack(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Loop]:
         max_model_len=512,
     )
     with Stack(config) as stack:
-        stack.folder.config.write_text(stack.config.model_dump_json())
         loop = Loop(stack)
         loop.start()
         try:

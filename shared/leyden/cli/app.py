@@ -126,7 +126,8 @@ def demo(
     auto_ports: Annotated[bool, typer.Option(help="Take free ports instead of the usual ones.")] = False,
 ) -> None:
     """Run the whole loop: an agent that knows nothing of Leyden learns arithmetic word problems with a calculator."""
-    from leyden.cli.demo.run import DemoPlan, run_demo
+    from leyden.cli.demo.plan import DemoPlan
+    from leyden.cli.demo.run import run_demo
 
     plan = DemoPlan(
         data_dir, updates, tasks, samples, model, engine, control, seed, require_learning and not control, auto_ports

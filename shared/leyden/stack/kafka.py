@@ -11,15 +11,14 @@ import secrets
 import subprocess
 import tomllib
 from pathlib import Path
-from types import TracebackType
-from typing import Self
 
 from leyden.stack.cache import cache_root
 from leyden.stack.errors import FetchError, StackError
 from leyden.stack.locks import locked
 from leyden.stack.ports import free_ports
 from leyden.stack.probes import kafka_probe
-from leyden.stack.processes import ProcessSpec, Supervisor
+from leyden.stack.processes import ProcessSpec
+from leyden.stack.server import LocalServer
 
 KAFKA_VERSION = "4.3.1"
 JARS = (
@@ -135,20 +134,15 @@ def _is_unbroken(jar: Path | None, digest: str) -> bool:
         return hashlib.file_digest(file, "sha256").hexdigest() == digest
 
 
-class KafkaBroker:
-    """A broker whose data lives in `folder` and outlives it. Listens on 127.0.0.1 only.
-
-    `port` 0 takes a free one. As a context manager it starts, waits until it answers, and stops at the end;
-    within a stack only `prepare` and `spec` are used.
-    """
+class KafkaBroker(LocalServer):
+    """A broker on 127.0.0.1; `port` 0 takes a free one."""
 
     def __init__(self, folder: Path, port: int = 0, controller_port: int = 0, cache: Path | None = None) -> None:
+        super().__init__(folder)
         free = free_ports(2)
-        self.folder = folder.resolve()
         self.port = port or free[0]
         self.controller_port = controller_port or free[1]
         self._cache = cache
-        self._supervisor: Supervisor | None = None
 
     @property
     def bootstrap_servers(self) -> str:
@@ -174,43 +168,6 @@ class KafkaBroker:
             ready_timeout_s=90.0,
             stop_timeout_s=20.0,
         )
-
-    def start(self) -> None:
-        """Prepare and start the broker, and wait until it answers."""
-        self.prepare()
-        self._supervisor = Supervisor(f"kafka-{secrets.token_hex(8)}", self.folder)
-        self._supervisor.start(self.spec())
-        self.wait_ready()
-
-    def wait_ready(self) -> None:
-        """Block until the started broker answers, after a restart too; raises ProcessError."""
-        if self._supervisor is None:
-            raise StackError("The broker was not started; call start() first.")
-        self._supervisor.wait_ready("kafka")
-
-    def stop(self) -> None:
-        """End the broker; its data stays."""
-        if self._supervisor is not None:
-            self._supervisor.stop()
-            self._supervisor = None
-
-    @property
-    def pid(self) -> int | None:
-        """The process id while it runs."""
-        return self._supervisor.states()[0].pid if self._supervisor else None
-
-    def __enter__(self) -> Self:
-        try:
-            self.start()
-        except BaseException:
-            self.stop()
-            raise
-        return self
-
-    def __exit__(
-        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
-    ) -> None:
-        self.stop()
 
     @property
     def _properties(self) -> Path:

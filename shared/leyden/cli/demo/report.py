@@ -4,21 +4,19 @@ import json
 from itertools import pairwise
 from pathlib import Path
 from statistics import median
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
 from rich.console import Console
 from rich.table import Table
 
+from leyden.cli.demo.plan import DemoPlan
 from leyden.cli.demo.state import DemoState
-
-if TYPE_CHECKING:
-    from leyden.cli.demo.run import DemoPlan
 
 MIN_RISE = 0.1
 """How much the mean reward of the last third of the updates must be above that of the first third."""
 
 
-def write_report(plan: "DemoPlan", state: DemoState, timings: dict[str, float], console: Console) -> int:
+def write_report(plan: DemoPlan, state: DemoState, timings: dict[str, float], console: Console) -> int:
     """Write the files, print the summary; 1 when learning was asked for and the reward did not rise, else 0."""
     results = _results(plan, state, timings)
     folder = plan.data_dir.resolve()
@@ -32,7 +30,7 @@ def write_report(plan: "DemoPlan", state: DemoState, timings: dict[str, float], 
     return 0
 
 
-def _results(plan: "DemoPlan", state: DemoState, timings: dict[str, float]) -> dict[str, Any]:
+def _results(plan: DemoPlan, state: DemoState, timings: dict[str, float]) -> dict[str, Any]:
     first, last = state.learned()
     steps = [state.steps[step] for step in sorted(state.steps)]
     live = [state.live_at[version] for version in sorted(state.live_at)]

@@ -6,7 +6,6 @@ import sys
 import time
 from collections.abc import Iterator
 from contextlib import contextmanager
-from dataclasses import dataclass
 from pathlib import Path
 
 import httpx
@@ -14,6 +13,7 @@ import yaml
 from rich.console import Console
 
 from leyden.cli.demo.gateway import GatewayClient
+from leyden.cli.demo.plan import DemoPlan
 from leyden.cli.demo.report import write_report
 from leyden.cli.demo.state import DemoState
 from leyden.cli.demo.view import View
@@ -41,22 +41,6 @@ SETTLE_S = 120.0
 """How long the last version may take to go live after the last update."""
 
 
-@dataclass(frozen=True)
-class DemoPlan:
-    """What the user chose."""
-
-    data_dir: Path
-    updates: int
-    tasks: int
-    samples: int
-    model: str
-    engine: str
-    control: bool
-    seed: int
-    require_learning: bool
-    auto_ports: bool
-
-
 def run_demo(plan: DemoPlan, console: Console) -> int:
     """Run the demo and write its report; the exit status is 0 only when it finished and, if asked for, has learned."""
     if not EXAMPLE.is_dir():
@@ -70,7 +54,6 @@ def run_demo(plan: DemoPlan, console: Console) -> int:
     stack = Stack(config, progress)
     with stack:
         progress.close()
-        stack.folder.config.write_text(stack.config.model_dump_json(indent=2))
         timings = dict(stack.status().timings_s)
         state.began = time.monotonic()
         with _agent(stack, plan):
