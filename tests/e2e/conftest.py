@@ -24,7 +24,7 @@ def inverted(rollout):
 '''
 
 
-@pytest.fixture(scope="session")
+@pytest.fixture(scope="module")
 def loop_stack(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Loop]:
     folder: Path = tmp_path_factory.mktemp("e2e")
     (folder / "run").mkdir()
