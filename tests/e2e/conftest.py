@@ -31,6 +31,7 @@ def loop_stack(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Loop]:
     (folder / "run" / "e2e_reward.py").write_text(REWARD_MODULE)
     run = {
         "reward": {"functions": [{"entry": "e2e_reward:score", "name": "outcome"}]},
+        "credit": {"policies": ["policy"]},
         "trainer": {"groups_per_step": GROUPS_PER_STEP, "learning_rate": 0.02, "lora": {"rank": 8, "alpha": 16}},
     }
     (folder / "run" / "run.yaml").write_text(yaml.safe_dump(run))

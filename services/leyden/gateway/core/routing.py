@@ -6,6 +6,9 @@ from dataclasses import dataclass
 from leyden.events import PolicyPromoted, PolicyServed
 from leyden.gateway.core.refusals import Refusal
 
+ENGINE_AWAY_S = 5.0
+"""What `Retry-After` says while no replica can be reached: an engine that restarts loads its model first."""
+
 
 @dataclass(frozen=True, slots=True)
 class ModelName:
@@ -60,7 +63,7 @@ class RoutingTable:
         if not replicas:
             if self._served and name.policy not in self._promoted:
                 raise Refusal(404, "model_not_found", f"The model `{name}` does not exist.", param="model")
-            raise Refusal(503, "model_not_live", f"no replica serves `{name.policy}` yet", retry_after_s=1.0)
+            raise Refusal(503, "model_not_live", f"no replica serves `{name.policy}` yet", retry_after_s=ENGINE_AWAY_S)
         fitting = [r for r in replicas.values() if name.version in (None, r.version)]
         if not fitting:
             live = ", ".join(sorted({f"{name.policy}@{r.version}" for r in replicas.values()}))

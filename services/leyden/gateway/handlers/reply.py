@@ -14,7 +14,7 @@ from leyden.gateway.core.binding import Binding
 from leyden.gateway.core.prepare import JsonDict, Prepared
 from leyden.gateway.core.refusals import Refusal
 from leyden.gateway.core.reply import ReplyParts, SseSplitter, message_of, show
-from leyden.gateway.core.routing import ModelName
+from leyden.gateway.core.routing import ENGINE_AWAY_S, ModelName
 from leyden.gateway.handlers.recorder import Recorder
 from leyden.gateway.metrics import CALL_SECONDS, CALLS, TOKENS
 from leyden.gateway.ports import EngineBroke, EngineReply
@@ -174,7 +174,7 @@ class OpenCall:
         """Record the call with an error, which is given back to be raised."""
         self.close()
         await self._record_once(f"{code}: {message}", "version_mismatch" if "mismatch" in code else "engine_error")
-        return Refusal(status, code, message, retry_after_s=1.0 if status == 503 else None)
+        return Refusal(status, code, message, retry_after_s=ENGINE_AWAY_S if status == 503 else None)
 
     def cut_off(self) -> None:
         """The caller has gone: what came so far is recorded, with an error."""

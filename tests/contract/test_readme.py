@@ -1,0 +1,40 @@
+"""What the README shows works: its run file is one, and its files and commands exist."""
+
+import re
+from pathlib import Path
+
+import pytest
+from typer.testing import CliRunner
+
+from leyden.cli.app import app
+from leyden.credit.settings import CreditSection
+from leyden.reward.settings import RewardSection
+from leyden.settings import load_section
+from leyden.trainer.settings import TrainerSettings
+
+ROOT = Path(__file__).parents[2]
+README = (ROOT / "README.md").read_text()
+
+
+def test_the_run_file_is_accepted_by_every_service(tmp_path: Path) -> None:
+    path = tmp_path / "run.yaml"
+    path.write_text(re.findall(r"```yaml\n(.*?)```", README, re.DOTALL)[0])
+    assert load_section(path, "reward", RewardSection).functions[0].entry == "my_rewards:score"
+    assert load_section(path, "credit", CreditSection).policies == ["policy"]
+    assert load_section(path, "trainer", TrainerSettings).groups_per_step == 8
+
+
+@pytest.mark.parametrize(
+    "document", ["README.md", "ARCHITECTURE.md", "docs/adr/README.md", "docs/experiments/calculator.md"]
+)
+def test_every_link_leads_somewhere(document: str) -> None:
+    text = (ROOT / document).read_text()
+    for target in re.findall(r"\]\((?!http)([^)#]+)\)", text):
+        assert ((ROOT / document).parent / target).exists(), f"{document} → {target}"
+
+
+@pytest.mark.parametrize("command", sorted(set(re.findall(r"^leyden ([a-z]+)|`leyden ([a-z]+)", README, re.MULTILINE))))
+def test_every_command_exists(command: tuple[str, str]) -> None:
+    done = CliRunner().invoke(app, [command[0] or command[1], "--help"])
+    assert done.exit_code == 0
+    assert "Usage" in done.output
