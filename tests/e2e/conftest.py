@@ -15,7 +15,7 @@ REWARD_MODULE = '''
 
 
 def score(rollout):
-    text = "".join(str(call.choices[0].message["content"] or "") for call in rollout.calls)
+    text = "".join(str(call.choices[0].message["content"] or "") for call in rollout.calls if call.choices)
     return len(text) % 7 / 7
 
 
