@@ -198,3 +198,18 @@ def test_the_run_file_has_only_known_sections_and_names_the_score() -> None:
     document = yaml.safe_load((FOLDER / "run.yaml").read_text())
     assert set(document) == RUN_FILE_SECTIONS
     assert document["reward"]["functions"][0]["entry"] == "calculator.reward:score"
+
+
+@pytest.mark.parametrize(
+    ("lines", "value"), [(["CALC(2*3)", "ANSWER: 6"], 1.0), (["CALC(2*3)"], 0.0), (["ANSWER: 7"], 0.0), ([], 0.0)]
+)
+def test_the_strict_score_knows_a_right_answer_and_nothing_else(lines: list[str], value: float) -> None:
+    assert reward.strict(recorded(6, *lines)) == value
+
+
+def test_the_other_run_file_differs_from_the_first_in_its_reward_alone() -> None:
+    live, shaped = (yaml.safe_load((FOLDER / name).read_text()) for name in ("run.yaml", "shaped.yaml"))
+    assert shaped["reward"]["functions"][0]["entry"] == "calculator.reward:strict"
+    assert {section: live[section] for section in ("credit", "trainer")} == {
+        section: shaped[section] for section in ("credit", "trainer")
+    }
