@@ -5,7 +5,7 @@ BIN := .venv/bin
 READY := .venv/.ready
 export PYTHON
 
-.PHONY: help setup demo up down status test lint format lock clean
+.PHONY: help setup demo up down status test lint format schemas lock clean
 
 help: ## this list
 	@awk -F ':.*## ' '/^[a-z]+:.*## / { printf "  make %-8s %s\n", $$1, $$2 }' $(MAKEFILE_LIST)
@@ -39,6 +39,9 @@ lint: $(READY) ## ruff, mypy strict, the import contracts
 format: $(READY) ## put the code in form
 	@$(BIN)/ruff check --fix --exit-zero --quiet .
 	@$(BIN)/ruff format .
+
+schemas: $(READY) ## export the events' JSON Schemas after a change of shared/leyden/events
+	@$(BIN)/python -m leyden.events.export
 
 LOCK := .uv/bin/uv pip compile --quiet --universal --python-version 3.11 --generate-hashes \
 	--no-emit-index-url --no-annotate --custom-compile-command "make lock" --overrides requirements/overrides.txt
