@@ -31,7 +31,9 @@ class Progress:
     def _rewrite(self, line: str, again: bool) -> None:
         if self._open and not again:
             self._console.print()
-        self._console.print(f"\r[dim]·[/] {line}", end="", highlight=False)
+        # Straight to the file: rich takes control codes out of what it prints.
+        self._console.file.write(f"\r\x1b[2K· {line[: self._console.width - 3]}")
+        self._console.file.flush()
         self._open = True
 
     def close(self) -> None:
