@@ -11,6 +11,7 @@ import os
 import time
 from collections.abc import Awaitable, Callable, Sequence
 from dataclasses import dataclass
+from functools import partial
 from typing import Any
 
 from aiokafka import AIOKafkaConsumer, ConsumerRecord, TopicPartition
@@ -162,7 +163,7 @@ class BatchConsumer:
             return
         with HANDLER_SECONDS.labels(topics="+".join(self.subscription.topics)).time():
             try:
-                await self._with_backoff(delivered)
+                await self._with_backoff(partial(self._run_handler, delivered))
             except Exception as error:  # noqa: BLE001 - the boundary: whatever it is, the record is kept
                 if len(delivered) == 1:
                     await self._dead_letter(delivered[0], error)
@@ -175,19 +176,26 @@ class BatchConsumer:
     async def _one_by_one(self, delivered: Sequence[Delivered[Any]]) -> None:
         for one in delivered:
             try:
-                await self._with_backoff([one])
+                await self._with_backoff(partial(self._run_handler, [one]))
             except Exception as error:  # noqa: BLE001 - the same boundary
                 await self._dead_letter(one, error)
             else:
                 self._dead_in_a_row = 0
 
-    async def _with_backoff(self, delivered: Sequence[Delivered[Any]]) -> None:
+    async def _run_handler(self, delivered: Sequence[Delivered[Any]]) -> None:
+        try:
+            await self.subscription.handler(delivered)
+        except Retry:
+            RETRIES.labels(topics="+".join(self.subscription.topics)).inc()
+            raise
+
+    async def _with_backoff(self, act: Callable[[], Awaitable[None]]) -> None:
+        """Do `act` again for as long as it raises `Retry`; anything else that it raises goes through."""
         delay = self._retry.first_delay_s
         while True:
             try:
-                return await self.subscription.handler(delivered)
+                return await act()
             except Retry as error:
-                RETRIES.labels(topics="+".join(self.subscription.topics)).inc()
                 log.warning("will try again in %.1f s: %s", delay, error)
             await asyncio.sleep(delay)
             delay = min(delay * 2, self._retry.max_delay_s)
@@ -256,19 +264,9 @@ class BatchConsumer:
         )
         headers = {name: text for name, text in one.headers.items() if name != CLAIM_HEADER}
         headers |= {ORIGIN_HEADER: one.origin, ERROR_HEADER: f"{type(error).__name__}: {error}"[:2000]}
-        await self._forever(
+        await self._with_backoff(
             lambda: self._publisher.publish_raw(one.topic + DEAD_LETTER_SUFFIX, one.key, original, headers)
         )
-
-    async def _forever(self, act: Callable[[], Awaitable[None]]) -> None:
-        delay = self._retry.first_delay_s
-        while True:
-            try:
-                return await act()
-            except Retry as error:
-                log.warning("will try again in %.1f s: %s", delay, error)
-            await asyncio.sleep(delay)
-            delay = min(delay * 2, self._retry.max_delay_s)
 
     async def _commit(self, consumer: Any, records: Sequence[ConsumerRecord]) -> None:
         offsets: dict[TopicPartition, int] = {}

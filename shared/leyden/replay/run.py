@@ -9,7 +9,6 @@ import re
 import sys
 import time
 from collections.abc import Callable
-from contextlib import AsyncExitStack
 from dataclasses import dataclass
 from datetime import UTC, datetime
 from pathlib import Path
@@ -108,10 +107,7 @@ class _Replay:
 
     async def _run_services(self, stages: tuple[tuple[str, tuple[str, ...]], ...]) -> None:
         """Stage after stage: the input of each is whole when the one before it is done."""
-        async with AsyncExitStack() as stack:
-            supervisor = stack.enter_context(
-                Supervisor(f"replay-{self.plan.name}-{int(time.time())}", self.folder / "logs")
-            )
+        with Supervisor(f"replay-{self.plan.name}-{int(time.time())}", self.folder / "logs") as supervisor:
             for (name, topics), port in zip(stages, free_ports(len(stages)), strict=True):
                 env = self._env() | {"LEYDEN_OPS_PORT": str(port)}
                 supervisor.start(ProcessSpec(name=name, argv=(sys.executable, "-m", f"leyden.{name}"), env=env))
