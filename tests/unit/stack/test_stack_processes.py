@@ -60,7 +60,13 @@ def until(true: Callable[[], bool], timeout_s: float = 15.0) -> bool:
 
 
 def children(pid: int) -> list[int]:
-    return [int(child) for child in Path(f"/proc/{pid}/task/{pid}/children").read_text().split()]
+    """Whichever thread started them: the supervisor's watchers start again what died."""
+    lists = Path(f"/proc/{pid}/task").glob("*/children")
+    return [int(child) for each in lists for child in each.read_text().split()]
+
+
+def nameless_children(pid: int) -> list[int]:
+    return [child for child in children(pid) if Path(f"/proc/{child}/environ").read_bytes() == b""]
 
 
 @pytest.fixture
@@ -172,12 +178,16 @@ def test_a_killed_supervisor_leaves_no_process_and_no_lock(number: int, tmp_path
     """)
     env = {**os.environ, "PYTHONPATH": os.pathsep.join(sys.path)}
     with subprocess.Popen([sys.executable, "-c", program], env=env) as supervisor:
-        assert until(lambda: len(sweep.find(stack_id)) == 5 and len(children(supervisor.pid)) == 5, 60.0)
-        nameless = [pid for pid in children(supervisor.pid) if Path(f"/proc/{pid}/environ").read_bytes() == b""]
-        assert len(nameless) == 1
-        assert is_locked(tmp_path / "lock")
-        supervisor.send_signal(number)
-        supervisor.wait(30)
+        try:
+            until(lambda: len(sweep.find(stack_id)) == 5 and len(nameless_children(supervisor.pid)) == 1, 60.0)
+            nameless = nameless_children(supervisor.pid)
+            logs = {log.name: log.read_text() for log in tmp_path.glob("*.log")}
+            assert (len(sweep.find(stack_id)), len(nameless)) == (5, 1), (children(supervisor.pid), logs)
+            assert is_locked(tmp_path / "lock")
+            supervisor.send_signal(number)
+            supervisor.wait(30)
+        finally:
+            supervisor.kill()
     assert until(lambda: sweep.find(stack_id) == [])
     assert until(lambda: not Path(f"/proc/{nameless[0]}").exists())
     assert until(lambda: not is_locked(tmp_path / "lock"))
