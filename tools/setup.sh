@@ -57,7 +57,8 @@ install() {
     if ! usable "$VENV/bin/python"; then
         "$uv" venv --quiet --clear --python "$1" "$VENV"
     fi
-    "$uv" pip sync --require-hashes requirements/local.txt ||
+    # Compiled here: else the first start of every server pays for it (vLLM alone a minute on two cores).
+    "$uv" pip sync --require-hashes --compile-bytecode requirements/local.txt ||
         stop "the packages could not be installed (the reason is above); what was fetched is kept, so run again."
     "$uv" pip install --quiet --no-deps --no-build-isolation --editable .
 }

@@ -23,7 +23,7 @@ from leyden.events.models import (
     TrainingStepCompleted,
     VersionRegistered,
 )
-from leyden.events.rewards import Evidence, RewardAssigned, RewardsCompleted
+from leyden.events.rewards import Evidence, Judgement, RewardAssigned, RewardsCompleted, VerdictRecorded
 from leyden.events.rollouts import (
     Failure,
     FailureClass,
@@ -34,13 +34,13 @@ from leyden.events.rollouts import (
     TaskEnqueued,
 )
 from leyden.events.spans import Evaluation, SpanKind, SpanRecorded, ToolCall
-from leyden.events.transitions import GroupCredited, SequenceCredited, Transition
+from leyden.events.transitions import GroupClosed, GroupClosing, GroupCredited, SequenceCredited, Transition
 
 __all__ = [
     "BatchManifest", "CheckpointSaved", "Choice", "Evaluation", "Event", "Evidence", "Failure", "FailureClass",
-    "GroupCredited", "Json", "JsonObject", "Lineage", "ModelCallRecorded", "OfAttempt", "PackedFloats", "PackedInts",
-    "PolicyPromoted", "PolicyServed", "Record", "RewardAssigned", "RewardsCompleted", "RolloutEnded", "RolloutSettled",
-    "RolloutStarted", "Sampling", "SequenceCredited", "SpanKind", "SpanRecorded", "Task", "TaskEnqueued", "ToolCall",
-    "TrainingStepCompleted", "Transition", "Usage", "VersionRegistered", "pack_floats", "pack_ints", "unpack_floats",
-    "unpack_ints",
+    "GroupClosed", "GroupClosing", "GroupCredited", "Json", "JsonObject", "Judgement", "Lineage", "ModelCallRecorded",
+    "OfAttempt", "PackedFloats", "PackedInts", "PolicyPromoted", "PolicyServed", "Record", "RewardAssigned",
+    "RewardsCompleted", "RolloutEnded", "RolloutSettled", "RolloutStarted", "Sampling", "SequenceCredited", "SpanKind",
+    "SpanRecorded", "Task", "TaskEnqueued", "ToolCall", "TrainingStepCompleted", "Transition", "Usage",
+    "VerdictRecorded", "VersionRegistered", "pack_floats", "pack_ints", "unpack_floats", "unpack_ints",
 ]  # fmt: skip

@@ -48,6 +48,9 @@ class ModelCallRecorded(Event):
     attempt: int = 0
     trace_id: str | None = None
     parent_span_id: str | None = None
+    agent_name: str | None = None
+    """Which agent made the call, when the request said so (header or baggage)."""
+    agent_role: str | None = None
     route: str
     """The path that was called, such as `/v1/chat/completions`."""
     requested_model: str

@@ -15,10 +15,10 @@ from leyden.events.models import (
     TrainingStepCompleted,
     VersionRegistered,
 )
-from leyden.events.rewards import RewardAssigned, RewardsCompleted
+from leyden.events.rewards import RewardAssigned, RewardsCompleted, VerdictRecorded
 from leyden.events.rollouts import RolloutEnded, RolloutSettled, RolloutStarted, TaskEnqueued
 from leyden.events.spans import SpanRecorded
-from leyden.events.transitions import GroupCredited, SequenceCredited
+from leyden.events.transitions import GroupClosed, GroupCredited, SequenceCredited
 
 TASKS = "tasks.v1"
 ROLLOUTS = "rollouts.v1"
@@ -27,6 +27,8 @@ OTLP = "otlp.v1"
 """Raw OTLP protobuf, as received: the one topic whose records are not JSON events."""
 SPANS = "spans.v1"
 REWARDS = "rewards.v1"
+VERDICTS = "verdicts.v1"
+GROUPS = "groups.v1"
 TRANSITIONS = "transitions.v1"
 CHECKPOINTS = "checkpoints.v1"
 TRAINING_METRICS = "training-metrics.v1"
@@ -38,6 +40,8 @@ EVENTS_BY_TOPIC: dict[str, tuple[type[Event], ...]] = {
     MODEL_CALLS: (ModelCallRecorded,),
     SPANS: (SpanRecorded,),
     REWARDS: (RewardAssigned, RewardsCompleted),
+    VERDICTS: (VerdictRecorded,),
+    GROUPS: (GroupClosed,),
     TRANSITIONS: (SequenceCredited, GroupCredited),
     CHECKPOINTS: (CheckpointSaved,),
     TRAINING_METRICS: (TrainingStepCompleted,),

@@ -1,5 +1,6 @@
 """Training data: `transitions.v1`, keyed by group."""
 
+from enum import StrEnum
 from typing import Literal
 
 from pydantic import ConfigDict, Field
@@ -23,6 +24,10 @@ class Transition(Record):
     """Immediate reward: what the rules gave for this call alone."""
     return_: float = Field(alias="return")
     advantage: float
+    agent_name: str | None = None
+    """Which agent of the rollout made the call, when known."""
+    value: float | None = None
+    """The estimated value of the state, where the credit strategy used one."""
     origin: str
     """Where the call was first recorded: `topic/partition/offset`."""
 
@@ -38,6 +43,10 @@ class SequenceCredited(OfAttempt):
 
     type: Literal["sequence-credited"] = "sequence-credited"
     policy: str
+    credit: str = ""
+    """Name of the credit service that made it; empty for the unnamed one."""
+    revision: int = Field(default=0, ge=0)
+    """Counts up when a late reward changed the group. A group is trained once, at its newest revision."""
     group_id: str
     group_sequences: int = Field(ge=1)
     sequence_index: int = Field(ge=0)
@@ -49,6 +58,31 @@ class SequenceCredited(OfAttempt):
     rollout_reward: float
 
 
+class GroupClosing(StrEnum):
+    """Why a group takes no further member."""
+
+    COMPLETE = "complete"
+    """All its rollouts are over."""
+    QUOTA = "quota"
+    """As many rollouts as were asked for are over; the group was over-provisioned."""
+    DEADLINE = "deadline"
+    """Some of its rollouts did not end in time."""
+
+
+class GroupClosed(Event):
+    """A group has exactly these members; the first such event of a group is the one that counts.
+
+    Whether a member came in time depends on the clock, so it is recorded; a replay follows the record.
+    """
+
+    type: Literal["group-closed"] = "group-closed"
+    credit: str = ""
+    group_id: str
+    rollout_ids: list[str]
+    """Sorted."""
+    reason: GroupClosing = GroupClosing.COMPLETE
+
+
 class GroupCredited(Event):
     """A group is complete: every member was credited or left out. Follows the group's sequences in their partition.
 
@@ -57,6 +91,10 @@ class GroupCredited(Event):
 
     type: Literal["group-credited"] = "group-credited"
     policy: str
+    credit: str = ""
+    """Name of the credit service that made it; empty for the unnamed one."""
+    revision: int = Field(default=0, ge=0)
+    """That of all its sequences."""
     group_id: str
     sequences: int = Field(ge=0)
     members: int = Field(ge=0)
@@ -66,3 +104,4 @@ class GroupCredited(Event):
     reward_mean: float = 0.0
     reward_std: float = 0.0
     zero_variance: bool = False
+    closed_by: GroupClosing = GroupClosing.COMPLETE

@@ -4,12 +4,12 @@ from datetime import datetime
 
 from aiokafka import TopicPartition
 
-from leyden.events.codec import MODEL_CALLS, ROLLOUTS, SPANS
+from leyden.events.codec import GROUPS, MODEL_CALLS, ROLLOUTS, SPANS, VERDICTS
 from leyden.kafka.admin import topic_partitions
 from leyden.kafka.ranges import copy_range, resolve_range
 from leyden.kafka.settings import KafkaSettings
 
-REPLAYED = (ROLLOUTS, MODEL_CALLS, SPANS)
+REPLAYED = (ROLLOUTS, MODEL_CALLS, SPANS, VERDICTS, GROUPS)
 """What a replay takes from the log; everything after them is made anew."""
 
 
