@@ -205,6 +205,21 @@ async def test_a_groups_offsets_can_be_put_back(bus: Bus) -> None:
     assert sorted(again.got) == sorted(keeper.got)
 
 
+async def test_a_static_member_that_left_without_a_word_has_its_partitions_back_before_its_session_ends(
+    bus: Bus,
+) -> None:
+    bus.settings = bus.settings.model_copy(update={"group_instance_id": "one", "session_timeout_ms": 60_000})
+    first, second = Keeper(), Keeper()
+    await bus.publish(*(reward(n) for n in range(6)))
+    async with bus.consuming(first.on_batch):
+        await until(lambda: len(first.got) == 6)
+    # A static member's stop sends no LeaveGroup: to the coordinator it looks like a kill.
+    await bus.publish(*(reward(n) for n in range(6, 12)))
+    async with bus.consuming(second.on_batch):
+        await until(lambda: len(second.got) == 6, timeout=30)
+    assert sorted(first.got + second.got) == sorted(f"e{n}" for n in range(12))
+
+
 async def test_topics_are_created_once_and_a_wrong_partition_count_is_refused(bus: Bus) -> None:
     assert await ensure_topics(bus.settings, bus.prefix) == []
     partitions = await topic_partitions(bus.settings, [bus.prefix + REWARDS])

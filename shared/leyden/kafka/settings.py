@@ -21,6 +21,9 @@ class KafkaSettings(BaseSettings):
     ssl_cafile: str | None = None
     """CA file for SSL; the system's store when unset."""
     session_timeout_ms: int = Field(default=15_000, ge=1_000)
+    group_instance_id: str | None = Field(default=None, pattern=r"^[a-zA-Z0-9._-]{1,100}$")
+    """Static membership: a process that is killed and started again under the same id has its partitions back at once,
+    not after `session.timeout.ms`. One id for one process; unset where replicas come and go."""
     max_poll_interval_ms: int = Field(default=300_000, ge=1_000)
     """How long a handler may take before its partitions go to somebody else."""
     fetch_max_bytes: int = 16 * 1024 * 1024

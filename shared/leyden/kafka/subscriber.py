@@ -99,6 +99,8 @@ class BatchConsumer:
                 "max_poll_interval_ms": sub.max_poll_interval_ms or self._settings.max_poll_interval_ms,
                 "partition_assignment_strategy": (RangePartitionAssignor,),
             }
+            if self._settings.group_instance_id is not None:
+                options["group_instance_id"] = f"{self._settings.group_instance_id}-{sub.topics[0]}"
         self._subscriber = broker.subscriber(
             *(self._prefix + topic for topic in sub.topics),
             batch=True,

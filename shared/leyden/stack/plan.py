@@ -90,6 +90,8 @@ def shared_env(config: StackConfig, place: Place) -> dict[str, str]:
 def _service_spec(name: str, config: StackConfig, place: Place) -> ProcessSpec:
     ops_port = config.ports.ops[SERVICES.index(name)]
     env = {"LEYDEN_OPS_PORT": str(ops_port)} | _own_env(name, config, place)
+    if name != "trainer":  # a member that only seems to be there would keep it from putting its group's offsets back
+        env["KAFKA_GROUP_INSTANCE_ID"] = name
     return ProcessSpec(
         name=name,
         argv=(sys.executable, "-m", f"leyden.{name}"),
