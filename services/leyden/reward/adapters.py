@@ -1,20 +1,21 @@
-"""Redis behind `WaitingAttempts`, and reward functions found by name."""
+"""Redis behind `WaitingAttempts`, and the run file's functions where each is to run."""
 
 from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from datetime import datetime
-from importlib import import_module
-from importlib.metadata import entry_points
 from typing import cast
 
 from redis.asyncio import Redis
 from redis.exceptions import RedisError
 
 from leyden.kafka.delivered import Retry
-from leyden.reward.core.rules import RewardFunction
-from leyden.settings import RunFileError
+from leyden.reward.sandbox.isolated import IsolatedFunction
+from leyden.reward.sandbox.local import LocalFunction
+from leyden.reward.sandbox.runner import Executor, FunctionRunner, Patience, RetriedFunction
+from leyden.reward.sandbox.spec import CallSpec
+from leyden.reward.settings import FunctionSettings
 
-GROUP = "leyden.reward_functions"
+DEFAULT_TIMEOUT_S = 10.0
 
 
 class RedisWaitingAttempts:
@@ -70,21 +71,22 @@ def _redis_or_retry() -> Iterator[None]:
         raise Retry(f"Redis did not answer: {error}") from error
 
 
-def load_function(entry: str) -> RewardFunction:
-    """The reward function of an entry point's name or of `module:function`; raises `RunFileError` naming the remedy."""
-    known = {point.name: point for point in entry_points(group=GROUP)}
-    module, colon, name = entry.partition(":")
-    try:
-        if entry in known:
-            found = known[entry].load()
-        elif colon:
-            found = getattr(import_module(module), name)
-        else:
-            names = ", ".join(sorted(known)) or "none is installed"
-            raise RunFileError(f"reward function {entry!r}: no entry point of {GROUP} ({names}), nor module:function")
-    except (ImportError, AttributeError) as error:
-        raise RunFileError(f"reward function {entry!r} cannot be imported: {error}") from error
-    if not callable(found):
-        raise RunFileError(f"reward function {entry!r} is a {type(found).__name__}, not a function")
-    function: RewardFunction = found
-    return function
+def function_runner(settings: Sequence[FunctionSettings]) -> FunctionRunner:
+    """What runs the functions of the run file; raises `RunFileError` for a local one that cannot be loaded."""
+    return FunctionRunner(
+        [RetriedFunction(one.rule_name, _executor(one), Patience(retries=one.retries)) for one in settings]
+    )
+
+
+def _executor(settings: FunctionSettings) -> Executor:
+    grader = settings.grader
+    usual_s = grader.longest_s if grader is not None else None
+    spec = CallSpec(
+        entry=settings.entry,
+        grader=grader.grader if grader is not None else "",
+        parameters=grader.model_dump(mode="json", by_alias=True) if grader is not None else {},
+        batched=settings.batched,
+        timeout_s=settings.timeout_s or usual_s or DEFAULT_TIMEOUT_S,
+        memory_mb=settings.memory_mb,
+    )
+    return IsolatedFunction(spec, settings.workers) if settings.runs_isolated else LocalFunction(spec)

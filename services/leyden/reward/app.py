@@ -1,13 +1,20 @@
 """Composition root of reward."""
 
+import math
+
 from leyden.clock import SystemClock
-from leyden.reward.adapters import RedisWaitingAttempts, load_function
+from leyden.reward.adapters import RedisWaitingAttempts, function_runner
 from leyden.reward.core.assess import Rulebook
+from leyden.reward.core.judging import rule_of
 from leyden.reward.core.rules import FunctionRule, Rule
+from leyden.reward.core.weighing import default_cap
 from leyden.reward.handlers import Policy, RewardHandlers
+from leyden.reward.judges.bench import make_bench
+from leyden.reward.late import LateRewards
+from leyden.reward.late_store import RedisLateStates
 from leyden.reward.settings import FunctionSettings, RewardSection, RewardSettings
 from leyden.reward.sweep import Sweeper
-from leyden.reward.topology import subscriptions
+from leyden.reward.topology import CONSUMER_GROUP, subscriptions
 from leyden.service import Runtime, Service
 from leyden.settings import load_section
 from leyden.state import RedisEvidenceStore
@@ -17,25 +24,36 @@ def build(runtime: Runtime) -> Service:
     """The service, ready to run; raises `RunFileError` when the run file's section `reward:` cannot be used."""
     section = load_section(runtime.settings.run_file, "reward", RewardSection)
     knobs, clock = RewardSettings(), SystemClock()
-    evidence = RedisEvidenceStore(runtime.redis, runtime.namespace("rollouts"))
+    horizon_s = math.ceil(section.late_horizon_s)
+    evidence = RedisEvidenceStore(runtime.redis, runtime.namespace("rollouts"), closed_ttl_s=86_400 + horizon_s)
     waiting = RedisWaitingAttempts(runtime.redis, runtime.namespace("waiting"))
-    policy = Policy(rulebook(section), decides=section.settle == "live", grace_s=section.grace_s)
-    handlers = RewardHandlers(evidence, waiting, runtime.publisher, policy, clock)
+    policy = Policy(rulebook(section), section.settle == "live", section.grace_s, section.judges)
+    bench = make_bench(runtime, section, knobs, evidence, waiting, clock, CONSUMER_GROUP)
+    states = RedisLateStates(runtime.redis, runtime.namespace("late"), ttl_s=86_400 + horizon_s)
+    late = LateRewards(policy.rulebook, section.late_horizon_s, states, runtime.publisher)
+    functions = function_runner(section.functions)
+    desk = bench.desk if bench else None
+    handlers = RewardHandlers(evidence, waiting, runtime.publisher, policy, clock, desk, late, functions)
     sweeper = Sweeper(handlers, waiting, clock, section.grace_s, knobs.sweep_interval_s, knobs.sweep_limit)
     return Service(
         subscriptions=subscriptions(handlers, knobs),
-        before=[sweeper.hold_off] if policy.decides else [],
-        beside=[sweeper.run] if policy.decides else [],
+        before=[functions.start, *([sweeper.hold_off] if policy.decides else [])],
+        beside=[*([sweeper.run] if policy.decides else []), *([bench.worker.run] if bench else [])],
+        after=[functions.close, *([bench.close] if bench else [])],
+        # A replay is over when nothing waits for a judge; a live service is ready while its judges are busy.
+        ready=bench.waiting if bench and not policy.decides else None,
     )
 
 
 def rulebook(section: RewardSection) -> Rulebook:
-    """The rules that the run file names, in its order: emitted, functions, AIR."""
-    emitted: list[Rule] = [section.emitted] if section.emitted else []
+    """The rules that the run file names, in its order: emitted, functions, judges, AIR."""
+    claimed = tuple(pattern for rule in section.air for pattern in rule.claimed_evaluations)
+    emitted: list[Rule] = [section.emitted.leaving(claimed)] if section.emitted else []
     functions = [_function_rule(settings) for settings in section.functions]
-    return Rulebook((*emitted, *functions, *section.air), section.intermediate_cap)
+    rules = (*emitted, *functions, *map(rule_of, section.judges), *section.air)
+    cap = section.intermediate_cap
+    return Rulebook(rules, default_cap(rules, section.outcome_scale) if cap is None else cap)
 
 
 def _function_rule(settings: FunctionSettings) -> FunctionRule:
-    function = load_function(settings.entry)
-    return FunctionRule(name=settings.rule_name, weight=settings.weight, cap=settings.cap, function=function)
+    return FunctionRule(name=settings.rule_name, weight=settings.weight, cap=settings.cap)

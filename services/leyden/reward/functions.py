@@ -1,16 +1,20 @@
-"""Reward functions that come with Leyden, and what is needed to write one.
+"""What is needed to write a reward function, and the one that the run file can name without parameters.
 
-A reward function takes a `RolloutView` and returns a number, None ("no opinion"), or a dict of named numbers. The run
-file names it by entry point (group `leyden.reward_functions`) or as `module:function`.
+A reward function takes a `RolloutView` and returns a number, None ("no opinion"), or a dict of named numbers; it may be
+`async`. With `batched: true` it takes a list of views and returns a list of such results. The run file names it by
+entry point (group `leyden.reward_functions`) or as `module:function`.
 """
 
-import math
-
-from leyden.events import Json
-from leyden.reward.core.rules.function import RewardFunction
+from leyden.reward.core.answer import BatchedRewardFunction, Result, RewardFunction
 from leyden.reward.core.view import CallView, ChoiceView, RolloutView, TaskView
+from leyden.reward.graders.exact_match import ExactMatch
 
-__all__ = ["CallView", "ChoiceView", "RewardFunction", "RolloutView", "TaskView", "exact_match"]
+__all__ = [
+    "BatchedRewardFunction", "CallView", "ChoiceView", "Result", "RewardFunction", "RolloutView", "TaskView",
+    "exact_match",
+]  # fmt: skip
+
+_EXACT = ExactMatch()
 
 
 def exact_match(view: RolloutView) -> float | None:
@@ -18,23 +22,4 @@ def exact_match(view: RolloutView) -> float | None:
 
     Numbers are compared as numbers, texts without surrounding space and case. None when the task has no answer.
     """
-    if (expected := view.task.metadata.get("answer")) is None:
-        return None
-    given = view.output if view.output is not None else view.final_text
-    return float(_canonical(given) == _canonical(expected))
-
-
-def _canonical(value: Json) -> object:
-    """What two equal answers have in common; true is not the number 1."""
-    if isinstance(value, bool):
-        return ("boolean", value)
-    if isinstance(value, list):
-        return [_canonical(item) for item in value]
-    text = value.strip().casefold() if isinstance(value, str) else value
-    if not isinstance(text, str | int | float):
-        return text
-    try:
-        number = float(text.replace(",", "")) if isinstance(text, str) else float(text)
-    except ValueError:
-        return text
-    return number if math.isfinite(number) else text
+    return _EXACT(view)

@@ -1,4 +1,7 @@
-"""Evidence in → settled or assessed → published. What to decide is in `core`; when to give up is in `sweep`."""
+"""Evidence in → settled, judged, assessed → published. What to decide is in `core`; when to give up is in `sweep`.
+
+Judges are asked in `judges`, beside this loop; what they say comes back here as evidence. Late rewards are in `late`.
+"""
 
 import asyncio
 import logging
@@ -11,22 +14,31 @@ from leyden.events import Event, ModelCallRecorded, RolloutEnded
 from leyden.events.codec import REWARDS, ROLLOUTS
 from leyden.kafka.delivered import Delivered, Outgoing, Publisher
 from leyden.reward import metrics
+from leyden.reward.answering import answered_rulebooks
 from leyden.reward.core.assess import Assessment, Rulebook, assess
-from leyden.reward.core.evidence import AttemptEvidence, stored_item, subject_of
+from leyden.reward.core.evidence import AttemptEvidence, SettledAttempt, StoredItem, stored_item, subject_of
+from leyden.reward.core.judging import JudgeSettings, lacking
 from leyden.reward.core.settle import settle
-from leyden.reward.ports import WaitingAttempts
+from leyden.reward.late import LateRewards
+from leyden.reward.ports import Functions, JudgeDesk, WaitingAttempts
 from leyden.state import EvidenceStore
 
 log = logging.getLogger(__name__)
+TOGETHER = 64
+"""Attempts that are assessed and closed together: what slow functions gave for some is kept if others fail to end."""
+
+JUDGING = timedelta(minutes=10)
+"""How long an attempt is with its judges before the sweep looks at it again."""
 
 
 @dataclass(frozen=True)
 class Policy:
-    """How settlements come about: `decides` False follows those in the log."""
+    """How settlements and verdicts come about: `decides` False follows the settlements in the log."""
 
     rulebook: Rulebook
     decides: bool = True
     grace_s: float = 30.0
+    judges: tuple[JudgeSettings, ...] = ()
 
 
 @dataclass
@@ -34,6 +46,7 @@ class _Steps:
     """What one look at some attempts leads to."""
 
     outgoing: list[Outgoing] = field(default_factory=list)
+    settled: list[SettledAttempt] = field(default_factory=list)
     finished: list[str] = field(default_factory=list)
 
 
@@ -41,36 +54,75 @@ class RewardHandlers:
     """Idempotent: state is written before it is used, events are published before an attempt is closed."""
 
     def __init__(
-        self, evidence: EvidenceStore, waiting: WaitingAttempts, publisher: Publisher, policy: Policy, clock: Clock
+        self,
+        evidence: EvidenceStore,
+        waiting: WaitingAttempts,
+        publisher: Publisher,
+        policy: Policy,
+        clock: Clock,
+        desk: JudgeDesk | None = None,
+        late: LateRewards | None = None,
+        functions: Functions | None = None,
     ) -> None:
         self._evidence = evidence
         self._waiting = waiting
         self._publisher = publisher
         self._policy = policy
         self._clock = clock
+        self._desk = desk
+        self._late = late or LateRewards(policy.rulebook, 0.0, None, publisher)
+        self._functions = functions
 
     async def on_batch(self, batch: Sequence[Delivered[Event]]) -> None:
         """Keep the batch's evidence, then take every attempt that it touches and that has ended as far as it can go."""
         events = [delivered.event for delivered in batch]
         items = [item for event in events if (item := stored_item(event)) is not None]
-        if self._policy.decides and self._is_backlog(events):
+        if self._is_backlog(events):
             await self._waiting.mark_behind(self._policy.grace_s)
-        await self._evidence.add((item.subject, item.item_id, item.value) for item in items)
+        closed = await self._evidence.add(_rows([*items, *self._late.arrivals(batch)]))
         await self._waiting.add(self._deadlines(events))
         await self.advance(await self._waiting.among([item.subject for item in items]))
+        await self._late.on_batch(batch, closed)
 
     async def advance(self, subjects: Sequence[str], given_up: bool = False) -> None:
-        """Settle what is complete (or `given_up`), assess what is settled, close what is done."""
+        """Settle what is complete (or `given_up`), have judged and assess what is settled, close what is done."""
         loaded = await self._evidence.load(subjects)
         steps = _Steps()
         for subject, items in loaded.items():
-            await self._step(subject, AttemptEvidence.of(items), given_up, steps)
+            self._look(subject, AttemptEvidence.of(items), given_up, steps)
+        ready = await self._judged(steps.settled)
         await self._publisher.publish_all(steps.outgoing)
+        for at in range(0, len(ready), TOGETHER):
+            await self._complete(ready[at : at + TOGETHER])
         await self._evidence.close(steps.finished)
         # One without evidence was closed before, by a handler that did not live to say so here.
         await self._waiting.remove([*steps.finished, *(subject for subject in subjects if subject not in loaded)])
 
-    async def _step(self, subject: str, evidence: AttemptEvidence, given_up: bool, steps: _Steps) -> None:
+    async def _judged(self, settled: Sequence[SettledAttempt]) -> list[SettledAttempt]:
+        """Those of `settled` that no judge's verdict is waited for; the others are handed in."""
+        if self._desk is None:
+            return list(settled)
+        await self._desk.submit(settled)
+        waits = {attempt.subject for attempt in settled if lacking(self._policy.judges, attempt)}
+        await self._waiting.put_off(list(waits), self._clock.now() + JUDGING)
+        return [attempt for attempt in settled if attempt.subject not in waits]
+
+    async def _complete(self, ready: Sequence[SettledAttempt]) -> None:
+        """Assess, publish, close."""
+        assessed = await self._assess(ready)
+        await self._publisher.publish_all(
+            [
+                Outgoing(REWARDS, attempt.ended.rollout_id, event)
+                for attempt, result in zip(ready, assessed, strict=True)
+                for event in (*result.rewards, result.completed)
+            ]
+        )
+        await self._late.begin(list(zip(ready, assessed, strict=True)))
+        closed = [attempt.subject for attempt in ready]
+        await self._evidence.close(closed)
+        await self._waiting.remove(closed)
+
+    def _look(self, subject: str, evidence: AttemptEvidence, given_up: bool, steps: _Steps) -> None:
         ended, settled = evidence.ended, evidence.settled
         if ended is None:
             return
@@ -78,14 +130,21 @@ class RewardHandlers:
             steps.finished.append(subject)
         elif settled is not None:
             if evidence.has(settled):
-                # Rules are other people's code and may take their time: the service stays alive beside them.
-                result = await asyncio.to_thread(assess, self._policy.rulebook, ended, settled, evidence)
-                _note(ended, result)
-                steps.outgoing += [Outgoing(REWARDS, ended.rollout_id, e) for e in (*result.rewards, result.completed)]
-                steps.finished.append(subject)
+                steps.settled.append(SettledAttempt(subject, ended, settled, evidence))
         elif self._policy.decides and (decided := settle(ended, evidence, given_up)) is not None:
             metrics.SETTLED.labels(complete=str(decided.complete).lower()).inc()
             steps.outgoing.append(Outgoing(ROLLOUTS, ended.rollout_id, decided))
+
+    async def _assess(self, attempts: Sequence[SettledAttempt]) -> list[Assessment]:
+        """Rules are other people's code and may take their time: the service stays alive beside them."""
+        books = await answered_rulebooks(self._policy.rulebook, attempts, self._functions)
+        results = [
+            await asyncio.to_thread(assess, book, attempt.ended, attempt.settled, attempt.evidence)
+            for book, attempt in zip(books, attempts, strict=True)
+        ]
+        for attempt, result in zip(attempts, results, strict=True):
+            _note(attempt.ended, result)
+        return results
 
     def _deadlines(self, events: Sequence[Event]) -> dict[str, datetime]:
         until = self._clock.now() + timedelta(seconds=self._policy.grace_s)
@@ -97,10 +156,18 @@ class RewardHandlers:
         return any(isinstance(e, ModelCallRecorded | RolloutEnded) and e.event_time < old for e in events)
 
 
+def _rows(items: Sequence[StoredItem]) -> list[tuple[str, str, bytes]]:
+    return [(item.subject, item.item_id, item.value) for item in items]
+
+
 def _note(ended: RolloutEnded, result: Assessment) -> None:
     metrics.ASSESSED.labels(status=ended.status).inc()
     for reward in result.rewards:
         metrics.VALUES.labels(rule=reward.rule).observe(reward.value * reward.weight)
+    for total in result.totals:
+        kind = "intermediate" if total.intermediate else "outcome"
+        metrics.ROLLOUT_VALUES.labels(rule=total.rule, kind=kind).observe(total.contribution)
+        metrics.CAPPED.labels(rule=total.rule).inc(total.capped)
     for failure in result.completed.failed_rules:
         metrics.FAILED_RULES.labels(rule=failure.partition(":")[0]).inc()
         log.warning("rule failed for rollout %s attempt %d: %s", ended.rollout_id, ended.attempt, failure)

@@ -3,13 +3,18 @@
 from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass, field
 from datetime import datetime, timedelta
+from typing import Any
 
 from leyden.clock import Clock, ManualClock
 from leyden.events import Event, ModelCallRecorded, SpanRecorded
 from leyden.events.codec import encode
 from leyden.kafka.delivered import Delivered, Outgoing
+from leyden.reward.core.answer import Answer
 from leyden.reward.core.assess import Rulebook
+from leyden.reward.functions import RolloutView, exact_match
 from leyden.reward.handlers import Policy, RewardHandlers
+from leyden.reward.ports import Functions
+from leyden.reward.sandbox.call import call_one
 from leyden.reward.sweep import Sweeper
 from leyden.state import MemoryEvidenceStore
 from leyden.state.evidence import Items
@@ -79,10 +84,11 @@ class FusedEvidence(MemoryEvidenceStore):
         super().__init__()
         self._fuse = fuse
 
-    async def add(self, items: Iterable[tuple[str, str, bytes]]) -> None:
+    async def add(self, items: Iterable[tuple[str, str, bytes]]) -> set[str]:
         self._fuse.step()
-        await super().add(items)
+        closed = await super().add(items)
         self._fuse.step()
+        return closed
 
     async def load(self, subjects: Sequence[str]) -> Mapping[str, Items]:
         self._fuse.step()
@@ -121,6 +127,16 @@ class FakeLog:
         return found
 
 
+class CalledHere:
+    """`Functions` that are called on the spot."""
+
+    def __init__(self, functions: Mapping[str, Callable[[RolloutView], Any]]) -> None:
+        self._functions = functions
+
+    async def answers(self, views: Sequence[RolloutView]) -> list[Mapping[str, Answer]]:
+        return [{name: call_one(function, view) for name, function in self._functions.items()} for view in views]
+
+
 @dataclass
 class World:
     """One reward service and what is around it."""
@@ -129,13 +145,16 @@ class World:
     decides: bool = True
     fuse: Fuse = field(default_factory=Fuse)
     clock: ManualClock = field(default_factory=lambda: ManualClock(NOW))
+    functions: Functions = field(default_factory=lambda: CalledHere({"match": exact_match}))
 
     def __post_init__(self) -> None:
         self.evidence = FusedEvidence(self.fuse)
         self.waiting = FakeWaiting(self.clock, self.fuse)
         self.log = FakeLog(self.fuse)
         policy = Policy(self.rulebook, self.decides, grace_s=30.0)
-        self.handlers = RewardHandlers(self.evidence, self.waiting, self.log, policy, self.clock)
+        self.handlers = RewardHandlers(
+            self.evidence, self.waiting, self.log, policy, self.clock, functions=self.functions
+        )
         self.sweeper = Sweeper(self.handlers, self.waiting, self.clock, 30.0, 1.0, 100)
         self._fed_back = 0
 

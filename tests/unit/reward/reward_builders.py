@@ -1,7 +1,7 @@
 """Events of one attempt, for tests of reward."""
 
 import json
-from collections.abc import Iterable, Mapping
+from collections.abc import Callable, Iterable, Mapping
 from datetime import UTC, datetime, timedelta
 from typing import Any
 
@@ -23,13 +23,24 @@ from leyden.events import (
 from leyden.ids import derive
 from leyden.reward.core.assess import Assessment, Rulebook, assess
 from leyden.reward.core.evidence import AttemptEvidence, stored_item
-from leyden.reward.core.rules import Rule
+from leyden.reward.core.rules import FunctionRule, Rule, Signal
 from leyden.reward.core.settle import settle
+from leyden.reward.core.view import RolloutView
+from leyden.reward.sandbox.call import call_one
 
 ROLLOUT = "1e7de" + "b" * 23
 T0 = datetime(2026, 1, 1, tzinfo=UTC)
 T0_NANO = int(T0.timestamp()) * 10**9
 SCHEMA: JsonObject = {"type": "object", "properties": {"x": {"type": "integer"}}, "required": ["x"]}
+
+
+class Called(FunctionRule):
+    """A reward function that is called on the spot; the service calls it before it assesses."""
+
+    function: Callable[[RolloutView], Any]
+
+    def signals(self, view: RolloutView) -> Iterable[Signal]:
+        return FunctionRule(name=self.name, answer=call_one(self.function, view)).signals(view)
 
 
 def asking(*tools: tuple[str, str, Json]) -> JsonObject:

@@ -4,10 +4,10 @@ from pathlib import Path
 
 import pytest
 
-from leyden.reward.adapters import load_function
 from leyden.reward.app import rulebook
 from leyden.reward.core.rules import Emitted, SchemaValidArguments, ToolStatus
 from leyden.reward.functions import exact_match
+from leyden.reward.sandbox.spec import UnusableFunctionError, load_function
 from leyden.reward.settings import RewardSection
 from leyden.settings import RunFileError, load_section
 
@@ -73,5 +73,5 @@ def test_functions_are_found_by_module_and_name() -> None:
     "entry", ["no_such_entry", "no.such.module:f", "leyden.reward.functions:missing", "leyden.ids:MAX_ATTEMPTS"]
 )
 def test_a_function_that_is_not_there_stops_the_start(entry: str) -> None:
-    with pytest.raises(RunFileError, match=entry):
+    with pytest.raises(UnusableFunctionError, match=entry):
         load_function(entry)

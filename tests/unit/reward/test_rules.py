@@ -3,15 +3,15 @@
 from typing import Any
 
 import pytest
-from hypothesis import given
+from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from leyden.events import Json, RewardAssigned, ToolCall
 from leyden.ids import derive
-from leyden.reward.core.rules import Emitted, FunctionRule, SchemaValidArguments, ToolStatus
+from leyden.reward.core.rules import Emitted, SchemaValidArguments, ToolStatus
 from leyden.reward.core.rules.schema_valid_arguments import valid_arguments
 from leyden.reward.functions import RolloutView, exact_match
-from unit.reward.reward_builders import ROLLOUT, SCHEMA, a_call, a_score, a_span, asking, judged
+from unit.reward.reward_builders import ROLLOUT, SCHEMA, Called, a_call, a_score, a_span, asking, judged
 
 
 def summary(rewards: tuple[RewardAssigned, ...]) -> list[tuple[str, float, str | None]]:
@@ -27,7 +27,7 @@ def test_emitted_rewards_pass_through() -> None:
 
 
 def test_nobody_judging_is_no_reward_rather_than_zero() -> None:
-    result = judged([Emitted(), FunctionRule(name="f", function=lambda view: None)], a_call(1, 1))
+    result = judged([Emitted(), Called(name="f", function=lambda view: None)], a_call(1, 1))
     assert result.rewards == ()
     assert result.completed.reward_ids == result.completed.failed_rules == []
 
@@ -45,7 +45,7 @@ def test_a_function_sees_the_rollout_in_order() -> None:
         seen.append(view)
         return {"b": 2, "a": 1.5, "nothing": None}
 
-    result = judged([FunctionRule(name="f", function=function)], a_call(2, 2), a_call(1, 1), a_span(9, 3), a_span(8, 1))
+    result = judged([Called(name="f", function=function)], a_call(2, 2), a_call(1, 1), a_span(9, 3), a_span(8, 1))
     assert summary(result.rewards) == [("a", 1.5, None), ("b", 2.0, None)]
     [view] = seen
     assert [c.call_id for c in view.calls] == ["call-1", "call-2"]
@@ -59,7 +59,7 @@ def raising(view: RolloutView) -> float:
 
 @pytest.mark.parametrize("function", [raising, lambda v: float("nan"), lambda v: "1", lambda v: {"a": float("inf")}])
 def test_a_function_that_fails_is_named_and_gives_nothing(function: Any) -> None:
-    result = judged([FunctionRule(name="judge", function=function), Emitted()], end={"reward": 1.0})
+    result = judged([Called(name="judge", function=function), Emitted()], end={"reward": 1.0})
     assert summary(result.rewards) == [("outcome", 1.0, None)]
     assert [f.partition(":")[0] for f in result.completed.failed_rules] == ["judge"]
 
@@ -78,7 +78,7 @@ def test_a_function_that_fails_is_named_and_gives_nothing(function: Any) -> None
 )
 def test_exact_match(output: Json, answer: Json, expected: float | None) -> None:
     end = {"output": output, "task": {"task_id": "t", "metadata": {"answer": answer}}}
-    result = judged([FunctionRule(name="m", function=exact_match)], a_call(1, 1), end=end)
+    result = judged([Called(name="m", function=exact_match)], a_call(1, 1), end=end)
     assert [r.value for r in result.rewards] == ([] if expected is None else [expected])
     assert result.completed.failed_rules == []
 
@@ -136,6 +136,7 @@ def test_a_tool_without_arguments_is_called_with_an_empty_object() -> None:
     assert valid_arguments(None, {"type": "object"}) is True
 
 
+@settings(deadline=None)
 @given(st.integers(0, 40), st.floats(0, 5), st.floats(0, 5), st.floats(-3, 3), st.floats(-3, 3))
 def test_intermediate_rewards_never_outweigh_their_caps(
     n: int, rule_cap: float, cap: float, ok: float, error: float

@@ -1,15 +1,16 @@
 """Rules over one settled attempt → its reward events. The same evidence and rules give the same bytes."""
 
-import math
-from collections.abc import Iterable, Sequence
-from dataclasses import dataclass, replace
+from collections.abc import Iterable
+from dataclasses import dataclass
 
 from leyden.events import RewardAssigned, RewardsCompleted, RolloutEnded, RolloutSettled
 from leyden.ids import derive
 from leyden.reward.core.evidence import AttemptEvidence
-from leyden.reward.core.rules import Rule, Signal
+from leyden.reward.core.failures import described
+from leyden.reward.core.rules import Rule
 from leyden.reward.core.settle import PRODUCER
-from leyden.reward.core.view import RolloutView, view_of
+from leyden.reward.core.view import view_of
+from leyden.reward.core.weighing import RuleTotal, Weighed, intermediate_capped, shaped_budgets, totals, weighed
 
 
 @dataclass(frozen=True)
@@ -17,7 +18,7 @@ class Rulebook:
     """The rules in force, in order, and what all intermediate signals of an attempt may weigh together."""
 
     rules: tuple[Rule, ...]
-    intermediate_cap: float = 0.5
+    intermediate_cap: float
 
 
 @dataclass(frozen=True)
@@ -26,61 +27,28 @@ class Assessment:
 
     rewards: tuple[RewardAssigned, ...]
     completed: RewardsCompleted
-
-
-@dataclass(frozen=True)
-class _Weighed:
-    rule: Rule
-    signal: Signal
-    weight: float
-
-    @property
-    def size(self) -> float:
-        return abs(self.signal.value * self.weight)
+    totals: tuple[RuleTotal, ...] = ()
+    """What each rule that gave anything came to."""
 
 
 def assess(book: Rulebook, ended: RolloutEnded, settled: RolloutSettled, evidence: AttemptEvidence) -> Assessment:
     """Judge exactly the evidence that `settled` names. A failed rollout gets no reward at all."""
-    weighed: list[_Weighed] = []
+    items: list[Weighed] = []
     failed: list[str] = []
     if ended.status == "succeeded":
         view = view_of(ended, settled, evidence)
+        budgets = shaped_budgets(book.rules, book.intermediate_cap)
         for rule in book.rules:
             try:
-                weighed += _capped(_judged(rule, view), rule.cap)
+                items += weighed(rule, view, budgets.get(rule.name))
             except Exception as error:  # noqa: BLE001 - rules are other people's code: one that raises is data
-                failed.append(f"{rule.name}: {type(error).__name__}: {error}"[:500])
-    rewards = tuple(_reward(item, ended) for item in _intermediate_capped(weighed, book.intermediate_cap))
-    return Assessment(rewards, _completed(rewards, failed, ended))
+                failed.append(f"{rule.name}: {described(error)}")
+    items = intermediate_capped(items, book.intermediate_cap)
+    rewards = tuple(_reward(item, ended) for item in items)
+    return Assessment(rewards, _completed(rewards, failed, ended), tuple(totals(items)))
 
 
-def _judged(rule: Rule, view: RolloutView) -> list[_Weighed]:
-    found: dict[tuple[str, str], _Weighed] = {}
-    for signal in rule.signals(view):
-        if not math.isfinite(signal.value):
-            raise ValueError(f"{signal.name or rule.name} is {signal.value}, not a finite number")
-        key = (signal.name or rule.name, signal.evidence.id)
-        if key in found:
-            raise ValueError(f"two signals {key[0]} for {key[1]}")
-        found[key] = _Weighed(rule, signal, rule.weight)
-    return list(found.values())
-
-
-def _intermediate_capped(weighed: Sequence[_Weighed], cap: float) -> list[_Weighed]:
-    """All of `weighed` in order, the intermediate ones scaled together to at most `cap`."""
-    capped = iter(_capped([item for item in weighed if item.rule.intermediate], cap))
-    return [next(capped) if item.rule.intermediate else item for item in weighed]
-
-
-def _capped(weighed: Sequence[_Weighed], cap: float | None) -> list[_Weighed]:
-    """Weights scaled alike so that the absolute contributions sum to at most `cap`; values stay what was seen."""
-    total = math.fsum(item.size for item in weighed)
-    if cap is None or total <= cap:
-        return list(weighed)
-    return [replace(item, weight=item.weight * (cap / total)) for item in weighed]
-
-
-def _reward(item: _Weighed, ended: RolloutEnded) -> RewardAssigned:
+def _reward(item: Weighed, ended: RolloutEnded) -> RewardAssigned:
     name = item.signal.name or item.rule.name
     evidence = item.signal.evidence
     return RewardAssigned(

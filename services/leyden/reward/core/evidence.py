@@ -4,16 +4,18 @@ An item's id says what it is, so that completeness is decided without decoding a
 """
 
 from collections.abc import Iterable, Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 
 from leyden.events import (
     Event,
     ModelCallRecorded,
     RolloutEnded,
     RolloutSettled,
+    SpanKind,
     SpanRecorded,
+    VerdictRecorded,
 )
-from leyden.events.codec import MODEL_CALLS, ROLLOUTS, SPANS, decode_batch, encode
+from leyden.events.codec import MODEL_CALLS, ROLLOUTS, SPANS, VERDICTS, decode_batch, encode
 from leyden.ids import AttemptRef
 
 ENDED = "ended"
@@ -22,6 +24,10 @@ CALL = "call:"
 SPAN = "span:"
 DERIVED = "derived:"
 """A span made of an event inside another: evidence, but not counted by its exporter."""
+VERDICT = "verdict:"
+"""With the rule and the hash of its settings: the first verdict of a judge is the one that counts."""
+ARRIVED = "arrived:"
+"""With an evaluation's event id: its offset, because late rewards are revised in the order of the log."""
 
 
 @dataclass(frozen=True)
@@ -54,7 +60,24 @@ def stored_item(event: Event) -> StoredItem | None:
         case SpanRecorded(rollout_id=str(rollout_id)):
             subject = subject_of(AttemptRef(rollout_id, event.attempt))
             return StoredItem(subject, (DERIVED if event.derived else SPAN) + event.event_id, encode(event))
+        case VerdictRecorded():
+            item_id = f"{VERDICT}{event.settings_hash}:{event.rule}"
+            return StoredItem(subject_of(event.ref), item_id, encode(event))
     return None
+
+
+def evaluation_of(event: Event) -> SpanRecorded | None:
+    """`event` when it is an evaluation of a rollout: what may still earn a reward after the settlement."""
+    if isinstance(event, SpanRecorded) and event.kind is SpanKind.EVALUATION and event.rollout_id is not None:
+        return event
+    return None
+
+
+def arrival_item(evaluation: SpanRecorded, offset: int) -> StoredItem:
+    """Where the log has `evaluation`; its rollout's spans are all in one partition."""
+    assert evaluation.rollout_id is not None
+    subject = subject_of(AttemptRef(evaluation.rollout_id, evaluation.attempt))
+    return StoredItem(subject, ARRIVED + evaluation.event_id, str(offset).encode())
 
 
 def _without_tokens(call: ModelCallRecorded) -> ModelCallRecorded:
@@ -75,10 +98,14 @@ class AttemptEvidence:
     """Span event id → encoded event."""
     exported_spans: int
     """How many of `spans` an exporter counted."""
+    verdicts: Mapping[tuple[str, str], VerdictRecorded] = field(default_factory=dict)
+    """(Rule, hash of its settings) → what its judge said first."""
+    arrivals: Mapping[str, int] = field(default_factory=dict)
+    """Event id of an evaluation → its offset; only where late rewards count."""
 
     @classmethod
     def of(cls, items: Mapping[str, bytes]) -> "AttemptEvidence":
-        """Read stored items; only the end and the settlement are decoded."""
+        """Read stored items; only the end, the settlement and verdicts are decoded."""
         ended = decode_batch(ROLLOUTS, [items[ENDED]])[0] if ENDED in items else None
         settled = decode_batch(ROLLOUTS, [items[SETTLED]])[0] if SETTLED in items else None
         assert ended is None or isinstance(ended, RolloutEnded)
@@ -86,7 +113,10 @@ class AttemptEvidence:
         exported = {i.removeprefix(SPAN): value for i, value in items.items() if i.startswith(SPAN)}
         derived = {i.removeprefix(DERIVED): value for i, value in items.items() if i.startswith(DERIVED)}
         calls = {i.removeprefix(CALL): value for i, value in items.items() if i.startswith(CALL)}
-        return cls(ended, settled, calls, exported | derived, len(exported))
+        said = decode_batch(VERDICTS, [items[i] for i in sorted(items) if i.startswith(VERDICT)])
+        verdicts = {(v.rule, v.settings_hash): v for v in said if isinstance(v, VerdictRecorded)}
+        arrivals = {i.removeprefix(ARRIVED): int(value) for i, value in items.items() if i.startswith(ARRIVED)}
+        return cls(ended, settled, calls, exported | derived, len(exported), verdicts, arrivals)
 
     def has(self, settled: RolloutSettled) -> bool:
         """Whether everything that the settlement names is here."""
@@ -98,8 +128,24 @@ class AttemptEvidence:
         calls = [event for event in events if isinstance(event, ModelCallRecorded)]
         return sorted(calls, key=lambda call: (call.started_at, call.call_id))
 
+    def late_evaluations(self, settled: RolloutSettled) -> list[SpanRecorded]:
+        """The evaluations that came too late for `settled`, in the order in which the log has them."""
+        late = sorted(self.arrivals.keys() & (self.spans.keys() - set(settled.span_ids)), key=self.arrivals.__getitem__)
+        events = decode_batch(SPANS, [self.spans[i] for i in late])
+        return [event for event in events if isinstance(event, SpanRecorded)]
+
     def named_spans(self, span_ids: Iterable[str]) -> list[SpanRecorded]:
         """The spans of these event ids, in the order in which they started; span ids break ties."""
         events = decode_batch(SPANS, [self.spans[i] for i in sorted(set(span_ids))])
         spans = [event for event in events if isinstance(event, SpanRecorded)]
         return sorted(spans, key=lambda span: (span.start_unix_nano, span.span_id, span.trace_id))
+
+
+@dataclass(frozen=True)
+class SettledAttempt:
+    """An attempt that is over, with its settlement and all the evidence that this names."""
+
+    subject: str
+    ended: RolloutEnded
+    settled: RolloutSettled
+    evidence: AttemptEvidence

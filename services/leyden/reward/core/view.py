@@ -1,11 +1,25 @@
 """What a rule or a reward function sees of a finished attempt. Read only, in one fixed order."""
 
+from bisect import bisect_right
+from collections import defaultdict
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from datetime import UTC, datetime, timedelta
+from functools import cached_property
 from typing import Literal
 
-from leyden.events import Json, JsonObject, ModelCallRecorded, RolloutEnded, RolloutSettled, SpanKind, SpanRecorded
+from leyden.events import (
+    Json,
+    JsonObject,
+    ModelCallRecorded,
+    RolloutEnded,
+    RolloutSettled,
+    SpanKind,
+    SpanRecorded,
+    VerdictRecorded,
+)
 from leyden.reward.core.evidence import AttemptEvidence
+from leyden.reward.core.spans import SpanIndex
 
 _EPOCH = datetime(1970, 1, 1, tzinfo=UTC)
 
@@ -38,6 +52,17 @@ class CallView:
     policy: str | None
     policy_version: int | None
     error: str | None
+    latency_s: float = 0.0
+    prompt_tokens: int = 0
+    completion_tokens: int = 0
+    agent_name: str | None = None
+    parent_span_id: str | None = None
+    """The span in which the agent made the call."""
+
+    @property
+    def ended_at(self) -> datetime:
+        """When the last of the answer was there."""
+        return self.started_at + timedelta(seconds=self.latency_s)
 
 
 @dataclass(frozen=True)
@@ -53,6 +78,8 @@ class RolloutView:
     status: Literal["succeeded", "failed"]
     reward: float | None
     """The reward that was sent with the end, if any."""
+    verdicts: Mapping[tuple[str, str], VerdictRecorded] = field(default_factory=dict)
+    """What judges said, by rule and hash of its settings."""
 
     @property
     def tool_spans(self) -> list[SpanRecorded]:
@@ -63,28 +90,85 @@ class RolloutView:
     def final_text(self) -> str | None:
         """The text of the last answer that has any."""
         for call in reversed(self.calls):
-            for choice in call.choices:
-                if isinstance(text := choice.message.get("content"), str) and text:
-                    return text
+            if texts := answer_texts(call):
+                return texts[0]
         return None
 
     def call_that_asked(self, span: SpanRecorded) -> str | None:
         """The call whose action led to `span`: of those started before it, the latest that named its tool call's id,
         or else the latest that was answered; None when there was no such call.
         """
-        before = [c for c in self.calls if c.error is None and _unix_nano(c.started_at) <= span.start_unix_nano]
-        wanted = span.tool.call_id if span.tool else None
-        asked = [call for call in before if wanted is not None and wanted in tool_call_ids(call)]
-        return next((call.call_id for call in reversed(asked or before)), None)
+        named = self._asked.get(span.tool.call_id or "", ()) if span.tool else ()
+        return _latest(named, span.start_unix_nano) or _latest(self._answered, span.start_unix_nano)
+
+    @cached_property
+    def span_index(self) -> SpanIndex:
+        """How the spans hang together."""
+        return SpanIndex.of(self.spans)
+
+    @cached_property
+    def calls_by_id(self) -> Mapping[str, CallView]:
+        """Call id → call."""
+        return {call.call_id: call for call in self.calls}
+
+    @cached_property
+    def steps(self) -> Mapping[str, int]:
+        """Call id → its step: answered calls of policies, counted from 0 in the order in which they started."""
+        acted = [call for call in self.calls if call.error is None and call.policy is not None]
+        return {call.call_id: step for step, call in enumerate(acted)}
+
+    @cached_property
+    def calls_in_spans(self) -> Mapping[str, str]:
+        """Span id → the latest call that was made right in it: an instrumentation's span of a model call has one."""
+        return {call.parent_span_id: call.call_id for call in self.calls if call.parent_span_id is not None}
+
+    def agent_of_call(self, call: CallView) -> str | None:
+        """The agent that made the call: as the call says, or else the span in which it was made."""
+        return call.agent_name or self.span_index.agents.get(call.parent_span_id or "")
+
+    def agent_of_span(self, span: SpanRecorded) -> str | None:
+        """The agent at work in the span: the nearest around it, or else the one whose call led to it."""
+        if (name := self.span_index.agents.get(span.span_id)) is not None:
+            return name
+        call = self.calls_by_id.get(self.call_that_asked(span) or "")
+        return self.agent_of_call(call) if call is not None else None
+
+    @cached_property
+    def _answered(self) -> Sequence[tuple[int, str]]:
+        """(Start, call id) of answered calls, in order."""
+        return [(unix_nano(call.started_at), call.call_id) for call in self.calls if call.error is None]
+
+    @cached_property
+    def _asked(self) -> Mapping[str, Sequence[tuple[int, str]]]:
+        """Tool call id → (start, call id) of the answered calls that gave it; engines may give an id again."""
+        found: dict[str, list[tuple[int, str]]] = defaultdict(list)
+        for call in self.calls:
+            for id_ in sorted(tool_call_ids(call)) if call.error is None else ():
+                found[id_].append((unix_nano(call.started_at), call.call_id))
+        return found
+
+
+def _latest(calls: Sequence[tuple[int, str]], before: int) -> str | None:
+    """The id of the last of `calls` (ordered by start) that started no later than `before`."""
+    at = bisect_right(calls, before, key=lambda call: call[0])
+    return calls[at - 1][1] if at else None
+
+
+def choice_tool_calls(choice: ChoiceView) -> list[JsonObject]:
+    """The `tool_calls` of one answer, in OpenAI's form."""
+    asked = choice.message.get("tool_calls")
+    return [item for item in asked if isinstance(item, dict)] if isinstance(asked, list) else []
 
 
 def tool_calls(call: CallView) -> list[JsonObject]:
     """The `tool_calls` of the call's answers, in OpenAI's form."""
-    found: list[JsonObject] = []
-    for choice in call.choices:
-        asked = choice.message.get("tool_calls")
-        found += [item for item in asked if isinstance(item, dict)] if isinstance(asked, list) else []
-    return found
+    return [item for choice in call.choices for item in choice_tool_calls(choice)]
+
+
+def answer_texts(call: CallView) -> list[str]:
+    """The texts of the call's answers; one that only asks for tools has none."""
+    texts = [choice.message.get("content") for choice in call.choices]
+    return [text for text in texts if isinstance(text, str) and text]
 
 
 def tool_call_ids(call: CallView) -> set[str]:
@@ -104,6 +188,7 @@ def view_of(ended: RolloutEnded, settled: RolloutSettled, evidence: AttemptEvide
         output=ended.output,
         status=ended.status,
         reward=ended.reward,
+        verdicts=evidence.verdicts,
     )
 
 
@@ -116,8 +201,14 @@ def _call_view(call: ModelCallRecorded) -> CallView:
         policy=call.policy,
         policy_version=call.policy_version,
         error=call.error,
+        latency_s=call.latency_s,
+        prompt_tokens=call.usage.prompt_tokens,
+        completion_tokens=call.usage.completion_tokens,
+        agent_name=call.agent_name,
+        parent_span_id=call.parent_span_id,
     )
 
 
-def _unix_nano(at: datetime) -> int:
+def unix_nano(at: datetime) -> int:
+    """Nanoseconds since the epoch, as spans have it."""
     return (at - _EPOCH) // timedelta(microseconds=1) * 1000

@@ -1,18 +1,33 @@
-"""The reward rules. A new one is a module here with one small class, and a line in `AIR_RULES`."""
+"""The reward rules. A new built-in one is a module here with one small class, and a line in `AIR_RULES`."""
 
-from leyden.reward.core.rules.base import IntermediateRule, Rule, Signal
+from collections.abc import Mapping
+
+from leyden.reward.core.rules.base import IntermediateRule, Rule, Shaping, Signal
+from leyden.reward.core.rules.budget import Budget
 from leyden.reward.core.rules.emitted import Emitted
-from leyden.reward.core.rules.function import FunctionRule, RewardFunction
+from leyden.reward.core.rules.function import FunctionRule, answered
+from leyden.reward.core.rules.human_feedback import HumanFeedback
+from leyden.reward.core.rules.parseable_output import ParseableOutput
+from leyden.reward.core.rules.repeated_call import RepeatedCall
+from leyden.reward.core.rules.retrieval import Retrieval
 from leyden.reward.core.rules.schema_valid_arguments import SchemaValidArguments
+from leyden.reward.core.rules.self_correction import SelfCorrection
 from leyden.reward.core.rules.tool_status import ToolStatus
 
-AIR_RULES: dict[str, type[IntermediateRule]] = {
+AIR_RULES: Mapping[str, type[IntermediateRule]] = {
     "tool_status": ToolStatus,
     "schema_valid_arguments": SchemaValidArguments,
+    "parseable_output": ParseableOutput,
+    "retrieval": Retrieval,
+    "repeated_call": RepeatedCall,
+    "budget": Budget,
+    "self_correction": SelfCorrection,
+    "human_feedback": HumanFeedback,
 }
-"""`rule` in the run file's `air:` list → its class; the class's fields are the entry's fields."""
+"""The built-in rules: `rule` in the run file's `air:` list → its class, whose fields are the entry's fields."""
 
 __all__ = [
-    "AIR_RULES", "Emitted", "FunctionRule", "IntermediateRule", "RewardFunction", "Rule", "SchemaValidArguments",
-    "Signal", "ToolStatus",
+    "AIR_RULES", "Budget", "Emitted", "FunctionRule", "HumanFeedback", "IntermediateRule",
+    "ParseableOutput", "RepeatedCall", "Retrieval", "Rule", "SchemaValidArguments",
+    "SelfCorrection", "Shaping", "Signal", "ToolStatus", "answered",
 ]  # fmt: skip

@@ -1,32 +1,31 @@
-"""A reward function in Python: anything that can be computed from a finished attempt."""
+"""What reward functions gave, as signals. The functions themselves ran before (`sandbox`): a core calls nobody."""
 
-from collections.abc import Callable, Iterable, Mapping
-from numbers import Real
+from collections.abc import Iterable, Mapping
 
 from leyden.events import Evidence
+from leyden.reward.core.answer import Answer
+from leyden.reward.core.failures import FailureKind, RuleFailed
 from leyden.reward.core.rules.base import Rule, Signal
 from leyden.reward.core.view import RolloutView
 
-RewardFunction = Callable[[RolloutView], float | Mapping[str, float | None] | None]
-"""A number; None for "no opinion"; or several named numbers."""
-
 
 class FunctionRule(Rule):
-    """Calls `function` once per attempt. It must depend on the view alone, or replay will not give the same rewards."""
+    """Passes on `answer`, what a reward function gave for the attempt at hand."""
 
-    function: RewardFunction
+    answer: Answer | None = None
 
     def signals(self, view: RolloutView) -> Iterable[Signal]:
-        result = self.function(view)
+        if self.answer is None:
+            raise RuleFailed(FailureKind.LOST, "the function was not run")
+        if self.answer.failure is not None:
+            raise RuleFailed(self.answer.failure, self.answer.message)
         evidence = Evidence(kind="rollout", id=view.rollout_id)
-        if isinstance(result, Mapping):
-            return [
-                Signal(_number(value), evidence, str(key)) for key, value in sorted(result.items()) if value is not None
-            ]
-        return [] if result is None else [Signal(_number(result), evidence)]
+        return [Signal(value, evidence, name or None) for name, value in self.answer.values.items()]
 
 
-def _number(value: object) -> float:
-    if not isinstance(value, Real):
-        raise TypeError(f"a reward function gives a number, None or a dict of numbers, not {type(value).__name__}")
-    return float(value)
+def answered(rules: Iterable[Rule], answers: Mapping[str, Answer]) -> tuple[Rule, ...]:
+    """`rules`, the functions among them holding their answers (by rule name) for one attempt."""
+    return tuple(
+        rule.model_copy(update={"answer": answers.get(rule.name)}) if isinstance(rule, FunctionRule) else rule
+        for rule in rules
+    )

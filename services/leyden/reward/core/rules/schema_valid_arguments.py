@@ -1,21 +1,14 @@
 """AIR: do the arguments that the model gave to its tools fit the tools' own JSON Schemas?"""
 
 from collections.abc import Iterable
-from typing import Any, Literal
+from typing import Literal
 
-import orjson
-from jsonschema import Draft202012Validator
-from jsonschema.exceptions import SchemaError, ValidationError
 from pydantic import Field
-from referencing import Registry
-from referencing.exceptions import Unresolvable
 
 from leyden.events import Evidence, Json, JsonObject
 from leyden.reward.core.rules.base import IntermediateRule, Signal
+from leyden.reward.core.rules.json_values import fits, text_fits
 from leyden.reward.core.view import CallView, RolloutView, tool_call_ids, tool_calls
-
-NO_REMOTE: Registry[Any] = Registry()
-"""Knows no document and fetches none: a schema that an agent sends must not make the service call anybody."""
 
 
 class SchemaValidArguments(IntermediateRule):
@@ -30,53 +23,43 @@ class SchemaValidArguments(IntermediateRule):
     valid: float = Field(default=0.1, allow_inf_nan=False)
     invalid: float = Field(default=-0.1, allow_inf_nan=False)
 
-    def signals(self, view: RolloutView) -> Iterable[Signal]:
+    def observe(self, view: RolloutView) -> Iterable[Signal]:
         seen: set[str] = set()
         for call in view.calls:
-            verdicts = _verdicts(call)
+            verdicts = self._verdicts(call)
             seen |= tool_call_ids(call)
             if verdicts:
-                value = sum(self.valid if fits else self.invalid for fits in verdicts) / len(verdicts)
+                value = sum(self.valid if fit else self.invalid for fit in verdicts) / len(verdicts)
                 yield Signal(value, Evidence(kind="call", id=call.call_id), call_id=call.call_id)
-        for span in view.tool_spans:
+        for span in view.span_index.tools:
             if span.tool is None or span.tool.call_id in seen or span.tool.parameters_schema is None:
                 continue
-            if (fits := valid_arguments(span.tool.arguments, span.tool.parameters_schema)) is not None:
+            if (fit := valid_arguments(span.tool.arguments, span.tool.parameters_schema)) is not None:
                 evidence = Evidence(kind="span", id=span.event_id)
-                yield Signal(self.valid if fits else self.invalid, evidence, call_id=view.call_that_asked(span))
+                yield Signal(self.valid if fit else self.invalid, evidence, call_id=view.call_that_asked(span))
+
+    def _verdicts(self, call: CallView) -> list[bool]:
+        schemas = _schemas(call.request)
+        found: list[bool] = []
+        for item in tool_calls(call) if schemas else ():
+            body = item.get("function")
+            name = body.get("name") if isinstance(body, dict) else None
+            if not isinstance(body, dict) or not self.wants_tool(name if isinstance(name, str) else None):
+                continue
+            if not isinstance(name, str) or name not in schemas:
+                found.append(False)  # a tool that was not offered
+            elif (schema := schemas[name]) is not None and (
+                fit := valid_arguments(body.get("arguments"), schema)
+            ) is not None:
+                found.append(fit)
+        return found
 
 
 def valid_arguments(arguments: Json, schema: JsonObject) -> bool | None:
     """Whether `arguments` (JSON text or value) fit `schema`; None when the schema cannot be used."""
-    try:
-        Draft202012Validator.check_schema(schema)
-    except SchemaError:
-        return None
-    try:
-        value = orjson.loads(arguments) if isinstance(arguments, str) else arguments
-        Draft202012Validator(schema, registry=NO_REMOTE).validate({} if value is None else value)
-    except (orjson.JSONDecodeError, ValidationError):
-        return False
-    except Unresolvable:
-        return None
-    return True
-
-
-def _verdicts(call: CallView) -> list[bool]:
-    schemas = _schemas(call.request)
-    found: list[bool] = []
-    for item in tool_calls(call):
-        body = item.get("function")
-        if not schemas or not isinstance(body, dict):
-            continue
-        name = body.get("name")
-        if not isinstance(name, str) or name not in schemas:
-            found.append(False)  # a tool that was not offered
-        elif (schema := schemas[name]) is not None and (
-            fits := valid_arguments(body.get("arguments"), schema)
-        ) is not None:
-            found.append(fits)
-    return found
+    if isinstance(arguments, str):
+        return text_fits(arguments, schema)
+    return fits({} if arguments is None else arguments, schema)
 
 
 def _schemas(request: JsonObject) -> dict[str, JsonObject | None]:

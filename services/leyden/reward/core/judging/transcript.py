@@ -1,0 +1,140 @@
+"""A finished attempt as text that a judge can read: bounded, in one fixed order, with nothing left out unseen."""
+
+import json
+from collections.abc import Iterable, Sequence
+from dataclasses import dataclass, field
+from datetime import UTC, datetime, timedelta
+
+from leyden.events import Json, JsonObject, SpanRecorded
+from leyden.reward.core.view import CallView, RolloutView
+
+Turn = tuple[str, str, str]
+"""A message reduced to what two copies of it have in common: role, text, tool calls."""
+_EPOCH = datetime(1970, 1, 1, tzinfo=UTC)
+
+
+def blocks_of(view: RolloutView, show_metadata: bool = False) -> list[str]:
+    """The attempt's story: task, conversations (what a later call repeats is told once), other tools, output."""
+    story = _Story()
+    events: list[tuple[int, int, CallView | SpanRecorded]] = [
+        ((call.started_at - _EPOCH) // timedelta(microseconds=1) * 1000, 0, call) for call in view.calls
+    ]
+    events += [(span.start_unix_nano, 1, span) for span in view.tool_spans if not _is_told(span, view.calls)]
+    for _, _, event in sorted(events, key=lambda item: item[:2]):
+        if isinstance(event, CallView):
+            story.tell_call(event)
+        else:
+            story.blocks.append(tool_block(event))
+    task = [f"[task]\n{text_of(view.task.input)}"] if view.task.input is not None else []
+    known = [f"[known about the task, not shown to the agent]\n{text_of(view.task.metadata)}"]
+    output = [f"[output]\n{text_of(view.output)}"] if view.output is not None else []
+    return [*task, *(known if show_metadata and view.task.metadata else []), *story.blocks, *output]
+
+
+def cut(text: str, max_chars: int) -> str:
+    """`text`, or its beginning and end with a note of how much is missing between them."""
+    if len(text) <= max_chars:
+        return text
+    head, tail = (max_chars + 1) // 2, max_chars // 2
+    return f"{text[:head]}\n[… {len(text) - head - tail} characters left out …]\n{text[len(text) - tail :]}"
+
+
+def text_of(value: Json) -> str:
+    """A JSON value as text; a text stays as it is."""
+    return value if isinstance(value, str) else json.dumps(value, ensure_ascii=False, sort_keys=True)
+
+
+def messages_of(call: CallView) -> list[JsonObject]:
+    """What the call was given, as chat messages; the prompt of a plain completion is one."""
+    messages = call.request.get("messages")
+    if isinstance(messages, list):
+        return [message for message in messages if isinstance(message, dict)]
+    prompt = call.request.get("prompt")
+    return [] if prompt is None else [{"role": "user", "content": text_of(prompt)}]
+
+
+def turn_of(message: JsonObject) -> Turn:
+    """The message without what servers and clients add to it on its way."""
+    return str(message.get("role")), _content(message).strip(), _tool_calls(message)
+
+
+def message_block(message: JsonObject, note: str = "") -> str:
+    """One message under its role."""
+    role, text, calls = turn_of(message)
+    name = message.get("name") or message.get("tool_call_id")
+    head = f"[{role}{f' {name}' if isinstance(name, str) else ''}{note}]"
+    return "\n".join(part for part in (head, text, calls) if part)
+
+
+def tool_block(span: SpanRecorded) -> str:
+    """A tool's execution as the agent's own telemetry tells it."""
+    lines = [f"[tool {span.tool.name if span.tool else span.name}]"]
+    if span.tool is not None:
+        lines += [f"arguments: {text_of(span.tool.arguments)}", f"result: {text_of(span.tool.result)}"]
+    if span.status == "error" or span.error_type:
+        lines.append(f"error: {span.error_type or ''} {span.error_message or ''}".rstrip())
+    return "\n".join(lines)
+
+
+@dataclass
+class _Story:
+    """What has been told so far, and which conversations a call may go on with."""
+
+    blocks: list[str] = field(default_factory=list)
+    conversations: list[list[Turn]] = field(default_factory=list)
+    last: int | None = None
+
+    def tell_call(self, call: CallView) -> None:
+        messages = messages_of(call)
+        turns = [turn_of(message) for message in messages]
+        number, known = self._longest_known(turns)
+        if self.last is not None and number != self.last:
+            self.blocks.append(f"[conversation {number + 1}{' goes on' if known else ''}]")
+        self.last = number
+        self.blocks += [message_block(message) for message in messages[known:]]
+        for index, choice in enumerate(call.choices):
+            note = f", answer {index + 1} of {len(call.choices)}" if len(call.choices) > 1 else ""
+            self.blocks.append(message_block({"role": "assistant", **choice.message}, note))
+        if call.error is not None:
+            self.blocks.append(f"[the model's endpoint failed]\n{call.error}")
+        first = call.choices[0].message if call.choices else None
+        told = [*turns, turn_of({"role": "assistant", **first})] if first is not None else turns
+        if known:
+            self.conversations[number] = told
+        else:
+            self.conversations.append(told)
+
+    def _longest_known(self, turns: Sequence[Turn]) -> tuple[int, int]:
+        """(Its number, its length) of the longest conversation that `turns` begin with; else a new number and 0."""
+        known = [(len(c), -n) for n, c in enumerate(self.conversations) if turns[: len(c)] == c]
+        length, negated = max(known, default=(0, -len(self.conversations)))
+        return -negated, length
+
+
+def _is_told(span: SpanRecorded, calls: Iterable[CallView]) -> bool:
+    """Whether the tool's result is in some call's messages."""
+    wanted = span.tool.call_id if span.tool else None
+    return wanted is not None and any(m.get("tool_call_id") == wanted for call in calls for m in messages_of(call))
+
+
+def _content(message: JsonObject) -> str:
+    content = message.get("content")
+    if isinstance(content, list):
+        return "\n".join(_part(part) for part in content)
+    return "" if content is None else text_of(content)
+
+
+def _part(part: Json) -> str:
+    if isinstance(part, dict) and isinstance(text := part.get("text"), str):
+        return text
+    return f"[{part.get('type', 'part')}]" if isinstance(part, dict) else text_of(part)
+
+
+def _tool_calls(message: JsonObject) -> str:
+    calls = message.get("tool_calls")
+    lines = []
+    for item in calls if isinstance(calls, list) else []:
+        function = item.get("function") if isinstance(item, dict) else None
+        if isinstance(function, dict):
+            lines.append(f"calls {function.get('name')}: {text_of(function.get('arguments'))}")
+    return "\n".join(lines)

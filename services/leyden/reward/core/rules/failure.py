@@ -1,0 +1,103 @@
+"""Whether a tool call failed, and how: read from what instrumentations really write. Gives no values."""
+
+from collections.abc import Iterable, Sequence
+
+from leyden.events import Json, SpanRecorded
+from leyden.reward.core.rules.json_values import parsed
+
+EXIT_CODES = ("process.exit.code", "process.exit_code", "exit.code", "exit_code", "exitCode", "returncode")
+"""Names of exit codes among attributes and, at the top, in a tool's result."""
+HTTP_STATUSES = ("http.response.status_code", "http.status_code")
+RPC_CODES = ("rpc.response.status_code", "rpc.jsonrpc.error_code")
+"""Set on MCP spans when the request failed; the conventions' new name and the old one."""
+MCP_METHOD = "mcp.method.name"
+IS_ERROR = ("isError", "is_error", "mcp.tool.result.is_error", "mcp.result.is_error")
+"""MCP's `CallToolResult.isError`, in a result or as an attribute."""
+
+
+def failure_of(span: SpanRecorded, parts: Sequence[SpanRecorded] = ()) -> str | None:
+    """How the tool call failed: the same text for the same error; None when it did not.
+
+    Its span's own word comes first. An exit code, an HTTP status and an MCP error are what the tool itself reported,
+    and hold whatever the status is: most instrumentations write OK for everything that did not raise. An exception
+    counts unless the status is OK, which says that it was handled. Only when the span says nothing at all does the last
+    of `parts` (spans of the tool's own work) that says anything decide: a request that is tried again may end well.
+    """
+    if (found := _said(span)) is not None:
+        return found or None
+    said = (_said(part) for part in sorted(parts, key=lambda part: (part.end_unix_nano, part.span_id), reverse=True))
+    return next((found for found in said if found is not None), None) or None
+
+
+def _said(span: SpanRecorded) -> str | None:
+    """How the span failed, empty when it says that it did not, None when it says nothing."""
+    reported = [*_reported(span.attributes), *_reported_in(span.tool.result if span.tool else None)]
+    if failed := [how for how in reported if how]:
+        return f"{failed[0]}: {span.error_message or ''}".rstrip(": ")
+    if span.status == "error" or (span.status == "unset" and (span.error_type or _raised(span))):
+        kind = span.error_type or _raised(span) or "error"
+        return f"{kind}: {span.error_message or ''}".rstrip(": ")
+    return "" if span.status == "ok" or reported else None
+
+
+def _reported(attributes: dict[str, Json]) -> Iterable[str]:
+    """What a span's attributes report, one text for each, empty for what is well."""
+    for key in EXIT_CODES:
+        if (code := _integer(attributes.get(key))) is not None:
+            yield f"exit code {code}" if code else ""
+    for key in HTTP_STATUSES:
+        if (status := _integer(attributes.get(key))) is not None:
+            yield f"HTTP {status}" if status >= 400 else ""
+    for key in RPC_CODES if MCP_METHOD in attributes else ():
+        if (code := _integer(attributes.get(key))) is not None:
+            yield f"MCP error {code}" if code else ""
+    yield from _is_error(attributes)
+
+
+def _reported_in(result: Json) -> Iterable[str]:
+    """What a tool's result reports of itself: an exit code, MCP's `isError`, a JSON-RPC error."""
+    body = parsed(result)[1] if isinstance(result, str) else result
+    if not isinstance(body, dict):
+        return
+    for key in EXIT_CODES:
+        if (code := _integer(body.get(key))) is not None:
+            yield f"exit code {code}" if code else ""
+    if "jsonrpc" in body:
+        error = body.get("error")
+        yield f"MCP error {error.get('code')}" if isinstance(error, dict) else ""
+        inner = body.get("result")
+        yield from _is_error(inner) if isinstance(inner, dict) else ()
+    yield from _is_error(body)
+
+
+def _is_error(values: dict[str, Json]) -> Iterable[str]:
+    for key in IS_ERROR:
+        if isinstance(flag := values.get(key), bool):
+            yield f"MCP tool error {_text_of(values)}".rstrip() if flag else ""
+
+
+def _text_of(result: dict[str, Json]) -> str:
+    """The text in an MCP result, so that two different errors differ."""
+    content = result.get("content")
+    texts = [item.get("text") for item in content if isinstance(item, dict)] if isinstance(content, list) else []
+    return " ".join(text for text in texts if isinstance(text, str))
+
+
+def _raised(span: SpanRecorded) -> str | None:
+    """The type of the exception that a span event or an attribute tells of."""
+    named = span.attributes.get("exception.type")
+    events = span.attributes.get("otel.events")
+    for event in reversed(events) if isinstance(events, list) else ():
+        if named is None and isinstance(event, dict) and event.get("name") == "exception":
+            inside = event.get("attributes")
+            named = (inside.get("exception.type") if isinstance(inside, dict) else None) or "exception"
+    return str(named) if named else None
+
+
+def _integer(value: Json) -> int | None:
+    if isinstance(value, bool) or not isinstance(value, int | float | str):
+        return None
+    try:
+        return int(value)
+    except (ValueError, OverflowError):
+        return None

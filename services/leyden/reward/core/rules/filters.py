@@ -1,0 +1,56 @@
+"""The filters of AIR rules as the run file writes them: patterns of names, and steps."""
+
+import re
+from collections.abc import Sequence
+from fnmatch import fnmatchcase
+from typing import Annotated
+
+from pydantic import AfterValidator, BeforeValidator
+
+_INDEX = re.compile(r"-?\d+")
+_SLICE = re.compile(r"(-?\d+)?:(-?\d+)?")
+_NAMED = {"first": 0, "last": -1}
+
+
+def _listed(value: object) -> object:
+    """One entry as a list of one."""
+    return (value,) if isinstance(value, str | int) and not isinstance(value, bool) else value
+
+
+def _texts(value: object) -> object:
+    listed = _listed(value)
+    if not isinstance(listed, Sequence) or isinstance(listed, str):
+        return listed
+    return tuple(str(item) if isinstance(item, int) and not isinstance(item, bool) else item for item in listed)
+
+
+def _are_steps(steps: tuple[str, ...]) -> tuple[str, ...]:
+    for step in steps:
+        if step not in _NAMED and not _INDEX.fullmatch(step) and not _SLICE.fullmatch(step):
+            raise ValueError(f"{step!r} is no step: write first, last, an index (2, -1) or a slice ('0:3')")
+    return steps
+
+
+Names = Annotated[tuple[str, ...], BeforeValidator(_listed)]
+"""Patterns of names, case and all: `*` any text, `?` any character, `[ab]` one of these."""
+Steps = Annotated[tuple[str, ...], BeforeValidator(_texts), AfterValidator(_are_steps)]
+"""`first`, `last`, an index, or a slice as Python has it, without a stride."""
+
+
+def matches(patterns: Names, name: str | None) -> bool:
+    """Whether a name fits any of `patterns`; without patterns everything does. A missing name is an empty one."""
+    return not patterns or any(fnmatchcase(name or "", pattern) for pattern in patterns)
+
+
+def holds(steps: Steps, step: int | None, count: int) -> bool:
+    """Whether `step` of `count` is among `steps`; without steps everything is, with steps nothing that has none."""
+    return not steps or (step is not None and any(step in _range(text, count) for text in steps))
+
+
+def _range(text: str, count: int) -> range:
+    if (found := _SLICE.fullmatch(text)) is not None:
+        start, stop = (int(part) if part else None for part in found.groups())
+        return range(count)[start:stop]
+    index = _NAMED[text] if text in _NAMED else int(text)
+    at = index + count if index < 0 else index
+    return range(at, at + 1)

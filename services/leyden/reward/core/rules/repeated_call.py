@@ -1,0 +1,100 @@
+"""AIR: does the agent go round in circles?"""
+
+from collections import defaultdict
+from collections.abc import Iterable
+from hashlib import blake2b
+from typing import Literal
+
+from pydantic import Field
+
+from leyden.events import Evidence
+from leyden.reward.core.rules.base import IntermediateRule, Signal
+from leyden.reward.core.rules.json_values import canonical
+from leyden.reward.core.view import CallView, ChoiceView, RolloutView, choice_tool_calls
+
+Action = tuple[str, str]
+"""A tool's name and its arguments; or "" and the text of an answer that asks for no tool."""
+
+
+class RepeatedCall(IntermediateRule):
+    """A model call that asks for a tool with the arguments of an earlier call, or gives an earlier answer again.
+
+    Earlier means: by the same agent, and after another prompt. Several samples of one prompt repeat nothing. At most
+    one signal per call, for its tool calls when these repeat, else for its answer. Tools that no model call asks for
+    (the agent parsed them out of the text) are seen in their spans, when these hold the arguments.
+    """
+
+    rule: Literal["repeated_call"] = "repeated_call"
+    name: str = "repeated_call"
+    tool_call: float | None = Field(default=-0.1, allow_inf_nan=False)
+    """For an identical tool call; null: none."""
+    answer: float | None = Field(default=-0.1, allow_inf_nan=False)
+    """For an identical answer without tool calls; null: none."""
+
+    def observe(self, view: RolloutView) -> Iterable[Signal]:
+        asked_for: set[str] = set()
+        earlier: dict[str | None, _Earlier] = defaultdict(_Earlier)
+        for call in view.calls:
+            choices = [_actions(choice) for choice in call.choices]
+            asked_for |= {tool for actions in choices for tool, _ in actions if tool}
+            repeated = earlier[view.agent_of_call(call)].repeated_by(call, choices)
+            if (value := self._value(repeated)) is not None:
+                yield Signal(value, Evidence(kind="call", id=call.call_id), call_id=call.call_id)
+        yield from self._in_spans(view, asked_for)
+
+    def _value(self, repeated: set[Action]) -> float | None:
+        tools = {tool for tool, _ in repeated}
+        if self.tool_call is not None and any(tool and self.wants_tool(tool) for tool in tools):
+            return self.tool_call
+        return self.answer if "" in tools and not self.tool else None
+
+    def _in_spans(self, view: RolloutView, asked_for: set[str]) -> Iterable[Signal]:
+        done: set[tuple[str | None, Action]] = set()
+        for span in view.span_index.tools:
+            if span.tool is None or span.tool.name in asked_for or span.tool.arguments is None:
+                continue
+            action = (view.agent_of_span(span), (span.tool.name, canonical(span.tool.arguments)))
+            if action in done and self.tool_call is not None:
+                evidence = Evidence(kind="span", id=span.event_id)
+                yield Signal(self.tool_call, evidence, call_id=view.call_that_asked(span))
+            done.add(action)
+
+
+class _Earlier:
+    """What one agent did before."""
+
+    def __init__(self) -> None:
+        self._prompts: dict[Action, set[bytes]] = defaultdict(set)
+        """Action → the prompts after which it was taken; two are enough to know."""
+
+    def repeated_by(self, call: CallView, choices: list[list[Action]]) -> set[Action]:
+        """Which actions of the call were there before, after another prompt or in the same choice; then notes them."""
+        prompt = _prompt(call)
+        found = {
+            action
+            for actions in choices
+            for at, action in enumerate(actions)
+            if action in actions[:at] or self._prompts.get(action, set()) - {prompt}
+        }
+        for action in {action for actions in choices for action in actions}:
+            if len(self._prompts[action]) < 2:
+                self._prompts[action].add(prompt)
+        return found
+
+
+def _actions(choice: ChoiceView) -> list[Action]:
+    """What the choice does: its tool calls, or else its text."""
+    found: list[Action] = []
+    for item in choice_tool_calls(choice):
+        body = item.get("function")
+        if isinstance(body, dict) and isinstance(name := body.get("name"), str) and name:
+            found.append((name, canonical(body.get("arguments"))))
+    text = choice.message.get("content")
+    if not found and isinstance(text, str) and text.strip():
+        return [("", text.strip())]
+    return found
+
+
+def _prompt(call: CallView) -> bytes:
+    asked = canonical({key: call.request.get(key) for key in ("messages", "input", "prompt")})
+    return blake2b(asked.encode(), digest_size=16).digest()

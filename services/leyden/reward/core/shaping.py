@@ -1,0 +1,97 @@
+"""Potential-based shaping: dense rewards that leave the optimal policy as it is.
+
+F_t = gamma * Phi(s_t+1) - Phi(s_t), and Phi is 0 where an episode begins and where it ends (Ng, Harada and Russell
+1999; the end: Grzes 2017). Summed with the weights gamma^t this is 0 whatever happened, so it can neither be earned nor
+lost: it only says earlier which way things go.
+"""
+
+import math
+from bisect import bisect_left
+from collections.abc import Sequence
+from dataclasses import dataclass
+
+from leyden.events import Evidence
+from leyden.reward.core.rules.base import Signal
+from leyden.reward.core.view import RolloutView, unix_nano
+
+
+@dataclass(frozen=True)
+class Potential:
+    """Phi of the present state, and how much more the rewards of the episode may add up to, absolutely.
+
+    A bound that is reached holds Phi back, it never scales what was given before: so Phi of a state depends on nothing
+    that comes after it. `room` is always enough to come back to 0.
+    """
+
+    phi: float = 0.0
+    room: float = math.inf
+
+    def moved(self, target: float, gamma: float) -> tuple["Potential", float]:
+        """The potential of the next state, as near to `target` as there is room, and the reward F for going there."""
+        low, high = self._reachable(gamma)
+        phi = min(max(target, low), high) + 0.0  # never -0.0, which is other bytes
+        reward = gamma * phi - self.phi
+        return Potential(phi, max(abs(phi), self.room - abs(reward))), reward
+
+    def ended(self) -> float:
+        """The reward F for going to the end, where Phi is 0."""
+        return 0.0 - self.phi
+
+    def _reachable(self, gamma: float) -> tuple[float, float]:
+        """The least and the greatest x with |gamma x - phi| + |x| <= room: what going there and home again costs."""
+        if math.isinf(self.room):
+            return -math.inf, math.inf
+        size = abs(self.phi)
+        away = (self.room + size) / (1 + gamma)
+        if gamma * away < size:
+            away = (self.room - size) / (1 - gamma)
+        back = (self.room - size) / (1 + gamma)
+        return (-back, away) if self.phi >= 0 else (-away, back)
+
+
+def shaping_rewards(targets: Sequence[float], gamma: float, room: float = math.inf) -> list[float]:
+    """F_0 … F_T-1 for the potentials wanted in the states s_1 … s_T-1; the rewards' sizes add up to at most `room`."""
+    potential, rewards = Potential(room=room), []
+    for target in targets:
+        potential, reward = potential.moved(target, gamma)
+        rewards.append(reward)
+    return [*rewards, potential.ended()]
+
+
+def shaped(signals: Sequence[Signal], view: RolloutView, gamma: float, room: float = math.inf) -> list[Signal]:
+    """One signal per step (a policy's call): F, for Phi(s_t) the sum of `signals` known before the call of step t.
+
+    A signal for a step's action is known at the next step. One for no action is known from the first call that started
+    after its evidence had ended; what was there before the first call, or is known only when all is over, counts for
+    nothing. Without signals there is nothing to say, which is not 0.
+    """
+    if not signals or not view.steps:
+        return []
+    steps = list(view.steps)
+    starts = [unix_nano(view.calls_by_id[call_id].started_at) for call_id in steps]
+    known: list[list[float]] = [[] for _ in [*steps, None]]
+    for signal in signals:
+        known[_known_at(signal, view, starts)].append(signal.value)
+    targets, phi = [], 0.0
+    for values in known[1 : len(steps)]:
+        phi = math.fsum([phi, *values])
+        targets.append(phi)
+    rewards = shaping_rewards(targets, gamma, room)
+    names = {signal.name for signal in signals}
+    name = names.pop() if len(names) == 1 else None
+    return [
+        Signal(reward, Evidence(kind="call", id=call_id), name, call_id)
+        for call_id, reward in zip(steps, rewards, strict=True)
+    ]
+
+
+def _known_at(signal: Signal, view: RolloutView, starts: Sequence[int]) -> int:
+    """The first step whose state knows the signal; the number of steps when none does."""
+    if (step := view.steps.get(signal.call_id or "")) is not None:
+        return step + 1
+    match signal.evidence:
+        case Evidence(kind="span", id=id_) if id_ in view.span_index.by_event:
+            return bisect_left(starts, view.span_index.by_event[id_].end_unix_nano)
+        case Evidence(kind="call", id=id_) if id_ in view.calls_by_id:
+            return bisect_left(starts, unix_nano(view.calls_by_id[id_].ended_at))
+    return len(starts)

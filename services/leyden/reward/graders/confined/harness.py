@@ -1,0 +1,138 @@
+"""Runs an answer's Python code against test cases, each in a process of its own. A script: it knows nothing of Leyden.
+
+Reads one JSON job from standard input, writes one JSON list of results to standard output. The harness never runs the
+answer's code itself. A case has passed when its process says so at its end; ending early, with any status, is no pass.
+What a case may do is in `confinement`; whatever it leaves running is killed.
+"""
+
+import json
+import os
+import secrets
+import select
+import signal
+import sys
+import tempfile
+import time
+from pathlib import Path
+from typing import Any, NoReturn
+
+# Run by its path, in an interpreter that knows no other module of ours: `confinement` lies beside it.
+sys.path.insert(0, str(Path(__file__).resolve().parent))
+from confinement import become_reaper, confine, die_with_parent  # type: ignore[import-not-found]
+
+Job = dict[str, Any]
+UNCONFINED = b"the limits cannot be set: "
+"""Longer than a token, and so never one."""
+
+
+def main() -> None:
+    """Every case in turn, until the job's time is over."""
+    job: Job = json.load(sys.stdin)
+    die_with_parent()
+    become_reaper()
+    end = time.monotonic() + job["time_s"]
+    results = [run_case(job, case, min(end, time.monotonic() + job["case_s"] * 2)) for case in job["cases"]]
+    json.dump(results, sys.stdout)
+
+
+def run_case(job: Job, case: dict[str, str], end: float) -> bool:
+    """Whether `case` passed before `end`."""
+    if time.monotonic() >= end:
+        return False
+    token = secrets.token_bytes(16)
+    reading, writing = os.pipe()
+    with tempfile.TemporaryDirectory(ignore_cleanup_errors=True) as folder:
+        pid = os.fork()
+        if pid == 0:
+            in_child(job, case, folder, writing, token)
+        os.close(writing)
+        last_words = said(reading, end)
+        os.close(reading)
+        end_all(pid)
+    if last_words.startswith(UNCONFINED):
+        raise RuntimeError(last_words.decode(errors="replace"))
+    return last_words == token
+
+
+def said(reading: int, end: float) -> bytes:
+    """What the child wrote at its end; nothing when it did not come to its end in time."""
+    found = b""
+    while (left := end - time.monotonic()) > 0 and select.select([reading], [], [], left)[0]:
+        if not (data := os.read(reading, 64)):
+            return found
+        found = (found + data)[:64]
+        if len(found) >= 16:
+            return found
+    return b""
+
+
+def end_all(pid: int) -> None:
+    """Kill the case and all that it started: orphans become the harness's own children."""
+    kill_group(pid)
+    while True:
+        try:
+            while os.waitpid(-1, os.WNOHANG)[0]:
+                pass
+        except ChildProcessError:
+            return
+        for child in children():
+            kill_group(child)
+        time.sleep(0.001)
+
+
+def kill_group(pid: int) -> None:
+    for kill in (os.killpg, os.kill):
+        try:
+            kill(pid, signal.SIGKILL)
+        except (ProcessLookupError, PermissionError):
+            continue
+
+
+def children() -> list[int]:
+    """The harness's children, by the process table."""
+    mine, found = os.getpid(), []
+    for folder in Path("/proc").iterdir():
+        if folder.name.isdecimal():
+            try:
+                parent = int((folder / "stat").read_text(errors="replace").rpartition(")")[2].split()[1])
+            except (OSError, IndexError):
+                continue
+            if parent == mine:
+                found.append(int(folder.name))
+    return found
+
+
+def in_child(job: Job, case: dict[str, str], folder: str, writing: int, token: bytes) -> NoReturn:
+    """The answer, then the case, within limits; says the token at the end."""
+    status = 1
+    try:
+        os.setsid()
+        os.chdir(folder)
+        os.environ.update(HOME=folder, TMPDIR=folder)
+        tempfile.tempdir = folder
+        keep_only(writing)
+        try:
+            confine(job["case_s"], job["case_memory_mb"], folder)
+        except (OSError, ValueError) as error:  # ours, not the answer's: no test may fail for it
+            os.write(writing, UNCONFINED + str(error).encode()[:40])
+            raise
+        names: dict[str, Any] = {"__name__": "answer"}
+        for part, text in (("answer", job["code"]), ("tests", case["source"]), ("call", case["call"])):
+            exec(compile(text, f"<{part}>", "exec"), names)  # noqa: S102 - running the answer is what this is for
+        os.write(writing, token)
+        status = 0
+    finally:
+        os._exit(status)
+
+
+def keep_only(writing: int) -> None:
+    """Close every file but `writing`; the standard ones lead nowhere."""
+    null = os.open(os.devnull, os.O_RDWR)
+    for standard in (0, 1, 2):
+        os.dup2(null, standard)
+    os.closerange(3, writing)
+    os.closerange(writing + 1, 256)
+
+
+if __name__ == "__main__":
+    main()

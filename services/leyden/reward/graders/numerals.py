@@ -1,0 +1,74 @@
+"""Numbers in text: thousands' separators, percent, units, fractions, LaTeX. Linear in the text's length."""
+
+import math
+import re
+from collections.abc import Mapping
+from dataclasses import dataclass
+
+_LATEX = (
+    (re.compile(r"\\[dt]?frac\s*\{\s*([^{}]{1,40})\}\s*\{\s*([^{}]{1,40})\}"), r"\1/\2"),
+    (re.compile(r"\s*(?:\\times|\\cdot|×)\s*10\s*\^\s*\{?\s*([+-]?\d{1,4})\s*\}?"), r"e\1"),
+    (re.compile(r"\{,\}|\\[,;:! ]|(?<=\d)[\u00a0\u202f](?=\d)"), ""),
+    (re.compile(r"\\%"), "%"),
+    (re.compile(r"\\\$"), "$"),
+    (re.compile(r"\\(?:text|mathrm)\s*\{([^{}]{0,40})\}"), r" \1"),
+)
+_ONE = r"(?:\d{1,3}(?:,\d{3})+(?!\d)|\d+)(?:\.\d+)?(?:[eE][+-]?\d{1,4})?|\.\d+(?:[eE][+-]?\d{1,4})?"
+_NUMBER = re.compile(
+    rf"(?P<sign>(?<![\w.)])[-+])?(?P<money>[$€£])?(?<![\w.])(?P<top>{_ONE})"
+    rf"(?:\s?/\s?(?P<bottom>{_ONE}))?(?:\s{{0,2}}(?P<unit>%|[^\W\d_][\w/^]{{0,15}}|°\w?))?"
+)
+_BRACE = re.compile(r"\\boxed\s?\{|\{|\}")
+MAX_CHARS = 20_000
+"""More than the end of a text is not looked at."""
+
+
+@dataclass(frozen=True)
+class Number:
+    """A number that was found, and what stood behind it."""
+
+    value: float
+    unit: str = ""
+
+    @property
+    def is_percent(self) -> bool:
+        """Whether it was written with a percent sign, or the word."""
+        return self.unit in ("%", "percent")
+
+
+def numbers_in(text: str) -> list[Number]:
+    """Every number of `text`, in order; those that no float can hold are left out."""
+    text = text[-MAX_CHARS:].replace("−", "-")
+    for pattern, plain in _LATEX:
+        text = pattern.sub(plain, text)
+    return [number for match in _NUMBER.finditer(text) if (number := _number(match)) is not None]
+
+
+def boxed(text: str) -> str | None:
+    r"""What is in the last `\boxed{…}` that is closed; None without one."""
+    found: str | None = None
+    open_at: list[int | None] = []
+    """Per open brace, where the content begins if it is a box's."""
+    for brace in _BRACE.finditer(text[-MAX_CHARS:]):
+        if brace[0] != "}":
+            open_at.append(brace.end() if len(brace[0]) > 1 else None)
+        elif open_at and (begin := open_at.pop()) is not None:
+            found = brace.string[begin : brace.start()]
+    return found
+
+
+def in_base_unit(number: Number, units: Mapping[str, float]) -> float | None:
+    """The value times its unit's factor; None when its unit is none of `units`."""
+    if not units or not number.unit:
+        return number.value
+    factor = units.get(number.unit)
+    return None if factor is None else number.value * factor
+
+
+def _number(match: re.Match[str]) -> Number | None:
+    top = float(match["top"].replace(",", ""))
+    bottom = float(match["bottom"].replace(",", "")) if match["bottom"] else 1.0
+    value = top / bottom if bottom else math.inf
+    if not math.isfinite(value):
+        return None
+    return Number(-value if match["sign"] == "-" else value, match["unit"] or match["money"] or "")

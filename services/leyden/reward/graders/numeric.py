@@ -1,0 +1,64 @@
+"""The right number, however it was written."""
+
+import math
+from typing import ClassVar, Literal
+
+from pydantic import Field
+
+from leyden.events import Json
+from leyden.reward.core.view import RolloutView
+from leyden.reward.graders.base import BrokenReferenceError, Grader, as_text, at
+from leyden.reward.graders.numerals import Number, boxed, in_base_unit, numbers_in
+
+
+class Numeric(Grader):
+    r"""1.0 for a number within `tolerance` of the reference (absolute, or relative to it), else 0.0.
+
+    Of a text counts the number in the last `\boxed{…}`, else the last number. No number is a wrong answer.
+    """
+
+    isolated: ClassVar[bool] = False
+    grader: Literal["numeric"] = "numeric"
+    answer: str = "metadata.answer"
+    """Where the reference is: a number, or a text with one."""
+    tolerance: float = Field(default=1e-6, ge=0, allow_inf_nan=False)
+    take: Literal["boxed_or_last", "last", "first", "boxed", "only"] = "boxed_or_last"
+    """Which number of a text counts; `only`: the text is to hold exactly one."""
+    percent: Literal["either", "fraction", "number"] = "either"
+    """What 50% is: 0.5, 50, or whichever fits the reference."""
+    units: dict[str, float] = Field(default_factory=dict)
+    """Unit → factor to the unit of the reference (`{km: 1000, m: 1}`); then a number with any other unit is wrong.
+    Empty: units are not looked at."""
+
+    def __call__(self, view: RolloutView) -> float | None:
+        if (reference := at(view, self.answer)) is None:
+            return None
+        if (expected := self._number(reference)) is None or not (wanted := self._values(expected)):
+            raise BrokenReferenceError(f"the reference {str(reference)[:80]!r} is no number")
+        found = self._number(at(view, self.given))
+        return float(found is not None and any(self._close(v, w) for v in self._values(found) for w in wanted))
+
+    def _number(self, value: Json) -> Number | None:
+        if isinstance(value, bool):
+            return None
+        if isinstance(value, int | float):
+            return Number(float(value)) if abs(value) < 1e308 else None
+        text = as_text(value) or ""
+        inside = boxed(text) if self.take.startswith("boxed") else None
+        if self.take == "boxed" and inside is None:
+            return None
+        numbers = numbers_in(text if inside is None else inside)
+        if not numbers or (self.take == "only" and len(numbers) > 1):
+            return None
+        return numbers[0 if self.take == "first" else -1]
+
+    def _values(self, number: Number) -> list[float]:
+        """What the number may mean."""
+        if number.is_percent:
+            both = {"fraction": [number.value / 100], "number": [number.value]}
+            return both.get(self.percent, [number.value / 100, number.value])
+        value = in_base_unit(number, self.units)
+        return [] if value is None else [value]
+
+    def _close(self, value: float, wanted: float) -> bool:
+        return math.isclose(value, wanted, rel_tol=self.tolerance, abs_tol=self.tolerance)

@@ -1,0 +1,118 @@
+"""How much of what should have been retrieved was: by document ids, or by the words of a text."""
+
+import json
+import math
+import re
+from collections import Counter
+from collections.abc import Iterable, Sequence
+from typing import ClassVar, Literal
+
+from pydantic import Field
+
+from leyden.events import Json, SpanKind, SpanRecorded
+from leyden.reward.core.view import RolloutView
+from leyden.reward.graders.base import BrokenReferenceError, Grader, as_text, at
+
+DOCUMENTS = ("gen_ai.retrieval.documents", "retrieval.documents", "documents")
+"""Attributes of a retrieval span that hold a list of documents (or its JSON)."""
+_FLAT = re.compile(r"retrieval\.documents\.(\d{1,6})\.document\.id")
+_ID_KEYS = ("id", "document_id", "doc_id", "document.id")
+_WORD = re.compile(r"\w+")
+
+
+class RetrievalOverlap(Grader):
+    """Precision, recall, F1 or nDCG (0 to 1) of what was found against the reference."""
+
+    isolated: ClassVar[bool] = False
+    grader: Literal["retrieval_overlap"] = "retrieval_overlap"
+    answer: str = "metadata.documents"
+    """Where the reference is: a list of ids (for nDCG also a mapping of ids to gains); with `of: words` a text."""
+    of: Literal["spans", "given", "words"] = "spans"
+    """`spans`: documents of the rollout's retrieval spans, first seen first. `given`: a list of ids in the answer.
+    `words`: the words of the answer's text, each as often as it occurs."""
+    metric: Literal["f1", "precision", "recall", "ndcg"] = "f1"
+    k: int | None = Field(default=None, ge=1)
+    """Only the first `k` that were found count; null: all."""
+
+    def __call__(self, view: RolloutView) -> float | None:
+        if (reference := at(view, self.answer)) is None:
+            return None
+        gains = self._gains(reference)
+        found = self._found(view)[: self.k]
+        if self.metric == "ndcg":
+            return _ndcg(found, gains, self.k)
+        wanted = Counter(_words(as_text(reference) or "")) if self.of == "words" else Counter(gains.keys())
+        return _overlap(Counter(found), wanted, self.metric)
+
+    def _gains(self, reference: Json) -> dict[str, float]:
+        if self.of == "words":
+            gains = dict.fromkeys(_words(as_text(reference) or ""), 1.0)
+        elif isinstance(reference, dict):
+            gains = {key: float(v) for key, v in reference.items() if isinstance(v, int | float) and v > 0}
+        else:
+            gains = dict.fromkeys(_ids(reference if isinstance(reference, list) else [reference]), 1.0)
+        if not gains:
+            raise BrokenReferenceError("the reference names nothing that could be found")
+        return gains
+
+    def _found(self, view: RolloutView) -> list[str]:
+        if self.of == "words":
+            return _words(as_text(at(view, self.given)) or "")
+        if self.of == "given":
+            given = _parsed(at(view, self.given))
+            return list(dict.fromkeys(_ids(given if isinstance(given, list) else [given])))
+        spans = [span for span in view.spans if span.kind is SpanKind.RETRIEVAL]
+        return list(dict.fromkeys(id_ for span in spans for id_ in documents_of(span)))
+
+
+def documents_of(span: SpanRecorded) -> list[str]:
+    """The ids of the documents that a retrieval span found, best first."""
+    for name in DOCUMENTS:
+        if isinstance(listed := _parsed(span.attributes.get(name)), list):
+            return _ids(listed)
+    flat = [(int(match[1]), value) for key, value in span.attributes.items() if (match := _FLAT.fullmatch(key))]
+    return _ids(value for _, value in sorted(flat, key=lambda item: item[0]))
+
+
+def _overlap(found: Counter[str], wanted: Counter[str], metric: str) -> float:
+    common = (found & wanted).total()
+    if common == 0:
+        return 0.0
+    precision, recall = common / found.total(), common / wanted.total()
+    return {"precision": precision, "recall": recall}.get(metric, 2 * precision * recall / (precision + recall))
+
+
+def _ndcg(found: Sequence[str], gains: dict[str, float], k: int | None) -> float:
+    """Järvelin and Kekäläinen's, with the gain itself over log2(rank + 1); a document counts where it is first."""
+    best = _dcg(sorted(gains.values(), reverse=True)[:k])
+    return _dcg([gains.get(id_, 0.0) for id_ in dict.fromkeys(found)]) / best
+
+
+def _dcg(gains: Sequence[float]) -> float:
+    return math.fsum(gain / math.log2(rank + 2) for rank, gain in enumerate(gains))
+
+
+def _ids(documents: Iterable[Json]) -> list[str]:
+    found: list[str] = []
+    for document in documents:
+        value: Json = document
+        if isinstance(document, dict):
+            value = next((document[key] for key in _ID_KEYS if key in document), None)
+        if isinstance(value, str | int) and not isinstance(value, bool):
+            found.append(str(value))
+    return found
+
+
+def _parsed(value: Json) -> Json:
+    """JSON in a text is read; any other text stays as it is."""
+    if not isinstance(value, str):
+        return value
+    try:
+        parsed: Json = json.loads(value)
+    except ValueError:
+        return value
+    return parsed
+
+
+def _words(text: str) -> list[str]:
+    return _WORD.findall(text.casefold())

@@ -1,0 +1,81 @@
+"""Where the handlers hand in what is to be judged: it goes to a queue that survives any process, and is held back when
+that grows too long.
+"""
+
+import asyncio
+from collections.abc import Sequence
+from datetime import datetime, timedelta
+
+from leyden.clock import Clock
+from leyden.reward.core.evidence import SettledAttempt
+from leyden.reward.core.judging import AttemptJudge, JudgeSettings, RankingJudge, lacking
+from leyden.reward.core.judging.ranking import Member, member_of
+from leyden.reward.judges.ports import GroupStore, JudgeQueue
+
+HOLD_S = 5.0
+"""The longest that a batch is held back: the verdicts that make room come through the same consumer."""
+_HOLD_STEP_S = 0.1
+_ATTEMPT = "attempt:"
+_GROUP = "group:"
+
+
+def attempt_job(subject: str) -> str:
+    """The job of judging one attempt."""
+    return _ATTEMPT + subject
+
+
+def group_job(judge: JudgeSettings, group_id: str) -> str:
+    """The job of ranking one group by one judge; the store's name of the group is this too."""
+    return f"{_GROUP}{judge.settings_hash}:{judge.name}:{group_id}"
+
+
+def subject_of_job(job: str) -> str | None:
+    """The attempt to judge; None when the job is a group."""
+    return job.removeprefix(_ATTEMPT) if job.startswith(_ATTEMPT) else None
+
+
+class Desk:
+    """`JudgeDesk` on a queue and a store of groups. `wake` is set when there may be something to do at once."""
+
+    def __init__(
+        self, judges: tuple[JudgeSettings, ...], queue: JudgeQueue, groups: GroupStore, clock: Clock, backlog: int
+    ) -> None:
+        self._judges = judges
+        self._queue = queue
+        self._groups = groups
+        self._clock = clock
+        self._backlog = backlog
+        self.wake = asyncio.Event()
+
+    async def submit(self, attempts: Sequence[SettledAttempt]) -> None:
+        now = self._clock.now()
+        jobs: dict[str, datetime] = {}
+        at_once: list[str] = []
+        for attempt in attempts:
+            lacks = lacking(self._judges, attempt)
+            if any(isinstance(judge, AttemptJudge) for judge in lacks):
+                jobs[attempt_job(attempt.subject)] = now
+            for judge in self._judges:
+                if isinstance(judge, RankingJudge):
+                    job = group_job(judge, attempt.ended.group_id)
+                    if judge in lacks:
+                        jobs[job] = now + timedelta(seconds=judge.group_wait_s)
+                    if await self._joined(judge, job, attempt):
+                        at_once.append(job)
+        await self._queue.add(jobs)
+        await self._queue.hurry(at_once, now)
+        if jobs or at_once:
+            self.wake.set()
+            await self._room()
+
+    async def _joined(self, judge: RankingJudge, job: str, attempt: SettledAttempt) -> bool:
+        """Whether the group needs to wait for nobody any more."""
+        member: Member = member_of(judge, attempt)
+        count, answered = await self._groups.join(job, member.rollout_id, member.model_dump_json().encode())
+        return answered or count >= member.group_size
+
+    async def _room(self) -> None:
+        waited = 0.0
+        while waited < HOLD_S and await self._queue.size() > self._backlog:
+            await asyncio.sleep(_HOLD_STEP_S)
+            waited += _HOLD_STEP_S

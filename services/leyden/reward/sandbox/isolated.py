@@ -1,0 +1,89 @@
+"""One function behind worker processes of its own: a broken one is replaced, and only the view at fault pays."""
+
+import asyncio
+from contextlib import aclosing
+
+from leyden.reward.core.answer import Answer
+from leyden.reward.core.failures import FailureKind, RuleFailed
+from leyden.reward.sandbox.process import WorkerProcess
+from leyden.reward.sandbox.spec import CallSpec
+from leyden.reward.sandbox.views import Views
+from leyden.settings import RunFileError
+
+VIEWS_AT_A_TIME = 32
+"""Views in one frame, and so the async calls that run side by side in a worker."""
+
+
+class IsolatedFunction:
+    """Answers views through at most `workers` processes, each started at its first use and kept."""
+
+    def __init__(self, spec: CallSpec, workers: int = 1) -> None:
+        self._spec = spec
+        self._idle: asyncio.LifoQueue[WorkerProcess | None] = asyncio.LifoQueue()
+        for _ in range(workers):
+            self._idle.put_nowait(None)
+
+    async def start(self) -> None:
+        """Have one worker load the function; raises `RunFileError` when it cannot."""
+        worker = await self._idle.get()
+        try:
+            worker = worker or await WorkerProcess.start(self._spec)
+        except RuleFailed as failure:
+            raise RunFileError(f"reward function {self._spec.called!r}: {failure.reason}") from failure
+        finally:
+            self._idle.put_nowait(worker)
+
+    async def answers(self, views: Views) -> list[Answer | None]:
+        """An answer per view, failures among them; None for one whose turn did not come before its worker broke."""
+        size = len(views) if self._spec.batched else VIEWS_AT_A_TIME
+        parts = [range(at, min(at + size, len(views))) for at in range(0, len(views), size)]
+        answered = await asyncio.gather(*(self._part(views.choice(part)) for part in parts))
+        return [answer for part in answered for answer in part]
+
+    async def close(self) -> None:
+        """End the workers that are idle."""
+        for worker in [self._idle.get_nowait() for _ in range(self._idle.qsize())]:
+            if worker is not None:
+                await worker.end()
+            self._idle.put_nowait(None)
+
+    async def _part(self, views: Views) -> list[Answer | None]:
+        found: list[Answer | None] = [None] * len(views)
+        worker = await self._idle.get()
+        try:
+            held, worker = worker, None
+            worker = await self._try(held, views, found)
+        finally:
+            self._idle.put_nowait(worker)
+        return found
+
+    async def _try(
+        self, worker: WorkerProcess | None, views: Views, found: list[Answer | None]
+    ) -> WorkerProcess | None:
+        """Put one answer or more into `found`; gives back the worker when it can be used again."""
+        try:
+            worker = worker or await WorkerProcess.start(self._spec)
+            reusable = await self._ask(worker, views, found)
+        except RuleFailed as failure:
+            silent = [index for index, answer in enumerate(found) if answer is None]
+            at_work = silent[:1] if worker is not None and worker.one_by_one else silent
+            for index in at_work:
+                found[index] = Answer.failed(failure.kind, failure.reason)
+            reusable = False
+        except BaseException:
+            if worker is not None:
+                await worker.end()
+            raise
+        if reusable or worker is None:
+            return worker
+        await worker.end()
+        return None
+
+    async def _ask(self, worker: WorkerProcess, views: Views, found: list[Answer | None]) -> bool:
+        """Ask for all of `views`; False once the worker is out of memory, and not to be trusted with what is left."""
+        async with aclosing(worker.answers(views.encoded())) as answers:
+            async for index, answer in answers:
+                found[index] = answer
+                if answer.failure is FailureKind.MEMORY and worker.one_by_one:
+                    return False
+        return all(answer is not None and answer.failure is not FailureKind.MEMORY for answer in found)

@@ -1,0 +1,38 @@
+"""One function inside the service's own process: nothing to start, nothing to copy, and nothing to stop it."""
+
+import asyncio
+from collections.abc import Sequence
+
+from leyden.reward.core.answer import Answer
+from leyden.reward.sandbox.call import await_many, await_one, call_many, call_one, is_async
+from leyden.reward.sandbox.spec import CallSpec, UnusableFunctionError
+from leyden.reward.sandbox.views import Views
+from leyden.settings import RunFileError
+
+
+class LocalFunction:
+    """For code that is quick, pure and known. An async one is cancelled after `timeout_s`; a sync one cannot be."""
+
+    def __init__(self, spec: CallSpec) -> None:
+        self._spec = spec
+        try:
+            self._function = spec.load()
+        except UnusableFunctionError as error:
+            raise RunFileError(str(error)) from error
+
+    async def start(self) -> None:
+        """Loaded already."""
+
+    async def close(self) -> None:
+        """Nothing to end."""
+
+    async def answers(self, views: Views) -> Sequence[Answer]:
+        """One answer per view, failures among them."""
+        function, items, timeout_s = self._function, views.items, self._spec.timeout_s
+        if is_async(function):
+            if self._spec.batched:
+                return await await_many(function, items, timeout_s)
+            return await asyncio.gather(*(await_one(function, view, timeout_s) for view in items))
+        if self._spec.batched:
+            return await asyncio.to_thread(call_many, function, items)
+        return await asyncio.to_thread(lambda: [call_one(function, view) for view in items])

@@ -1,0 +1,106 @@
+"""The service's end of one worker process: start it, put views in, take answers out in time, end it for good."""
+
+import asyncio
+import contextlib
+import os
+import signal
+import sys
+from asyncio.subprocess import PIPE, Process
+from collections.abc import AsyncGenerator, Sequence
+
+from leyden.reward.core.answer import Answer
+from leyden.reward.core.failures import FailureKind, RuleFailed
+from leyden.reward.sandbox.spec import CallSpec
+from leyden.reward.sandbox.wire import LENGTH_BYTES, MAX_ANSWER_BYTES, framed, read_answer, views_frame
+from leyden.reward.sandbox.worker import READY, READY_ASYNC
+
+START_PATIENCE_S = 120.0
+"""How long a function's import may take."""
+SPARE_S = 1.0
+"""Time above `timeout_s` in which an async function is cancelled by its own worker, which then lives on."""
+
+
+class WorkerProcess:
+    """A running worker. Not for two callers at a time, and not to be used again after anything was raised."""
+
+    def __init__(self, process: Process, spec: CallSpec) -> None:
+        self._process = process
+        self._spec = spec
+        self.one_by_one = True
+        """Whether it takes its views one after the other, so that the first without an answer is the one at work."""
+
+    @classmethod
+    async def start(cls, spec: CallSpec) -> "WorkerProcess":
+        """A worker that has loaded its function; raises `RuleFailed` when it could not."""
+        path = os.pathsep.join(entry or os.getcwd() for entry in sys.path)  # noqa: PTH109 - what "" in sys.path means
+        process = await asyncio.create_subprocess_exec(
+            *(sys.executable, "-m", "leyden.reward.sandbox.worker", str(os.getpid())),
+            stdin=PIPE,
+            stdout=PIPE,
+            start_new_session=True,
+            env={"PYTHONHASHSEED": "0", **os.environ, "PYTHONPATH": path},
+        )
+        worker = cls(process, spec)
+        try:
+            worker._put(framed(spec.encode()))
+            said = await worker._frame(START_PATIENCE_S)
+        except BaseException:
+            await worker.end()
+            raise
+        if said not in (READY, READY_ASYNC):
+            await worker.end()
+            raise RuleFailed(FailureKind.EXCEPTION, f"cannot be loaded: {said.decode(errors='replace')}")
+        worker.one_by_one = said == READY and not spec.batched
+        return worker
+
+    async def answers(self, encoded: Sequence[bytes]) -> AsyncGenerator[tuple[int, Answer], None]:
+        """(Index, answer) for each of the encoded views, as they come; raises `RuleFailed` when no more will come."""
+        self._put(views_frame(encoded))
+        missing = set(range(len(encoded)))
+        while missing:
+            body = await self._frame(self._spec.timeout_s + SPARE_S)
+            try:
+                index, answer = read_answer(body)
+                missing.remove(index)
+            except (ValueError, KeyError, TypeError) as error:
+                raise RuleFailed(FailureKind.MALFORMED, f"not an answer: {error}") from error
+            yield index, answer
+
+    async def end(self) -> None:
+        """Kill it with everything in its session, and wait until it is gone."""
+        with contextlib.suppress(ProcessLookupError):
+            os.killpg(self._process.pid, signal.SIGKILL)
+        assert self._process.stdin is not None
+        self._process.stdin.close()
+        await self._process.wait()
+
+    @property
+    def pid(self) -> int:
+        """Its process id."""
+        return self._process.pid
+
+    def _put(self, data: bytes) -> None:
+        """No waiting until it is read: the worker may be busy saying something first."""
+        assert self._process.stdin is not None
+        self._process.stdin.write(data)
+
+    async def _frame(self, timeout_s: float) -> bytes:
+        stdout = self._process.stdout
+        assert stdout is not None
+        try:
+            async with asyncio.timeout(timeout_s):
+                size = int.from_bytes(await stdout.readexactly(LENGTH_BYTES))
+                if size > MAX_ANSWER_BYTES:
+                    raise RuleFailed(FailureKind.MALFORMED, f"an answer of {size} bytes")
+                return await stdout.readexactly(size)
+        except TimeoutError as error:
+            raise RuleFailed(FailureKind.TIMEOUT, f"no answer within {self._spec.timeout_s:g} s") from error
+        except (asyncio.IncompleteReadError, ConnectionError) as error:
+            raise await self._died() from error
+
+    async def _died(self) -> RuleFailed:
+        status = await self._process.wait()
+        if status == -signal.SIGXCPU:
+            return RuleFailed(FailureKind.TIMEOUT, "used up its processor time")
+        how = f"killed by {signal.Signals(-status).name}" if status < 0 else f"ended with status {status}"
+        return RuleFailed(FailureKind.LOST, f"its process was {how}" if status < 0 else f"its process {how}")

@@ -1,0 +1,73 @@
+"""How one function of the run file is called, as data that fits through a pipe; and the function that it names."""
+
+from dataclasses import asdict, dataclass, field
+from importlib import import_module
+from importlib.metadata import entry_points
+
+import orjson
+
+from leyden.events import JsonObject
+from leyden.reward.graders import GRADERS
+from leyden.reward.sandbox.call import AnyFunction
+
+GROUP = "leyden.reward_functions"
+
+
+class UnusableFunctionError(ValueError):
+    """The run file names a function that is not there; the text says what is."""
+
+
+@dataclass(frozen=True)
+class CallSpec:
+    """What to call and within which limits."""
+
+    entry: str = ""
+    """Entry point or `module:function`; "" for a grader."""
+    grader: str = ""
+    parameters: JsonObject = field(default_factory=dict)
+    """The grader's own."""
+    batched: bool = False
+    timeout_s: float = 10.0
+    memory_mb: int = 1024
+
+    @property
+    def called(self) -> str:
+        """What messages call it."""
+        return self.entry or self.grader
+
+    def encode(self) -> bytes:
+        """As JSON, for the worker."""
+        return orjson.dumps(asdict(self))
+
+    @classmethod
+    def decode(cls, body: bytes) -> "CallSpec":
+        """What `encode` made."""
+        return cls(**orjson.loads(body))
+
+    def load(self) -> AnyFunction:
+        """The function itself; raises `UnusableFunctionError` naming the remedy."""
+        if self.grader:
+            return GRADERS[self.grader].model_validate(self.parameters)
+        return load_function(self.entry)
+
+
+def load_function(entry: str) -> AnyFunction:
+    """The function that `entry` names; raises `UnusableFunctionError` saying what is known instead."""
+    known = {point.name: point for point in entry_points(group=GROUP)}
+    module, colon, name = entry.partition(":")
+    try:
+        if entry in known:
+            found = known[entry].load()
+        elif colon:
+            found = getattr(import_module(module), name)
+        else:
+            names = ", ".join(sorted(known)) or "none is installed"
+            raise UnusableFunctionError(
+                f"reward function {entry!r}: no entry point of {GROUP} ({names}), nor module:function"
+            )
+    except (ImportError, AttributeError) as error:
+        raise UnusableFunctionError(f"reward function {entry!r} cannot be imported: {error}") from error
+    if not callable(found):
+        raise UnusableFunctionError(f"reward function {entry!r} is a {type(found).__name__}, not a function")
+    function: AnyFunction = found
+    return function

@@ -1,0 +1,91 @@
+"""A worker process: frames of views in, an answer for each out, until its input ends. Started by `sandbox.process`.
+
+What the function prints goes to the service's standard error; the pipes are not where it would find them.
+"""
+
+import asyncio
+import os
+import sys
+from collections.abc import Callable, Coroutine, Sequence
+from typing import Any
+
+from leyden.reward.core.answer import Answer
+from leyden.reward.core.view import RolloutView
+from leyden.reward.sandbox.call import AnyFunction, await_many, await_one, call_many, call_one, is_async
+from leyden.reward.sandbox.limits import die_with_parent, limit_cpu, limit_memory
+from leyden.reward.sandbox.spec import CallSpec, UnusableFunctionError
+from leyden.reward.sandbox.wire import answer_frame, decode_views, framed, printable, read_frame
+
+READY = b"ready"
+READY_ASYNC = b"ready, async"
+Say = Callable[[int, Answer], None]
+
+
+def main(parent: int) -> None:
+    """Load the function, say so, and answer."""
+    die_with_parent(parent)
+    incoming, outgoing = os.fdopen(os.dup(0), "rb"), os.dup(1)
+    os.dup2(os.open(os.devnull, os.O_RDONLY), 0)
+    os.dup2(2, 1)
+    spec = CallSpec.decode(read_frame(incoming) or b"{}")
+    try:
+        function = spec.load()
+    except Exception as error:  # noqa: BLE001 - whatever its import does: the service names it and does not start
+        text = str(error) if isinstance(error, UnusableFunctionError) else f"{type(error).__name__}: {error}"
+        _write(outgoing, framed(printable(text).encode()))
+        return
+    limit_memory(spec.memory_mb)
+    _write(outgoing, framed(READY_ASYNC if is_async(function) else READY))
+    myself, answers = os.getpid(), _answers(function, spec)
+
+    def say(index: int, answer: Answer) -> None:
+        if os.getpid() != myself:  # a fork that the function left behind must not answer a second time
+            os._exit(0)
+        _write(outgoing, answer_frame(index, answer))
+
+    while (frame := read_frame(incoming)) is not None:
+        views = decode_views(frame)
+        limit_cpu(spec.timeout_s * len(views))
+        answers(views, say)
+
+
+def _answers(function: AnyFunction, spec: CallSpec) -> Callable[[Sequence[RolloutView], Say], None]:
+    """How to answer one frame."""
+    if is_async(function):
+        loop = asyncio.new_event_loop()
+        several = _batch_aloud if spec.batched else _all_aloud
+        return lambda views, say: loop.run_until_complete(several(function, views, spec.timeout_s, say))
+    if spec.batched:
+        return lambda views, say: _say_all(call_many(function, views), say)
+    return lambda views, say: _one_by_one(function, views, say)
+
+
+def _one_by_one(function: AnyFunction, views: Sequence[RolloutView], say: Say) -> None:
+    for index, view in enumerate(views):
+        say(index, call_one(function, view))
+
+
+def _say_all(answers: Sequence[Answer], say: Say) -> None:
+    for index, answer in enumerate(answers):
+        say(index, answer)
+
+
+async def _batch_aloud(function: AnyFunction, views: Sequence[RolloutView], timeout_s: float, say: Say) -> None:
+    _say_all(await await_many(function, views, timeout_s), say)
+
+
+async def _all_aloud(function: AnyFunction, views: Sequence[RolloutView], timeout_s: float, say: Say) -> None:
+    async def one(index: int, view: RolloutView) -> None:
+        say(index, await await_one(function, view, timeout_s))
+
+    work: list[Coroutine[Any, Any, None]] = [one(index, view) for index, view in enumerate(views)]
+    await asyncio.gather(*work)
+
+
+def _write(to: int, data: bytes) -> None:
+    while data:
+        data = data[os.write(to, data) :]
+
+
+if __name__ == "__main__":
+    main(int(sys.argv[1]))

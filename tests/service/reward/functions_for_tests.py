@@ -1,0 +1,102 @@
+"""Reward functions, well behaved and not, that worker processes load by name."""
+
+import asyncio
+import os
+import signal
+import time
+from pathlib import Path
+from typing import Any
+
+from leyden.reward.functions import RolloutView
+
+
+def length(view: RolloutView) -> float:
+    return float(len(str(view.output)))
+
+
+def named(view: RolloutView) -> dict[str, float | None]:
+    return {"b": 2, "a": 1.5, "nothing": None}
+
+
+def nothing(view: RolloutView) -> None:
+    print("what a function prints is no answer")
+
+
+async def later(view: RolloutView) -> float:
+    await asyncio.sleep(0.3)
+    return length(view)
+
+
+async def never(view: RolloutView) -> float:
+    if view.output == "never":
+        await asyncio.sleep(1000)
+    return length(view)
+
+
+def many(views: list[RolloutView]) -> list[float]:
+    return [length(view) for view in views]
+
+
+async def many_later(views: list[RolloutView]) -> list[float | None]:
+    await asyncio.sleep(0.01)
+    return [None if view.output == "none" else length(view) for view in views]
+
+
+def too_few(views: list[RolloutView]) -> list[float]:
+    return [1.0]
+
+
+def as_told(view: RolloutView) -> Any:
+    """Does what the output says, so that one function shows every way to break."""
+    match view.output:
+        case "loop":
+            while True:
+                pass
+        case "sleep":
+            time.sleep(1000)
+        case "memory":
+            return len(bytearray(4 << 30))
+        case "exit":
+            os._exit(0)
+        case "sys.exit":
+            raise SystemExit(0)
+        case "kill":
+            os.kill(os.getpid(), signal.SIGKILL)
+        case "raise":
+            raise RuntimeError("the judge is away")
+        case "nan":
+            return float("nan")
+        case "text":
+            return "1"
+        case "list":
+            return [1.0]
+        case "huge":
+            return 10**400
+        case "surrogate":
+            raise RuntimeError("half a pair: \ud800")
+        case "fork":
+            os.fork()
+            return 3.0
+    return length(view)
+
+
+def fails_once(view: RolloutView) -> float:
+    """Fails the first time that it sees its marker file missing."""
+    marker = Path(str(view.output))
+    if not marker.exists():
+        marker.touch()
+        raise ConnectionError("the first time")
+    return 1.0
+
+
+def waits_once(view: RolloutView) -> float:
+    """Takes for ever the first time that it sees its marker file missing."""
+    marker = Path(str(view.output))
+    if not marker.exists():
+        marker.touch()
+        time.sleep(1000)
+    return 1.0
+
+
+def pid(view: RolloutView) -> float:
+    return float(os.getpid())
