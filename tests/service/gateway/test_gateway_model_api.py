@@ -133,6 +133,27 @@ async def test_a_call_is_bound_without_touching_the_agent(gate: Bench, agent: As
     assert gate.store.calls == {REF: {call.call_id}}
 
 
+@pytest.mark.parametrize(
+    "headers",
+    [
+        {"x-leyden-agent": "planner", "x-leyden-agent-role": "lead"},
+        {"baggage": "tenant=7,gen_ai.agent.name=planner,leyden.agent.role=lead"},
+    ],
+)
+async def test_the_agent_that_calls_is_recorded_and_the_engine_is_not_told(
+    gate: Bench, agent: AsyncOpenAI, headers: dict[str, str]
+) -> None:
+    await agent.chat.completions.create(model="policy", messages=HELLO, extra_headers=headers)
+    (call,) = gate.log.calls
+    assert (call.agent_name, call.agent_role) == ("planner", "lead")
+    assert not {"x-leyden-agent", "x-leyden-agent-role", "baggage"} & set(gate.engine.headers[0])
+
+
+async def test_a_call_that_names_no_agent_is_recorded_without_one(gate: Bench, agent: AsyncOpenAI) -> None:
+    await agent.chat.completions.create(model="policy", messages=HELLO)
+    assert (gate.log.calls[0].agent_name, gate.log.calls[0].agent_role) == (None, None)
+
+
 async def test_a_foreign_trace_leaves_the_call_unbound_but_traced(gate: Bench, agent: AsyncOpenAI) -> None:
     header = {"traceparent": f"00-{'4b' * 16}-{'cd' * 8}-01"}
     await agent.chat.completions.create(model="policy", messages=HELLO, extra_headers=header)

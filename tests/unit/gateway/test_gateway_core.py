@@ -9,6 +9,7 @@ from hypothesis import strategies as st
 from pydantic import ValidationError
 
 from leyden.events import FailureClass, PolicyPromoted, PolicyServed, unpack_ints
+from leyden.gateway.core.agent import MAX_LENGTH, Agent, agent_of
 from leyden.gateway.core.binding import bind
 from leyden.gateway.core.keys import Caller, KeyRing, rollout_key
 from leyden.gateway.core.prepare import NEUTRAL, TruncatedSampling, Visible, prepare
@@ -36,6 +37,25 @@ def test_a_rollout_key_names_its_attempt_and_no_other_secret_made_it() -> None:
             KeyRing(["api"], SECRET).caller(f"Bearer {bad}")
         assert refused.value.status == 401
         assert bad not in str(refused.value)
+
+
+def test_an_agent_is_named_by_its_header_before_its_baggage() -> None:
+    baggage = ["a=1,leyden.agent.role=critic", "gen_ai.agent.name=third, leyden.agent.name = sec%20ond;meta=x"]
+    assert agent_of("first", "planner", baggage) == Agent("first", "planner")
+    assert agent_of(None, " ", baggage) == Agent("sec ond", "critic")
+    assert agent_of(None, None, ["gen_ai.agent.name=third"]) == Agent("third", None)
+    assert agent_of(None, None, []) == Agent()
+
+
+def test_an_agents_name_is_a_short_printable_label() -> None:
+    assert agent_of("x" * 5000, "a\x00\x1b[31mb", []) == Agent("x" * MAX_LENGTH, "a[31mb")
+    assert agent_of(None, None, ["gen_ai.agent.name=a%0Ab"]) == Agent("ab")
+    assert agent_of(None, None, ["k=v," * 5000 + "gen_ai.agent.name=late"]) == Agent()
+
+
+@given(st.lists(st.text(max_size=40), max_size=4))
+def test_no_baggage_is_too_odd_to_be_read(baggage: list[str]) -> None:
+    agent_of(None, None, baggage)
 
 
 @pytest.mark.parametrize("header", [None, "", "Bearer", "Bearer ", "Basic one", "one"])

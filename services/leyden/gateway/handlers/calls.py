@@ -10,6 +10,7 @@ import orjson
 
 from leyden.clock import Clock
 from leyden.events import PolicyServed
+from leyden.gateway.core.agent import NOBODY, Agent
 from leyden.gateway.core.binding import Binding
 from leyden.gateway.core.prepare import JsonDict, Prepared, TruncatedSampling, prepare
 from leyden.gateway.core.routing import ModelName, RoutingTable
@@ -30,6 +31,7 @@ class Incoming:
     route: str
     body: JsonDict
     binding: Binding
+    agent: Agent = NOBODY
 
 
 class ModelCalls:
@@ -78,7 +80,15 @@ class ModelCalls:
         self, incoming: Incoming, prepared: Prepared, name: ModelName, started_at: datetime, started: float
     ) -> Sent:
         return Sent(
-            self._new_id(), incoming.route, incoming.body, incoming.binding, prepared, name, started_at, started
+            call_id=self._new_id(),
+            route=incoming.route,
+            request=incoming.body,
+            binding=incoming.binding,
+            agent=incoming.agent,
+            prepared=prepared,
+            name=name,
+            started_at=started_at,
+            started=started,
         )
 
     async def _prepared(self, incoming: Incoming) -> Prepared:

@@ -10,6 +10,7 @@ from datetime import datetime
 import orjson
 
 from leyden.events import ModelCallRecorded, Usage, pack_ints
+from leyden.gateway.core.agent import Agent
 from leyden.gateway.core.binding import Binding
 from leyden.gateway.core.prepare import JsonDict, Prepared
 from leyden.gateway.core.refusals import Refusal
@@ -33,6 +34,7 @@ class Sent:
     route: str
     request: JsonDict
     binding: Binding
+    agent: Agent
     prepared: Prepared
     name: ModelName
     started_at: datetime
@@ -228,6 +230,8 @@ class OpenCall:
             attempt=ref.attempt if ref else 0,
             trace_id=sent.binding.trace_id,
             parent_span_id=sent.binding.parent_span_id,
+            agent_name=sent.agent.name,
+            agent_role=sent.agent.role,
             route=sent.route,
             requested_model=sent.prepared.model,
             policy=sent.name.policy,

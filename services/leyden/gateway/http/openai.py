@@ -9,6 +9,7 @@ from starlette.requests import Request
 from starlette.responses import Response
 from starlette.routing import BaseRoute, Route
 
+from leyden.gateway.core.agent import NAME_HEADER, ROLE_HEADER, Agent, agent_of
 from leyden.gateway.core.binding import Binding, bind
 from leyden.gateway.core.keys import KeyRing
 from leyden.gateway.core.prepare import JsonDict
@@ -53,7 +54,7 @@ class ModelApi:
         with ExitStack() as held:
             held.enter_context(self.limiter.slot())
             body = _json_object(await read_body(request, self.max_body_bytes))
-            incoming = Incoming("/v1/chat/completions", body, binding)
+            incoming = Incoming("/v1/chat/completions", body, binding, _agent(request))
             opening = asyncio.create_task(self._answer(incoming, held))
             response = await unless_gone(opening, request.receive)
             return response or Response(status_code=CLIENT_CLOSED_REQUEST)
@@ -83,6 +84,11 @@ class ModelApi:
     def _binding(self, request: Request) -> Binding:
         caller = self.keys.caller(request.headers.get("authorization"))
         return bind(request.path_params.get("rollout"), caller, request.headers.get("traceparent"))
+
+
+def _agent(request: Request) -> Agent:
+    headers = request.headers
+    return agent_of(headers.get(NAME_HEADER), headers.get(ROLE_HEADER), headers.getlist("baggage"))
 
 
 def _headers(call: OpenCall) -> dict[str, str]:
