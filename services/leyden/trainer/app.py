@@ -7,7 +7,7 @@ from leyden.settings import load_section
 from leyden.trainer.adapters import KafkaOffsets, TorchTraining
 from leyden.trainer.handlers import TrainerHandler
 from leyden.trainer.settings import TrainerEnvironment, TrainerSettings
-from leyden.trainer.topology import GROUP, subscription
+from leyden.trainer.topology import group_name, subscription
 
 
 def build(runtime: Runtime) -> Service:
@@ -20,8 +20,8 @@ def build(runtime: Runtime) -> Service:
     handler = TrainerHandler(
         settings,
         TorchTraining(settings, environment, folder),
-        KafkaOffsets(runtime.kafka, prefix + TRANSITIONS, prefix + GROUP),
+        KafkaOffsets(runtime.kafka, prefix + TRANSITIONS, prefix + group_name(environment.name)),
         runtime.publisher,
         SystemClock(),
     )
-    return Service(subscriptions=[subscription(handler)], before=[handler.restore])
+    return Service(subscriptions=[subscription(handler, environment.name)], before=[handler.restore])

@@ -58,7 +58,7 @@ class TrainerHandler:
         saved = await asyncio.to_thread(self._training.open)
         if saved is not None:
             self._version = saved.progress.version
-            self._buffer = GroupBuffer(self._rules(), saved.progress.positions, saved.progress.done)
+            self._buffer = GroupBuffer(self._rules(), saved.progress.positions, saved.progress.finished)
             self._untold = saved
         VERSION.labels(policy=self._settings.policy).set(self._version)
         await self._offsets.resume_from(self._buffer.positions)
@@ -66,14 +66,15 @@ class TrainerHandler:
         await self._tell()
 
     async def on_batch(self, delivered: Sequence[Delivered[Event]]) -> None:
-        """Take the records in and make every step that has its groups. Raises `Retry` while Kafka is away."""
+        """Take the records in, and make each step as soon as it has its groups. Raises `Retry` while Kafka is away.
+
+        A batch is formed at the record that fills it: what else was handed over with that must not change it.
+        """
         await self._tell()
         for one in delivered:
             if self._unfinished and isinstance(one.event, SequenceCredited | GroupCredited):
                 self._buffer.add(one.event, one.partition, one.offset)
-        while self._unfinished and (batch := self._buffer.take(self._version)) is not None:
-            await self._train(batch)
-            await self._tell()
+                await self._train_full_batches()
         WAITING.labels(policy=self._settings.policy).set(self._buffer.waiting)
 
     @property
@@ -84,6 +85,11 @@ class TrainerHandler:
     @property
     def _unfinished(self) -> bool:
         return self._settings.max_steps is None or self._version < self._settings.max_steps
+
+    async def _train_full_batches(self) -> None:
+        while self._unfinished and (batch := self._buffer.take(self._version)) is not None:
+            await self._train(batch)
+            await self._tell()
 
     async def _train(self, batch: Sequence[ReadyGroup]) -> None:
         """One step and its checkpoint. A fault parts weights and log: it ends the process, a restart mends it."""
@@ -101,7 +107,7 @@ class TrainerHandler:
 
     def _progress(self, batch: Sequence[ReadyGroup], metrics: Metrics) -> Progress:
         settings, positions = self._settings, self._buffer.positions
-        dropped = self._buffer.take_dropped()
+        dropped, finished = self._buffer.take_dropped(), self._buffer.finished
         for reason, count in dropped.items():
             DROPPED.labels(policy=settings.policy, reason=reason).inc(count)
         manifest = manifest_of(batch, positions, settings.seed, settings.settings_hash)
@@ -115,7 +121,9 @@ class TrainerHandler:
             metrics=metrics | dropped_metrics(dropped),
             finished_at=self._clock.now(),
             positions=positions,
-            done=self._buffer.done,
+            done=list(finished.done),
+            revisions=dict(finished.revisions),
+            untrained=sorted(finished.untrained),
         )
 
     async def _tell(self) -> None:
@@ -151,6 +159,7 @@ class TrainerHandler:
     def _rules(self) -> BatchRules:
         return BatchRules(
             policy=self._settings.policy,
+            credit=self._settings.credit,
             groups_per_step=self._settings.groups_per_step,
             max_staleness=self._settings.max_staleness,
             drop_zero_variance=self._settings.drop_zero_variance,

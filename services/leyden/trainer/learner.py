@@ -13,6 +13,7 @@ from leyden.trainer.core.batching import ReadyGroup
 from leyden.trainer.core.forward import action_logprobs
 from leyden.trainer.core.objective import Aggregation, Objective, RatioBase, TokenTerms, policy_loss, token_weights
 from leyden.trainer.core.step_metrics import Metrics, StepMetric, TokenRecord, batch_metrics, token_metrics
+from leyden.trainer.core.whiten import whitened
 from leyden.trainer.model import PolicyModel
 from leyden.trainer.settings import TrainerSettings
 
@@ -64,6 +65,8 @@ class Learner:
             [sequence.action_tokens for sequence in sequences],
             self._objective.aggregation,
         )
+        if self._settings.whiten_advantages:
+            sequences = whitened(sequences, weights_S, abs(self._settings.advantage_scale))
         needed = [i for i, s in enumerate(sequences) if s.has_signal or self._objective.kl > 0]
         computed = [sequences[i] for i in needed]
         rows = pack_actions(computed, weights_S[needed], self._settings.row_tokens)

@@ -24,6 +24,8 @@ class TrainerSettings(BaseModel):
 
     policy: str = "policy"
     """Name of the policy that is trained; sequences of others are passed over."""
+    credit: str = ""
+    """Name of the credit service (`LEYDEN_CREDIT_NAME`) whose transitions are trained on; empty: the unnamed one."""
     mode: Literal["lora", "full"] = "lora"
     lora: LoraSettings = LoraSettings()
     learning_rate: float = Field(default=5e-4, gt=0)
@@ -39,6 +41,11 @@ class TrainerSettings(BaseModel):
     """Stop training after this many steps in all; later groups stay unread in the log."""
     advantage_scale: float = 1.0
     """Factor on every advantage; 0 is the control that must not learn."""
+    whiten_advantages: bool = False
+    """Centre and scale advantages over the batch, each token weighing what it weighs in the loss.
+
+    For credit's `reinforce_plus_plus` (without it that has no baseline), `reinforce_plus_plus_baseline` and `gae`.
+    """
 
     aggregation: Literal["token", "sequence", "rollout"] = "rollout"
     ratio_base: Literal["trainer", "behaviour"] = "trainer"
@@ -65,6 +72,8 @@ class TrainerSettings(BaseModel):
     def settings_hash(self) -> str:
         """16 hex digits that change with any setting that can change the weights."""
         operational = {"keep_checkpoints", "max_steps", "gradient_checkpointing"}
+        # These came later, and checkpoints of runs without them go on.
+        operational |= {name for name in ("credit", "whiten_advantages") if not getattr(self, name)}
         return hashlib.sha256(self.model_dump_json(exclude=operational).encode()).hexdigest()[:16]
 
 
@@ -75,6 +84,8 @@ class TrainerEnvironment(BaseSettings):
 
     model: str = "HuggingFaceTB/SmolLM2-135M-Instruct"
     """Folder or hub id of the model that training begins with."""
+    name: str = Field(default="", pattern=r"^([a-z0-9]([a-z0-9-]{0,30}[a-z0-9])?)?$")
+    """Name of this trainer where several work side by side, one per policy; its consumer group is `trainer-<name>`."""
     checkpoint_dir: Path = Path("data/checkpoints")
     """Checkpoints stand in `<checkpoint_dir>/<policy>/step-<n>/`; engines must see the same path."""
     device: Literal["auto", "cpu", "cuda"] = "auto"

@@ -1,5 +1,6 @@
 """The trainer's handler with fakes: what is stepped, saved and told, and what a kill or a fault at any point leaves."""
 
+import hashlib
 from collections.abc import Mapping, Sequence
 from datetime import UTC, datetime
 from pathlib import Path
@@ -95,20 +96,22 @@ class Process:
         return [outgoing.event for outgoing in self.publisher.published]
 
 
-def group(name: str, first_offset: int) -> list[Delivered[Event]]:
-    """A group of one sequence, closed."""
+def group(name: str, first_offset: int, revision: int = 0, credit: str = "") -> list[Delivered[Event]]:
+    """A revision of a group of one sequence, closed."""
     transition = Transition(
         call_id=f"{name}-call", start=1, end=3, policy_version=0, temperature=1.0, reward=0.0, return_=1.0,
         advantage=1.0, origin=f"model-calls.v1/0/{first_offset}",
     )  # fmt: skip
     sequence = SequenceCredited(
-        event_id=f"{name}-0", event_time=TIME, producer="test", rollout_id=name, attempt=0, policy="policy",
+        event_id=f"{name}-{revision}", event_time=TIME, producer="test", rollout_id=name, attempt=0, policy="policy",
+        credit=credit, revision=revision,
         group_id=name, group_sequences=1, sequence_index=0, token_ids=pack_ints([1, 2, 3]),
         behaviour_logprobs=pack_floats([0, -1, -1]), transitions=[transition], rollout_reward=1.0,
     )  # fmt: skip
     closing = GroupCredited(
-        event_id=f"{name}-end", event_time=TIME, producer="test", policy="policy", group_id=name, sequences=1, members=1
-    )
+        event_id=f"{name}-end", event_time=TIME, producer="test", policy="policy", group_id=name, sequences=1,
+        members=1, credit=credit, revision=revision,
+    )  # fmt: skip
     events: list[Event] = [sequence, closing]
     return [Delivered(e, TRANSITIONS, name, 0, first_offset + i, f"o{i}") for i, e in enumerate(events)]
 
@@ -203,6 +206,74 @@ async def test_after_the_last_step_groups_stay_in_the_log() -> None:
     await longer.handler.restore()
     await longer.handler.on_batch(LOG[longer.offsets.resumed[0][0] :])
     assert longer.training.steps == [(["g2", "g3"], 1)]
+
+
+REVISED = ["g0", "g1'", "g0", "g0'", "g2", "g1", "g2'", "g3", "g0''", "g4", "g3'", "g5"]
+REVISED_LOG = [
+    record
+    for index, name in enumerate(REVISED)
+    for record in group(name.rstrip("'"), 2 * index, revision=name.count("'"))
+]
+"""A prime is a revision. g1 comes at revision 1 first, g2' while g2 waits; g0', g0'' and g3' come after training."""
+
+
+async def unbroken(delivered: Sequence[Delivered[Event]], **settings: object) -> list[SavedCheckpoint]:
+    process = Process([], **settings)
+    await process.handler.restore()
+    await process.handler.on_batch(delivered)
+    return process.training.disk
+
+
+def remembered(disk: Sequence[SavedCheckpoint]) -> list[dict[str, object]]:
+    """Everything that the checkpoints say of how far training is."""
+    return [saved.progress.model_dump(exclude={"weights_sha256"}) for saved in disk]
+
+
+async def test_a_revision_of_a_trained_group_is_counted_and_never_trained() -> None:
+    disk = await unbroken(REVISED_LOG)
+    trained = [saved.progress.manifest.sequence_ids for saved in disk]
+    assert trained == [["g0-0", "g1-1"], ["g2-1", "g3-0"], ["g4-0", "g5-0"]]
+    counted = [saved.progress.metrics.get("groups/dropped/revised_after_training", 0) for saved in disk]
+    assert counted == [0, 1, 2]
+
+
+@pytest.mark.parametrize("killed_after", range(len(REVISED_LOG) + 1))
+async def test_a_run_killed_at_any_record_equals_an_unbroken_one_through_revisions(killed_after: int) -> None:
+    """Every checkpoint in full: its batch, metrics, positions, and the groups that it remembers."""
+    disk: list[SavedCheckpoint] = []
+    first = Process(disk)
+    await first.handler.restore()
+    await first.handler.on_batch(REVISED_LOG[:killed_after])
+    second = Process(disk)
+    await second.handler.restore()
+    await second.handler.on_batch(REVISED_LOG[second.offsets.resumed[0].get(0, 0) :])
+    assert remembered(disk) == remembered(await unbroken(REVISED_LOG))
+
+
+@pytest.mark.parametrize("size", [1, 3, 5])
+async def test_how_records_are_handed_over_changes_no_step(size: int) -> None:
+    process = Process([])
+    await process.handler.restore()
+    for start in range(0, len(REVISED_LOG), size):
+        await process.handler.on_batch(REVISED_LOG[start : start + size])
+    assert remembered(process.training.disk) == remembered(await unbroken(REVISED_LOG))
+
+
+async def test_the_credit_service_is_chosen_by_its_name() -> None:
+    both = [*group("g0", 0), *group("g0", 2, credit="dense"), *group("g1", 4, credit="dense")]
+    assert await unbroken(both) == []
+    [saved] = await unbroken(both, credit="dense")
+    assert saved.progress.manifest.group_ids == ["g0", "g1"]
+
+
+def test_a_run_without_a_credit_name_goes_on_from_checkpoints_made_before_there_were_names() -> None:
+    """The unnamed one is not in the settings' hash; another data set is another experiment."""
+    plain = TrainerSettings()
+    assert plain.settings_hash == hashlib.sha256(plain.model_dump_json(exclude=BEFORE).encode()).hexdigest()[:16]
+    assert TrainerSettings(credit="dense").settings_hash != plain.settings_hash
+
+
+BEFORE = {"keep_checkpoints", "max_steps", "gradient_checkpointing", "credit", "whiten_advantages"}
 
 
 async def test_a_group_published_again_later_is_trained_once() -> None:

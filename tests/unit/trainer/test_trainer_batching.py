@@ -60,7 +60,7 @@ def test_a_resumed_buffer_trains_each_group_once(sequence: Make, closing: Close)
     batch = buffer.take(0)
     assert batch is not None and batch[0].group_id == "b"
     buffer.finish(batch)
-    resumed = GroupBuffer(one, buffer.positions, buffer.done)
+    resumed = GroupBuffer(one, buffer.positions, buffer.finished)
     feed(resumed, records[buffer.positions[0] :], start=buffer.positions[0])
     again = resumed.take(1)
     assert again is not None and again[0].group_id == "a"

@@ -5,12 +5,12 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
-from pydantic import AwareDatetime
+from pydantic import AwareDatetime, Field
 
 from leyden.events import BatchManifest, CheckpointSaved, Record, TrainingStepCompleted
 from leyden.events.codec import TRANSITIONS
 from leyden.ids import derive
-from leyden.trainer.core.batching import ReadyGroup
+from leyden.trainer.core.batching import Finished, ReadyGroup
 from leyden.trainer.core.step_metrics import Metrics
 
 PRODUCER = "trainer"
@@ -30,7 +30,11 @@ class Progress(Record):
     positions: dict[int, int]
     """Partition → offset to resume from."""
     done: list[str]
-    """Groups that must not be trained again."""
+    """Groups that are done with, oldest first."""
+    revisions: dict[str, int] = Field(default_factory=dict)
+    """The newest revision known of those, where it is not 0."""
+    untrained: list[str] = Field(default_factory=list)
+    """Those of them that were dropped, sorted: a newer revision may still be trained."""
     weights_sha256: str = ""
     """Of the file with the trained weights; set when it is written."""
 
@@ -38,6 +42,11 @@ class Progress(Record):
     def version(self) -> int:
         """The version that the step made; version 0 is the base model."""
         return self.step
+
+    @property
+    def finished(self) -> Finished:
+        """The groups that are done with, as the buffer takes them."""
+        return Finished(tuple(self.done), self.revisions, frozenset(self.untrained))
 
 
 def step_event(progress: Progress) -> TrainingStepCompleted:
