@@ -25,7 +25,8 @@ def test_the_run_file_is_accepted_by_every_service(tmp_path: Path) -> None:
 
 
 @pytest.mark.parametrize(
-    "document", ["README.md", "ARCHITECTURE.md", "docs/adr/README.md", "docs/experiments/calculator.md"]
+    "document",
+    ["README.md", "ARCHITECTURE.md", "docs/adr/README.md", "docs/experiments/calculator.md", "docs/commands.md"],
 )
 def test_every_link_leads_somewhere(document: str) -> None:
     text = (ROOT / document).read_text()
@@ -38,3 +39,12 @@ def test_every_command_exists(command: tuple[str, str]) -> None:
     done = CliRunner().invoke(app, [command[0] or command[1], "--help"])
     assert done.exit_code == 0
     assert "Usage" in done.output
+
+
+def test_every_documented_command_exists_and_every_command_is_documented() -> None:
+    import typer.main
+
+    documented = set(re.findall(r"^\| `leyden ([a-z]+)", (ROOT / "docs/commands.md").read_text(), re.MULTILINE))
+    commands = set(typer.main.get_command(app).commands)  # type: ignore[attr-defined]
+    assert commands - documented == {"down", "status"}, "`up` has them in its row"
+    assert documented <= commands

@@ -1,64 +1,21 @@
 """The commands and their options; each hands over to the module that does the work."""
 
 import asyncio
-import signal
-from collections.abc import Iterator
-from contextlib import contextmanager
-from datetime import datetime
-from pathlib import Path
 from typing import Annotated
 
 import typer
-from rich.console import Console
 from rich.table import Table
 
-from leyden.cli.progress import Progress
+from leyden.cli.engineer_app import engineer_app
+from leyden.cli.replay_app import replay_app
+from leyden.cli.shell import DEMO_DIR, STACK_DIR, DataDir, RunFile, clear_errors, console, progress
 from leyden.stack.config import Ports, StackConfig
-from leyden.stack.errors import StackError
 
 app = typer.Typer(
     no_args_is_help=True, add_completion=False, help="Leyden: train any agent with reinforcement learning, unchanged."
 )
-console = Console()
-
-DataDir = Annotated[Path, typer.Option(help="Folder of the local stack: logs, Kafka's and Redis' data, checkpoints.")]
 EngineOption = Annotated[str, typer.Option(help="Policy server: auto, vllm or transformers.")]
 ModelOption = Annotated[str, typer.Option(help="smollm2-135m, tiny, a Hugging Face folder, or a hub id.")]
-RunFile = Annotated[
-    Path | None, typer.Option(exists=True, dir_okay=False, help="YAML: reward, credit, trainer, policy.")
-]
-STACK_DIR = Path(".leyden/stack")
-DEMO_DIR = Path(".leyden/demo")
-
-
-@contextmanager
-def clear_errors() -> Iterator[None]:
-    """What the user can mend is one sentence and exit status 1; Ctrl-C and SIGTERM end in order, with 130."""
-    for number in (signal.SIGINT, signal.SIGTERM, signal.SIGHUP):
-        signal.signal(number, signal.default_int_handler)
-    try:
-        yield
-    except StackError as error:
-        console.print(f"[bold red]leyden:[/] {error}", highlight=False)
-        raise typer.Exit(1) from error
-    except KeyboardInterrupt:
-        console.print("\nstopped")
-        raise typer.Exit(130) from None
-
-
-@contextmanager
-def progress() -> Iterator[Progress]:
-    """Lines of progress, and an end to the last one."""
-    lines = Progress(console)
-    try:
-        yield lines
-    finally:
-        lines.close()
-
-
-def say(line: str) -> None:
-    """One line of the result, unbroken, so that it can be copied."""
-    console.print(line, soft_wrap=True, highlight=False)
 
 
 @app.command()
@@ -137,28 +94,6 @@ def demo(
 
 
 @app.command()
-def replay(
-    name: Annotated[str, typer.Option(help="Of the experiment; becomes the prefix of its topics.")],
-    settings: RunFile = None,
-    start: Annotated[datetime | None, typer.Option("--from", help="First record's time; default: all.")] = None,
-    end: Annotated[datetime | None, typer.Option("--to", help="Time after the last record; default: now.")] = None,
-    data_dir: DataDir = DEMO_DIR,
-    source_prefix: Annotated[str | None, typer.Option(help="Of the topics to replay; default: the stack's.")] = None,
-    train: Annotated[bool, typer.Option(help="Train a candidate version on the replayed transitions.")] = True,
-) -> None:
-    """Run reward, credit and trainer over recorded topics again, with the same settings or others."""
-    from leyden.replay.run import ReplayPlan, run_replay
-
-    plan = ReplayPlan(name, settings, start, end, data_dir, source_prefix, train)
-    with clear_errors():
-        with progress() as tell:
-            done = asyncio.run(
-                run_replay(plan, tell, lambda line: console.print(line, soft_wrap=True, highlight=False))
-            )
-        raise typer.Exit(done)
-
-
-@app.command()
 def topics(
     prefix: Annotated[str, typer.Option(help="Before every topic's name.")] = "",
     replication_factor: Annotated[int, typer.Option(help="Copies of each partition.")] = 1,
@@ -189,3 +124,7 @@ def runner(
     except (ImportError, AttributeError, ValueError, LeydenError) as error:
         console.print(f"[bold red]leyden:[/] {agent}: {error}", highlight=False)
         raise typer.Exit(1) from error
+
+
+app.add_typer(engineer_app)
+app.add_typer(replay_app, name="replay")

@@ -6,9 +6,9 @@ from contextlib import ExitStack, contextmanager
 from dataclasses import dataclass
 from pathlib import Path
 
+from leyden.reading.place import kafka_of
 from leyden.stack.config import StackConfig
 from leyden.stack.errors import StackError
-from leyden.stack.kafka import KafkaBroker
 from leyden.stack.redis import RedisServer
 from leyden.stack.state import DataFolder
 
@@ -32,12 +32,7 @@ def brokers_of(data_dir: Path) -> Iterator[Brokers]:
     config = StackConfig.model_validate_json(folder.config.read_text())
     state = folder.read_state()
     with ExitStack() as stack:
-        if servers := os.environ.get("KAFKA_BOOTSTRAP_SERVERS"):
-            kafka = servers
-        elif state.is_running:
-            kafka = state.kafka_servers
-        else:
-            kafka = stack.enter_context(KafkaBroker(folder.root / "kafka")).bootstrap_servers
+        kafka = stack.enter_context(kafka_of(folder))
         if url := os.environ.get("REDIS_URL"):
             redis = url
         elif state.is_running:

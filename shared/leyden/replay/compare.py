@@ -1,7 +1,11 @@
-"""Whether two sets of transitions are the same, by the hashes of their bytes."""
+"""Whether two sets of transitions are the same, by the hashes of their bytes.
+
+Of a group the newest revision counts: live, late rewards came one by one; a replay reads them together and may leave
+out what was between.
+"""
 
 import hashlib
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 
 from leyden.events import GroupCredited, SequenceCredited
 from leyden.events.codec import TRANSITIONS, decode
@@ -12,17 +16,31 @@ from leyden.kafka.settings import KafkaSettings
 
 @dataclass(frozen=True)
 class TransitionSet:
-    """The transitions under one prefix: event id → SHA-256 of the event's bytes; and which groups they are of."""
+    """The transitions under one prefix: event id → SHA-256 of the event's bytes; and which groups they are of.
+
+    Of each group those of its newest revision.
+    """
 
     hashes: dict[str, str]
     groups: frozenset[str]
     sequences: int
+    credits: frozenset[str] = frozenset({""})
+    """Names of the credit services that made them."""
 
     @property
     def digest(self) -> str:
         """One SHA-256 over all of them, whatever their order or number of copies."""
         lines = "".join(f"{event_id} {digest}\n" for event_id, digest in sorted(self.hashes.items()))
         return hashlib.sha256(lines.encode()).hexdigest()
+
+
+@dataclass
+class _Revision:
+    """What was published of one revision of a group."""
+
+    number: int
+    hashes: dict[str, str] = field(default_factory=dict)
+    sequences: set[str] = field(default_factory=set)
 
 
 @dataclass(frozen=True)
@@ -42,23 +60,44 @@ class Comparison:
         return self.same > 0 and self.different == self.only_recorded == self.only_replayed == 0
 
 
-async def read_transitions(settings: KafkaSettings, prefix: str, groups: frozenset[str] | None = None) -> TransitionSet:
-    """The transitions under `prefix`, of `groups` only when given."""
+async def read_transitions(settings: KafkaSettings, prefix: str, like: TransitionSet | None = None) -> TransitionSet:
+    """The transitions under `prefix`; when `like` is given, of its groups and credit services only."""
     partitions = await topic_partitions(settings, [prefix + TRANSITIONS])
     wanted = await resolve_range(settings, partitions, None, None)
-    hashes: dict[str, str] = {}
-    seen: set[str] = set()
-    sequences: set[str] = set()
+    newest = NewestRevisions()
     async for record in read_range(settings, wanted):
         event = decode(TRANSITIONS, record.value)
         assert isinstance(event, SequenceCredited | GroupCredited)
-        if groups is not None and event.group_id not in groups:
-            continue
-        seen.add(event.group_id)
-        hashes.setdefault(event.event_id, hashlib.sha256(record.value).hexdigest())
-        if isinstance(event, SequenceCredited):
-            sequences.add(event.event_id)
-    return TransitionSet(hashes, frozenset(seen), len(sequences))
+        if like is None or (event.group_id in like.groups and event.credit in like.credits):
+            newest.take(event, record.value)
+    return newest.transitions()
+
+
+class NewestRevisions:
+    """Gathers transitions in any order, and keeps of each group those of its newest revision."""
+
+    def __init__(self) -> None:
+        self._found: dict[tuple[str, str, str], _Revision] = {}
+
+    def take(self, event: SequenceCredited | GroupCredited, value: bytes) -> None:
+        """Note `event`, whose bytes are `value`; of several records of one event the first counts."""
+        key = event.credit, event.policy, event.group_id
+        if key not in self._found or self._found[key].number < event.revision:
+            self._found[key] = _Revision(event.revision)
+        if self._found[key].number == event.revision:
+            self._found[key].hashes.setdefault(event.event_id, hashlib.sha256(value).hexdigest())
+            if isinstance(event, SequenceCredited):
+                self._found[key].sequences.add(event.event_id)
+
+    def transitions(self) -> TransitionSet:
+        """What was kept."""
+        revisions = list(self._found.values())
+        return TransitionSet(
+            hashes={event_id: digest for one in revisions for event_id, digest in one.hashes.items()},
+            groups=frozenset(group_id for _, _, group_id in self._found),
+            sequences=sum(len(one.sequences) for one in revisions),
+            credits=frozenset(credit for credit, _, _ in self._found),
+        )
 
 
 def compare(recorded: TransitionSet, replayed: TransitionSet) -> Comparison:

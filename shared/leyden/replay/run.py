@@ -5,19 +5,22 @@ The services have no replay mode. They see a topic prefix, and a run file that s
 
 import asyncio
 import json
+import os
 import re
 import sys
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 from datetime import UTC, datetime
 from pathlib import Path
+from typing import Any
 
 import yaml
 
 from leyden.events import CheckpointSaved, VersionRegistered
 from leyden.events.codec import (
     CHECKPOINTS,
+    GROUPS,
     MODEL_CALLS,
     MODELS,
     REWARDS,
@@ -25,6 +28,7 @@ from leyden.events.codec import (
     SPANS,
     TRAINING_METRICS,
     TRANSITIONS,
+    VERDICTS,
 )
 from leyden.kafka.admin import ensure_topics
 from leyden.kafka.settings import KafkaSettings
@@ -35,12 +39,13 @@ from leyden.replay.copy import copy_recorded
 from leyden.stack.errors import StackError
 from leyden.stack.plan import python_env
 from leyden.stack.ports import free_ports
+from leyden.stack.probes import HttpProbe, Probe
 from leyden.stack.processes import ProcessSpec, Supervisor
 
 Tell = Callable[[str], None]
 STAGES: tuple[tuple[str, tuple[str, ...]], ...] = (
-    ("reward", (ROLLOUTS, MODEL_CALLS, SPANS)),
-    ("credit", (ROLLOUTS, MODEL_CALLS, REWARDS)),
+    ("reward", (ROLLOUTS, MODEL_CALLS, SPANS, VERDICTS)),
+    ("credit", (ROLLOUTS, MODEL_CALLS, REWARDS, GROUPS)),
 )
 TRAINING_STAGES: tuple[tuple[str, tuple[str, ...]], ...] = (
     ("trainer", (TRANSITIONS,)),
@@ -87,7 +92,7 @@ class _Replay:
         if not records:
             raise StackError("There is nothing to replay between --from and --to.")
         self.tell(f"copied {records} records to topics under {self.target}")
-        stages = STAGES + (TRAINING_STAGES if self.plan.train else ())
+        stages = stages_of(_read_yaml(self.folder / "run.yaml")) + (TRAINING_STAGES if self.plan.train else ())
         await self._run_services(stages)
         comparison = await self._compare()
         versions = await self._versions() if self.plan.train else []
@@ -99,8 +104,7 @@ class _Replay:
         live = _read_yaml(self.brokers.stack.run_file)
         chosen = _read_yaml(self.plan.settings) if self.plan.settings else live
         same = all(live.get(section) == chosen.get(section) for section in ("reward", "credit"))
-        made = json.loads(json.dumps(chosen))
-        made["reward"] = (made.get("reward") or {}) | {"settle": "recorded"}
+        made = following_the_record(chosen)
         self.folder.mkdir(parents=True, exist_ok=True)
         (self.folder / "run.yaml").write_text(yaml.safe_dump(made, sort_keys=False))
         return same
@@ -111,7 +115,8 @@ class _Replay:
             for (name, topics), port in zip(stages, free_ports(len(stages)), strict=True):
                 env = self._env() | {"LEYDEN_OPS_PORT": str(port)}
                 supervisor.start(ProcessSpec(name=name, argv=(sys.executable, "-m", f"leyden.{name}"), env=env))
-                await self._drained(supervisor, name, topics)
+                ready = HttpProbe(f"http://127.0.0.1:{port}/readyz")
+                await self._drained(supervisor, name, topics, ready)
             supervisor.check()
 
     def _env(self) -> dict[str, str]:
@@ -130,19 +135,23 @@ class _Replay:
             "LEYDEN_REGISTRY_EXPERIMENT": self.plan.name,
         }
 
-    async def _drained(self, supervisor: Supervisor, name: str, topics: tuple[str, ...]) -> None:
-        began, told = time.monotonic(), -1
-        while (waiting := await group_backlog(self.kafka, self.target, name, topics)) > 0:
+    async def _drained(self, supervisor: Supervisor, name: str, topics: tuple[str, ...], ready: Probe) -> None:
+        """Wait until the service has read all, is ready (reward is not while a judge is asked), and still has."""
+        began, told, group = time.monotonic(), -1, consumer_group(name)
+        idle = False
+        while (waiting := await group_backlog(self.kafka, self.target, group, topics)) > 0 or not idle:
             supervisor.check()
             if waiting != told:
                 self.tell(f"{name}: {waiting} records to go")
                 told = waiting
-            await asyncio.sleep(0.5)
+            idle = waiting == 0 and await asyncio.to_thread(ready)
+            if not idle:
+                await asyncio.sleep(0.5)
         self.tell(f"{name} is done after {time.monotonic() - began:.1f} s")
 
     async def _compare(self) -> Comparison:
         replayed = await read_transitions(self.kafka, self.target)
-        recorded = await read_transitions(self.kafka, self.source, replayed.groups)
+        recorded = await read_transitions(self.kafka, self.source, replayed)
         self.say(f"{replayed.sequences} sequences in {len(replayed.groups)} groups")
         return compare(recorded, replayed)
 
@@ -191,7 +200,26 @@ class _Replay:
         return 1 if same_settings and not comparison.identical else 0
 
 
-def _read_yaml(path: Path | None) -> dict[str, object]:
+def consumer_group(service: str) -> str:
+    """That of the service as the replay starts it: it inherits its name (`LEYDEN_CREDIT_NAME`), where it has one."""
+    name = os.environ.get(f"LEYDEN_{service.upper()}_NAME")
+    return f"{service}-{name}" if name else service
+
+
+def stages_of(run_file: Mapping[str, Any]) -> tuple[tuple[str, tuple[str, ...]], ...]:
+    """The services of a replay in their order, each with what it reads: credit reads spans to tell agents apart."""
+    agents = (run_file.get("credit") or {}).get("agents")
+    return tuple((name, (*topics, SPANS) if name == "credit" and agents else topics) for name, topics in STAGES)
+
+
+def following_the_record(run_file: Mapping[str, Any]) -> dict[str, Any]:
+    """The same choices, but what is complete, and who is in a group, is as the log says and not decided anew."""
+    reward, credit = run_file.get("reward") or {}, run_file.get("credit") or {}
+    group = (credit.get("group") or {}) | {"close": "recorded"}
+    return {**run_file, "reward": reward | {"settle": "recorded"}, "credit": credit | {"group": group}}
+
+
+def _read_yaml(path: Path | None) -> dict[str, Any]:
     return (yaml.safe_load(path.read_text()) or {}) if path else {}
 
 

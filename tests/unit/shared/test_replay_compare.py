@@ -1,6 +1,12 @@
 """Comparing transitions: identical means every event on both sides with the same bytes, and at least one."""
 
-from leyden.replay.compare import TransitionSet, compare
+from datetime import UTC, datetime
+from itertools import permutations
+
+from leyden.events import GroupCredited
+from leyden.events.codec import encode
+from leyden.replay.compare import NewestRevisions, TransitionSet, compare
+from leyden.replay.run import following_the_record, stages_of
 
 
 def of(**hashes: str) -> TransitionSet:
@@ -23,3 +29,44 @@ def test_one_other_byte_one_missing_or_one_more_event_is_not_identical() -> None
 
 def test_nothing_on_both_sides_proves_nothing() -> None:
     assert not compare(of(), of()).identical
+
+
+def credited(revision: int, group_id: str = "g", credit: str = "") -> GroupCredited:
+    return GroupCredited(
+        event_id=f"{group_id}-{revision}-{credit}",
+        event_time=datetime(2026, 1, 1, tzinfo=UTC),
+        producer="credit",
+        policy="p",
+        credit=credit,
+        revision=revision,
+        group_id=group_id,
+        sequences=0,
+        members=0,
+    )
+
+
+def test_of_a_group_the_newest_revision_counts_whatever_the_order() -> None:
+    for order in permutations([credited(0), credited(2), credited(1), credited(2), credited(0, "h")]):
+        newest = NewestRevisions()
+        for event in order:
+            newest.take(event, encode(event))
+        found = newest.transitions()
+        assert (found.hashes.keys(), found.groups) == ({"g-2-", "h-0-"}, {"g", "h"})
+
+
+def test_a_replay_follows_the_recorded_settlements_and_groups_and_keeps_every_other_choice() -> None:
+    live = {"credit": {"advantage": "rloo", "group": {"deadline_s": 60}}, "trainer": {"learning_rate": 0.1}}
+    made = following_the_record(live)
+    assert made == {
+        "reward": {"settle": "recorded"},
+        "credit": {"advantage": "rloo", "group": {"deadline_s": 60, "close": "recorded"}},
+        "trainer": {"learning_rate": 0.1},
+    }
+    assert following_the_record({})["credit"] == {"group": {"close": "recorded"}}
+    assert "close" not in live["credit"]["group"], "the live choices stay as they are"  # type: ignore[operator]
+
+
+def test_a_replay_waits_for_the_recorded_groups_and_for_spans_only_where_they_are_read() -> None:
+    assert "groups.v1" in dict(stages_of({}))["credit"]
+    assert "spans.v1" not in dict(stages_of({}))["credit"]
+    assert "spans.v1" in dict(stages_of({"credit": {"agents": [{"name": "critic"}]}}))["credit"]

@@ -1,0 +1,106 @@
+"""Statistics per reward rule, by policy version or by windows of rollouts in the order of their ends. Pure."""
+
+import math
+from collections.abc import Iterable, Mapping, Sequence
+from dataclasses import dataclass
+from datetime import datetime
+
+MIN_WINDOW = 16
+"""Rollouts in the smallest window that is made by default."""
+DEFAULT_WINDOWS = 10
+
+
+@dataclass(frozen=True)
+class JudgedRollout:
+    """One attempt with everything that its rules gave."""
+
+    ended_at: datetime
+    rollout_id: str
+    version: str
+    """`policy@version` that acted; `-` when none of it is trained."""
+    gives: Mapping[str, Sequence[float]]
+    """Rule → value × weight of each of its rewards."""
+
+
+@dataclass(frozen=True)
+class RuleStatistics:
+    """One rule over some rollouts. Numbers are of contributions: value × weight."""
+
+    count: int
+    mean: float
+    sd: float
+    """Of a sample; 0 for fewer than two."""
+    min: float
+    max: float
+    per_rollout: float
+    """What it gave the mean rollout; one that it gave nothing counts as 0."""
+    share: float
+    """Its part of all absolute contributions, 0 to 1."""
+
+
+@dataclass(frozen=True)
+class Window:
+    """Some rollouts and what each rule gave them."""
+
+    name: str
+    rollouts: int
+    rules: Mapping[str, RuleStatistics]
+
+
+def windows_of(judged: Iterable[JudgedRollout], size: int | None = None) -> list[list[JudgedRollout]]:
+    """Rollouts in the order of their ends, `size` at a time; a last half-empty window joins the one before it."""
+    ordered = sorted(judged, key=lambda one: (one.ended_at, one.rollout_id))
+    size = size or max(MIN_WINDOW, math.ceil(len(ordered) / DEFAULT_WINDOWS))
+    lots = [ordered[at : at + size] for at in range(0, len(ordered), size)]
+    if len(lots) > 1 and len(lots[-1]) * 2 < size:
+        rest = lots.pop()
+        lots[-1] += rest
+    return lots
+
+
+def versions_of(judged: Iterable[JudgedRollout]) -> list[list[JudgedRollout]]:
+    """Rollouts by the version that acted, oldest version first."""
+    lots: dict[str, list[JudgedRollout]] = {}
+    for one in judged:
+        lots.setdefault(one.version, []).append(one)
+    return [lots[version] for version in sorted(lots, key=_version_key)]
+
+
+def _version_key(version: str) -> tuple[str, int]:
+    policy, _, number = version.rpartition("@")
+    return (policy, int(number)) if number.isdigit() else (version, -1)
+
+
+def statistics(name: str, rollouts: Sequence[JudgedRollout]) -> Window:
+    """What each rule gave to `rollouts`."""
+    given: dict[str, list[float]] = {}
+    for one in rollouts:
+        for rule, values in one.gives.items():
+            given.setdefault(rule, []).extend(values)
+    weight = math.fsum(abs(value) for values in given.values() for value in values)
+    return Window(
+        name=name,
+        rollouts=len(rollouts),
+        rules={rule: _of_rule(values, len(rollouts), weight) for rule, values in sorted(given.items()) if values},
+    )
+
+
+def _of_rule(values: Sequence[float], rollouts: int, weight: float) -> RuleStatistics:
+    mean = math.fsum(values) / len(values)
+    return RuleStatistics(
+        count=len(values),
+        mean=mean,
+        sd=sample_sd(values),
+        min=min(values),
+        max=max(values),
+        per_rollout=math.fsum(values) / rollouts,
+        share=math.fsum(map(abs, values)) / weight if weight else 0.0,
+    )
+
+
+def sample_sd(values: Sequence[float]) -> float:
+    """Standard deviation of a sample; 0 for fewer than two."""
+    if len(values) < 2:
+        return 0.0
+    mean = math.fsum(values) / len(values)
+    return math.sqrt(math.fsum((value - mean) ** 2 for value in values) / (len(values) - 1))

@@ -1,0 +1,70 @@
+"""`leyden replay diff`: reads two sets of transitions and prints how they differ."""
+
+from pathlib import Path
+
+from rich.console import Console
+from rich.table import Table
+
+from leyden.analysis.differences import Difference, Side, difference
+from leyden.cli.looks import TABLE, number, safe
+from leyden.reading import Log, Place, place_of
+from leyden.reading.log import Tell
+from leyden.reading.sets import Filters, TransitionSet, named_set, whole_groups
+from leyden.stack.errors import StackError
+
+
+async def compare_sets(a: str, b: str, policy: str | None, top: int, data_dir: Path, tell: Tell) -> Difference:
+    """How set `b` differs from set `a`; raises StackError when one has no transitions or they share no group."""
+    named_a, named_b = named_set(a), named_set(b)
+    with place_of(data_dir) as place:
+        of_a = await _side(place, named_a, policy, tell)
+        of_b = await _side(place, named_b, policy, tell)
+    found = difference(of_a, of_b, top)
+    if not found.groups:
+        raise StackError(f"{a} and {b} have no group in common.")
+    return found
+
+
+async def _side(place: Place, of: TransitionSet, policy: str | None, tell: Tell) -> Side:
+    side = Side()
+    async with Log(place, of.prefix, tell) as log:
+        async for group in whole_groups(log, of, Filters(policy=policy)):
+            side.add(group.end.policy, group.end.group_id, group.sequences)
+    if not side.groups:
+        raise StackError(f"{of.name} has no transitions.")
+    tell(f"{of.name}: {len(side.credits)} transitions in {len(side.groups)} groups")
+    return side
+
+
+def print_difference(a: str, b: str, found: Difference, console: Console) -> None:
+    """Counts, the distribution of advantage changes, groups with flips, rollouts that moved most."""
+    console.print(
+        f"groups: {found.groups} in both, {found.groups_only_a} only in {a}, {found.groups_only_b} only in {b}",
+        highlight=False,
+        soft_wrap=True,
+    )
+    console.print(
+        f"transitions of those: {found.same} the same, {found.changed} changed, {found.only_a} only in {a}, "
+        f"{found.only_b} only in {b}",
+        highlight=False,
+        soft_wrap=True,
+    )
+    if not found.changed:
+        return
+    cells = [f"{name:.0%} {number(value)}" for name, value in found.quantiles.items()]
+    console.print(f"\n[bold]advantage in {safe(b)} minus {safe(a)}[/]")
+    correlation = "" if found.correlation is None else f", correlation {found.correlation:.3f}"
+    console.print(f"mean {number(found.mean)}, sd {number(found.sd)}{correlation}; quantiles {', '.join(cells)}")
+    if found.flips:
+        console.print("\n[bold]signs that turned, by group[/]")
+        table = Table("policy", "group", "transitions", "turned", "to or from 0", box=TABLE)
+        for flip in found.flips:
+            table.add_row(*map(safe, (flip.policy, flip.group_id, flip.compared, flip.flipped, flip.zeroed)))
+        console.print(table)
+    if found.top:
+        console.print("[bold]rollouts that moved most[/]")
+        table = Table("rollout", "attempt", "group", "transitions", "mean change", "largest", box=TABLE)
+        for one in found.top:
+            moved = (number(one.mean_change), number(one.largest_change))
+            table.add_row(*map(safe, (one.rollout_id, one.attempt, one.group_id, one.transitions, *moved)))
+        console.print(table)

@@ -1,0 +1,82 @@
+"""An export from start to end: whole groups, joined with their calls, in lots, into one file."""
+
+from collections.abc import AsyncIterator
+from dataclasses import dataclass
+from pathlib import Path
+
+from leyden.events import SequenceCredited
+from leyden.export.formats import WRITERS, ExportFormat, Writer
+from leyden.export.rows import Row, origins_of, rows_of
+from leyden.export.tasks import GroundTruth
+from leyden.reading import CallReader, Log, Place
+from leyden.reading.log import Tell
+from leyden.reading.sets import Filters, TransitionSet, whole_groups
+from leyden.stack.errors import StackError
+
+LOT = 256
+"""Sequences whose calls are read together: what is in memory at a time, beside one group."""
+
+
+@dataclass(frozen=True)
+class ExportPlan:
+    """What the user chose."""
+
+    format: ExportFormat
+    out: Path
+    of: TransitionSet
+    filters: Filters
+    min_reward: float | None
+    ground_truth: str
+
+
+@dataclass(frozen=True)
+class Exported:
+    """What came of it."""
+
+    groups: int
+    sequences: int
+    rows: int
+    skipped: int
+    without_text: int
+
+
+async def run_export(plan: ExportPlan, place: Place, tell: Tell) -> Exported:
+    """Write the file; raises StackError when there is nothing to write."""
+    plan.out.parent.mkdir(parents=True, exist_ok=True)
+    groups = sequences = without_text = 0
+    with GroundTruth(plan.ground_truth) as truth:
+        async with Log(place, plan.of.prefix, tell) as log, CallReader(place) as calls:
+            if plan.format is ExportFormat.VERL:
+                await truth.read(log)
+            writer: Writer | None = None
+            async for lot, count in _lots(log, plan):
+                rows = await _joined(lot, calls)
+                writer = writer or WRITERS[plan.format](plan.out, truth)
+                writer.write(rows)
+                groups, sequences = groups + count, sequences + len(lot)
+                without_text += sum(row.prompt is None for row in rows)
+                tell(f"{writer.written} rows of {groups} groups")
+            if writer is None:
+                raise StackError("There are no transitions of this choice.")
+            writer.close()
+    return Exported(groups, sequences, writer.written, writer.skipped, without_text)
+
+
+async def _lots(log: Log, plan: ExportPlan) -> AsyncIterator[tuple[list[SequenceCredited], int]]:
+    """Sequences of whole groups, some `LOT` at a time, and of how many groups they are."""
+    lot: list[SequenceCredited] = []
+    groups = 0
+    async for group in whole_groups(log, plan.of, plan.filters):
+        wanted = [s for s in group.sequences if plan.min_reward is None or s.rollout_reward >= plan.min_reward]
+        lot += wanted
+        groups += bool(wanted)
+        if len(lot) >= LOT:
+            yield lot, groups
+            lot, groups = [], 0
+    if lot:
+        yield lot, groups
+
+
+async def _joined(sequences: list[SequenceCredited], calls: CallReader) -> list[Row]:
+    found = await calls.at(origins_of(sequences))
+    return [row for sequence in sequences for row in rows_of(sequence, found)]

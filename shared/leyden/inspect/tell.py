@@ -1,0 +1,219 @@
+"""From a rollout's events to the report on one attempt. Pure."""
+
+from collections.abc import Iterable, Mapping, Sequence
+
+from leyden.events import (
+    GroupCredited,
+    ModelCallRecorded,
+    RewardAssigned,
+    RewardsCompleted,
+    RolloutEnded,
+    RolloutSettled,
+    RolloutStarted,
+    SequenceCredited,
+    SpanKind,
+    SpanRecorded,
+)
+from leyden.inspect.evidence import RolloutEvidence
+from leyden.inspect.report import CallLine, CreditLine, RewardLine, RolloutReport, ToolLine, Trained
+from leyden.inspect.why import attempt_notes, call_reason, group_notes
+
+TOKEN_BYTES = 4
+
+
+def report_on(evidence: RolloutEvidence, attempt: int) -> RolloutReport:
+    """The report on `attempt`; of decisions that may be repeated the first counts, of revisions the newest."""
+    started = next(iter(evidence.of(RolloutStarted, attempt)), None)
+    ended = next(iter(evidence.of(RolloutEnded, attempt)), None)
+    settled = next(iter(evidence.of(RolloutSettled, attempt)), None)
+    completed = max(evidence.of(RewardsCompleted, attempt), key=lambda c: c.revision, default=None)
+    calls = sorted(evidence.of(ModelCallRecorded, attempt), key=lambda call: (call.started_at, call.call_id))
+    spans = sorted(evidence.of(SpanRecorded, attempt), key=lambda span: (span.start_unix_nano, span.span_id))
+    rewards = evidence.of(RewardAssigned, attempt)
+    sequences, groups = newest_credit(evidence.credited, attempt)
+    lines = _calls(calls, settled, sequences, bool(groups))
+    index = {line.call_id: line.index for line in lines}
+    about = ended or started
+    task = ended.task if ended else None
+    counted = [r for r in rewards if completed is not None and r.event_id in completed.reward_ids]
+    return RolloutReport(
+        rollout_id=evidence.rollout_id,
+        attempt=attempt,
+        attempts=evidence.attempts,
+        task_id=task.task_id if task else started.task_id if started else None,
+        mode=task.mode if task else None,
+        task_input=task.input if task else None,
+        group_id=about.group_id if about else None,
+        group_size=about.group_size if about else None,
+        runner=started.runner if started else None,
+        status=_status(ended),
+        seconds=(ended.event_time - ended.started_at).total_seconds() if ended else None,
+        policy_versions=sorted({f"{c.policy}@{c.policy_version}" for c in calls if c.policy is not None}),
+        rewards_revision=completed.revision if completed else None,
+        total_reward=sum(r.value * r.weight for r in counted) if completed and counted else None,
+        calls=lines,
+        tools=[_tool(span, calls, index) for span in spans if span.kind is SpanKind.TOOL_CALL and span.tool],
+        rewards=[_reward(reward, spans, index, completed) for reward in rewards],
+        credits=[_credit(group, sequences, evidence.rollout_id) for group in groups],
+        notes=attempt_notes(ended, settled, completed)
+        + (group_notes(evidence.rollout_id, evidence.closed, groups, evidence.members) if ended else []),
+    )
+
+
+def newest_credit(
+    credited: Iterable[SequenceCredited | GroupCredited], attempt: int
+) -> tuple[list[SequenceCredited], list[GroupCredited]]:
+    """The attempt's sequences and its group's ends, each once, of the newest revision that is whole."""
+    events = list({event.event_id: event for event in credited}.values())
+    newest: dict[tuple[str, str], GroupCredited] = {}
+    for event in events:
+        if isinstance(event, GroupCredited):
+            held = newest.get((event.credit, event.policy))
+            if held is None or event.revision > held.revision:
+                newest[event.credit, event.policy] = event
+    sequences = [
+        event
+        for event in events
+        if isinstance(event, SequenceCredited)
+        and event.attempt == attempt
+        and (end := newest.get((event.credit, event.policy))) is not None
+        and event.revision == end.revision
+    ]
+    sequences.sort(key=lambda s: (s.credit, s.policy, s.sequence_index))
+    return sequences, [newest[name] for name in sorted(newest)]
+
+
+def _status(ended: RolloutEnded | None) -> str:
+    if ended is None:
+        return "running"
+    failure = f" ({ended.failure.failure_class})" if ended.failure else ""
+    return ended.status + failure + ("" if ended.final else ", to be tried again")
+
+
+def _calls(
+    calls: Sequence[ModelCallRecorded],
+    settled: RolloutSettled | None,
+    sequences: Sequence[SequenceCredited],
+    decided: bool,
+) -> list[CallLine]:
+    trained: dict[str, list[Trained]] = {}
+    agents: dict[str, str] = {}
+    lineages: dict[tuple[str, str], int] = {}
+    for sequence in sequences:
+        number = lineages[sequence.credit, sequence.policy] = lineages.get((sequence.credit, sequence.policy), -1) + 1
+        for t in sequence.transitions:
+            line = Trained(
+                credit=sequence.credit,
+                policy=sequence.policy,
+                choice=t.choice,
+                lineage=number,
+                tokens=t.end - t.start,
+                context_tokens=t.start,
+                reward=t.reward,
+                return_=t.return_,
+                advantage=t.advantage,
+                value=t.value,
+            )
+            trained.setdefault(t.call_id, []).append(line)
+            agents |= {t.call_id: t.agent_name} if t.agent_name else {}
+    return [
+        _call(i, call, agents.get(call.call_id), trained.get(call.call_id, []), _left_out(call, settled, decided))
+        for i, call in enumerate(calls)
+    ]
+
+
+def _left_out(call: ModelCallRecorded, settled: RolloutSettled | None, decided: bool) -> str | None:
+    """Why a call that is in no transition is in none; None while that is open."""
+    if settled is not None and call.call_id not in settled.call_ids:
+        return "it came after the rollout's end"
+    reason = call_reason(call)
+    if reason is None and decided:
+        return "credit left it out: see its run file (policies, agents, max_sequence_tokens), or the rollout's reason"
+    return reason
+
+
+def _call(
+    index: int, call: ModelCallRecorded, agent: str | None, trained: list[Trained], left_out: str | None
+) -> CallLine:
+    return CallLine(
+        index=index,
+        call_id=call.call_id,
+        started_at=call.started_at,
+        agent=call.agent_name or agent,
+        policy=call.policy,
+        policy_version=call.policy_version,
+        prompt_tokens=len(call.prompt_token_ids) // TOKEN_BYTES or call.usage.prompt_tokens,
+        response_tokens=[len(choice.token_ids) // TOKEN_BYTES for choice in call.choices],
+        finish=[choice.finish_reason for choice in call.choices],
+        latency_s=call.latency_s,
+        error=call.error,
+        trained=trained,
+        left_out=None if trained else left_out,
+    )
+
+
+def _tool(span: SpanRecorded, calls: Iterable[ModelCallRecorded], index: Mapping[str, int]) -> ToolLine:
+    assert span.tool is not None
+    asked = next((index[c.call_id] for c in calls if span.tool.call_id and _asked(c, span.tool.call_id)), None)
+    return ToolLine(
+        name=span.tool.name,
+        status=span.status,
+        error=span.error_message or span.error_type,
+        seconds=(span.end_unix_nano - span.start_unix_nano) / 1e9,
+        asked_by=asked,
+        arguments=span.tool.arguments,
+        result=span.tool.result,
+    )
+
+
+def _asked(call: ModelCallRecorded, tool_call_id: str) -> bool:
+    """Whether an answer of `call` asks for a tool under this id."""
+    asked = [tool for choice in call.choices for tool in _list(choice.message.get("tool_calls"))]
+    return any(isinstance(tool, dict) and tool.get("id") == tool_call_id for tool in asked)
+
+
+def _list(value: object) -> list[object]:
+    return value if isinstance(value, list) else []
+
+
+def _reward(
+    reward: RewardAssigned, spans: Iterable[SpanRecorded], index: Mapping[str, int], completed: RewardsCompleted | None
+) -> RewardLine:
+    evidence = reward.evidence
+    said = f"{evidence.kind} {evidence.id[:8]}"
+    if evidence.kind == "rollout":
+        said = "rollout"
+    elif evidence.kind == "call" and evidence.id in index:
+        said = f"call {index[evidence.id]}"
+    elif (span := next((s for s in spans if s.event_id == evidence.id), None)) is not None:
+        said = f"tool {span.tool.name}" if span.tool else f"{span.kind} {span.name}"
+    return RewardLine(
+        rule=reward.rule,
+        name=reward.name,
+        value=reward.value,
+        weight=reward.weight,
+        contribution=reward.value * reward.weight,
+        evidence=said,
+        call=index.get(reward.call_id) if reward.call_id else None,
+        counted=completed is not None and reward.event_id in completed.reward_ids,
+    )
+
+
+def _credit(group: GroupCredited, sequences: Iterable[SequenceCredited], rollout_id: str) -> CreditLine:
+    mine = [s for s in sequences if (s.credit, s.policy) == (group.credit, group.policy)]
+    return CreditLine(
+        credit=group.credit,
+        policy=group.policy,
+        revision=group.revision,
+        lineages=len(mine),
+        tokens_trained=sum(t.end - t.start for s in mine for t in s.transitions),
+        tokens=sum(len(s.token_ids) // TOKEN_BYTES for s in mine),
+        rollout_reward=mine[0].rollout_reward if mine else None,
+        group_members=group.members,
+        group_sequences=group.sequences,
+        group_mean=group.reward_mean,
+        group_std=group.reward_std,
+        zero_variance=group.zero_variance,
+        closed_by=group.closed_by,
+        left_out=group.left_out.get(rollout_id),
+    )

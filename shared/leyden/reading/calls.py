@@ -1,0 +1,37 @@
+"""Model calls by the place where they were first recorded: random access with bounded reading, for joins."""
+
+from collections.abc import Iterable
+from typing import Self
+
+from leyden.events import ModelCallRecorded
+from leyden.events.codec import MODEL_CALLS
+from leyden.reading.log import Log
+from leyden.reading.place import Place
+
+
+class CallReader:
+    """Reads single calls from the live topic, whatever set of transitions names them. An async context manager."""
+
+    def __init__(self, place: Place) -> None:
+        self._log = Log(place)
+
+    async def __aenter__(self) -> Self:
+        await self._log.__aenter__()
+        return self
+
+    async def __aexit__(self, *_: object) -> None:
+        await self._log.__aexit__()
+
+    async def at(self, origins: Iterable[str]) -> dict[str, ModelCallRecorded]:
+        """The calls at `origins` (`model-calls.v1/partition/offset`); one that Kafka let go of is not among them."""
+        wanted: dict[int, set[int]] = {}
+        for origin in origins:
+            topic, partition, offset = origin.rsplit("/", 2)
+            if topic == MODEL_CALLS:
+                wanted.setdefault(int(partition), set()).add(int(offset))
+        found = [one async for one in self._log.read_at(MODEL_CALLS, wanted)]
+        return {
+            f"{MODEL_CALLS}/{one.partition}/{one.offset}": one.event
+            for one in found
+            if isinstance(one.event, ModelCallRecorded)
+        }

@@ -1,0 +1,42 @@
+"""Prometheus rules: each names metrics that our services export, or that another rule records."""
+
+import re
+from pathlib import Path
+
+import yaml
+
+ROOT = Path(__file__).parents[2]
+RULES = [
+    rule
+    for group in yaml.safe_load((ROOT / "deploy/alerts.yml").read_text())["groups"]
+    for rule in group["rules"]
+]  # fmt: skip
+SUFFIX = re.compile(r"_(total|sum|count|bucket)$")
+
+
+def exported() -> set[str]:
+    """Names of metrics in the source of services and of what they share."""
+    modules = [path for folder in ("services", "shared") for path in (ROOT / folder).rglob("metrics.py")]
+    return {name for path in modules for name in re.findall(r'"(leyden_[a-z_]+)"', path.read_text())}
+
+
+def test_rules_name_metrics_that_exist() -> None:
+    recorded = {rule["record"] for rule in RULES if "record" in rule}
+    known = exported()
+    for rule in RULES:
+        for name in re.findall(r"leyden:[a-z0-9_:]+", rule["expr"]):
+            assert name in recorded, f"{name} is recorded by no rule"
+        for name in re.findall(r"leyden_[a-z_]+", rule["expr"]):
+            assert SUFFIX.sub("", name) in known or name in known, f"{name} is exported by nobody"
+
+
+def test_every_alert_says_how_urgent_it_is_and_what_it_means() -> None:
+    for rule in RULES:
+        if "alert" in rule:
+            assert rule["labels"]["severity"] in ("page", "ticket")
+            assert rule["annotations"]["summary"]
+
+
+def test_there_is_an_alert_on_reward_hacking() -> None:
+    (rule,) = [rule for rule in RULES if rule.get("alert") == "LeydenRewardHacking"]
+    assert "leyden:outcome_per_rollout" in rule["expr"]

@@ -1,0 +1,106 @@
+"""The commands that read the log, on a real Kafka: one recorded group, its replay, and a second credit service."""
+
+import asyncio
+import json
+from pathlib import Path
+
+import pytest
+from typer.testing import CliRunner
+
+import command_support as s
+from leyden.cli.app import app
+from leyden.cli.shell import console
+from leyden.events import Event
+from leyden.events.codec import EVENTS_BY_TOPIC, MODEL_CALLS
+from leyden.ids import rollout_id_of
+from leyden.kafka import Outgoing
+from leyden.kafka.admin import ensure_topics
+from leyden.kafka.claims import ClaimStore
+from leyden.kafka.publisher import KafkaPublisher
+from leyden.kafka.settings import KafkaSettings
+from leyden.reading import Log, Place
+from leyden.service import make_broker
+
+pytestmark = pytest.mark.integration
+TOPIC_OF = {kind: topic for topic, kinds in EVENTS_BY_TOPIC.items() for kind in kinds}
+TOO_BIG = 1_500
+"""Values above this go to the claim store: the calls with their texts do, and must be read from there."""
+
+
+@pytest.fixture
+def recorded(kafka_servers: str, topic_prefix: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """The environment of commands on a broker that is no stack's, with the group in its topics."""
+    claims = f"file://{tmp_path}/claims"
+    for name, value in (
+        ("KAFKA_BOOTSTRAP_SERVERS", kafka_servers),
+        ("LEYDEN_TOPIC_PREFIX", topic_prefix),
+        ("LEYDEN_CLAIMS_URL", claims),
+    ):
+        monkeypatch.setenv(name, value)
+    monkeypatch.setattr("signal.signal", lambda *_: None)
+    monkeypatch.setattr(console, "width", 120)
+    asyncio.run(_record(Place(KafkaSettings(bootstrap_servers=kafka_servers), topic_prefix, claims)))
+
+
+async def _record(place: Place) -> None:
+    replay = "again-" + place.prefix
+    for prefix in (place.prefix, replay):
+        await ensure_topics(place.kafka, prefix)
+    broker = make_broker("test", place.kafka)
+    await broker.connect()
+    live, again = (KafkaPublisher(broker, p, ClaimStore(place.claims_url), TOO_BIG) for p in (place.prefix, replay))
+    await live.publish_all(
+        _outgoing([*s.life(s.A, s.calls_of_a(), 1.0), s.tool_span(), *s.life(s.B, [s.call_of_b()], 0.0)])
+    )
+    async with Log(place) as log:
+        origins = {one.event.call_id: one.origin async for one in log.read(MODEL_CALLS)}  # type: ignore[attr-defined]
+    await live.publish_all(_outgoing(_credited(origins, (0.7, -0.7))))
+    await live.publish_all(_outgoing(_credited(origins, (0.7, 0.7), credit="other")))
+    await again.publish_all(_outgoing(_credited(origins, (-0.7, -0.7))))
+    await broker.stop()
+
+
+def _credited(origins: dict[str, str], advantages: tuple[float, float], **changes: object) -> list[Event]:
+    of_a = s.sequence(s.calls_of_a(), [origins["a1"], origins["a2"]], advantages[0], (0, 2), 1.0, **changes)
+    of_b = s.sequence([s.call_of_b()], [origins["b1"]], advantages[1], (1, 2), 0.0, **changes)
+    return [of_a, of_b, s.group_end(2, **changes)]
+
+
+def _outgoing(events: list[Event]) -> list[Outgoing]:
+    return [Outgoing(TOPIC_OF[type(event)], s.key_of(event), event) for event in events]
+
+
+def run(*arguments: object) -> str:
+    """What the command printed, unwrapped."""
+    done = CliRunner().invoke(app, [*map(str, arguments), "--data-dir", "no-stack-here"])
+    return " ".join(done.output.split())
+
+
+def test_commands_read_what_was_recorded(recorded: None, topic_prefix: str, tmp_path: Path) -> None:
+    shown = run("inspect", s.A, "--json")
+    report = json.loads(shown[shown.index("{") :])
+    assert [call["trained"][0]["advantage"] for call in report["calls"]] == [0.7, 0.7]
+    assert [credit["credit"] for credit in report["credits"]] == ["", "other"]
+    assert [tool["asked_by"] for tool in report["tools"]] == [0]
+    assert "holds nothing of a rollout" in run("inspect", rollout_id_of("unknown", 0))
+
+    out = tmp_path / "out.jsonl"
+    exported = run("export", "--format", "jsonl", "--out", out)
+    assert "3 transitions of 2 sequences in 1 groups" in exported
+    rows = [json.loads(line) for line in out.read_text().splitlines()]
+    assert {row["call_id"]: row["action_message"]["content"] for row in rows} == {
+        "a1": "",
+        "a2": "It is 2,962 m high.",
+        "b1": "High.",
+    }
+    assert "2 transitions of 1 sequences" in run("export", "--format", "trl", "--out", out, "--min-reward", 1)
+    assert "no transitions of this choice" in run("export", "--out", out, "--policy", "q")
+
+    rewards = run("rewards", "--by", "version")
+    assert "p@3" in rewards
+    assert "outcome *" in rewards
+
+    other = run("replay", "diff", "live", "credit:other")
+    assert "2 the same, 1 changed, 0 only in live" in other
+    replay = run("replay", "diff", "live", f"again-{topic_prefix.removesuffix('.')}")
+    assert "1 the same, 2 changed" in replay

@@ -1,0 +1,153 @@
+"""Reward and credit on a real broker: a group closed by its deadline, a late member, a late reward; and the replay."""
+
+import asyncio
+import os
+import subprocess
+import sys
+import time
+from collections.abc import Callable, Iterator
+from contextlib import ExitStack
+from datetime import timedelta
+from pathlib import Path
+from typing import Any
+
+import pytest
+import yaml
+
+from credit_support import T0, call, finished, rollout
+from leyden.events import Event, GroupClosing, GroupCredited, RolloutEnded, SequenceCredited
+from leyden.events.codec import EVENTS_BY_TOPIC, TRANSITIONS, decode
+from leyden.events.spans import Evaluation, SpanKind, SpanRecorded
+from leyden.ids import AttemptRef, derive
+from leyden.kafka import Outgoing
+from leyden.kafka.admin import ensure_topics, topic_partitions
+from leyden.kafka.claims import ClaimStore
+from leyden.kafka.publisher import KafkaPublisher
+from leyden.kafka.ranges import read_range, resolve_range
+from leyden.kafka.settings import KafkaSettings
+from leyden.replay.run import ReplayPlan, run_replay
+from leyden.service import make_broker
+from leyden.stack.config import StackConfig
+from leyden.stack.state import DataFolder
+
+pytestmark = [pytest.mark.integration, pytest.mark.timeout(180)]
+RUN = {
+    "reward": {"late_horizon_s": 3600},
+    "credit": {"late_horizon_s": 3600, "group": {"deadline_s": 6}},
+}
+TOPIC_OF = {kind: topic for topic, kinds in EVENTS_BY_TOPIC.items() for kind in kinds}
+
+
+def ended_rollout(index: int, value: float, size: int, group_id: str) -> list[Event]:
+    """What the gateway records of a rollout: its calls and its end, with a reward."""
+    about: dict[str, Any] = {"rollout_id": rollout(index)}
+    calls = [call(f"c{index}-{n}", [1, 2, *([3, 4] * n)], [3, 4], at=n, **about) for n in range(2)]
+    events = finished(calls, [], group_size=size, group_id=group_id, **about)
+    [ended] = [event for event in events if isinstance(event, RolloutEnded)]
+    return [*calls, ended.model_copy(update={"reward": value})]
+
+
+def thumb(index: int, value: float, after_s: float) -> SpanRecorded:
+    """An evaluation that comes some time after the rollout's end."""
+    at = T0 + timedelta(seconds=60 + after_s)
+    nano = int(at.timestamp()) * 10**9
+    return SpanRecorded(
+        event_id=derive("span", index, after_s),
+        event_time=at,
+        producer="ingest",
+        trace_id=AttemptRef(rollout(index), 0).trace_id,
+        span_id=f"{index:016x}",
+        rollout_id=rollout(index),
+        attempt=0,
+        name="thumb",
+        kind=SpanKind.EVALUATION,
+        dialect="gen_ai",
+        start_unix_nano=nano,
+        end_unix_nano=nano,
+        evaluation=Evaluation(name="thumb", value=value),
+    )
+
+
+class Log:
+    """The topics under one prefix."""
+
+    def __init__(self, servers: str, prefix: str, folder: Path) -> None:
+        self.settings = KafkaSettings(bootstrap_servers=servers)
+        self.prefix = prefix
+        self._broker = make_broker("test", self.settings)
+        self._publisher = KafkaPublisher(self._broker, prefix, ClaimStore(f"file://{folder}/claims"), 1_000_000)
+
+    async def __aenter__(self) -> "Log":
+        await ensure_topics(self.settings, self.prefix)
+        await self._broker.connect()
+        return self
+
+    async def __aexit__(self, *_: object) -> None:
+        await self._broker.stop()
+
+    async def write(self, events: list[Event]) -> None:
+        await self._publisher.publish_all([Outgoing(TOPIC_OF[type(e)], e.rollout_id, e) for e in events])  # type: ignore[attr-defined]
+
+    async def transitions(self) -> list[SequenceCredited | GroupCredited]:
+        partitions = await topic_partitions(self.settings, [self.prefix + TRANSITIONS])
+        wanted = await resolve_range(self.settings, partitions, None, None)
+        found = [decode(TRANSITIONS, record.value) async for record in read_range(self.settings, wanted)]
+        return [event for event in found if isinstance(event, SequenceCredited | GroupCredited)]
+
+    async def until(self, enough: Callable[[list[GroupCredited]], bool]) -> list[GroupCredited]:
+        """The groups, once there are `enough`."""
+        deadline = time.monotonic() + 60
+        while not enough(groups := [e for e in await self.transitions() if isinstance(e, GroupCredited)]):
+            assert time.monotonic() < deadline, groups
+            await asyncio.sleep(0.5)
+        return groups
+
+
+@pytest.fixture
+def services(
+    kafka_servers: str, redis_server_url: str, topic_prefix: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> Iterator[Path]:
+    """Reward and credit, and the data folder of the stack that they are part of."""
+    run_file = tmp_path / "run.yaml"
+    run_file.write_text(yaml.safe_dump(RUN))
+    stack = StackConfig(data_dir=tmp_path, run_file=run_file, topic_prefix=topic_prefix)
+    DataFolder(tmp_path).config.write_text(stack.model_dump_json())
+    monkeypatch.setenv("KAFKA_BOOTSTRAP_SERVERS", kafka_servers)
+    monkeypatch.setenv("REDIS_URL", redis_server_url)
+    root = Path(__file__).resolve().parents[2]
+    env = os.environ | {
+        "LEYDEN_TOPIC_PREFIX": topic_prefix,
+        "LEYDEN_DATA_DIR": str(tmp_path / "services"),
+        "LEYDEN_RUN_FILE": str(run_file),
+        "LEYDEN_CREDIT_BACKLOG_S": "1",
+        "PYTHONPATH": f"{root / 'services'}:{root / 'shared'}",
+    }
+    with ExitStack() as running:
+        for name in ("reward", "credit"):
+            child = subprocess.Popen([sys.executable, "-m", f"leyden.{name}"], env=env)
+            running.callback(child.wait)
+            running.callback(child.kill)
+        yield tmp_path
+
+
+async def test_a_replay_gives_what_a_deadline_a_late_member_and_a_late_reward_gave(
+    kafka_servers: str, topic_prefix: str, services: Path
+) -> None:
+    async with Log(kafka_servers, topic_prefix, services) as log:
+        whole = [event for index in (0, 1) for event in ended_rollout(index, float(index), 2, "whole")]
+        torn = [event for index in (2, 3) for event in ended_rollout(index, float(index), 3, "torn")]
+        await log.write([*whole, *torn])
+        groups = await log.until(lambda found: len(found) >= 2)
+        assert {(g.group_id, g.closed_by, g.members) for g in groups} == {
+            ("whole", GroupClosing.COMPLETE, 2),
+            ("torn", GroupClosing.DEADLINE, 2),
+        }
+        await log.write([*ended_rollout(4, 9.0, 3, "torn"), thumb(0, 5.0, after_s=60), thumb(1, 7.0, after_s=7200)])
+        groups = await log.until(lambda found: len(found) >= 3)
+        assert [(g.group_id, g.revision, g.reward_mean) for g in groups if g.revision] == [("whole", 1, 3.0)]
+        assert rollout(4) not in {event.rollout_id for event in await log.transitions() if hasattr(event, "rollout_id")}
+
+    said: list[str] = []
+    plan = ReplayPlan("again", None, None, None, services, None, train=False)
+    assert await run_replay(plan, said.append, said.append) == 0, said
+    assert any(line.startswith("identical: 6 of 6 events") for line in said), said
