@@ -4,12 +4,17 @@ from collections.abc import Iterable, Sequence
 from datetime import UTC, datetime, timedelta
 from typing import Any
 
+from leyden.clock import Clock, ManualClock
+from leyden.credit.core.rules import Rules
+from leyden.credit.handlers import CreditHandlers
+from leyden.credit.ports import Census, Stores
 from leyden.events import (
     Choice,
     Event,
     Evidence,
     Failure,
     FailureClass,
+    GroupClosed,
     GroupCredited,
     ModelCallRecorded,
     RewardAssigned,
@@ -25,6 +30,7 @@ from leyden.events import (
 from leyden.events.codec import EVENTS_BY_TOPIC, encode
 from leyden.ids import derive, rollout_id_of
 from leyden.kafka import Delivered, Outgoing
+from leyden.state import MemoryEvidenceStore
 
 T0 = datetime(2026, 1, 1, tzinfo=UTC)
 
@@ -104,6 +110,7 @@ def finished(
     complete: bool = True,
     failed_rules: Sequence[str] = (),
     mode: str = "train",
+    task_id: str = "t",
     ended_after_s: float = 60.0,
 ) -> list[Event]:
     """Every event of one attempt, in the order in which they happen."""
@@ -116,7 +123,7 @@ def finished(
         status="failed" if failure else "succeeded",
         failure=Failure(failure_class=failure) if failure else None,
         final=final,
-        task=Task.model_validate({"task_id": "t", "mode": mode}),
+        task=Task.model_validate({"task_id": task_id, "mode": mode}),
         group_id=group_id,
         group_size=group_size,
         call_ids=sorted(c.call_id for c in calls),
@@ -140,6 +147,47 @@ def finished(
     return [*calls, ended, settled, *rewards, judged]
 
 
+def one_rollout(
+    index: int,
+    value: float | None,
+    size: int,
+    turns: int = 2,
+    policy: str = "p",
+    task: str = "task",
+    version: int = 3,
+    **changes: Any,
+) -> list[Event]:
+    """A rollout of some turns that continue each other exactly, worth `value` (None: nothing judged it)."""
+    about: dict[str, Any] = {"rollout_id": rollout(index, task), "attempt": changes.get("attempt", 0)}
+    prompt, calls = [index, 1], []
+    for turn in range(turns):
+        name = f"{task}-{index}-{about['attempt']}-{turn}"
+        calls.append(call(name, prompt, [10 + turn, 20], at=turn, policy=policy, version=version, **about))
+        prompt = [*prompt, 10 + turn, 20, 7]
+    rewards = [reward(value, **about)] if value is not None else []
+    changes = {"ended_after_s": 60 + index} | changes
+    return finished(calls, rewards, rollout_id=about["rollout_id"], group_size=size, **changes)
+
+
+def late_rewards(events: Sequence[Event], *values: float, after_s: float = 100.0) -> list[Event]:
+    """One more reward for each of `values`, `after_s` after the end of the attempt that `events` are about."""
+    [first] = [event for event in events if isinstance(event, RewardsCompleted)]
+    [ended] = [event for event in events if isinstance(event, RolloutEnded)]
+    at, known = ended.event_time + timedelta(seconds=after_s), list(first.reward_ids)
+    found: list[Event] = []
+    for revision, value in enumerate(values, start=1):
+        given = reward(value, rule=f"late-{revision}", rollout_id=first.rollout_id, attempt=first.attempt)
+        known = sorted([*known, given.event_id])
+        changes = {
+            "event_id": derive("judged", first.rollout_id, first.attempt, revision),
+            "event_time": at,
+            "reward_ids": known,
+            "revision": revision,
+        }
+        found += [given.model_copy(update={"event_time": at}), first.model_copy(update=changes)]
+    return found
+
+
 def delivered(events: Iterable[Event]) -> list[Delivered[Event]]:
     """The events as records, each at an offset of its own topic."""
     topics = {kind: topic for topic, kinds in EVENTS_BY_TOPIC.items() for kind in kinds}
@@ -157,18 +205,31 @@ class Crash(Exception):
     """The process dies here."""
 
 
-class FakePublisher:
-    """Keeps what was published, as bytes, in order. `crash_at` n: the n-th call publishes and then the process dies."""
+class GroupLog:
+    """Topic groups.v1 and how far credit has committed it."""
 
-    def __init__(self, crash_at: int | None = None) -> None:
+    def __init__(self) -> None:
+        self.records: list[GroupClosed] = []
+        self.committed = 0
+
+
+class FakePublisher:
+    """Keeps what was published, in order: transitions here, groups' records in `log`, from which they are read back.
+
+    `crash_at` n: the n-th call that has something to publish publishes it, and then the process dies.
+    """
+
+    def __init__(self, crash_at: int | None = None, log: GroupLog | None = None) -> None:
         self.published: list[Outgoing] = []
+        self.log = log or GroupLog()
         self.crash_at = crash_at
         self._calls = 0
 
     async def publish_all(self, outgoing: Sequence[Outgoing]) -> None:
-        self.published += outgoing
-        self._calls += 1
-        if self._calls == self.crash_at:
+        self.published += [one for one in outgoing if not isinstance(one.event, GroupClosed)]
+        self.log.records += [one.event for one in outgoing if isinstance(one.event, GroupClosed)]
+        self._calls += bool(outgoing)
+        if outgoing and self._calls == self.crash_at:
             raise Crash
 
     async def publish_raw(self, topic: str, key: str, value: bytes, headers: dict[str, str] | None = None) -> None:
@@ -185,3 +246,79 @@ class FakePublisher:
     @property
     def groups(self) -> list[GroupCredited]:
         return [one.event for one in self.published if isinstance(one.event, GroupCredited)]
+
+
+class MemoryOpenSubjects:
+    """`OpenSubjects` in memory."""
+
+    def __init__(self) -> None:
+        self.since: dict[str, datetime] = {}
+
+    async def seen(self, subjects: Sequence[str], now: datetime) -> None:
+        for subject in subjects:
+            self.since.setdefault(subject, now)
+
+    async def gone(self, subjects: Sequence[str]) -> None:
+        for subject in subjects:
+            self.since.pop(subject, None)
+
+    async def before(self, moment: datetime, limit: int) -> list[str]:
+        return sorted((s for s, at in self.since.items() if at <= moment), key=lambda s: self.since[s])[:limit]
+
+    async def census(self) -> Census:
+        return Census(len(self.since), min(self.since.values(), default=None))
+
+
+class MemoryBacklog:
+    """`Backlog` in memory, on a clock that the test moves."""
+
+    def __init__(self, clock: Clock) -> None:
+        self._clock = clock
+        self._until = T0
+
+    async def mark_behind(self, for_s: float) -> None:
+        self._until = self._clock.now() + timedelta(seconds=for_s)
+
+    async def behind(self) -> bool:
+        return self._clock.now() < self._until
+
+
+def memory_stores(clock: Clock | None = None) -> Stores:
+    """All stores of credit, in memory."""
+    return Stores(
+        attempts=MemoryEvidenceStore(),
+        groups=MemoryEvidenceStore(),
+        open_attempts=MemoryOpenSubjects(),
+        open_groups=MemoryOpenSubjects(),
+        deadlines=MemoryOpenSubjects(),
+        backlog=MemoryBacklog(clock or ManualClock(T0)),
+    )
+
+
+class CreditLoop:
+    """Credit on fakes, with its own records read back from the log after every batch, as Kafka would bring them."""
+
+    def __init__(
+        self,
+        publisher: FakePublisher,
+        stores: Stores | None = None,
+        rules: Rules | None = None,
+        clock: Clock | None = None,
+    ) -> None:
+        self.clock = clock or ManualClock(T0)
+        self.publisher = publisher
+        self.stores = stores or memory_stores(self.clock)
+        self.handlers = CreditHandlers(self.stores, publisher, rules or Rules(), self.clock)
+
+    async def on_batch(self, batch: Sequence[Delivered[Event]]) -> None:
+        """A batch of other topics, then what it adds to groups.v1."""
+        await self.handlers.on_batch(batch)
+        await self.read_back()
+
+    async def read_back(self) -> None:
+        """Consume and commit what is new in groups.v1."""
+        log = self.publisher.log
+        while log.committed < len(log.records):
+            end = len(log.records)
+            await self.handlers.on_batch(delivered(log.records[log.committed : end]))
+            log.committed = end

@@ -11,9 +11,7 @@ from pathlib import Path
 
 import pytest
 
-from credit_support import FakePublisher, call, delivered, finished, reward, rollout
-from leyden.credit.core.rules import Rules
-from leyden.credit.handlers import CreditHandlers
+from credit_support import CreditLoop, FakePublisher, call, delivered, finished, reward, rollout
 from leyden.events import Event, ModelCallRecorded
 from leyden.events.codec import EVENTS_BY_TOPIC, TRANSITIONS, decode
 from leyden.kafka import Outgoing
@@ -23,7 +21,6 @@ from leyden.kafka.publisher import KafkaPublisher
 from leyden.kafka.ranges import read_range, resolve_range
 from leyden.kafka.settings import KafkaSettings
 from leyden.service import make_broker
-from leyden.state import MemoryEvidenceStore
 
 pytestmark = pytest.mark.integration
 GROUPS = 30
@@ -116,7 +113,7 @@ async def test_every_group_is_credited_once_through_a_kill(
     await broker.stop()
 
     expected = FakePublisher()
-    await CreditHandlers(MemoryEvidenceStore(), MemoryEvidenceStore(), expected, Rules()).on_batch(delivered(events))
+    await CreditLoop(expected).on_batch(delivered(events))
     assert {value for values in found.values() for value in map(_without_origin, values)} == set(
         map(_without_origin, expected.values)
     )

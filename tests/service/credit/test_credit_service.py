@@ -1,14 +1,27 @@
 """The credit service on fakes: whole groups in, whole groups out, exactly once whatever happens on the way."""
 
+from dataclasses import replace
 from typing import Any
 
 import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from credit_support import T0, Crash, FakePublisher, call, delivered, finished, reward, rollout
+from credit_support import (
+    T0,
+    Crash,
+    CreditLoop,
+    FakePublisher,
+    call,
+    delivered,
+    finished,
+    memory_stores,
+    one_rollout,
+    reward,
+    rollout,
+)
 from leyden.credit.core.rules import Rules
-from leyden.credit.handlers import CreditHandlers
+from leyden.credit.ports import Stores
 from leyden.credit.settings import CreditSection
 from leyden.events import Event, FailureClass, unpack_ints
 from leyden.kafka import Delivered
@@ -17,33 +30,8 @@ from leyden.state import MemoryEvidenceStore
 DEFAULT = Rules()
 
 
-class Stores:
-    """What survives a crash of the process."""
-
-    def __init__(self) -> None:
-        self.attempts = MemoryEvidenceStore()
-        self.groups = MemoryEvidenceStore()
-
-
-def handlers(publisher: FakePublisher, stores: Stores | None = None, rules: Rules = DEFAULT) -> CreditHandlers:
-    stores = stores or Stores()
-    return CreditHandlers(stores.attempts, stores.groups, publisher, rules)
-
-
-def one_rollout(
-    index: int, value: float | None, size: int, turns: int = 2, policy: str = "p", task: str = "task", **changes: Any
-) -> list[Event]:
-    """A rollout of some turns that continue each other exactly, worth `value` (None: nothing judged it)."""
-    about: dict[str, Any] = {"rollout_id": rollout(index, task), "attempt": changes.get("attempt", 0)}
-    prompt, calls = [index, 1], []
-    for turn in range(turns):
-        name = f"{task}-{index}-{about['attempt']}-{turn}"
-        calls.append(call(name, prompt, [10 + turn, 20], at=turn, policy=policy, **about))
-        prompt = [*prompt, 10 + turn, 20, 7]
-    rewards = [reward(value, **about)] if value is not None else []
-    return finished(
-        calls, rewards, rollout_id=about["rollout_id"], group_size=size, ended_after_s=60 + index, **changes
-    )
+def handlers(publisher: FakePublisher, stores: Stores | None = None, rules: Rules = DEFAULT) -> CreditLoop:
+    return CreditLoop(publisher, stores, rules)
 
 
 async def run(events: list[Event], rules: Rules = DEFAULT) -> FakePublisher:
@@ -53,14 +41,14 @@ async def run(events: list[Event], rules: Rules = DEFAULT) -> FakePublisher:
 
 
 async def test_a_group_is_published_when_its_last_member_is_over_and_not_before() -> None:
-    publisher, stores = FakePublisher(), Stores()
+    publisher, stores = FakePublisher(), memory_stores()
     service = handlers(publisher, stores)
     await service.on_batch(delivered(one_rollout(0, 1.0, size=2)))
     assert publisher.published == []
     await service.on_batch(delivered(one_rollout(1, 0.0, size=2)))
     kinds = [one.event.type for one in publisher.published]
     assert kinds == ["sequence-credited", "sequence-credited", "group-credited"]
-    assert {(one.topic, one.key) for one in publisher.published} == {("transitions.v1", "g")}
+    assert {(one.topic, one.key) for one in publisher.published} == {("transitions.v1", "p/g")}
 
 
 async def test_a_sequence_says_everything_about_its_transitions() -> None:
@@ -106,16 +94,23 @@ async def test_a_missing_reward_is_not_filled_with_zero() -> None:
     assert publisher.groups[0].reward_mean == 1.0
 
 
-async def test_a_group_of_failures_is_still_counted() -> None:
+async def test_a_group_of_failures_is_that_of_the_policy_that_was_called() -> None:
     events = [e for n in range(2) for e in one_rollout(n, None, size=2, failure=FailureClass.TIMEOUT)]
     publisher = await run(events)
     [group] = publisher.groups
-    assert (group.policy, group.sequences, group.members, group.zero_variance) == ("unknown", 0, 0, False)
+    assert (group.policy, group.sequences, group.members, group.zero_variance) == ("p", 0, 0, False)
     assert publisher.sequences == []
 
 
+async def test_a_group_of_failures_in_which_nobody_was_called_is_still_counted() -> None:
+    publisher = await run(one_rollout(0, None, size=1, turns=0, failure=FailureClass.RUNNER_LOST))
+    assert [(group.policy, group.left_out) for group in publisher.groups] == [
+        ("unknown", {rollout(0): "failed: runner_lost"})
+    ]
+
+
 async def test_a_group_of_failures_goes_to_the_configured_policies() -> None:
-    events = one_rollout(0, None, size=1, failure=FailureClass.TIMEOUT)
+    events = one_rollout(0, None, size=1, turns=0, failure=FailureClass.TIMEOUT)
     publisher = await run(events, Rules(policies=frozenset({"b", "a"})))
     assert [group.policy for group in publisher.groups] == ["a", "b"]
 
@@ -183,7 +178,7 @@ async def test_a_call_of_no_rollout_changes_nothing() -> None:
 
 
 async def test_redelivered_records_publish_nothing_after_the_group_is_closed() -> None:
-    publisher, stores = FakePublisher(), Stores()
+    publisher, stores = FakePublisher(), memory_stores()
     batch = delivered(one_rollout(0, 1.0, size=1))
     await handlers(publisher, stores).on_batch(batch)
     before = publisher.values
@@ -191,11 +186,12 @@ async def test_redelivered_records_publish_nothing_after_the_group_is_closed() -
     assert publisher.values == before
 
 
-@pytest.mark.parametrize("crash_at", [1, 2])
+@pytest.mark.parametrize("crash_at", [1, 2, 3])
 async def test_a_crash_after_publishing_publishes_the_same_bytes_again(crash_at: int) -> None:
-    """Killed once the sequences (1) or also the group (2) were in Kafka, and before anything was closed."""
+    """Killed once the record (1), the sequences (2) or also the group (3) were in Kafka, and nothing was let go."""
     batch = delivered(one_rollout(0, 1.0, size=2) + one_rollout(1, 0.0, size=2))
-    stores, dying, next_life = Stores(), FakePublisher(crash_at), FakePublisher()
+    stores, dying = memory_stores(), FakePublisher(crash_at)
+    next_life = FakePublisher(log=dying.log)
     with pytest.raises(Crash):
         await handlers(dying, stores).on_batch(batch)
     await handlers(next_life, stores).on_batch(batch)
@@ -210,12 +206,17 @@ class DyingStore(MemoryEvidenceStore):
         super().__init__()
         self.left = dies_after
 
-    async def add(self, items: Any) -> None:
-        await super().add(items)
+    async def add(self, items: Any) -> set[str]:
+        closed = await super().add(items)
         self._tick()
+        return closed
 
     async def close(self, subjects: Any) -> None:
         await super().close(subjects)
+        self._tick()
+
+    async def keep(self, subjects: Any, for_s: float) -> None:
+        await super().keep(subjects, for_s)
         self._tick()
 
     def _tick(self) -> None:
@@ -225,16 +226,17 @@ class DyingStore(MemoryEvidenceStore):
 
 
 @pytest.mark.parametrize("store", ["attempts", "groups"])
-@pytest.mark.parametrize("write", [1, 2, 3, 4])
-async def test_a_kill_after_any_write_loses_no_group_and_doubles_none(store: str, write: int) -> None:
+@pytest.mark.parametrize("write", range(1, 10))
+@pytest.mark.parametrize("horizon_s", [0.0, 60.0])
+async def test_a_kill_after_any_write_loses_no_group_and_doubles_none(store: str, write: int, horizon_s: float) -> None:
     """Two batches; the process dies after a write, starts again, and the batch that was not committed comes again."""
-    stores, publisher = Stores(), FakePublisher()
-    setattr(stores, store, DyingStore(write))
+    stores, publisher, rules = memory_stores(), FakePublisher(), Rules(late_horizon_s=horizon_s)
+    stores = replace(stores, **{store: DyingStore(write)})
     for batch in (delivered(one_rollout(0, 1.0, size=2)), delivered(one_rollout(1, 0.0, size=2))):
         try:
-            await handlers(publisher, stores).on_batch(batch)
+            await handlers(publisher, stores, rules).on_batch(batch)
         except Crash:
-            await handlers(publisher, stores).on_batch(batch)
+            await handlers(publisher, stores, rules).on_batch(batch)
     assert len({one.event.event_id for one in publisher.published}) == 3
     assert len(set(publisher.values)) == 3, "what is published twice is the same, byte for byte"
 

@@ -27,7 +27,7 @@ def attempt(events: list[Event]) -> Attempt:
 
 def member(events: list[Event], rules: Rules = DEFAULT) -> Member:
     found = attempt(events)
-    assert found.state in (State.COMPLETE, State.FAILED)
+    assert found.state in (State.COMPLETE, State.INCOMPLETE, State.FAILED)
     return credit(found, rules)
 
 
@@ -50,9 +50,14 @@ def test_an_attempt_that_will_be_retried_is_fenced_off_at_once() -> None:
     assert attempt([event for event in events if event.type == "rollout-ended"]).state is State.ABANDONED
 
 
-def test_a_failed_rollout_needs_nothing_but_its_end() -> None:
+def test_a_failed_rollout_needs_its_settled_calls_and_no_rewards() -> None:
     events = finished([FIRST], [reward(0.0)], failure=FailureClass.INFRASTRUCTURE)
-    assert attempt([event for event in events if event.type == "rollout-ended"]).state is State.FAILED
+    needed = [event for event in events if not event.type.startswith("reward")]
+    assert attempt(needed).state is State.FAILED
+    assert member(needed) == member(events)
+    assert member(needed).policies == ["p"], "so that a group of failures is known by its policy"
+    for missing in range(len(needed)):
+        assert attempt(needed[:missing] + needed[missing + 1 :]).state in (State.OPEN, State.ENDED)
 
 
 def test_a_call_that_was_not_settled_is_not_used() -> None:
@@ -83,7 +88,10 @@ def test_a_rollout_is_left_out_with_its_reason(changes: dict[str, Any], rewards:
 
 
 def test_an_incomplete_rollout_is_trained_when_the_setting_says_so() -> None:
-    found = member(finished([FIRST], [reward(1.0)], complete=False), Rules(incomplete="train"))
+    events = finished([FIRST], [reward(1.0)], complete=False)
+    assert attempt(events).state is State.INCOMPLETE
+    assert attempt(events[:-1]).state is State.ENDED, "what the settlement names is waited for"
+    found = member(events, Rules(incomplete="train"))
     assert found.left_out is None
 
 
@@ -121,7 +129,10 @@ def test_intermediate_rewards_count_in_the_return_of_every_call_and_stay_where_t
     given_rewards = [reward(1.0), reward(0.5, rule="tool", of=FIRST, weight=0.2)]
     [trajectory] = member(finished([FIRST, SECOND], given_rewards)).trajectories
     [sequence] = trajectory.sequences
-    assert [(span.reward, span.return_) for span in sequence.spans] == [(0.1, 1.1), (1.0, 1.1)]
+    assert [span.reward for span in sequence.spans] == [0.1, 1.0]
+    [part] = trajectory.parts
+    assert (part.episode.total, part.episode.outcome) == (1.1, 1.0)
+    assert [step.own for step in part.episode.steps] == [0.1, 0.0]
 
 
 def test_a_reward_for_a_call_that_is_context_falls_on_the_last_call() -> None:

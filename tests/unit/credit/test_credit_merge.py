@@ -135,3 +135,80 @@ def test_every_response_is_in_exactly_one_sequence_after_exactly_its_prompt(spec
         ends = [0, *(end for _, end in spans(lineage))]
         assert all(start >= before for before, (start, _) in zip(ends, spans(lineage), strict=False))
         assert ends[-1] == lineage.length, "nothing follows the last action"
+
+
+def test_a_summary_of_the_history_starts_a_lineage_that_later_turns_extend() -> None:
+    """The agent replaces its first two turns by a summary and goes on: two sequences, every answer trained once."""
+    lineages, joined = merge(
+        actions(
+            call("1", [1, 2], [10]),
+            call("2", [1, 2, 10, 3], [11]),
+            call("3", [1, 2, 90, 91, 4], [12]),
+            call("4", [1, 2, 90, 91, 4, 12, 5], [13]),
+        )
+    )
+    assert [[p.action.call_id for p in lineage.placed] for lineage in lineages] == [["1", "2"], ["3", "4"]]
+    assert joined == {Joined.STARTED: 1, Joined.EXTENDED: 2, Joined.FORKED: 1}
+
+
+def test_dropped_turns_start_a_lineage_and_what_they_dropped_is_not_trained_again() -> None:
+    """The oldest turn leaves the window; the second turn's response is context in the new lineage."""
+    lineages, joined = merge(
+        actions(call("1", [1, 5], [10]), call("2", [1, 5, 10, 6], [11]), call("3", [1, 6, 11, 7], [12]))
+    )
+    assert [[p.action.call_id for p in lineage.placed] for lineage in lineages] == [["1", "2"], ["3"]]
+    assert spans(lineages[1]) == [(4, 5)]
+    assert joined[Joined.STARTED] == 2, "its beginning was never seen"
+
+
+def test_parallel_samples_of_a_later_turn_stay_apart_and_go_on_apart() -> None:
+    turn = [1, 2, 3, 9]
+    lineages, joined = merge(
+        actions(
+            call("1", [1, 2], [3]),
+            *(call(f"s{n}", turn, [20 + n]) for n in range(3)),
+            *(call(f"t{n}", [*turn, 20 + n, 8], [30]) for n in range(3)),
+        )
+    )
+    names = [[placed.action.call_id for placed in lineage.placed] for lineage in lineages]
+    assert names == [["1", "s0", "t0"], ["s1", "t1"], ["s2", "t2"]]
+    assert joined == {Joined.STARTED: 1, Joined.EXTENDED: 4, Joined.PARALLEL: 2}
+
+
+def by_looking_at_every_lineage(given_actions: list[Action]) -> tuple[list[list[int]], dict[str, int]]:
+    """The same by comparing each action with everything: which lineage each action is in, and how it came there."""
+    lineages: list[list[Action]] = []
+    joined: dict[str, int] = {}
+    for action in given_actions:
+        mine = [one for one in lineages if one[0].policy == action.policy]
+        fitting = [one for one in mine if action.prompt.startswith(one[-1].prompt + one[-1].response)]
+        if fitting:
+            how = "extended"
+            max(fitting, key=lambda one: len(one[-1].prompt + one[-1].response)).append(action)
+        else:
+            sampled = any(action.prompt == before.prompt for one in mine for before in one)
+            how = "parallel" if sampled else "started"
+            if not sampled and any(action.prompt.startswith(one[0].prompt) for one in mine):
+                how = "forked"
+            lineages.append([action])
+        joined[how] = joined.get(how, 0) + 1
+    return [[given_actions.index(action) for action in one] for one in lineages], joined
+
+
+few = st.lists(st.integers(0, 1), min_size=1, max_size=4)
+sampled = st.tuples(few, st.lists(few, min_size=1, max_size=2), st.sampled_from(["p", "q"]), st.integers(0, 3))
+
+
+@given(st.lists(sampled, min_size=1, max_size=14), st.sampled_from([1, 24]))
+def test_the_index_finds_what_looking_at_every_lineage_finds(spec: list[tuple], repeat: int) -> None:
+    """`repeat` makes tokens' strings longer than what the index looks at."""
+    calls: list[ModelCallRecorded] = []
+    for number, (prompt, responses, policy, after) in enumerate(spec):
+        before = calls[-after] if 0 < after <= len(calls) else None
+        start = [*unpack_ints(before.prompt_token_ids + before.choices[0].token_ids)] if before else []
+        long = [[token for token in one for _ in range(repeat)] for one in (prompt, *responses)]
+        calls.append(call(str(number), [*start, *long[0]], *long[1:], policy=policy))
+    given_actions = actions(*calls)
+    lineages, joined = merge(given_actions)
+    found = [[given_actions.index(placed.action) for placed in lineage.placed] for lineage in lineages]
+    assert (found, {how.value: count for how, count in joined.items()}) == by_looking_at_every_lineage(given_actions)

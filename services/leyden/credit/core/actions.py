@@ -1,10 +1,12 @@
 """Which model calls are actions of a policy, and what of them is trained. Everything else is context."""
 
-from collections.abc import Set
+from collections.abc import Sequence, Set
 from dataclasses import dataclass
 from enum import StrEnum
 
+from leyden.credit.core.agents import AgentRule, rule_for
 from leyden.credit.core.assemble import RecordedCall
+from leyden.credit.core.strategies import Strategy
 from leyden.events import Choice, ModelCallRecorded
 
 TOKEN_BYTES = 4
@@ -20,6 +22,8 @@ class Context(StrEnum):
     """Its model is not trained."""
     OTHER_POLICY = "other_policy"
     """Its policy is not among the configured ones."""
+    NO_TRAINED_AGENT = "no_trained_agent"
+    """A rule of `agents` says that the agent that made it is not trained."""
     NO_VERSION = "no_version"
     """The engine did not say which version answered, so its staleness is unknowable."""
     GREEDY = "greedy"
@@ -43,16 +47,24 @@ class Action:
     response: bytes
     logprobs: bytes
     origin: str
+    agent_name: str | None = None
+    strategy: Strategy | None = None
+    """How it is credited; None: as the run says for all."""
 
 
-def actions_of(call: RecordedCall, policies: Set[str] | None) -> list[Action] | Context:
+def actions_of(
+    call: RecordedCall, policies: Set[str] | None, agents: Sequence[AgentRule] = ()
+) -> list[Action] | Context:
     """The actions of a call, one per sampled choice in the order of their index; or why it has none."""
-    event = call.event
-    policy, version = event.policy, event.policy_version
+    event, rule = call.event, rule_for(call.agent, agents)
+    version = event.policy_version
     if event.error is not None:
         return Context.ERROR
-    if policy is None:
+    if event.policy is None:
         return Context.NO_POLICY
+    if not rule.train:
+        return Context.NO_TRAINED_AGENT
+    policy = rule.policy or event.policy
     if policies is not None and policy not in policies:
         return Context.OTHER_POLICY
     if version is None:
@@ -73,6 +85,8 @@ def actions_of(call: RecordedCall, policies: Set[str] | None) -> list[Action] | 
             response=choice.token_ids,
             logprobs=choice.logprobs,
             origin=call.origin,
+            agent_name=call.agent.name,
+            strategy=rule.strategy,
         )
         for choice in found
     ]

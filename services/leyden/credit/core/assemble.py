@@ -1,14 +1,22 @@
-"""The state of one attempt, from the evidence at hand: open → ended → settled → complete, or fenced off on the way.
+"""The state of one attempt, from the evidence at hand: open → ended → complete | incomplete | failed | abandoned.
 
 The state depends on the set of exhibits alone: neither their order nor duplicates change it.
 """
 
 from collections.abc import Iterable
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from enum import StrEnum
 
+from leyden.credit.core.agents import NOBODY, Agent, SpanLink, agent_of
 from leyden.credit.core.evidence import Exhibit
-from leyden.events import ModelCallRecorded, RewardAssigned, RewardsCompleted, RolloutEnded, RolloutSettled
+from leyden.events import (
+    ModelCallRecorded,
+    RewardAssigned,
+    RewardsCompleted,
+    RolloutEnded,
+    RolloutSettled,
+    SpanRecorded,
+)
 
 
 class State(StrEnum):
@@ -20,18 +28,21 @@ class State(StrEnum):
     """Its end is known; evidence or rewards are still missing."""
     COMPLETE = "complete"
     """Everything that will be used of it is here."""
+    INCOMPLETE = "incomplete"
+    """The same, and it is known that something was lost: calls or spans that never came."""
     FAILED = "failed"
-    """It failed for good: nothing more is needed to leave it out."""
+    """It failed for good, and its settled calls are here: they say whose group it is left out of."""
     ABANDONED = "abandoned"
     """It will be tried again: nothing of it is ever used."""
 
 
 @dataclass(frozen=True)
 class RecordedCall:
-    """A model call and where it was first recorded."""
+    """A model call, where it was first recorded, and the agent that made it."""
 
     event: ModelCallRecorded
     origin: str
+    agent: Agent = NOBODY
 
 
 @dataclass(frozen=True)
@@ -41,11 +52,18 @@ class Attempt:
     ended: RolloutEnded | None = None
     settled: RolloutSettled | None = None
     completed: RewardsCompleted | None = None
+    """The revision of its rewards that is looked at; of all that are here the first, until `at_revision` chooses."""
     calls: dict[str, RecordedCall] = field(default_factory=dict)
     """By call id; those that were not settled are here too, and are never used."""
     rewards: dict[str, RewardAssigned] = field(default_factory=dict)
     """By event id; those that were not named complete are here too, and are never used."""
     traceparent: str = ""
+    spans: dict[str, SpanLink] = field(default_factory=dict)
+    """By event id; those that were not settled are here too, and are never used."""
+    needs_spans: bool = False
+    """Whether agents are told by the rollout's spans, so that it is not complete without them."""
+    completions: dict[int, RewardsCompleted] = field(default_factory=dict)
+    """Every revision of its rewards that is here, ascending."""
 
     @property
     def state(self) -> State:
@@ -54,17 +72,23 @@ class Attempt:
             return State.OPEN
         if not self.ended.final:
             return State.ABANDONED
+        if self.settled is None or not self._holds(self.settled):
+            return State.ENDED
         if self.ended.status == "failed":
             return State.FAILED
-        if self.settled is None or self.completed is None:
+        if self.completed is None or not self.rewards.keys() >= set(self.completed.reward_ids):
             return State.ENDED
-        here = set(self.settled.call_ids) <= self.calls.keys() and set(self.completed.reward_ids) <= self.rewards.keys()
-        return State.COMPLETE if here else State.ENDED
+        return State.COMPLETE if self.settled.complete else State.INCOMPLETE
 
     def settled_calls(self) -> list[RecordedCall]:
-        """Exactly the settled calls, by the time they started, then by id."""
+        """Exactly the settled calls with their agents, by the time they started, then by id."""
         wanted = set(self.settled.call_ids) if self.settled else set()
-        found = [call for call_id, call in self.calls.items() if call_id in wanted]
+        trace = self._trace()
+        found = [
+            replace(call, agent=agent_of(call.event, trace))
+            for call_id, call in self.calls.items()
+            if call_id in wanted
+        ]
         return sorted(found, key=lambda call: (call.event.started_at, call.event.call_id))
 
     def completed_rewards(self) -> list[RewardAssigned]:
@@ -72,12 +96,32 @@ class Attempt:
         wanted = set(self.completed.reward_ids) if self.completed else set()
         return [self.rewards[reward_id] for reward_id in sorted(wanted & self.rewards.keys())]
 
+    def at_revision(self, revision: int) -> "Attempt":
+        """The same with that revision of its rewards, which must be among `completions`."""
+        return replace(self, completed=self.completions[revision])
 
-def assemble(exhibits: Iterable[Exhibit]) -> Attempt:
+    def _holds(self, settled: RolloutSettled) -> bool:
+        """Whether everything that the settlement names is here."""
+        return self.calls.keys() >= set(settled.call_ids) and (
+            not self.needs_spans or self.spans.keys() >= set(settled.span_ids)
+        )
+
+    def _trace(self) -> dict[tuple[str, str], SpanLink]:
+        """The settled spans by their place; of two in one place the one with the lower event id."""
+        wanted = sorted(set(self.settled.span_ids) & self.spans.keys()) if self.settled and self.needs_spans else []
+        found: dict[tuple[str, str], SpanLink] = {}
+        for span in (self.spans[event_id] for event_id in wanted):
+            found.setdefault((span.trace_id, span.span_id), span)
+        return found
+
+
+def assemble(exhibits: Iterable[Exhibit], needs_spans: bool = False) -> Attempt:
     """The attempt that `exhibits` are about; of two for the same place the one with the lower event id stays."""
-    ended, settled, completed, traceparent = None, None, None, ""
+    ended, settled, traceparent = None, None, ""
+    completions: dict[int, RewardsCompleted] = {}
     calls: dict[str, RecordedCall] = {}
     rewards: dict[str, RewardAssigned] = {}
+    spans: dict[str, SpanLink] = {}
     for exhibit in sorted(exhibits, key=lambda one: one.event.event_id):
         match exhibit.event:
             case RolloutEnded() as event if ended is None:
@@ -85,9 +129,15 @@ def assemble(exhibits: Iterable[Exhibit]) -> Attempt:
             case RolloutSettled() as event:
                 settled = settled or event
             case RewardsCompleted() as event:
-                completed = completed or event
+                completions.setdefault(event.revision, event)
             case RewardAssigned() as event:
                 rewards.setdefault(event.event_id, event)
             case ModelCallRecorded() as event:
                 calls.setdefault(event.call_id, RecordedCall(event, exhibit.origin))
-    return Attempt(ended, settled, completed, calls, rewards, traceparent)
+            case SpanRecorded() as event:
+                spans.setdefault(event.event_id, SpanLink.of(event))
+            case SpanLink() as event:
+                spans.setdefault(event.event_id, event)
+    completions = dict(sorted(completions.items()))
+    completed = next(iter(completions.values()), None)
+    return Attempt(ended, settled, completed, calls, rewards, traceparent, spans, needs_spans, completions)

@@ -5,9 +5,11 @@ from dataclasses import dataclass
 from datetime import datetime
 
 from leyden.credit.core.advantage import ADVANTAGES
-from leyden.credit.core.advantage.stats import is_flat, mean, sample_std
+from leyden.credit.core.advantage.stats import mean, sample_std
 from leyden.credit.core.member import Member, Span, TokenSequence, Trajectory
 from leyden.credit.core.rules import UNKNOWN_POLICY, Reason, Rules, reason_text
+from leyden.credit.core.strategies import Credited
+from leyden.credit.core.worth import Worth, tells_nothing, worth_of
 from leyden.events import GroupCredited, SequenceCredited, Transition
 from leyden.ids import derive
 
@@ -25,16 +27,11 @@ class CreditedGroup:
 
 @dataclass(frozen=True)
 class _Credited:
-    """A member with its trajectory of one policy and its advantage."""
+    """A member with its trajectory of one policy and what the steps of that are worth."""
 
     member: Member
     trajectory: Trajectory
-    advantage: float
-
-
-def is_complete(members: Sequence[Member]) -> bool:
-    """Whether all members of the group are over."""
-    return bool(members) and len(members) >= max(member.group_size for member in members)
+    worth: Worth
 
 
 def build(members: Iterable[Member], rules: Rules) -> list[CreditedGroup]:
@@ -48,9 +45,9 @@ def build(members: Iterable[Member], rules: Rules) -> list[CreditedGroup]:
 def _of_policy(policy: str, members: Sequence[Member], rules: Rules) -> CreditedGroup:
     acting = [(m, trajectory) for m in members for trajectory in m.trajectories if trajectory.policy == policy]
     returns_G = [trajectory.total for _, trajectory in acting]
-    flat = is_flat(returns_G)
-    advantages_G = [0.0] * len(returns_G) if flat else ADVANTAGES[rules.advantage](returns_G)
-    credited = [_Credited(m, t, advantage) for (m, t), advantage in zip(acting, advantages_G, strict=True)]
+    baseline = ADVANTAGES[rules.advantage]
+    worth_G = worth_of([trajectory for _, trajectory in acting], baseline)
+    credited = [_Credited(m, t, worth) for (m, t), worth in zip(acting, worth_G, strict=True)]
     ended_at = max(member.ended_at for member in members)
     sequences = _sequences(policy, credited, ended_at)
     group_id = members[0].group_id
@@ -65,7 +62,7 @@ def _of_policy(policy: str, members: Sequence[Member], rules: Rules) -> Credited
         left_out=_left_out(policy, members, rules),
         reward_mean=mean(returns_G),
         reward_std=sample_std(returns_G),
-        zero_variance=bool(credited) and flat,
+        zero_variance=bool(credited) and tells_nothing(worth_G, baseline),
     )
     return CreditedGroup(
         sequences, [one.member.traceparent for one in credited for _ in one.trajectory.sequences], group
@@ -108,12 +105,12 @@ def _sequence(
         group_sequences=place[1],
         token_ids=sequence.token_ids,
         behaviour_logprobs=sequence.behaviour_logprobs,
-        transitions=[_transition(span, one.advantage) for span in sequence.spans],
+        transitions=[_transition(span, one.worth[span.part][span.step]) for span in sequence.spans],
         rollout_reward=one.trajectory.total,
     )
 
 
-def _transition(span: Span, advantage: float) -> Transition:
+def _transition(span: Span, worth: Credited) -> Transition:
     return Transition(
         call_id=span.call_id,
         choice=span.choice,
@@ -122,7 +119,9 @@ def _transition(span: Span, advantage: float) -> Transition:
         policy_version=span.policy_version,
         temperature=span.temperature,
         reward=span.reward,
-        return_=span.return_,
-        advantage=advantage,
+        return_=worth.return_,
+        advantage=worth.advantage,
+        agent_name=span.agent_name,
+        value=worth.value,
         origin=span.origin,
     )

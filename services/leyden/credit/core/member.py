@@ -1,12 +1,13 @@
-"""What one rollout brings to its group: sequences with their returns, or why it is left out. Kept as JSON."""
+"""What one rollout brings to its group: sequences and rewards, or why it is left out. Kept as JSON."""
 
 from pydantic import AwareDatetime, Field
 
+from leyden.credit.core.strategies import Episode, StrategySetting
 from leyden.events import PackedFloats, PackedInts, Record
 
 
 class Span(Record):
-    """A transition whose advantage is not known yet; tokens [start, end) are its action."""
+    """A transition whose return and advantage are not known yet; tokens [start, end) are its action."""
 
     call_id: str
     choice: int
@@ -15,7 +16,11 @@ class Span(Record):
     policy_version: int
     temperature: float
     reward: float
-    return_: float
+    part: int
+    """Which of the trajectory's parts it is in."""
+    step: int
+    """Its number in that part's episode."""
+    agent_name: str | None = None
     origin: str
 
 
@@ -27,11 +32,20 @@ class TokenSequence(Record):
     spans: list[Span]
 
 
+class Part(Record):
+    """The actions of a trajectory that one strategy credits."""
+
+    strategy: StrategySetting
+    episode: Episode
+
+
 class Trajectory(Record):
-    """What one policy did in the rollout, and the rollout's return."""
+    """What one policy did in the rollout, and the rollout's rewards."""
 
     policy: str
     total: float
+    parts: list[Part]
+    """By strategy, in the order of their first actions; actions of sequences that are too long are here too."""
     sequences: list[TokenSequence]
     """Empty when none was short enough; the return still counts in the baseline."""
     too_long: int = 0
@@ -45,6 +59,8 @@ class Member(Record):
     attempt: int
     group_id: str
     group_size: int
+    revision: int = 0
+    """Of its rewards: counts up when one came late."""
     ended_at: AwareDatetime
     traceparent: str = ""
     left_out: str | None = None

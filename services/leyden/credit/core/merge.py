@@ -11,6 +11,7 @@ from dataclasses import dataclass, field
 from enum import StrEnum
 
 from leyden.credit.core.actions import TOKEN_BYTES, Action
+from leyden.credit.core.prefixes import PrefixIndex
 
 
 class Joined(StrEnum):
@@ -64,24 +65,49 @@ def merge(actions: Iterable[Action]) -> tuple[list[Lineage], Counter[Joined]]:
     """
     lineages: list[Lineage] = []
     joined: Counter[Joined] = Counter()
+    known: dict[str, _Known] = {}
     for action in actions:
-        mine = [lineage for lineage in lineages if lineage.policy == action.policy]
-        fitting = [lineage for lineage in mine if action.prompt.startswith(lineage.tokens)]
-        if fitting:
+        mine = known.setdefault(action.policy, _Known())
+        number = mine.extended_by(action)
+        if number is not None:
             joined[Joined.EXTENDED] += 1
-            max(fitting, key=lambda lineage: len(lineage.tokens)).append(action)
-            continue
-        joined[_how(action, mine)] += 1
-        lineage = Lineage(action.policy, action.prompt, b"")
-        lineage.append(action)
-        lineages.append(lineage)
+            mine.ends.remove(lineages[number].tokens, number)
+        else:
+            joined[mine.how(action)] += 1
+            number = len(lineages)
+            lineages.append(Lineage(action.policy, action.prompt, b""))
+        lineages[number].append(action)
+        mine.note(action, lineages[number], number)
     return lineages, joined
 
 
-def _how(action: Action, lineages: list[Lineage]) -> Joined:
-    """What it means that `action` begins a lineage beside `lineages`."""
-    if any(placed.action.prompt == action.prompt for lineage in lineages for placed in lineage.placed):
-        return Joined.PARALLEL
-    if any(action.prompt.startswith(lineage.root) for lineage in lineages):
-        return Joined.FORKED
-    return Joined.STARTED
+class _Known:
+    """What came before of one policy, so that an action finds its lineage without a look at every other."""
+
+    def __init__(self) -> None:
+        self.ends = PrefixIndex[int]()
+        """All tokens of a lineage → its number."""
+        self._roots = PrefixIndex[None]()
+        self._prompts: set[bytes] = set()
+        self._unread: list[bytes] = []
+        """Prompts that are not among `_prompts` yet: most rollouts never ask for them."""
+
+    def extended_by(self, action: Action) -> int | None:
+        """The number of the lineage that `action` goes on from."""
+        longest = next(self.ends.beginnings_of(action.prompt), None)
+        return min(longest) if longest else None
+
+    def how(self, action: Action) -> Joined:
+        """What it means that `action` begins a lineage beside the others."""
+        self._prompts.update(self._unread)
+        self._unread.clear()
+        if action.prompt in self._prompts:
+            return Joined.PARALLEL
+        forked = next(self._roots.beginnings_of(action.prompt), None) is not None
+        self._roots.add(action.prompt, None)
+        return Joined.FORKED if forked else Joined.STARTED
+
+    def note(self, action: Action, lineage: Lineage, number: int) -> None:
+        """Remember `action`, which is now the last one of `lineage`."""
+        self.ends.add(lineage.tokens, number)
+        self._unread.append(action.prompt)

@@ -2,11 +2,20 @@
 
 from collections.abc import Mapping
 
+from leyden.credit.core.advantage.base import Advantage
 from leyden.credit.core.advantage.dr_grpo import dr_grpo
 from leyden.credit.core.advantage.grpo import grpo
+from leyden.credit.core.advantage.reinforce_plus_plus import reinforce_plus_plus
 from leyden.credit.core.advantage.rloo import rloo
-from leyden.credit.core.advantage.stats import Advantage
 
-ADVANTAGES: Mapping[str, Advantage] = {"grpo": grpo, "dr_grpo": dr_grpo, "rloo": rloo}
+_KNOWN = (
+    Advantage("grpo", grpo),
+    Advantage("dr_grpo", dr_grpo),
+    Advantage("rloo", rloo),
+    Advantage("reinforce_plus_plus", reinforce_plus_plus, compares=False),
+    # REINFORCE++ with a baseline subtracts the group's mean as well, and leaves the scale to the trainer's whitening.
+    Advantage("reinforce_plus_plus_baseline", dr_grpo),
+)
+ADVANTAGES: Mapping[str, Advantage] = {advantage.name: advantage for advantage in _KNOWN}
 
 __all__ = ["ADVANTAGES", "Advantage"]

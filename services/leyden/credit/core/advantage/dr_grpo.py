@@ -1,11 +1,9 @@
 """Dr.GRPO (arXiv 2503.20783): centred on the mean only; dividing by the deviation favours very easy and hard tasks."""
 
-from collections.abc import Sequence
-
-from leyden.credit.core.advantage.stats import mean
+from leyden.credit.core.advantage.stats import Ragged, centre
 
 
-def dr_grpo(returns_G: Sequence[float]) -> list[float]:
-    """Return - mean for each member."""
-    centre = mean(returns_G)
-    return [value - centre for value in returns_G]
+def dr_grpo(values_GT: Ragged) -> list[list[float]]:
+    """Value - mean for each step."""
+    middle = centre(values_GT)
+    return [[value - middle for value in values_T] for values_T in values_GT]

@@ -4,14 +4,12 @@ The deviation is the sample's (G - 1), as `torch.std` gives it in verl's `comput
 of 1e-6 this is, and in TRL's GRPOTrainer.
 """
 
-from collections.abc import Sequence
-
-from leyden.credit.core.advantage.stats import mean, sample_std
+from leyden.credit.core.advantage.stats import Ragged, centre, spread
 
 EPSILON = 1e-6
 
 
-def grpo(returns_G: Sequence[float]) -> list[float]:
-    """(return - mean) / (std + 1e-6) for each member."""
-    centre, spread = mean(returns_G), sample_std(returns_G)
-    return [(value - centre) / (spread + EPSILON) for value in returns_G]
+def grpo(values_GT: Ragged) -> list[list[float]]:
+    """(value - mean) / (std + 1e-6) for each step."""
+    middle, scale = centre(values_GT), spread(values_GT) + EPSILON
+    return [[(value - middle) / scale for value in values_T] for values_T in values_GT]

@@ -1,10 +1,13 @@
-"""RLOO (arXiv 2402.14740): each member against the mean of the others, a baseline that does not depend on itself."""
+"""RLOO (arXiv 2402.14740): each rollout against the mean of the others, a baseline that does not depend on itself."""
 
 import math
-from collections.abc import Sequence
+
+from leyden.credit.core.advantage.stats import Ragged, step_mean
 
 
-def rloo(returns_G: Sequence[float]) -> list[float]:
-    """Return - mean of the other members' returns, for each of at least two members."""
-    total = math.fsum(returns_G)
-    return [value - (total - value) / (len(returns_G) - 1) for value in returns_G]
+def rloo(values_GT: Ragged) -> list[list[float]]:
+    """Value - mean over the other rollouts of their step means, for each step of at least two rollouts."""
+    means_G = [step_mean(values_T) for values_T in values_GT]
+    total, others = math.fsum(means_G), len(means_G) - 1
+    baselines_G = [(total - own) / others for own in means_G]
+    return [[value - baseline for value in values_T] for values_T, baseline in zip(values_GT, baselines_G, strict=True)]

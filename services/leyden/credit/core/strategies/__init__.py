@@ -1,10 +1,54 @@
 """Credit strategies by name: how much of a rollout's rewards each of its actions earned."""
 
 from collections.abc import Mapping
+from typing import Annotated, Any
 
-from leyden.credit.core.strategies.base import Episode, Strategy
-from leyden.credit.core.strategies.identical import identical
+from pydantic import BeforeValidator, SerializeAsAny, ValidationError
 
-STRATEGIES: Mapping[str, Strategy] = {"identical": identical}
+from leyden.credit.core.strategies.base import Credited, Episode, Step, Strategy, episode_of
+from leyden.credit.core.strategies.discounted import Discounted
+from leyden.credit.core.strategies.gae import Gae
+from leyden.credit.core.strategies.identical import Identical
+from leyden.credit.core.strategies.step import StepRewards
+from leyden.credit.core.strategies.step_group import StepGroup
 
-__all__ = ["STRATEGIES", "Episode", "Strategy"]
+STRATEGIES: Mapping[str, type[Strategy]] = {
+    "identical": Identical,
+    "discounted": Discounted,
+    "step": StepRewards,
+    "gae": Gae,
+    "step_group": StepGroup,
+}
+
+
+def strategy_of(said: str | Mapping[str, Any] | Strategy) -> Strategy:
+    """The strategy that a run file means by a name, or by a name with parameters; raises ValueError for no such."""
+    if isinstance(said, Strategy):
+        return said
+    parameters = dict(said) if isinstance(said, Mapping) else {"name": said}
+    name = parameters.get("name")
+    if not isinstance(name, str) or name not in STRATEGIES:
+        raise ValueError(f"strategy {name!r} is not one of {', '.join(STRATEGIES)}")
+    kind = STRATEGIES[name]
+    try:
+        return kind.model_validate(parameters)
+    except ValidationError as error:
+        known = ", ".join(field.alias or name for name, field in kind.model_fields.items() if name != "name") or "none"
+        wrong = "; ".join(f"{'.'.join(map(str, one['loc']))}: {one['msg']}" for one in error.errors())
+        raise ValueError(f"strategy {name} (parameters: {known}): {wrong}") from None
+
+
+StrategySetting = Annotated[SerializeAsAny[Strategy], BeforeValidator(strategy_of)]
+"""A field that takes a strategy as a run file says it."""
+
+__all__ = [
+    "STRATEGIES",
+    "Credited",
+    "Episode",
+    "Identical",
+    "Step",
+    "Strategy",
+    "StrategySetting",
+    "episode_of",
+    "strategy_of",
+]

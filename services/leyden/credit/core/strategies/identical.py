@@ -1,8 +1,17 @@
 """Every action gets the whole return of its rollout, intermediate rewards too (Agent Lightning, arXiv 2508.03680)."""
 
-from leyden.credit.core.strategies.base import Episode
+from collections.abc import Sequence
+from typing import Literal
+
+from leyden.credit.core.advantage import Advantage
+from leyden.credit.core.strategies.base import Credited, Episode, Strategy, with_baseline
 
 
-def identical(episode: Episode) -> tuple[float, ...]:
-    """The rollout's total for each of the T actions."""
-    return (episode.total,) * len(episode.rewards)
+class Identical(Strategy):
+    """G_t = the rollout's total."""
+
+    name: Literal["identical"] = "identical"
+
+    def credit(self, episodes_G: Sequence[Episode], baseline: Advantage) -> list[list[Credited]]:
+        """Return and advantage are the same in all steps of a rollout."""
+        return with_baseline([[episode.total] * len(episode.steps) for episode in episodes_G], baseline)

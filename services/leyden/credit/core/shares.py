@@ -1,0 +1,79 @@
+"""A policy's actions as episodes: what each earned for itself, what the outcome is, and which strategy credits it.
+
+An episode holds the actions that one strategy credits, and all rewards of the rollout. Whatever these actions did not
+earn for themselves (the outcome, rewards of context, of other policies and of other strategies' actions) is, as they
+see it, the outcome: it falls on the last of them.
+"""
+
+import hashlib
+import math
+from collections.abc import Sequence
+from dataclasses import dataclass
+
+from leyden.credit.core.actions import Action
+from leyden.credit.core.member import Part
+from leyden.credit.core.strategies import Episode, Step, Strategy
+from leyden.events import RewardAssigned
+
+Key = tuple[str, int]
+"""An action: call id and choice."""
+VALUE = "value"
+"""Name of a reward of weight 0 that says what a call's state is worth: a critic's estimate, and no reward at all."""
+DIGEST_BYTES = 8
+
+
+@dataclass(frozen=True, slots=True)
+class Place:
+    """Where an action is among the parts of its trajectory, and its immediate reward among all of the policy's."""
+
+    reward: float
+    part: int
+    step: int
+
+
+def is_estimate(reward: RewardAssigned) -> bool:
+    """Whether `reward` is a critic's estimate, which judges nothing."""
+    return reward.name == VALUE and reward.weight == 0.0 and reward.call_id is not None
+
+
+def parts_of(
+    actions: Sequence[Action], rewards: Sequence[RewardAssigned], strategy: Strategy
+) -> tuple[list[Part], dict[Key, Place]]:
+    """The parts of one policy's `actions`, and the place of each; `strategy` credits those that name none."""
+    of_strategy: dict[Strategy, list[Action]] = {}
+    for action in actions:
+        of_strategy.setdefault(action.strategy or strategy, []).append(action)
+    parts = [Part(strategy=one, episode=_episode(mine, rewards)) for one, mine in of_strategy.items()]
+    alone = len(parts) == 1
+    immediate = [step.reward for step in (parts[0].episode if alone else _episode(actions, rewards)).steps]
+    numbers = {_key(a): (part, step) for part, mine in enumerate(of_strategy.values()) for step, a in enumerate(mine)}
+    return parts, {_key(a): Place(reward, *numbers[_key(a)]) for a, reward in zip(actions, immediate, strict=True)}
+
+
+def _episode(actions: Sequence[Action], rewards: Sequence[RewardAssigned]) -> Episode:
+    """The actions as steps. A call's rewards go to its first choice, its estimate to all of them."""
+    own: dict[Key, list[float]] = {_key(action): [] for action in actions}
+    first_choice = {call_id: (call_id, choice) for call_id, choice in reversed(own)}
+    values = {reward.call_id: reward.value for reward in reversed(rewards) if is_estimate(reward)}
+    contributions = [
+        (reward.call_id or "", reward.value * reward.weight) for reward in rewards if not is_estimate(reward)
+    ]
+    outcome: list[float] = []
+    for call_id, contribution in contributions:
+        earned = own[first_choice[call_id]] if call_id in first_choice else outcome
+        earned.append(contribution)
+    last = first_choice[actions[-1].call_id]
+    steps = tuple(
+        Step(
+            own=math.fsum(own[_key(action)]),
+            reward=math.fsum(own[_key(action)] + (outcome if _key(action) == last else [])),
+            state=hashlib.blake2b(action.prompt, digest_size=DIGEST_BYTES).hexdigest(),
+            value=values.get(action.call_id),
+        )
+        for action in actions
+    )
+    return Episode(steps, math.fsum(contribution for _, contribution in contributions), math.fsum(outcome))
+
+
+def _key(action: Action) -> Key:
+    return action.call_id, action.choice

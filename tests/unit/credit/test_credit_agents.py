@@ -1,0 +1,235 @@
+"""Which agent made a call, and what the run file says about its calls."""
+
+import itertools
+from collections.abc import Sequence
+from typing import Any
+
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+from pydantic import ValidationError
+
+from credit_support import T0, call, delivered, finished, reward, rollout
+from leyden.credit.core.agents import Agent, AgentRule, SpanLink, agent_of, rule_for
+from leyden.credit.core.assemble import Attempt, State, assemble
+from leyden.credit.core.credit import credit
+from leyden.credit.core.evidence import Exhibit, pack, subject_of, unpack
+from leyden.credit.core.member import Member
+from leyden.credit.core.rules import Rules
+from leyden.credit.settings import CreditSection
+from leyden.events import Event, ModelCallRecorded, RolloutSettled, SpanKind, SpanRecorded
+from leyden.ids import derive
+
+TRACE = f"{rollout(0)}0000"
+
+
+def span(
+    span_id: str, parent: str | None = None, agent: str | None = None, trace: str = TRACE, **attributes: Any
+) -> SpanRecorded:
+    return SpanRecorded(
+        event_id=derive("span", trace, span_id), event_time=T0, producer="ingest", trace_id=trace, span_id=span_id,
+        parent_span_id=parent, rollout_id=rollout(0), kind=SpanKind.AGENT_STEP, dialect="openinference", name="step",
+        start_unix_nano=0, end_unix_nano=1, agent_name=agent, attributes={"input.value": "long text", **attributes},
+    )  # fmt: skip
+
+
+def traced(call_id: str, parent: str | None, **changes: Any) -> ModelCallRecorded:
+    """A call inside the span `parent`, with a prompt of its own."""
+    number = sum(call_id.encode())
+    made = call(call_id, [number, 1], [number, 2], at=number)
+    return made.model_copy(update={"trace_id": TRACE, "parent_span_id": parent, **changes})
+
+
+def with_spans(events: list[Event], spans: Sequence[SpanRecorded]) -> list[Event]:
+    """The attempt's events with `spans`, which its settlement names."""
+    named = {"span_ids": sorted(one.event_id for one in spans)}
+    return [*spans, *(e.model_copy(update=named) if isinstance(e, RolloutSettled) else e for e in events)]
+
+
+def attempt(events: list[Event], needs_spans: bool = True) -> Attempt:
+    return assemble((unpack(pack(Exhibit(r.event, r.origin))) for r in delivered(events)), needs_spans)  # type: ignore[arg-type]
+
+
+def member(events: list[Event], rules: Rules) -> Member:
+    found = attempt(events, bool(rules.agents))
+    assert found.state is State.COMPLETE
+    return credit(found, rules)
+
+
+def rules(*agents: dict[str, Any], **section: Any) -> Rules:
+    return CreditSection.model_validate({"agents": list(agents), **section}).rules()
+
+
+def trained(found: Member) -> dict[str, list[str]]:
+    """Policy → the calls that are trained as its data."""
+    return {t.policy: sorted(s.call_id for q in t.sequences for s in q.spans) for t in found.trajectories}
+
+
+def links(*spans: SpanRecorded) -> dict[tuple[str, str], SpanLink]:
+    return {(one.trace_id, one.span_id): SpanLink.of(one) for one in spans}
+
+
+def test_the_agent_is_the_one_of_the_nearest_span_around_the_call() -> None:
+    trace = links(span("root", None, "crew"), span("step", "root", "planner"), span("llm", "step"))
+    assert agent_of(traced("a", "llm"), trace) == Agent("planner")
+    assert agent_of(traced("a", "step"), trace) == Agent("planner")
+    assert agent_of(traced("a", "root"), trace) == Agent("crew")
+
+
+def test_what_the_call_itself_says_comes_first() -> None:
+    trace = links(span("llm", None, "planner", **{"leyden.agent.role": "lead"}))
+    assert agent_of(traced("a", "llm", agent_name="critic"), trace) == Agent("critic", "lead")
+    assert agent_of(traced("a", "llm", agent_role="judge"), trace) == Agent("planner", "judge")
+
+
+def test_a_call_whose_spans_say_nothing_has_no_agent() -> None:
+    trace = links(span("llm", "gone"), span("other", None, "planner", trace="f" * 32))
+    for parent in ("llm", "other", "unknown", None):
+        assert agent_of(traced("a", parent), trace) == Agent()
+    assert agent_of(call("a", [1], [2]), trace) == Agent()
+
+
+def test_a_ring_of_parents_ends() -> None:
+    assert agent_of(traced("a", "x"), links(span("x", "y"), span("y", "x"))) == Agent()
+
+
+def test_the_first_rule_whose_patterns_both_match_decides() -> None:
+    planner, critics, rest = AgentRule("plan*"), AgentRule("*", "critic"), AgentRule("?*")
+    found = [planner, critics, rest]
+    assert rule_for(Agent("planner-2", "critic"), found) is planner
+    assert rule_for(Agent("x", "critic"), found) is critics
+    assert rule_for(Agent("Planner"), found) is rest, "patterns are exact about case"
+    assert rule_for(Agent(), found) == AgentRule(), "an unknown agent has the empty name"
+    assert rule_for(Agent(None, "critic"), found) is critics
+
+
+def test_an_agent_that_is_not_trained_is_context_and_its_rewards_stay_in_the_return() -> None:
+    planner, critic = traced("a", "p"), traced("b", "c")
+    events = finished([planner, critic], [reward(1.0), reward(0.5, rule="tool", of=critic)])
+    events = with_spans(events, [span("p", None, "planner"), span("c", None, "critic")])
+    found = member(events, rules({"name": "critic", "train": False}))
+    assert trained(found) == {"p": ["a"]}
+    assert found.calls == {"no_trained_agent": 1, "started": 1}
+    assert found.trajectories[0].total == 1.5
+
+
+def test_several_policies_are_trained_from_one_system_at_once() -> None:
+    calls = [traced("a", "p"), traced("b", "w"), traced("c", "w"), traced("d", None)]
+    events = with_spans(finished(calls, [reward(1.0)]), [span("p", None, "planner"), span("w", None, "writer-1")])
+    found = member(events, rules({"name": "planner", "policy": "planner"}, {"name": "writer*", "policy": "writer"}))
+    assert trained(found) == {"p": ["d"], "planner": ["a"], "writer": ["b", "c"]}
+    assert found.policies == ["p", "planner", "writer"]
+    assert {t.total for t in found.trajectories} == {1.0}
+
+
+def test_policies_to_train_are_those_that_the_calls_are_trained_as() -> None:
+    events = with_spans(finished([traced("a", "p"), traced("b", None)], [reward(1.0)]), [span("p", None, "planner")])
+    found = member(events, rules({"name": "planner", "policy": "planner"}, policies=["planner"]))
+    assert trained(found) == {"planner": ["a"]}
+    assert found.calls["other_policy"] == 1
+
+
+def test_a_model_that_is_not_trained_has_no_versions_to_train_whatever_the_rules_say() -> None:
+    events = with_spans(finished([traced("a", "p", policy=None)], [reward(1.0)]), [span("p", None, "planner")])
+    assert member(events, rules({"name": "planner", "policy": "planner"})).left_out == "no policy call"
+
+
+def test_each_agent_is_credited_by_its_own_strategy() -> None:
+    calls = [traced("a", "p"), traced("b", "w"), traced("c", "p")]
+    events = with_spans(finished(calls, [reward(1.0)]), [span("p", None, "planner"), span("w", None, "writer")])
+    found = member(events, rules({"name": "planner", "strategy": {"name": "discounted", "gamma": 0.5}}))
+    [trajectory] = found.trajectories
+    names = {s.call_id: trajectory.parts[s.part].strategy.name for q in trajectory.sequences for s in q.spans}
+    assert names == {"a": "discounted", "b": "identical", "c": "discounted"}
+
+
+def test_a_transition_names_its_agent() -> None:
+    events = with_spans(finished([traced("a", "p"), traced("b", None)], [reward(1.0)]), [span("p", None, "planner")])
+    [trajectory] = member(events, rules({"name": "nobody", "train": False})).trajectories
+    assert {s.call_id: s.agent_name for q in trajectory.sequences for s in q.spans} == {"a": "planner", "b": None}
+
+
+def test_without_rules_spans_are_not_waited_for_and_the_calls_own_word_is_kept() -> None:
+    events = finished([traced("a", "p", agent_name="said")], [reward(1.0)])
+    events = [e for e in with_spans(events, [span("p")]) if not isinstance(e, SpanRecorded)]
+    assert attempt(events, needs_spans=False).state is State.COMPLETE
+    assert attempt(events, needs_spans=True).state is State.ENDED
+    [trajectory] = member(events, Rules()).trajectories
+    assert trajectory.sequences[0].spans[0].agent_name == "said"
+
+
+def test_a_span_that_was_not_settled_names_nobody() -> None:
+    """It may come before or after the decision: what it says must not depend on that."""
+    events = with_spans(finished([traced("a", "p")], [reward(1.0)]), [])
+    found = member([span("p", None, "critic"), *events], rules({"name": "critic", "train": False}))
+    assert trained(found) == {"p": ["a"]}
+
+
+def test_of_a_span_only_its_place_and_agent_are_kept() -> None:
+    kept = pack(Exhibit(span("p", "root", "planner", **{"leyden.agent.role": "lead"}), "spans.v1/0/1"))
+    assert len(kept) < 250
+    assert b"long text" not in kept
+    assert unpack(kept).event == SpanLink(
+        event_id=derive("span", TRACE, "p"), trace_id=TRACE, span_id="p", parent_span_id="root",
+        agent_name="planner", agent_role="lead",
+    )  # fmt: skip
+
+
+def test_a_span_of_no_rollout_is_evidence_for_nothing() -> None:
+    assert subject_of(span("p")) == f"{rollout(0)}:0"
+    assert subject_of(span("p").model_copy(update={"rollout_id": None})) is None
+
+
+def test_order_and_duplication_of_spans_and_calls_change_nothing() -> None:
+    twin = span("p", None, "critic").model_copy(update={"event_id": "f" * 32})
+    events = finished([traced("a", "l")], [reward(1.0)])
+    events = with_spans(events, [span("p", None, "planner"), span("l", "p"), twin])
+    chosen = rules({"name": "planner", "policy": "planner"})
+    orders = itertools.islice(itertools.permutations(events), 0, None, 101)
+    seen = {credit(attempt([*order, *order[:3]]), chosen).model_dump_json() for order in orders}
+    assert len(seen) == 1
+
+
+@pytest.mark.parametrize(
+    "wrong",
+    [
+        {"nam": "x"},
+        {"train": False, "policy": "p"},
+        {"train": False, "strategy": "step"},
+        {"policy": ""},
+        {"strategy": "gut feeling"},
+        {"name": 3},
+    ],
+)
+def test_a_wrong_rule_is_refused(wrong: dict[str, Any]) -> None:
+    with pytest.raises(ValidationError):
+        rules(wrong)
+
+
+names = st.one_of(st.none(), st.sampled_from(["planner", "critic", "writer"]))
+agent_rules = st.lists(
+    st.builds(
+        AgentRule,
+        name=st.sampled_from(["*", "planner", "c*", "?*", "nobody"]),
+        train=st.booleans(),
+        policy=st.sampled_from([None, "x", "y"]),
+    ),
+    max_size=4,
+)
+
+
+@given(st.lists(st.tuples(names, names), min_size=1, max_size=8), agent_rules)
+def test_every_call_is_trained_once_as_its_rule_says_or_is_context(
+    spec: list[tuple[str | None, str | None]], chosen: list[AgentRule]
+) -> None:
+    """Each call is in a span of its own, with (the call's own word, the span's)."""
+    calls = [traced(f"c{n}", f"s{n}", agent_name=own) for n, (own, _) in enumerate(spec)]
+    spans = [span(f"s{n}", None, said) for n, (_, said) in enumerate(spec)]
+    found = credit(attempt(with_spans(finished(calls, [reward(1.0)]), spans)), Rules(agents=tuple(chosen)))
+    expected: dict[str, list[str]] = {}
+    for n, (own, said) in enumerate(spec):
+        rule = next((r for r in chosen if r.matches(Agent(own or said))), AgentRule())
+        if rule.train:
+            expected.setdefault(rule.policy or "p", []).append(f"c{n}")
+    assert trained(found) == expected
+    assert found.left_out == (None if expected else "no policy call")
