@@ -2,16 +2,28 @@
 
 import os
 import secrets
+import signal
 import sys
 from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
+from hypothesis import settings
 
 ROOT = Path(__file__).parents[1]
-for source_root in ("services", "shared", "examples/calculator"):
+for source_root in ("services", "shared", "examples/calculator", "examples/binary_search"):
     if str(ROOT / source_root) not in sys.path:
         sys.path.insert(0, str(ROOT / source_root))
+
+
+# A shell's background job and nohup leave these ignored, and the processes that tests interrupt would inherit that.
+signal.signal(signal.SIGINT, signal.default_int_handler)
+signal.signal(signal.SIGHUP, signal.SIG_DFL)
+
+
+# Laws are not timed tests: a busy machine breaks none of them.
+settings.register_profile("leyden", deadline=None)
+settings.load_profile("leyden")
 
 
 @pytest.fixture(scope="session")

@@ -1,6 +1,6 @@
 """Events to bytes and back, and which event belongs to which topic."""
 
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from functools import cache
 from typing import Annotated, Union
 
@@ -52,22 +52,32 @@ EVENT_TYPES: dict[str, type[Event]] = {
 }
 
 
+BatchDecoder = Callable[[Sequence[bytes]], list[Event]]
+"""Values to events, all in one pass; raises `pydantic.ValidationError` when any is not valid."""
+
+
 @cache
-def _adapter(topic: str) -> TypeAdapter[list[Event]]:
-    kinds = EVENTS_BY_TOPIC[topic]
+def batch_decoder(kinds: tuple[type[Event], ...]) -> BatchDecoder:
+    """A decoder of values that are each one of `kinds`."""
     # ruff's fix for UP007 would drop the Union here and leave a bare tuple, which is no type.
     item = Annotated[Union[kinds], Field(discriminator="type")] if len(kinds) > 1 else kinds[0]  # noqa: UP007
-    return TypeAdapter(list[item])  # type: ignore[valid-type]
+    adapter: TypeAdapter[list[Event]] = TypeAdapter(list[item])  # type: ignore[valid-type]
+    return lambda values: adapter.validate_json(b"[" + b",".join(values) + b"]")
+
+
+@cache
+def _encoder(kind: type[Event]) -> TypeAdapter[Event]:
+    return TypeAdapter(kind)
 
 
 def encode(event: Event) -> bytes:
     """The event's JSON bytes; the same event always gives the same bytes."""
-    return event.model_dump_json(by_alias=True).encode()
+    return _encoder(type(event)).dump_json(event, by_alias=True)
 
 
 def decode_batch(topic: str, values: Sequence[bytes]) -> list[Event]:
     """All of `values`, validated in one pass; raises `pydantic.ValidationError` when any is not an event of `topic`."""
-    return _adapter(topic).validate_json(b"[" + b",".join(values) + b"]")
+    return batch_decoder(EVENTS_BY_TOPIC[topic])(values)
 
 
 def decode(topic: str, value: bytes) -> Event:

@@ -27,6 +27,8 @@ class Delivered(Generic[BodyT_co]):
     origin: str
     """`topic/partition/offset` of the first place that held this record; survives copies and re-driven dead letters."""
     headers: dict[str, str] = field(default_factory=dict)
+    value: bytes = b""
+    """The record's bytes, from which the event was decoded."""
 
     @property
     def traceparent(self) -> str | None:

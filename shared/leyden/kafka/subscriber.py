@@ -9,8 +9,8 @@ import asyncio
 import logging
 import os
 import time
-from collections.abc import Awaitable, Callable, Sequence
-from dataclasses import dataclass
+from collections.abc import Awaitable, Callable, Mapping, Sequence
+from dataclasses import dataclass, field
 from functools import partial
 from typing import Any
 
@@ -21,7 +21,8 @@ from faststream import AckPolicy
 from faststream.kafka import KafkaBroker, KafkaMessage
 from pydantic import ValidationError
 
-from leyden.events.codec import decode, decode_batch
+from leyden.events import Event
+from leyden.events.codec import BatchDecoder, decode_batch
 from leyden.kafka.claims import ClaimStore
 from leyden.kafka.delivered import (
     CLAIM_HEADER,
@@ -52,6 +53,13 @@ class Subscription:
     group: str | None
     max_records: int = 500
     max_poll_interval_ms: int | None = None
+    decoders: Mapping[str, BatchDecoder] = field(default_factory=dict)
+    """By topic, where the handler does not need its events whole; otherwise they are decoded as the topic says."""
+
+    def decode(self, topic: str, values: Sequence[bytes]) -> list[Event]:
+        """The events of `values`; raises `pydantic.ValidationError` when any of them is none."""
+        decoder = self.decoders.get(topic)
+        return decoder(values) if decoder is not None else decode_batch(topic, values)
 
 
 @dataclass(frozen=True)
@@ -213,11 +221,11 @@ class BatchConsumer:
         for topic, items in by_topic.items():
             CONSUMED.labels(topic=topic).inc(len(items))
             if load_topics()[topic].format != "json":
-                found |= {i: self._delivered(record, topic, value) for i, record, value in items}
+                found |= {i: self._delivered(record, topic, value, value) for i, record, value in items}
                 continue
             try:
-                events = decode_batch(topic, [value for _, _, value in items])
-                found |= {i: self._delivered(r, topic, event) for (i, r, _), event in zip(items, events, strict=True)}
+                events = self.subscription.decode(topic, [value for _, _, value in items])
+                found |= {i: self._delivered(r, topic, e, v) for (i, r, v), e in zip(items, events, strict=True)}
             except ValidationError:
                 found |= await self._decode_singly(topic, items)
         return [found[index] for index in sorted(found)]
@@ -228,12 +236,13 @@ class BatchConsumer:
         good: dict[int, Delivered[Any]] = {}
         for index, record, value in items:
             try:
-                good[index] = self._delivered(record, topic, decode(topic, value))
+                [event] = self.subscription.decode(topic, [value])
+                good[index] = self._delivered(record, topic, event, value)
             except ValidationError as error:
                 reason = Poison(
                     "; ".join(f"{'.'.join(map(str, e['loc'][1:]))}: {e['msg']}" for e in error.errors()[:5])
                 )
-                await self._dead_letter(self._delivered(record, topic, value), reason, value)
+                await self._dead_letter(self._delivered(record, topic, value, value), reason)
         return good
 
     async def _value(self, record: ConsumerRecord) -> bytes:
@@ -242,13 +251,14 @@ class BatchConsumer:
             return record.value or b""
         return await asyncio.to_thread(self._claims.get, claim.decode())
 
-    def _delivered(self, record: ConsumerRecord, topic: str, body: Any) -> Delivered[Any]:
+    def _delivered(self, record: ConsumerRecord, topic: str, body: Any, value: bytes) -> Delivered[Any]:
         headers = {name: value.decode("utf-8", "replace") for name, value in record.headers}
         here = f"{topic}/{record.partition}/{record.offset}"
         key = (record.key or b"").decode("utf-8", "replace")
-        return Delivered(body, topic, key, record.partition, record.offset, headers.get(ORIGIN_HEADER, here), headers)
+        origin = headers.get(ORIGIN_HEADER, here)
+        return Delivered(body, topic, key, record.partition, record.offset, origin, headers, value)
 
-    async def _dead_letter(self, one: Delivered[Any], error: BaseException, value: bytes | None = None) -> None:
+    async def _dead_letter(self, one: Delivered[Any], error: BaseException) -> None:
         """Keep what cannot be handled, with the reason and where it was; give up when nothing but dead letters come."""
         self._dead_in_a_row += 1
         DEAD_LETTERS.labels(topic=one.topic).inc()
@@ -257,17 +267,10 @@ class BatchConsumer:
                 f"{self._dead_in_a_row} dead letters in a row: the code is at fault, not the data"
             ) from error
         log.error("dead letter from %s: %r", one.origin, error, exc_info=None if isinstance(error, Poison) else error)
-        original = (
-            value
-            if value is not None
-            else one.event
-            if isinstance(one.event, bytes)
-            else one.event.model_dump_json(by_alias=True).encode()
-        )
         headers = {name: text for name, text in one.headers.items() if name != CLAIM_HEADER}
         headers |= {ORIGIN_HEADER: one.origin, ERROR_HEADER: f"{type(error).__name__}: {error}"[:2000]}
         await self._with_backoff(
-            lambda: self._publisher.publish_raw(one.topic + DEAD_LETTER_SUFFIX, one.key, original, headers)
+            lambda: self._publisher.publish_raw(one.topic + DEAD_LETTER_SUFFIX, one.key, one.value, headers)
         )
 
     async def _commit(self, consumer: Any, records: Sequence[ConsumerRecord]) -> None:

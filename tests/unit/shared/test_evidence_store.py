@@ -1,5 +1,6 @@
 """The laws of the evidence store, on the fake and on a real Redis alike."""
 
+import asyncio
 from collections.abc import AsyncIterator
 
 import pytest
@@ -39,10 +40,39 @@ async def test_a_late_duplicate_does_not_open_a_closed_subject_again(store: Evid
     assert await store.load(["r1"]) == {}
 
 
+async def test_names_and_single_items_can_be_had_without_the_rest(store: EvidenceStore) -> None:
+    await store.add([("r1", "a", b"1"), ("r1", "b", b"2"), ("r2", "a", b"3")])
+    assert {subject: sorted(ids) for subject, ids in (await store.names(["r1", "r3"])).items()} == {"r1": ["a", "b"]}
+    assert await store.pick({"r1": ["b", "z"], "r2": ["a"]}) == {"r1": {"b": b"2"}, "r2": {"a": b"3"}}
+
+
+async def test_a_subject_that_is_kept_for_a_time_still_takes_items(store: EvidenceStore) -> None:
+    await store.add([("r1", "a", b"1")])
+    await store.keep(["r1"], 60)
+    assert await store.add([("r1", "b", b"2")]) == set()
+    assert await store.load(["r1"]) == {"r1": {"a": b"1", "b": b"2"}}
+
+
+@pytest.mark.integration
+async def test_a_subject_is_closed_once_the_time_it_was_kept_for_is_over(
+    redis_server_url: str, topic_prefix: str
+) -> None:
+    redis = Redis.from_url(redis_server_url)
+    store = RedisEvidenceStore(redis, f"{topic_prefix}store")
+    await store.add([("r1", "a", b"1")])
+    await store.keep(["r1"], 1)
+    await store.add([("r1", "b", b"2")])
+    assert await redis.ttl(f"{topic_prefix}store:open:r1") == 1, "what comes does not prolong it"
+    await asyncio.sleep(1.2)
+    assert await store.add([("r1", "c", b"3")]) == {"r1"}
+    assert await store.load(["r1"]) == {}
+    await redis.aclose()
+
+
 async def test_nothing_asked_is_nothing_answered(store: EvidenceStore) -> None:
     await store.add([])
     await store.close([])
-    assert await store.load([]) == {}
+    assert await store.load([]) == await store.names([]) == await store.pick({}) == {}
 
 
 async def test_a_redis_that_is_away_is_a_passing_fault() -> None:

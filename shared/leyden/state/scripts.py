@@ -1,0 +1,64 @@
+"""The evidence store's commands as scripts of the Redis server: one command a call, whatever the number of items.
+
+`KEYS` are (items, mark) of each subject in turn. The mark `kept` is that of a subject which is open for a stated time
+only, and closed once its items have expired; any other mark says that it is closed.
+"""
+
+ADD = """
+local ttl, at, closed = tonumber(ARGV[1]), 2, {}
+for s = 1, #KEYS, 2 do
+  local mark, count = redis.call('GET', KEYS[s + 1]), tonumber(ARGV[at])
+  local kept = mark == 'kept' and redis.call('EXISTS', KEYS[s]) == 1
+  if mark and not kept then
+    closed[#closed + 1] = (s - 1) / 2
+  else
+    for i = at + 1, at + 2 * count, 2 do redis.call('HSETNX', KEYS[s], ARGV[i], ARGV[i + 1]) end
+    if not kept then redis.call('EXPIRE', KEYS[s], ttl) end
+  end
+  at = at + 1 + 2 * count
+end
+return closed
+"""
+"""`ARGV`: seconds that an open subject lives, then of each subject the number of its items, their ids and values.
+
+Returns the places of the closed ones.
+"""
+
+IDS_OF = """
+local found = {}
+for s = 1, #KEYS do found[s] = table.concat(redis.call('HKEYS', KEYS[s]), '\\n') end
+return found
+"""
+"""`KEYS` are the items alone. Returns of each subject its ids as lines: one long answer parses sooner than many."""
+
+ITEMS_OF = """
+local found = {}
+for s = 1, #KEYS do
+  local flat, ids, sizes, values = redis.call('HGETALL', KEYS[s]), {}, {}, {}
+  for i = 1, #flat, 2 do
+    local n = #ids + 1
+    ids[n], sizes[n], values[n] = flat[i], #flat[i + 1], flat[i + 1]
+  end
+  for _, part in ipairs({table.concat(ids, '\\n'), table.concat(sizes, ' '), table.concat(values)}) do
+    found[#found + 1] = part
+  end
+end
+return found
+"""
+"""`KEYS` are the items alone. Returns of each subject its ids as lines, the sizes of their values, and all values."""
+
+PICK = "local found = {} for s = 1, #KEYS do found[s] = redis.call('HGET', KEYS[s], ARGV[s]) end return found"
+"""`KEYS` are the items alone, of each item asked for; `ARGV` its id."""
+
+KEEP = """
+for s = 1, #KEYS, 2 do
+  redis.call('EXPIRE', KEYS[s], ARGV[1])
+  redis.call('SET', KEYS[s + 1], 'kept', 'EX', ARGV[2])
+end
+"""
+CLOSE = """
+for s = 1, #KEYS, 2 do
+  redis.call('DEL', KEYS[s])
+  redis.call('SET', KEYS[s + 1], '1', 'EX', ARGV[1])
+end
+"""
