@@ -5,10 +5,10 @@ BIN := .venv/bin
 READY := .venv/.ready
 export PYTHON
 
-.PHONY: help setup demo up down status test lint format schemas lock clean
+.PHONY: help setup demo up down status test lint format schemas experiments lock clean
 
 help: ## this list
-	@awk -F ':.*## ' '/^[a-z]+:.*## / { printf "  make %-8s %s\n", $$1, $$2 }' $(MAKEFILE_LIST)
+	@awk -F ':.*## ' '/^[a-z]+:.*## / { printf "  make %-11s %s\n", $$1, $$2 }' $(MAKEFILE_LIST)
 
 setup: $(READY) ## a virtual environment with the locked packages (.venv)
 
@@ -43,6 +43,9 @@ format: $(READY) ## put the code in form
 schemas: $(READY) ## export the events' JSON Schemas after a change of shared/leyden/events
 	@$(BIN)/python -m leyden.events.export
 
+experiments: $(READY) ## learn binary search under every credit strategy; redraws docs/experiments (about 15 minutes)
+	@PYTHONPATH=examples/binary_search:$$PYTHONPATH $(BIN)/python -m binary_search
+
 LOCK := .uv/bin/uv pip compile --quiet --universal --python-version 3.11 --generate-hashes \
 	--no-emit-index-url --no-annotate --custom-compile-command "make lock" --overrides requirements/overrides.txt
 ifdef UPGRADE
@@ -56,6 +59,7 @@ lock: | $(READY) ## refresh requirements/ after a change of pyproject.toml (UPGR
 	@$(LOCK) pyproject.toml --extra services --extra trainer -c requirements/local.txt -o requirements/trainer.txt
 	@$(LOCK) requirements/uv.in -o requirements/uv.txt
 	@$(LOCK) requirements/build.in -o requirements/build.txt
+	@$(LOCK) requirements/frameworks.in -o requirements/frameworks.txt
 
 clean: ## remove what make made here (caches of jars and models stay)
 	@rm -rf .venv .uv .mypy_cache .ruff_cache .pytest_cache .hypothesis .import_linter_cache dist build
