@@ -56,7 +56,7 @@ def test_equal_advantages_become_nothing() -> None:
     assert not whiten(np.full(5, 0.7), np.ones(5, bool)).any()
 
 
-@settings(max_examples=30)
+@settings(max_examples=30, deadline=None)
 @given(st.lists(st.floats(-10, 10), min_size=2, max_size=20), st.data())
 def test_mean_is_zero_under_any_weights(values: list[float], data: st.DataObject) -> None:
     weights = np.array(data.draw(st.lists(st.floats(0.1, 1), min_size=len(values), max_size=len(values))))
