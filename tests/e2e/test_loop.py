@@ -6,6 +6,7 @@ The tests share one stack and run in order: each starts from what the one before
 import asyncio
 import json
 import os
+import secrets
 import signal
 from collections import Counter
 from collections.abc import Sequence
@@ -196,11 +197,17 @@ async def test_a_process_killed_in_the_middle_changes_no_count(loop_stack: Loop,
     assert all(steps[group] == 1 for group in groups)
 
 
+def new_name(what: str) -> str:
+    """A replay's name is a topic prefix: on a broker that outlives the tests each needs one of its own."""
+    return f"{what}-{secrets.token_hex(4)}"
+
+
 async def test_the_same_topics_again_give_the_same_transitions(loop_stack: Loop) -> None:
     said: list[str] = []
-    plan = ReplayPlan("again", None, None, None, loop_stack.stack.config.data_dir, None, train=False)
+    data_dir = Path(loop_stack.stack.config.data_dir)
+    plan = ReplayPlan(new_name("again"), None, None, None, data_dir, None, train=False)
     assert await run_replay(plan, said.append, said.append) == 0
-    report = json.loads((Path(loop_stack.stack.config.data_dir) / "replays/again/report.json").read_text())
+    report = json.loads((data_dir / "replays" / plan.name / "report.json").read_text())
     assert report["comparison"]["identical"] is True
     assert report["comparison"]["same"] >= 2 * GROUPS_PER_STEP * (SAMPLES + 1)
     assert any(line.startswith("identical: ") for line in said)
@@ -211,14 +218,14 @@ async def test_another_reward_rule_retrains_into_a_candidate_of_its_own(loop_sta
     settings = data_dir.parent / "run" / "inverted.yaml"
     live_before = loop_stack.live_version()
     calls_before = len(of(await loop_stack.events(), ModelCallRecorded))
-    plan = ReplayPlan("inverted", settings, None, None, data_dir, None, train=True)
+    plan = ReplayPlan(new_name("inverted"), settings, None, None, data_dir, None, train=True)
     assert await run_replay(plan, lambda _: None, lambda _: None) == 0
-    report = json.loads((data_dir / "replays/inverted/report.json").read_text())
+    report = json.loads((data_dir / "replays" / plan.name / "report.json").read_text())
     assert report["comparison"]["different"] > 0
     live = {v.version: v for v in of(await loop_stack.events(), VersionRegistered)}
     for version in report["versions"]:
         same_number = live[version["version"]]
-        assert version["policy"] == f"{same_number.policy}+inverted"
+        assert version["policy"] == f"{same_number.policy}+{plan.name}"
         assert version["lineage"]["weights_sha256"] != same_number.lineage.weights_sha256
     assert len(report["versions"]) == len(live)
     assert loop_stack.live_version() == live_before

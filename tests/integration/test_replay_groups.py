@@ -2,6 +2,7 @@
 
 import asyncio
 import os
+import secrets
 import subprocess
 import sys
 import time
@@ -148,6 +149,6 @@ async def test_a_replay_gives_what_a_deadline_a_late_member_and_a_late_reward_ga
         assert rollout(4) not in {event.rollout_id for event in await log.transitions() if hasattr(event, "rollout_id")}
 
     said: list[str] = []
-    plan = ReplayPlan("again", None, None, None, services, None, train=False)
+    plan = ReplayPlan(f"again-{secrets.token_hex(4)}", None, None, None, services, None, train=False)
     assert await run_replay(plan, said.append, said.append) == 0, said
     assert any(line.startswith("identical: 6 of 6 events") for line in said), said
