@@ -50,8 +50,8 @@ class Measured:
     """User and system time of the replicas."""
     peak_mib: float
     """The largest resident set of a replica."""
-    mib_at_tenth: float
-    """The same after a tenth of the rollouts."""
+    mib_after: dict[int, float]
+    """The largest so far after 1,000, 10,000, … rollouts."""
     redis_bytes_per_rollout: float
     """What Redis holds at the end: the marks of what is closed, which expire (`LEYDEN_CREDIT_CLOSED_TTL_S`)."""
 
@@ -89,7 +89,8 @@ async def work_off(
     """Let the replicas go, and wait until `expected` records are in the transitions topic."""
     empty = await used_memory(redis)
     partitions = await topic_partitions(settings, [PREFIX + TRANSITIONS])
-    done, peak, tenth, began = 0, 0.0, 0.0, time.monotonic()
+    done, peak, began = 0, 0.0, time.monotonic()
+    after: dict[int, float] = {}
     for replica in replicas:
         replica.cpu_before_s = replica.cpu_s()
         replica.process.send_signal(signal.SIGCONT)
@@ -99,11 +100,13 @@ async def work_off(
             raise SystemExit("a replica of credit ended before its work was done")
         done = sum((await end_offsets(settings, partitions)).values())
         peak = max(peak, *(replica.mib() for replica in replicas))
-        tenth = peak if done <= expected / 10 else tenth
+        for mark in (10**power for power in range(3, 8)):
+            if mark <= done * rollouts // expected and mark not in after:
+                after[mark] = peak
     seconds = time.monotonic() - began
     cpu = sum(replica.cpu_s() - replica.cpu_before_s for replica in replicas)
     held = (await used_memory(redis) - empty) / rollouts
-    return Measured(rollouts, len(replicas), seconds, rollouts / seconds, 1000 * cpu / rollouts, peak, tenth, held)
+    return Measured(rollouts, len(replicas), seconds, rollouts / seconds, 1000 * cpu / rollouts, peak, after, held)
 
 
 async def used_memory(server: RedisServer) -> int:

@@ -1,19 +1,16 @@
 """The state of credit in Redis, under this service's own namespace."""
 
-from collections.abc import Iterator, Sequence
-from contextlib import contextmanager
+from collections.abc import Sequence
 from dataclasses import replace
 from datetime import UTC, datetime
 from typing import cast
 
 from redis.asyncio import Redis
-from redis.exceptions import RedisError
 
 from leyden.credit.ports import Census, Stores
 from leyden.credit.settings import CreditSettings
-from leyden.kafka import Retry
 from leyden.service import Runtime
-from leyden.state import RedisEvidenceStore
+from leyden.state import RedisBacklog, RedisEvidenceStore, redis_or_retry
 
 EXPIRY_MARGIN_S = 86_400
 """Redis forgets open evidence this much later than the sweeper, which counts what it forgets."""
@@ -49,46 +46,22 @@ class RedisOpenSubjects:
 
     async def seen(self, subjects: Sequence[str], now: datetime) -> None:
         if subjects:
-            with _redis_or_retry():
+            with redis_or_retry():
                 await self._redis.zadd(self._key, dict.fromkeys(subjects, now.timestamp()), nx=True)
 
     async def gone(self, subjects: Sequence[str]) -> None:
         if subjects:
-            with _redis_or_retry():
+            with redis_or_retry():
                 await self._redis.zrem(self._key, *subjects)
 
     async def before(self, moment: datetime, limit: int) -> list[str]:
-        with _redis_or_retry():
+        with redis_or_retry():
             found = await self._redis.zrangebyscore(self._key, "-inf", moment.timestamp(), start=0, num=limit)
         return [subject.decode() for subject in cast(list[bytes], found)]
 
     async def census(self) -> Census:
-        with _redis_or_retry():
+        with redis_or_retry():
             count = await self._redis.zcard(self._key)
             first = await self._redis.zrange(self._key, 0, 0, withscores=True)
         oldest = [datetime.fromtimestamp(score, UTC) for _, score in cast(list[tuple[bytes, float]], first)]
         return Census(count, oldest[0] if oldest else None)
-
-
-class RedisBacklog:
-    """One key that expires."""
-
-    def __init__(self, redis: Redis, key: str) -> None:
-        self._redis = redis
-        self._key = key
-
-    async def mark_behind(self, for_s: float) -> None:
-        with _redis_or_retry():
-            await self._redis.set(self._key, b"1", px=max(1, round(for_s * 1000)))
-
-    async def behind(self) -> bool:
-        with _redis_or_retry():
-            return bool(await self._redis.exists(self._key))
-
-
-@contextmanager
-def _redis_or_retry() -> Iterator[None]:
-    try:
-        yield
-    except RedisError as error:
-        raise Retry(f"Redis did not answer: {error}") from error

@@ -1,74 +1,62 @@
 """Redis behind `WaitingAttempts`, and the run file's functions where each is to run."""
 
-from collections.abc import Iterator, Mapping, Sequence
-from contextlib import contextmanager
+from collections.abc import Mapping, Sequence
 from datetime import datetime
 from typing import cast
 
 from redis.asyncio import Redis
-from redis.exceptions import RedisError
 
-from leyden.kafka.delivered import Retry
 from leyden.reward.sandbox.isolated import IsolatedFunction
 from leyden.reward.sandbox.local import LocalFunction
 from leyden.reward.sandbox.runner import Executor, FunctionRunner, Patience, RetriedFunction
 from leyden.reward.sandbox.spec import CallSpec
 from leyden.reward.settings import FunctionSettings
+from leyden.state import RedisBacklog, redis_or_retry
 
 DEFAULT_TIMEOUT_S = 10.0
 
 
 class RedisWaitingAttempts:
-    """A sorted set by deadline under `namespace`, and one key that expires for "behind"."""
+    """A sorted set by deadline under `namespace`, and whether a backlog is being read."""
 
     def __init__(self, redis: Redis, namespace: str) -> None:
         self._redis = redis
         self._deadlines = f"{namespace}:deadlines"
-        self._behind = f"{namespace}:behind"
+        self._backlog = RedisBacklog(redis, f"{namespace}:behind")
 
     async def add(self, deadlines: Mapping[str, datetime]) -> None:
         if deadlines:
-            with _redis_or_retry():
+            with redis_or_retry():
                 await self._redis.zadd(self._deadlines, {s: at.timestamp() for s, at in deadlines.items()}, nx=True)
 
     async def among(self, subjects: Sequence[str]) -> list[str]:
         distinct = list(dict.fromkeys(subjects))
         if not distinct:
             return []
-        with _redis_or_retry():
+        with redis_or_retry():
             scores = await self._redis.zmscore(self._deadlines, distinct)
         return [subject for subject, score in zip(distinct, scores, strict=True) if score is not None]
 
     async def remove(self, subjects: Sequence[str]) -> None:
         if subjects:
-            with _redis_or_retry():
+            with redis_or_retry():
                 await self._redis.zrem(self._deadlines, *subjects)
 
     async def due(self, now: datetime, limit: int) -> list[str]:
-        with _redis_or_retry():
+        with redis_or_retry():
             found = await self._redis.zrangebyscore(self._deadlines, "-inf", now.timestamp(), start=0, num=limit)
         return [subject.decode() for subject in cast(list[bytes], found)]
 
     async def put_off(self, subjects: Sequence[str], until: datetime) -> None:
         if subjects:
-            with _redis_or_retry():
+            with redis_or_retry():
                 await self._redis.zadd(self._deadlines, dict.fromkeys(subjects, until.timestamp()), xx=True)
 
     async def mark_behind(self, for_s: float) -> None:
-        with _redis_or_retry():
-            await self._redis.set(self._behind, b"1", px=max(1, round(for_s * 1000)))
+        await self._backlog.mark_behind(for_s)
 
     async def behind(self) -> bool:
-        with _redis_or_retry():
-            return bool(await self._redis.exists(self._behind))
-
-
-@contextmanager
-def _redis_or_retry() -> Iterator[None]:
-    try:
-        yield
-    except RedisError as error:
-        raise Retry(f"Redis did not answer: {error}") from error
+        return await self._backlog.behind()
 
 
 def function_runner(settings: Sequence[FunctionSettings]) -> FunctionRunner:

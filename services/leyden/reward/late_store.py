@@ -1,14 +1,12 @@
 """Redis behind `LateStates`."""
 
-from collections.abc import Iterator, Mapping, Sequence
-from contextlib import contextmanager
+from collections.abc import Mapping, Sequence
 from typing import cast
 
 from redis.asyncio import Redis
-from redis.exceptions import RedisError
 
-from leyden.kafka.delivered import Retry
 from leyden.reward.core.late import LateState
+from leyden.state import redis_or_retry
 
 _SAVE = """
 for i, key in ipairs(KEYS) do
@@ -31,7 +29,7 @@ class RedisLateStates:
         self._save = redis.register_script(_SAVE)
 
     async def load(self, subjects: Sequence[str]) -> Mapping[str, LateState]:
-        with _redis_or_retry():
+        with redis_or_retry():
             async with self._redis.pipeline(transaction=False) as pipe:
                 for subject in subjects:
                     pipe.hget(self._key(subject), "state")
@@ -43,16 +41,8 @@ class RedisLateStates:
         if not states:
             return
         args = [item for state in states.values() for item in (state.revision, state.model_dump_json())]
-        with _redis_or_retry():
+        with redis_or_retry():
             await self._save(keys=[self._key(subject) for subject in states], args=[self._ttl_s, *args])
 
     def _key(self, subject: str) -> str:
         return f"{self._namespace}:{subject}"
-
-
-@contextmanager
-def _redis_or_retry() -> Iterator[None]:
-    try:
-        yield
-    except RedisError as error:
-        raise Retry(f"Redis did not answer: {error}") from error

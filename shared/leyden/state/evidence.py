@@ -10,10 +10,9 @@ from typing import Protocol, cast
 
 from redis.asyncio import Redis
 from redis.commands.core import AsyncScript
-from redis.exceptions import RedisError
 
-from leyden.kafka.delivered import Retry
 from leyden.state import scripts
+from leyden.state.faults import redis_or_retry
 
 Items = dict[str, bytes]
 """Item id → bytes."""
@@ -147,10 +146,8 @@ class RedisEvidenceStore:
         named = list(keys)
         if not named:
             return []
-        try:
+        with redis_or_retry():
             return cast(Sequence[object], await script(named, arguments))
-        except RedisError as error:
-            raise Retry(f"Redis did not answer: {error}") from error
 
     def _keys_and_marks(self, subjects: Iterable[str]) -> Iterator[str]:
         for subject in subjects:

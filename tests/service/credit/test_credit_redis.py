@@ -21,7 +21,7 @@ from credit_support import (
     reward,
     rollout,
 )
-from leyden.credit.adapters import RedisBacklog, RedisOpenSubjects, redis_stores
+from leyden.credit.adapters import RedisOpenSubjects, redis_stores
 from leyden.credit.core.rules import Rules
 from leyden.credit.grouping import KEPT_LONGER_S
 from leyden.credit.ports import Census, OpenSubjects, Stores
@@ -30,6 +30,7 @@ from leyden.events import Event
 from leyden.kafka.settings import KafkaSettings
 from leyden.service import Runtime
 from leyden.settings import ServiceSettings
+from leyden.state import RedisBacklog
 
 pytestmark = pytest.mark.integration
 

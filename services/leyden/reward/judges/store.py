@@ -1,14 +1,12 @@
 """Redis behind judging's ports: reward's own keys, each operation one round trip."""
 
-from collections.abc import Awaitable, Iterator, Mapping, Sequence
-from contextlib import contextmanager
+from collections.abc import Awaitable, Mapping, Sequence
 from datetime import datetime
 from typing import cast
 
 from redis.asyncio import Redis
-from redis.exceptions import RedisError
 
-from leyden.kafka.delivered import Retry
+from leyden.state import redis_or_retry
 
 _CLAIM = """
 local due = redis.call('ZRANGEBYSCORE', KEYS[1], '-inf', ARGV[1], 'LIMIT', 0, ARGV[3])
@@ -48,33 +46,33 @@ class RedisJudgeQueue:
 
     async def add(self, jobs: Mapping[str, datetime]) -> None:
         if jobs:
-            with _redis_or_retry():
+            with redis_or_retry():
                 await self._redis.zadd(self._jobs, {job: _ms(at) for job, at in jobs.items()}, nx=True)
 
     async def hurry(self, jobs: Sequence[str], at: datetime) -> None:
         if jobs:
-            with _redis_or_retry():
+            with redis_or_retry():
                 await self._redis.zadd(self._jobs, dict.fromkeys(jobs, _ms(at)), xx=True, lt=True)
 
     async def claim(self, now: datetime, until: datetime, limit: int) -> list[str]:
-        with _redis_or_retry():
+        with redis_or_retry():
             found = await self._claim(keys=[self._jobs], args=[_ms(now), _ms(until), limit])
         return [job.decode() for job in cast(list[bytes], found)]
 
     async def extend(self, claims: Mapping[str, datetime], until: datetime) -> list[str]:
         if not claims:
             return []
-        with _redis_or_retry():
+        with redis_or_retry():
             held = await self._extend(keys=[self._jobs], args=[_ms(until), *_flat(claims)])
         return [job.decode() for job in cast(list[bytes], held)]
 
     async def done(self, claims: Mapping[str, datetime]) -> None:
         if claims:
-            with _redis_or_retry():
+            with redis_or_retry():
                 await self._done(keys=[self._jobs], args=_flat(claims))
 
     async def size(self) -> int:
-        with _redis_or_retry():
+        with redis_or_retry():
             return int(await self._redis.zcard(self._jobs))
 
 
@@ -88,7 +86,7 @@ class RedisGroupStore:
 
     async def join(self, group: str, rollout_id: str, member: bytes) -> tuple[int, bool]:
         key = self._key(group)
-        with _redis_or_retry():
+        with redis_or_retry():
             async with self._redis.pipeline(transaction=True) as pipe:
                 pipe.hsetnx(key, _MEMBER + rollout_id, cast(str, member))
                 pipe.hlen(key)
@@ -98,13 +96,13 @@ class RedisGroupStore:
         return int(length) - int(answered), bool(answered)
 
     async def load(self, group: str) -> tuple[list[bytes], bytes | None]:
-        with _redis_or_retry():
+        with redis_or_retry():
             found = cast(dict[bytes, bytes], await cast(Awaitable[object], self._redis.hgetall(self._key(group))))
         items = {field.decode(): value for field, value in found.items()}
         return [items[field] for field in sorted(items) if field.startswith(_MEMBER)], items.get(_ANSWER)
 
     async def answer(self, group: str, value: bytes) -> bytes:
-        with _redis_or_retry():
+        with redis_or_retry():
             async with self._redis.pipeline(transaction=True) as pipe:
                 pipe.hsetnx(self._key(group), _ANSWER, cast(str, value))
                 pipe.hget(self._key(group), _ANSWER)
@@ -125,12 +123,12 @@ class RedisAnswerCache:
         self._ttl_s = ttl_s
 
     async def get(self, key: str) -> str | None:
-        with _redis_or_retry():
+        with redis_or_retry():
             found = cast(bytes | None, await self._redis.get(f"{self._namespace}:{key}"))
         return None if found is None else found.decode()
 
     async def put(self, key: str, text: str) -> None:
-        with _redis_or_retry():
+        with redis_or_retry():
             await self._redis.set(f"{self._namespace}:{key}", text.encode(), ex=self._ttl_s)
 
 
@@ -140,11 +138,3 @@ def _ms(at: datetime) -> int:
 
 def _flat(claims: Mapping[str, datetime]) -> list[str | int]:
     return [item for job, until in claims.items() for item in (job, _ms(until))]
-
-
-@contextmanager
-def _redis_or_retry() -> Iterator[None]:
-    try:
-        yield
-    except RedisError as error:
-        raise Retry(f"Redis did not answer: {error}") from error
