@@ -276,3 +276,37 @@ def test_our_engine_merges_an_adapter_into_the_base(models: list[Path], adapters
             assert said.error_against(Direct(models[0], adapter)) < TOLERANCE
     finally:
         engine.stop()
+
+
+def continuing(engine: EngineProcess, messages: list[dict[str, str]], wish: dict[str, Any]) -> httpx.Response:
+    body = chat_body("", messages=messages, temperature=1.0, max_tokens=12, leyden_continue=wish)
+    return httpx.post(
+        f"{engine.url}/v1/chat/completions", json=body, headers={"x-leyden-continue": "1"}, timeout=60
+    ).raise_for_status()
+
+
+def test_a_conversation_is_one_exact_sequence_of_tokens(engine: EngineProcess) -> None:
+    """Random bytes are rarely valid text, so their text tokenised again gives other tokens: every turn would fork."""
+    messages, sent, drifted, wish = [{"role": "user", "content": "begin"}], [], 0, {}
+    for turn in range(4):
+        answer = continuing(engine, messages, wish)
+        said = Said.of(answer)
+        if turn:
+            assert answer.headers["x-leyden-prompt"] == "continued"
+            assert said.prompt[: len(sent)] == sent
+            drifted += Said.of(continuing(engine, messages, {})).prompt[: len(sent)] != sent
+        sent = said.prompt + said.tokens
+        truncated = said.finish == "length"
+        wish = {"token_ids": sent, "rendered": answer.headers["x-leyden-rendered"], "truncated": truncated}
+        messages += [{"role": "assistant", "content": said.text}, {"role": "user", "content": f"go on {turn}"}]
+    assert drifted > 0
+
+
+def test_an_edited_history_is_rendered(engine: EngineProcess) -> None:
+    messages = [{"role": "user", "content": "begin"}]
+    first = continuing(engine, messages, {})
+    said = Said.of(first)
+    wish = {"token_ids": said.prompt + said.tokens, "rendered": first.headers["x-leyden-rendered"], "truncated": True}
+    edited = [{"role": "user", "content": "began"}, {"role": "assistant", "content": said.text}]
+    answer = continuing(engine, [*edited, {"role": "user", "content": "go on"}], wish)
+    assert answer.headers["x-leyden-prompt"] == "rendered"

@@ -2,7 +2,8 @@
 
 Each inference request runs under a shared lock and names, in `x-leyden-policy-version`, the weights that answered it,
 to its last byte. `POST /leyden/v1/weights` takes the lock alone: new requests wait, those in flight finish, the
-weights are swapped. vLLM builds the class itself (`--middleware`), hence settings come from the environment.
+weights are swapped. A request that says which tokens it continues (`continuing.py`) is told what became of that.
+vLLM builds the class itself (`--middleware`), hence settings come from the environment.
 """
 
 import asyncio
@@ -19,15 +20,17 @@ from starlette.requests import Request
 from starlette.responses import JSONResponse
 from starlette.types import ASGIApp, Message, Receive, Scope, Send
 
+from leyden.engine_face import CONTINUE_HEADER, VERSION_HEADER
+from leyden.policy.engines.continuing import CURRENT, Asked, take
 from leyden.policy.engines.lock import SwapLock
 from leyden.policy.engines.naming import VersionName
 from leyden.policy.engines.swap import EngineBrokenError, Swapper
+from leyden.policy.engines.vllm_continuing import install
 from leyden.policy.engines.vllm_swap import VllmSwapper
 from leyden.policy.engines.weights import UnusableWeightsError, WeightsFolder, inspect_folder
 
 logger = logging.getLogger(__name__)
 
-VERSION_HEADER = "x-leyden-policy-version"
 WEIGHTS_PATH = "/leyden/v1/weights"
 NOT_INFERENCE = ("/leyden/", "/health", "/ping", "/tokenize", "/detokenize")
 LOOPBACK = frozenset({"127.0.0.1", "::1"})
@@ -83,15 +86,31 @@ class VersionGate:
             await self._app(scope, receive, send)
 
     async def _infer(self, scope: Scope, receive: Receive, send: Send) -> None:
-        model = ""
+        model, asked = "", None
+        if CONTINUE_HEADER in Headers(scope=scope):
+            try:
+                asked, receive = await _take_wish(Request(scope, receive))
+            except ValueError as problem:
+                await error(400, "invalid_request", str(problem))(scope, receive, send)
+                return
+            install(scope.get("app"))
         if self._swapper.serves_adapters(scope.get("app")):
             model, receive = await _peek_model(Request(scope, receive))
+        wish = CURRENT.set(asked)
+        try:
+            await self._answer(model, asked, scope, receive, send)
+        finally:
+            CURRENT.reset(wish)
+
+    async def _answer(self, model: str, asked: Asked | None, scope: Scope, receive: Receive, send: Send) -> None:
         async with self._lock.shared():
             served = model if self._is_adapter_name(model) else str(self._base)
 
             async def named(message: Message) -> None:
                 if message["type"] == "http.response.start":
-                    MutableHeaders(scope=message)[VERSION_HEADER] = served
+                    headers = MutableHeaders(scope=message)
+                    headers[VERSION_HEADER] = served
+                    headers.update(asked.headers() if asked else {})
                 await send(message)
 
             await self._app(scope, receive, named)
@@ -192,9 +211,22 @@ async def _peek_model(request: Request) -> tuple[str, Receive]:
     except ValueError:
         parsed = None  # the engine answers 400 in its own words
     model = parsed.get("model", "") if isinstance(parsed, dict) else ""
+    return model if isinstance(model, str) else "", _again(request, body)
+
+
+async def _take_wish(request: Request) -> tuple[Asked, Receive]:
+    """Read what the request continues, and give the app a receive that yields the body without it; ValueError."""
+    body, asked = take(await request.body())
+    # The app must not wait for the length that was announced.
+    headers = [pair for pair in request.scope["headers"] if pair[0] != b"content-length"]
+    request.scope["headers"] = [*headers, (b"content-length", str(len(body)).encode())]
+    return asked, _again(request, body)
+
+
+def _again(request: Request, body: bytes) -> Receive:
     pending: list[Message] = [{"type": "http.request", "body": body, "more_body": False}]
 
     async def again() -> Message:
         return pending.pop() if pending else await request.receive()
 
-    return model if isinstance(model, str) else "", again
+    return again

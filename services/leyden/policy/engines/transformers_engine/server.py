@@ -17,6 +17,7 @@ from starlette.routing import Route
 from starlette.types import ASGIApp
 from transformers import AutoModelForCausalLM, AutoTokenizer
 
+from leyden.policy.engines.continuing import prompt_of
 from leyden.policy.engines.gate import GateSettings, VersionGate, error
 from leyden.policy.engines.launch import Serving
 from leyden.policy.engines.transformers_engine.completions import Answer
@@ -63,10 +64,11 @@ class Generation:
 class ChatServer:
     """Handlers of the engine's routes."""
 
-    def __init__(self, serving: Serving, scheduler: Scheduler, tokenizer: Any) -> None:
+    def __init__(self, serving: Serving, scheduler: Scheduler, tokenizer: Any, ends: frozenset[int]) -> None:
         self._serving = serving
         self._scheduler = scheduler
         self._tokenizer = tokenizer
+        self._ends = ends
 
     async def chat(self, request: Request) -> Response:
         """`POST /v1/chat/completions`."""
@@ -77,7 +79,7 @@ class ChatServer:
         if chat.model != self._serving.policy:
             return error(404, "model_not_found", f"The model `{chat.model}` does not exist.")
         try:
-            prompt = render(self._tokenizer, chat)
+            prompt = list(prompt_of(render(self._tokenizer, chat), self._ends))
             max_tokens = self._budget(len(prompt), chat.max_completion_tokens or chat.max_tokens)
         except PromptError as problem:
             return error(400, problem.code, str(problem))
@@ -165,8 +167,9 @@ def _first_problem(problem: ValidationError) -> str:
 def build(serving: Serving) -> ASGIApp:
     """Load the model and put the engine's app behind the version gate."""
     model, tokenizer = _load(serving)
-    scheduler = Scheduler(model, tokenizer, _eos_ids(model, tokenizer))
-    server = ChatServer(serving, scheduler, tokenizer)
+    ends = _eos_ids(model, tokenizer)
+    scheduler = Scheduler(model, tokenizer, ends)
+    server = ChatServer(serving, scheduler, tokenizer, ends)
 
     @asynccontextmanager
     async def lifespan(_: Starlette) -> AsyncIterator[None]:

@@ -1,0 +1,111 @@
+"""Which earlier call of its attempt a chat request extends, by what its messages say. Pure; knows no tokens' meaning.
+
+A call is kept under the digest of its messages and its answer. A request whose messages begin with those extends it,
+however a framework has written the answer back: content as text or as parts, arguments spaced otherwise, ids dropped.
+Whether history is really the same is then the engine's to say: it compares what the messages are rendered to.
+"""
+
+import hashlib
+import struct
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from itertools import pairwise
+from typing import Any, Self
+
+import numpy as np
+import orjson
+
+from leyden.gateway.core.prepare import JsonDict
+
+MOST_LOOKED_UP = 16
+"""Assistant messages, from the last one back, whose call is looked for."""
+_HEAD = struct.Struct("<BHH")
+
+
+@dataclass(frozen=True, slots=True)
+class Said:
+    """A call that a later one may extend."""
+
+    call_id: str
+    token_ids: bytes
+    """Of its prompt and its answer, packed as in the events."""
+    rendered: str
+    """What its messages were rendered to, as the engine put it."""
+    truncated: bool
+
+    def pack(self) -> bytes:
+        """As bytes, to be kept."""
+        call_id, rendered = self.call_id.encode(), self.rendered.encode()
+        return _HEAD.pack(self.truncated, len(call_id), len(rendered)) + call_id + rendered + self.token_ids
+
+    @classmethod
+    def unpack(cls, packed: bytes) -> Self:
+        """What `pack` packed."""
+        truncated, call_id_size, rendered_size = _HEAD.unpack_from(packed)
+        cuts = (_HEAD.size, _HEAD.size + call_id_size, _HEAD.size + call_id_size + rendered_size, len(packed))
+        call_id, rendered, token_ids = (packed[start:end] for start, end in pairwise(cuts))
+        return cls(call_id.decode(), token_ids, rendered.decode(), bool(truncated))
+
+    def wish(self) -> JsonDict:
+        """As the engine is asked."""
+        ids = np.frombuffer(self.token_ids, dtype="<i4").tolist()
+        return {"token_ids": ids, "rendered": self.rendered, "truncated": self.truncated}
+
+
+@dataclass(frozen=True, slots=True)
+class Conversation:
+    """A request's messages as digests."""
+
+    digest: bytes
+    """Of all of them."""
+    answered: tuple[bytes, ...]
+    """Of them up to each assistant message, that included; the longest first."""
+
+    @classmethod
+    def of(cls, messages: object) -> Self:
+        """That of a request's `messages`; what is no list of objects has nothing to extend."""
+        digest, answered = b"", []
+        for message in messages if isinstance(messages, list) else []:
+            if isinstance(message, dict):
+                digest = _extended(digest, message)
+                if message.get("role") == "assistant":
+                    answered.append(digest)
+        return cls(digest, tuple(answered[: -MOST_LOOKED_UP - 1 : -1]))
+
+    def with_answer(self, message: Mapping[str, Any]) -> bytes:
+        """The digest under which a call with this answer is kept."""
+        return _extended(self.digest, {"role": "assistant"} | dict(message))
+
+
+def _extended(digest: bytes, message: Mapping[str, Any]) -> bytes:
+    return hashlib.blake2b(digest + _meaning(message), digest_size=16).digest()
+
+
+def _meaning(message: Mapping[str, Any]) -> bytes:
+    calls = message.get("tool_calls")
+    said = [
+        str(message.get("role")),
+        _content(message.get("content")),
+        [_call(call) for call in calls if isinstance(call, dict)] if isinstance(calls, list) else [],
+    ]
+    return orjson.dumps(said, option=orjson.OPT_SORT_KEYS | orjson.OPT_NON_STR_KEYS)
+
+
+def _content(content: object) -> object:
+    if content is None:
+        return ""
+    if isinstance(content, list) and all(isinstance(part, dict) and part.get("type") == "text" for part in content):
+        return "".join(str(part.get("text", "")) for part in content)
+    return content
+
+
+def _call(call: Mapping[str, Any]) -> Sequence[object]:
+    """Name and arguments; ids are the caller's to keep or to change."""
+    function = call.get("function")
+    if not isinstance(function, dict):
+        return [None, call]
+    arguments = function.get("arguments")
+    try:
+        return [function.get("name"), orjson.loads(arguments) if isinstance(arguments, str) else arguments]
+    except orjson.JSONDecodeError:
+        return [function.get("name"), arguments]
