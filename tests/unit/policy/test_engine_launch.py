@@ -10,6 +10,7 @@ from leyden.policy.engines.launch import (
     choose_dtype,
     choose_engine,
     core_list,
+    tool_parser_of,
     vllm_command,
     vllm_environment,
 )
@@ -49,6 +50,7 @@ def test_vllm_listens_where_it_is_told_behind_our_gate_with_neutral_sampling() -
     assert "--host 127.0.0.1 --port 8100" in text
     assert "--middleware leyden.policy.engines.gate.VersionGate" in text
     assert "--generation-config vllm" in text
+    assert "--enable-auto-tool-choice --tool-call-parser hermes" in text
     assert "--enforce-eager" in command
     assert "--enable-lora" not in command
     assert command[-2:] == ["--seed", "1"]
@@ -73,3 +75,24 @@ def test_this_machine_can_be_looked_at() -> None:
     machine = Machine.here()
     assert machine.cores
     assert not Path("/proc/cpuinfo").exists() or machine.cpu_flags
+
+
+@pytest.mark.parametrize(
+    ("file", "text", "parser"),
+    [
+        ("chat_template.jinja", "{{ '<tool_call>' }}", "hermes"),
+        ("chat_template.jinja", "<tool_call>\n<function=x>", "qwen3_coder"),
+        ("tokenizer_config.json", '{"chat_template": "<|python_tag|>"}', "llama3_json"),
+        ("tokenizer_config.json", '{"chat_template": "[TOOL_CALLS]"}', "mistral"),
+        ("tokenizer_config.json", "{}", "hermes"),
+    ],
+)
+def test_tool_calls_are_parsed_as_the_chat_template_writes_them(
+    tmp_path: Path, file: str, text: str, parser: str
+) -> None:
+    (tmp_path / file).write_text(text)
+    assert tool_parser_of(tmp_path) == parser
+
+
+def test_a_model_that_is_not_here_is_taken_to_write_tool_calls_in_the_commonest_form() -> None:
+    assert tool_parser_of(Path("somebody/some-model")) == "hermes"

@@ -15,6 +15,7 @@ from leyden.policy.engines.launch import (
     Serving,
     choose_dtype,
     choose_engine,
+    tool_parser_of,
     vllm_command,
     vllm_environment,
 )
@@ -33,6 +34,9 @@ def serve(
     dtype: Annotated[Dtype, typer.Option()] = Dtype.AUTO,
     max_model_len: Annotated[int, typer.Option(min=16)] = 1024,
     lora_rank: Annotated[int, typer.Option(min=0, max=512, help="vLLM: serve adapters up to this rank; 0: none.")] = 0,
+    tool_call_parser: Annotated[
+        str, typer.Option(help="vLLM: form of tool calls; auto: by the chat template.")
+    ] = "auto",
 ) -> None:
     """Serve MODEL with an OpenAI API whose weights can be swapped. Unknown options go to vLLM as they are."""
     machine = Machine.here()
@@ -46,6 +50,7 @@ def serve(
         max_model_len=max_model_len,
         lora_rank=lora_rank,
         extra=tuple(ctx.args),
+        tool_parser=tool_parser_of(Path(model)) if tool_call_parser == "auto" else tool_call_parser,
     )
     place = "GPU" if machine.gpu else f"{len(machine.cores)} CPU cores"
     typer.echo(f"engine {serving.engine} in {serving.dtype} on {place}: {serving.policy}@0 = {serving.model}", err=True)

@@ -58,6 +58,15 @@ class Machine:
         )
 
 
+TOOL_MARKS = {
+    "<function=": "qwen3_coder",
+    "<tool_call>": "hermes",
+    "<|python_tag|>": "llama3_json",
+    "[TOOL_CALLS]": "mistral",
+}
+"""What a chat template writes around a tool call → vLLM's parser of it."""
+
+
 @dataclass(frozen=True, slots=True)
 class Serving:
     """One engine process, as asked for on the command line."""
@@ -73,6 +82,16 @@ class Serving:
     """Largest rank of adapters served beside the base model; 0 means full weights only. vLLM only."""
     extra: tuple[str, ...] = ()
     """More arguments for vLLM, as they are."""
+    tool_parser: str = "hermes"
+    """vLLM's name of the form in which the model writes tool calls."""
+
+
+def tool_parser_of(model: Path) -> str:
+    """VLLM's parser for the tool calls that the model's chat template shows; hermes where nothing tells."""
+    template = model / "chat_template.jinja"
+    config = model / "tokenizer_config.json"
+    text = "".join(path.read_text(errors="replace") for path in (template, config) if path.is_file())
+    return next((parser for mark, parser in TOOL_MARKS.items() if mark in text), "hermes")
 
 
 def choose_engine(asked: Engine, machine: Machine) -> Engine:
@@ -97,6 +116,8 @@ def vllm_command(serving: Serving, machine: Machine) -> list[str]:
     command += ["--dtype", choose_dtype(serving.dtype, machine).value, "--max-model-len", str(serving.max_model_len)]
     # The model's own sampling defaults (top_p, penalties) would change what is sampled behind the caller's back.
     command += ["--generation-config", "vllm", "--middleware", GATE]
+    # Without these a request with tools is a 400, and every agent framework sends tools.
+    command += ["--enable-auto-tool-choice", "--tool-call-parser", serving.tool_parser]
     if serving.lora_rank:
         command += ["--enable-lora", "--max-lora-rank", str(room_for_rank(serving.lora_rank)), "--max-loras", "4"]
     if not machine.gpu:
