@@ -5,7 +5,7 @@ BIN := .venv/bin
 READY := .venv/.ready
 export PYTHON
 
-.PHONY: help setup demo up down status test lint format schemas experiments lock clean
+.PHONY: help setup demo up down status frameworks test lint format schemas experiments lock clean
 
 help: ## this list
 	@awk -F ':.*## ' '/^[a-z]+:.*## / { printf "  make %-11s %s\n", $$1, $$2 }' $(MAKEFILE_LIST)
@@ -27,7 +27,14 @@ down: $(READY) ## stop it
 status: $(READY) ## what of it runs
 	@$(BIN)/leyden status
 
-test: $(READY) ## the whole suite, real servers included (T="-k name" for a part)
+frameworks: .venv-frameworks/.ready .venv-frameworks-openai-2/.ready ## environments of the agent frameworks that the tests run
+
+.venv-%/.ready: requirements/%.txt | $(READY)
+	@.uv/bin/uv venv --quiet --clear --python $(BIN)/python .venv-$*
+	@VIRTUAL_ENV=.venv-$* .uv/bin/uv pip sync --quiet --require-hashes $<
+	@touch $@
+
+test: $(READY) frameworks ## the whole suite, real servers included (T="-k name" for a part)
 	@$(BIN)/python -m pytest $(T)
 
 lint: $(READY) ## ruff, mypy strict, the import contracts
@@ -60,7 +67,8 @@ lock: | $(READY) ## refresh requirements/ after a change of pyproject.toml (UPGR
 	@$(LOCK) requirements/uv.in -o requirements/uv.txt
 	@$(LOCK) requirements/build.in -o requirements/build.txt
 	@$(LOCK) requirements/frameworks.in -o requirements/frameworks.txt
+	@$(LOCK) requirements/frameworks-openai-2.in -o requirements/frameworks-openai-2.txt
 
 clean: ## remove what make made here (caches of jars and models stay)
-	@rm -rf .venv .uv .mypy_cache .ruff_cache .pytest_cache .hypothesis .import_linter_cache dist build
+	@rm -rf .venv .venv-* .uv .mypy_cache .ruff_cache .pytest_cache .hypothesis .import_linter_cache dist build
 	@find services shared tests -name __pycache__ -type d -prune -exec rm -rf {} +

@@ -26,6 +26,11 @@ settings.register_profile("leyden", deadline=None)
 settings.load_profile("leyden")
 
 
+def pytest_addoption(parser: pytest.Parser) -> None:
+    help_text = "write what golden tests compare with anew; read the difference before you keep it"
+    parser.addoption("--update-golden", action="store_true", help=help_text)
+
+
 @pytest.fixture(scope="session")
 def kafka_servers(tmp_path_factory: pytest.TempPathFactory) -> Iterator[str]:
     """A real broker: the one `KAFKA_BOOTSTRAP_SERVERS` names, or one of our own for this run."""

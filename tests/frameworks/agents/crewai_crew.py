@@ -28,7 +28,11 @@ def population(city: str) -> str:
 
 
 geographer = Agent(
-    role="geographer", goal="Answer", backstory="Use the tool.", tools=[population], llm=LLM(model="policy", provider="openai")
+    role="geographer",
+    goal="Answer",
+    backstory="Use the tool.",
+    tools=[population],
+    llm=LLM(model="policy", provider="openai"),
 )
 task = Task(description=os.environ["QUESTION"], expected_output="a number", agent=geographer)
 print(Crew(agents=[geographer], tasks=[task], verbose=False).kickoff().raw)

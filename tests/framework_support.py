@@ -1,0 +1,193 @@
+"""An agent's program at the doors: gateway and ingest as processes, the policy server scripted, and what came out."""
+
+import asyncio
+import json
+import os
+import subprocess
+import sys
+import threading
+import time
+from collections.abc import Iterable, Mapping
+from dataclasses import dataclass
+from datetime import UTC, datetime
+from pathlib import Path
+from typing import Any
+
+import uvicorn
+
+from golden import scripted_engine
+from leyden.client.claims import Claim
+from leyden.client.gateway import Gateway
+from leyden.events import Event, ModelCallRecorded, PolicyServed, SpanKind, SpanRecorded
+from leyden.events.codec import MODEL_CALLS, MODELS, OTLP, SPANS, decode
+from leyden.kafka import Outgoing
+from leyden.kafka.admin import ensure_topics, topic_partitions
+from leyden.kafka.claims import ClaimStore
+from leyden.kafka.publisher import KafkaPublisher
+from leyden.kafka.ranges import read_range, resolve_range
+from leyden.kafka.settings import KafkaSettings
+from leyden.kafka.tail import group_backlog
+from leyden.service import make_broker
+from leyden.stack.ports import free_port, free_ports
+from leyden.stack.probes import HttpProbe
+from leyden.stack.processes import ProcessSpec, Supervisor
+
+ROOT = Path(__file__).parents[1]
+KEY = "frameworks-key"
+Story = dict[str, Any]
+
+
+def environment(claim: Claim, gateway: str, question: str) -> dict[str, str]:
+    """What connects a program that knows nothing of Leyden: an address, a key, and where its spans go."""
+    return os.environ | {
+        "QUESTION": question,
+        "OPENAI_BASE_URL": claim.base_url,
+        "OPENAI_API_KEY": claim.api_key,
+        "OTEL_EXPORTER_OTLP_ENDPOINT": gateway,
+        "OTEL_EXPORTER_OTLP_HEADERS": f"Authorization=Bearer%20{claim.api_key}",
+        "TRACEPARENT": claim.traceparent,
+    }
+
+
+@dataclass
+class Doors:
+    """Gateway and ingest, running."""
+
+    url: str
+    kafka: KafkaSettings
+    prefix: str
+
+    def run(self, python: Path, program: Path, question: str) -> Story:
+        """Run `program` as one rollout, and tell what was recorded of it."""
+        gateway = Gateway(self.url, KEY)
+        claim = gateway.start({"task": {"task_id": program.stem, "input": question}})
+        env = environment(claim, self.url, question)
+        done = subprocess.run([python, program], env=env, capture_output=True, text=True, timeout=240, check=False)
+        assert done.returncode == 0, done.stderr[-4000:]
+        gateway.end(claim, {"status": "succeeded", "output": done.stdout.strip()})
+        gateway.close()
+        calls, spans = asyncio.run(self._recorded(claim.rollout_id))
+        return {"answer": done.stdout.strip().splitlines()[-1]} | story(calls, spans)
+
+    async def _recorded(self, rollout_id: str) -> tuple[list[ModelCallRecorded], list[SpanRecorded]]:
+        async with asyncio.timeout(60):
+            while await group_backlog(self.kafka, self.prefix, "ingest", [OTLP]):
+                await asyncio.sleep(0.1)
+        events = [event for topic in (MODEL_CALLS, SPANS) for event in await self._events(topic)]
+        mine = [event for event in events if getattr(event, "rollout_id", None) == rollout_id]
+        calls = [event for event in mine if isinstance(event, ModelCallRecorded)]
+        return calls, [event for event in mine if isinstance(event, SpanRecorded)]
+
+    async def _events(self, topic: str) -> list[Event]:
+        partitions = await topic_partitions(self.kafka, [self.prefix + topic])
+        wanted = await resolve_range(self.kafka, partitions, None, None)
+        return [decode(topic, record.value) async for record in read_range(self.kafka, wanted)]
+
+
+def open_doors(supervisor: Supervisor, kafka: KafkaSettings, redis_url: str, prefix: str, folder: Path) -> Doors:
+    """Start gateway and ingest in front of a scripted policy server."""
+    engine = f"http://127.0.0.1:{serve_engine()}"
+    asyncio.run(announce(kafka, prefix, engine, folder))
+    port, *ops = free_ports(3)
+    shared = {
+        "KAFKA_BOOTSTRAP_SERVERS": kafka.bootstrap_servers,
+        "REDIS_URL": redis_url,
+        "LEYDEN_TOPIC_PREFIX": prefix,
+        "LEYDEN_DATA_DIR": str(folder),
+        "LEYDEN_GATEWAY_PORT": str(port),
+        "LEYDEN_GATEWAY_API_KEYS": KEY,
+        "LEYDEN_GATEWAY_SECRET": "a secret for the frameworks' tests",
+        "PYTHONPATH": os.pathsep.join([str(ROOT / "services"), str(ROOT / "shared")]),
+    }
+    for name, ops_port in zip(("gateway", "ingest"), ops, strict=True):
+        env = shared | {"LEYDEN_OPS_PORT": str(ops_port)}
+        ready = HttpProbe(f"http://127.0.0.1:{ops_port}/readyz")
+        supervisor.start(ProcessSpec(name, (sys.executable, "-m", f"leyden.{name}"), env=env, ready=ready))
+    supervisor.wait_ready()
+    return Doors(f"http://127.0.0.1:{port}", kafka, prefix)
+
+
+def serve_engine() -> int:
+    """The scripted policy server, in a thread of this process."""
+    port = free_port()
+    server = uvicorn.Server(uvicorn.Config(scripted_engine.app, port=port, log_level="warning"))
+    threading.Thread(target=server.run, daemon=True).start()
+    while not server.started:
+        time.sleep(0.05)
+    return port
+
+
+async def announce(kafka: KafkaSettings, prefix: str, endpoint: str, folder: Path) -> None:
+    """Make the topics, and tell the gateway where the policy is served."""
+    await ensure_topics(kafka, prefix)
+    policy, _, version = scripted_engine.VERSION.partition("@")
+    served = PolicyServed(
+        event_id="frameworks", event_time=datetime.now(UTC), producer="policy", policy=policy, version=int(version),
+        replica="scripted", endpoint=endpoint, model=policy, engine="scripted",
+    )  # fmt: skip
+    broker = make_broker("frameworks", kafka)
+    await broker.connect()
+    publisher = KafkaPublisher(broker, prefix, ClaimStore(f"file://{folder}/claims"), kafka.max_request_size)
+    await publisher.publish_all([Outgoing(MODELS, f"{policy}/scripted", served)])
+    await broker.stop()
+
+
+def story(calls: Iterable[ModelCallRecorded], spans: Iterable[SpanRecorded]) -> Story:
+    """What happened, in order, in words that do not change from run to run."""
+    by_id = {span.span_id: span for span in spans}
+    ordered = sorted(by_id.values(), key=lambda span: (span.start_unix_nano, span.end_unix_nano, span.name))
+    return {
+        "calls": [_call(call, by_id) for call in sorted(calls, key=lambda call: call.started_at)],
+        "tools": [_tool(span, by_id) for span in ordered if span.kind is SpanKind.TOOL_CALL],
+        "agents": [_agent(span, by_id) for span in ordered if span.kind is SpanKind.AGENT_STEP],
+        "llm_spans": sum(span.kind is SpanKind.LLM_CALL for span in ordered),
+        "dialects": sorted({span.dialect for span in ordered}),
+    }
+
+
+def _call(call: ModelCallRecorded, spans: Mapping[str, SpanRecorded]) -> Story:
+    message = call.choices[0].message
+    asked = [
+        f"{one['function']['name']}({_shown(one['function']['arguments'])})" for one in message.get("tool_calls") or []
+    ]
+    parent = spans.get(call.parent_span_id or "")
+    return {
+        "said": asked or message.get("content"),
+        "under": parent.name if parent else None,
+        "agent": call.agent_name or _acting(parent, spans),
+        "trained": bool(call.prompt_token_ids and call.choices[0].logprobs),
+        "error": call.error,
+    }
+
+
+def _tool(span: SpanRecorded, spans: Mapping[str, SpanRecorded]) -> Story:
+    assert span.tool is not None
+    return {
+        "tool": span.tool.name,
+        "arguments": _shown(span.tool.arguments),
+        "result": _shown(span.tool.result),
+        "status": span.status,
+        "error": span.error_type,
+        "agent": _acting(span, spans),
+    }
+
+
+def _agent(span: SpanRecorded, spans: Mapping[str, SpanRecorded]) -> Story:
+    return {"agent": span.agent_name, "under": _acting(spans.get(span.parent_span_id or ""), spans)}
+
+
+def _acting(span: SpanRecorded | None, spans: Mapping[str, SpanRecorded]) -> str | None:
+    """The nearest agent's name, from `span` upwards."""
+    while span is not None and not span.agent_name:
+        span = spans.get(span.parent_span_id or "")
+    return span.agent_name if span else None
+
+
+def _shown(value: object) -> str:
+    """Arguments and results as frameworks write them, in one spelling."""
+    if isinstance(value, str):
+        try:
+            value = json.loads(value)
+        except ValueError:
+            return value[:120]
+    return json.dumps(value, sort_keys=True)[:120]
