@@ -1,0 +1,47 @@
+"""Redis behind `EarlierCalls`: per attempt one hash, digest of a conversation → the call that made it."""
+
+from collections.abc import Mapping, Sequence
+from typing import cast
+
+from redis.asyncio import Redis
+
+from leyden.ids import AttemptRef
+from leyden.state import redis_or_retry
+
+_KEEP = """
+-- KEYS: the attempt's hash  ARGV: ttl_s, most, then digests and calls
+for i = 3, #ARGV, 2 do
+  if redis.call('HLEN', KEYS[1]) < tonumber(ARGV[2]) then redis.call('HSET', KEYS[1], ARGV[i], ARGV[i + 1]) end
+end
+redis.call('EXPIRE', KEYS[1], ARGV[1])
+"""
+
+
+class RedisEarlierCalls:
+    """Bounded: an attempt's first `most` answers are kept, for `ttl_s` after the last one."""
+
+    def __init__(self, redis: Redis, namespace: str, ttl_s: int, most: int) -> None:
+        self._redis = redis
+        self._namespace = namespace
+        self._ttl_s = ttl_s
+        self._most = most
+        self._keep = redis.register_script(_KEEP)
+
+    async def find(self, ref: AttemptRef, digests: Sequence[bytes]) -> tuple[bytes | None, bool]:
+        key = self._key(ref)
+        with redis_or_retry():
+            if not digests:
+                return None, bool(await self._redis.exists(key))
+            async with self._redis.pipeline(transaction=False) as pipe:
+                pipe.hmget(key, list(digests))
+                pipe.exists(key)
+                found, known = await pipe.execute()
+        return next((value for value in cast(list[bytes | None], found) if value is not None), None), bool(known)
+
+    async def keep(self, ref: AttemptRef, calls: Mapping[bytes, bytes]) -> None:
+        flat = [item for pair in calls.items() for item in pair]
+        with redis_or_retry():
+            await self._keep([self._key(ref)], [self._ttl_s, self._most, *flat])
+
+    def _key(self, ref: AttemptRef) -> str:
+        return f"{self._namespace}:{ref.trace_id}"
