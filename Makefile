@@ -64,10 +64,7 @@ lock: | $(READY) ## refresh requirements/ after a change of pyproject.toml (UPGR
 	@$(LOCK) pyproject.toml $(OPTIONAL:%=--extra %) -o requirements/local.txt
 	@$(LOCK) pyproject.toml --extra services -c requirements/local.txt -o requirements/services.txt
 	@$(LOCK) pyproject.toml --extra services --extra trainer -c requirements/local.txt -o requirements/trainer.txt
-	@$(LOCK) requirements/uv.in -o requirements/uv.txt
-	@$(LOCK) requirements/build.in -o requirements/build.txt
-	@$(LOCK) requirements/frameworks.in -o requirements/frameworks.txt
-	@$(LOCK) requirements/frameworks-openai-2.in -o requirements/frameworks-openai-2.txt
+	@for file in requirements/*.in; do $(LOCK) $$file -o $${file%.in}.txt || exit 1; done
 
 clean: ## remove what make made here (caches of jars and models stay)
 	@rm -rf .venv .venv-* .uv .mypy_cache .ruff_cache .pytest_cache .hypothesis .import_linter_cache dist build

@@ -54,7 +54,8 @@ class FakeGateway:
             f"{attempt}/end": self._end,
             "/v1/traces": self._traces,
         }
-        app = Starlette(routes=[Route(path, self._spoilable(h), methods=["POST"]) for path, h in handlers.items()])
+        routes = [Route(path, self._spoilable(h), methods=["POST"]) for path, h in handlers.items()]
+        app = Starlette(routes=[*routes, Route("/leyden/v1/queue", self._queue, methods=["GET"])])
         config = uvicorn.Config(app, port=self.port, log_level="error", lifespan="off", timeout_graceful_shutdown=1)
         self._server = uvicorn.Server(config)
         self._thread = threading.Thread(target=self._server.run, daemon=True)
@@ -113,8 +114,14 @@ class FakeGateway:
         return JSONResponse({"rollouts": given})
 
     async def _start(self, request: Request) -> Response:
-        self.starts.append(await request.json())
-        return JSONResponse(self._rollout(), status_code=201)
+        asked = await request.json()
+        self.starts.append(asked)
+        task = asked.get("task", {})
+        said = {name: task[name] for name in ("input", "mode", "timeout_s", "task_id") if name in task}
+        return JSONResponse(self._rollout(**said), status_code=201)
+
+    async def _queue(self, request: Request) -> Response:
+        return JSONResponse({"queued": len(self.queue), "running": 0, "ended": len(self.ends)})
 
     async def _heartbeat(self, request: Request) -> Response:
         trace = _trace_of(request)

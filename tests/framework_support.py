@@ -18,7 +18,7 @@ import uvicorn
 from golden import scripted_engine
 from leyden.client.claims import Claim
 from leyden.client.gateway import Gateway
-from leyden.events import Event, ModelCallRecorded, PolicyServed, SpanKind, SpanRecorded
+from leyden.events import Event, ModelCallRecorded, PolicyServed, SpanKind, SpanRecorded, model_calls
 from leyden.events.codec import MODEL_CALLS, MODELS, OTLP, SPANS, decode
 from leyden.kafka import Outgoing
 from leyden.kafka.admin import ensure_topics, topic_partitions
@@ -140,7 +140,7 @@ def story(calls: Iterable[ModelCallRecorded], spans: Iterable[SpanRecorded]) -> 
         "calls": [_call(call, by_id) for call in sorted(calls, key=lambda call: call.started_at)],
         "tools": [_tool(span, by_id) for span in ordered if span.kind is SpanKind.TOOL_CALL],
         "agents": [_agent(span, by_id) for span in ordered if span.kind is SpanKind.AGENT_STEP],
-        "llm_spans": sum(span.kind is SpanKind.LLM_CALL for span in ordered),
+        "model_call_spans": len(model_calls(ordered)),
         "dialects": sorted({span.dialect for span in ordered}),
     }
 
@@ -150,11 +150,12 @@ def _call(call: ModelCallRecorded, spans: Mapping[str, SpanRecorded]) -> Story:
     asked = [
         f"{one['function']['name']}({_shown(one['function']['arguments'])})" for one in message.get("tool_calls") or []
     ]
-    parent = spans.get(call.parent_span_id or "")
+    told = [span for span in spans.values() if span.llm and span.llm.response_id == call.response_id]
+    span = told[0] if told else spans.get(call.parent_span_id or "")
     return {
         "said": asked or message.get("content"),
-        "under": parent.name if parent else None,
-        "agent": call.agent_name or _acting(parent, spans),
+        "span": span.name if span else None,
+        "agent": call.agent_name or _acting(span, spans),
         "trained": bool(call.prompt_token_ids and call.choices[0].logprobs),
         "error": call.error,
     }

@@ -10,7 +10,10 @@ from typing import Any
 
 __path__ = extend_path(__path__, __name__)
 
-__all__ = ["Rollout", "Runner", "current_rollout", "emit_reward", "flush", "init", "rollout", "tool"]
+__all__ = [
+    "Rollout", "Runner", "annotate", "carry", "current_rollout", "emit_exception", "emit_message", "emit_object",
+    "emit_reward", "flush", "init", "operation", "rollout", "stats", "tool",
+]  # fmt: skip
 
 
 def __getattr__(name: str) -> Any:

@@ -149,7 +149,9 @@ def test_compose_container_has_a_health_check(name: str) -> None:
 
 def test_only_the_gateway_is_published_by_default_and_only_on_loopback() -> None:
     published = {n: s["ports"] for n, s in compose()["services"].items() if s.get("ports") and not s.get("profiles")}
-    assert published == {"gateway": ["${GATEWAY_BIND:-127.0.0.1:8080}:8080"]}
+    assert published == {
+        "gateway": ["${GATEWAY_BIND:-127.0.0.1:8080}:8080", "${GATEWAY_GRPC_BIND:-127.0.0.1:4317}:4317"]
+    }
     behind_profiles = [p for s in compose()["services"].values() if s.get("profiles") for p in s.get("ports", [])]
     assert all(port.startswith("127.0.0.1:") for port in behind_profiles)
 

@@ -7,8 +7,8 @@ from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
-from framework_support import ROOT, Doors, open_doors
 
+from framework_support import ROOT, Doors, open_doors
 from leyden.kafka.settings import KafkaSettings
 from leyden.stack.processes import Supervisor
 

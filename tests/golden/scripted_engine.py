@@ -7,6 +7,7 @@ history that an agent sends back unchanged is exactly the tokens that were sampl
 import hashlib
 import json
 import re
+import secrets
 from typing import Any
 
 from starlette.applications import Starlette
@@ -81,7 +82,7 @@ async def chat(request: Request) -> JSONResponse:
     }  # fmt: skip
     usage = {"prompt_tokens": len(prompt), "completion_tokens": len(ids), "total_tokens": len(prompt) + len(ids)}
     reply = {
-        "id": "chatcmpl-golden", "object": "chat.completion", "created": 1, "model": body["model"],
+        "id": f"chatcmpl-{secrets.token_hex(12)}", "object": "chat.completion", "created": 1, "model": body["model"],
         "choices": [choice], "usage": usage, "prompt_token_ids": prompt,
     }  # fmt: skip
     return JSONResponse(reply, headers={"x-leyden-policy-version": VERSION})

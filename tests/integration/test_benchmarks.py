@@ -30,7 +30,25 @@ def test_credit_is_measured_from_topics_to_transitions_by_two_replicas() -> None
         assert found[number] > 0, number
 
 
+@pytest.mark.integration
+def test_what_the_gateway_adds_is_measured_plain_and_streamed() -> None:
+    lines = printed("gateway", "--rounds", "1", "--seconds", "0.3", "--connections", "1", "4").splitlines()
+    rows = [[cell.strip() for cell in line.strip("|").split("|")] for line in lines[2:]]
+    names = ("upstream", "gateway", "gateway, in a rollout")
+    assert [row[:3] for row in rows] == [[n, s, c] for s in ("no", "yes") for c in ("1", "4") for n in names]
+    assert all(float(row[3]) > 0 for row in rows)
+    assert all(float(row[-1]) > 0 for row in rows if row[0] != "upstream")
+
+
 def test_merging_makes_one_sequence_of_a_conversation() -> None:
     lines = printed("merge", "--turns", "1", "2", "--prompt-tokens", "8", "--response-tokens", "4").splitlines()
     assert lines[0] == "| turns | tokens apart | merged | times fewer |"
     assert lines[2:] == ["| 1 | 12 | 12 | 1.00 |", "| 2 | 44 | 32 | 1.38 |"]
+
+
+@pytest.mark.integration
+def test_the_otlp_door_is_measured_plain_and_with_token_ids() -> None:
+    lines = printed("otlp", "--rounds", "1", "--seconds", "0.3", "--connections", "2").splitlines()
+    rows = [[cell.strip() for cell in line.strip("|").split("|")] for line in lines[2:]]
+    assert [row[:2] for row in rows] == [["gateway", "plain"], ["gateway", "token ids"]]
+    assert all(float(cell) > 0 for row in rows for cell in row[2:])

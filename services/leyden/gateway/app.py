@@ -1,27 +1,54 @@
 """The gateway put together."""
 
+import os
 import secrets
+import time
+from collections.abc import Awaitable, Callable
 
 from starlette.routing import BaseRoute
 
 from leyden.clock import Clock, SystemClock
 from leyden.gateway.adapters.engines import AiohttpEngines
+from leyden.gateway.adapters.history import KafkaHistory
 from leyden.gateway.adapters.log import PatientLog
+from leyden.gateway.adapters.rates import RedisRates
+from leyden.gateway.adapters.said import RedisEarlierCalls
 from leyden.gateway.adapters.store import RedisRolloutStore
-from leyden.gateway.core.keys import KeyRing
+from leyden.gateway.adapters.upstreams_file import load_upstreams
+from leyden.gateway.core.circuit import CircuitRules
+from leyden.gateway.core.keys import KEY_ID_BYTES, SECRET_BYTES, KeyRing, NewKey, new_key
+from leyden.gateway.core.retry import RetryRules
 from leyden.gateway.core.routing import RoutingTable
+from leyden.gateway.core.upstreams import Upstreams
 from leyden.gateway.handlers.calls import ModelCalls
+from leyden.gateway.handlers.continuing import Continuations
+from leyden.gateway.handlers.counting import TokenCounter
+from leyden.gateway.handlers.dispatch import Dispatcher
+from leyden.gateway.handlers.keys import KeyLimiter, KeysHandler
 from leyden.gateway.handlers.models import ModelsHandler
+from leyden.gateway.handlers.otlp import Budget, OtlpDoor
+from leyden.gateway.handlers.places import Places
 from leyden.gateway.handlers.recorder import Recorder
+from leyden.gateway.handlers.restoring import Restorer
 from leyden.gateway.handlers.rollouts import LifeSettings, Rollouts
+from leyden.gateway.handlers.targets import RoutingKnobs, Targets
 from leyden.gateway.handlers.tasks import TasksHandler
-from leyden.gateway.http.intake import Limiter
+from leyden.gateway.http.arrival import StampedProtocol
+from leyden.gateway.http.bounded import bounded
+from leyden.gateway.http.catalog import Catalog
+from leyden.gateway.http.counting import CountingApi
+from leyden.gateway.http.elsewhere import Elsewhere
+from leyden.gateway.http.intake import Admission, Limiter
+from leyden.gateway.http.keys import KeysApi
 from leyden.gateway.http.leyden import LeydenApi
-from leyden.gateway.http.openai import ModelApi
-from leyden.gateway.http.otlp import TraceApi
-from leyden.gateway.ports import Engines, Log, RolloutStore
+from leyden.gateway.http.model_api import ModelApi
+from leyden.gateway.http.openapi import DocumentApi
+from leyden.gateway.http.otlp import OtlpApi
+from leyden.gateway.http.queue import QueueApi
+from leyden.gateway.ports import EarlierCalls, Engines, Log, Rates, RolloutStore
 from leyden.gateway.settings import GatewaySettings
 from leyden.gateway.topology import subscriptions
+from leyden.kafka.claims import ClaimStore
 from leyden.service import Runtime, Service
 
 
@@ -29,65 +56,139 @@ class Gateway:
     """The handlers and routes on given ports; what differs between a process and a test is only the ports."""
 
     def __init__(
-        self, settings: GatewaySettings, store: RolloutStore, engines: Engines, log: Log, clock: Clock
+        self,
+        settings: GatewaySettings,
+        store: RolloutStore,
+        engines: Engines,
+        log: Log,
+        clock: Clock,
+        rates: Rates,
+        upstreams: Upstreams | None = None,
+        earlier: EarlierCalls | None = None,
     ) -> None:
         self._settings = settings
         self._log = log
+        self._engines = engines
+        self._secret = settings.secret.get_secret_value().encode()
+        self.ring = KeyRing(settings.keys, self._secret, clock.now)
+        self.keys = KeysHandler(self.ring, log, clock, random_key)
+        self.limiter = KeyLimiter(self.ring, rates, clock)
         self.table = RoutingTable()
-        self.models = ModelsHandler(self.table)
-        self.tasks = TasksHandler(store, log, clock)
+        self.places = Places(CircuitRules(settings.circuit_failures, settings.circuit_pause_s), time.monotonic)
+        self.models = ModelsHandler(self.table, self.places.reported)
         life = LifeSettings(
-            settings.lease_s, settings.claim_poll_s, settings.sweep_interval_s, settings.unsettled_grace_s
+            settings.lease_s,
+            settings.claim_poll_s,
+            settings.sweep_interval_s,
+            settings.unsettled_grace_s,
+            settings.loop_calls,
         )
         self.rollouts = Rollouts(store, log, clock, life)
-        self.recorder = Recorder(store, log)
-        self.calls = ModelCalls(
-            self.table, engines, store, self.recorder, clock, lambda: secrets.token_hex(16), settings.truncated_sampling
+        self.tasks = TasksHandler(store, log, clock, self.rollouts)
+        self.recorder = Recorder(store, log, self.limiter)
+        self.upstreams = upstreams or Upstreams()
+        self.continuations = Continuations(earlier, settings.tokens_in_policies) if earlier else None
+        self.calls = self._calls(settings, store, engines, clock)
+        self.otlp = OtlpApi(
+            keys=self.ring,
+            door=OtlpDoor(log, settings.trace_record_bytes),
+            limiter=Limiter("traces", settings.max_concurrent_traces, 503, settings.retry_after_s),
+            budget=Budget(settings.max_trace_bytes_in_flight, settings.retry_after_s),
+            max_bytes=settings.max_trace_bytes,
+            retry_after_s=settings.retry_after_s,
+        )
+
+    def _calls(self, settings: GatewaySettings, store: RolloutStore, engines: Engines, clock: Clock) -> ModelCalls:
+        rules = RetryRules(
+            settings.retry_tries, settings.retry_base_s, settings.retry_cap_s, settings.retry_after_cap_s
+        )
+        knobs = RoutingKnobs(settings.engine_timeouts, settings.balance, settings.engine_max_in_flight)
+        return ModelCalls(
+            Targets(self.table, self.upstreams, self.places, knobs),
+            Dispatcher(engines, self.places, rules, clock, retry_after_s=settings.retry_after_s),
+            store,
+            self.recorder,
+            clock,
+            lambda: secrets.token_hex(16),
+            settings.truncated_sampling,
+            sticky=settings.sticky_version == "rollout",
+            continuations=self.continuations,
         )
 
     def routes(self) -> list[BaseRoute]:
         """All routes but the ops routes."""
         knobs = self._settings
-        secret = knobs.secret.get_secret_value().encode()
-        keys = KeyRing(knobs.keys, secret)
+        keys = self.ring
         calls = Limiter("calls", knobs.max_concurrent_calls, 429, knobs.retry_after_s)
-        traces = Limiter("traces", knobs.max_concurrent_traces, 503, knobs.retry_after_s)
-        model_api = ModelApi(keys, self.calls, self.table, calls, knobs.max_body_bytes, knobs.retry_after_s)
-        trace_api = TraceApi(keys, self._log, traces, knobs.max_trace_bytes, knobs.retry_after_s)
+        admission = Admission(calls, self.limiter, knobs.retry_after_s)
+        model_api = ModelApi(keys, self.calls, admission, knobs.max_body_bytes, knobs.retry_after_s)
+        catalog = Catalog(keys, self.table, self.upstreams, knobs.retry_after_s)
         leyden_api = LeydenApi(
             keys=keys,
             tasks=self.tasks,
             rollouts=self.rollouts,
             table=self.table,
             public_url=knobs.url,
-            secret=secret,
+            secret=self._secret,
             lease_s=knobs.lease_s,
             max_body_bytes=knobs.max_body_bytes,
             retry_after_s=knobs.retry_after_s,
         )
-        return [*model_api.routes(), *trace_api.routes(), *leyden_api.routes()]
+        queue_api = QueueApi(keys, self.tasks, self.rollouts, knobs.max_body_bytes, knobs.retry_after_s)
+        keys_api = KeysApi(keys, self.keys, knobs.max_body_bytes, knobs.retry_after_s)
+        counter = TokenCounter(self.table, self._engines, knobs.engine_timeouts)
+        counting = CountingApi(keys, counter, calls, knobs.max_body_bytes, knobs.retry_after_s)
+        models = [*model_api.routes(), *catalog.routes(), *counting.routes()]
+        others = Elsewhere(models).routes()
+        documents = DocumentApi(keys, knobs.retry_after_s).routes()
+        leyden = [*queue_api.routes(), *leyden_api.routes(), *keys_api.routes(), *others]
+        # The busiest come first: routes are tried in order.
+        return [*models, *self.otlp.routes(), *leyden, *documents]
+
+
+def random_key() -> NewKey:
+    """A key that nobody can guess."""
+    return new_key(secrets.token_bytes(KEY_ID_BYTES), secrets.token_bytes(SECRET_BYTES))
+
+
+def grpc_doors(otlp: OtlpApi, settings: GatewaySettings) -> list[Callable[[], Awaitable[None]]]:
+    """The gRPC server, where its port is set: a process without it does not pay for the library."""
+    if not settings.grpc_port:
+        return []
+    from leyden.gateway.rpc.otlp import GrpcOtlp
+
+    return [GrpcOtlp(otlp, settings.host, settings.grpc_port, settings.max_concurrent_traces).serve]
 
 
 def build(runtime: Runtime) -> Service:
     """The gateway as a service. Raises `pydantic.ValidationError` when a setting is missing or wrong."""
     settings = GatewaySettings()
-    engines = AiohttpEngines(
-        settings.engine_connect_timeout_s,
-        settings.engine_timeout_s,
-        settings.engine_keepalive_s,
-        settings.max_concurrent_calls,
-    )
-    log = PatientLog(runtime.publisher, settings.publish_timeout_s, settings.publish_pause_s)
+    engines = AiohttpEngines(settings.engine_keepalive_s, settings.max_concurrent_calls, settings.max_reply_bytes)
+    upstreams = load_upstreams(settings.upstreams, os.environ, settings.engine_timeouts)
+    log = PatientLog(runtime.publisher, settings.publish_timeout_s, settings.publish_pause_s, settings.publish_slow_s)
     namespace = runtime.namespace("rollouts")
-    store = RedisRolloutStore(runtime.redis, namespace, settings.store_timeout_s, settings.state_ttl_s)
-    gateway = Gateway(settings, store, engines, log, SystemClock())
+    shares = {"train": settings.train_share, "validation": settings.validation_share}
+    store = RedisRolloutStore(runtime.redis, namespace, settings.store_timeout_s, settings.state_ttl_s, shares)
+    rates = RedisRates(runtime.redis, runtime.namespace("rates"), settings.store_timeout_s)
+    said = RedisEarlierCalls(runtime.redis, runtime.namespace("said"), settings.state_ttl_s, settings.tokens_in_answers)
+    earlier = said if settings.tokens_in_policies else None
+    gateway = Gateway(settings, store, engines, log, SystemClock(), rates, upstreams, earlier)
+    history = KafkaHistory(runtime.kafka, runtime.settings.topic_prefix, ClaimStore(runtime.settings.claims))
+    interval_s, ttl_s = settings.sweep_interval_s, settings.state_ttl_s
+    restorer = Restorer(store, history, gateway.rollouts, SystemClock(), interval_s, ttl_s)
+
+    async def ready() -> str | None:
+        return await store.ready() or restorer.ready()
+
+    gateway.ring.complete = gateway.keys.read.is_set
     return Service(
-        subscriptions=subscriptions(gateway.models, gateway.tasks),
+        subscriptions=subscriptions(gateway.models, gateway.tasks, gateway.keys),
         before=[engines.open],
-        beside=[gateway.rollouts.sweep_forever],
+        beside=[gateway.rollouts.sweep_forever, restorer.watch_forever, *grpc_doors(gateway.otlp, settings)],
         after=[gateway.recorder.drain, engines.close],
         routes=gateway.routes(),
-        ready=store.ready,
+        ready=ready,
+        http=bounded(StampedProtocol, settings.max_header_bytes, settings.max_headers),
         host=settings.host,
         port=settings.port,
     )

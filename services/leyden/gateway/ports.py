@@ -1,12 +1,17 @@
 """What the gateway needs from outside. A passing fault of any of them is `leyden.kafka.Retry`; it becomes a 503."""
 
 from collections.abc import AsyncIterator, Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from datetime import datetime
 from enum import StrEnum
 from typing import Protocol
 
+from leyden.events import Event, KeyLimits
+from leyden.gateway.core.failures import CallNote, LastCall
+from leyden.gateway.core.limits import Level
+from leyden.gateway.core.restoring import Restored
 from leyden.gateway.core.rollouts import RolloutSpec, RolloutState, Running
+from leyden.gateway.core.upstreams import Timeouts
 from leyden.ids import AttemptRef
 from leyden.kafka import Publisher
 
@@ -15,7 +20,7 @@ class Log(Publisher, Protocol):
     """Kafka, with an end to patience: publishing raises `Retry` when it takes too long."""
 
     def must_be_up(self) -> None:
-        """Raise `Retry` when publishing has just failed."""
+        """Raise `Retry` when publishing has just failed, or takes long."""
         ...
 
 
@@ -58,9 +63,9 @@ class EngineReply(Protocol):
 
 
 class Engines(Protocol):
-    """The way to the policy servers."""
+    """The way to the policy servers and to the other upstreams."""
 
-    async def post(self, url: str, body: bytes, headers: Mapping[str, str]) -> EngineReply:
+    async def post(self, url: str, body: bytes, headers: Mapping[str, str], timeouts: Timeouts) -> EngineReply:
         """Send a request and wait for the answer's head. Raises `EngineUnreachable` or `EngineBroke`."""
         ...
 
@@ -113,8 +118,27 @@ class QueueCounts:
     """How many rollouts stand where."""
 
     queued: int
+    """Those that wait for the time of their next attempt included."""
     running: int
     ended: int
+    delayed: int = 0
+    """Of the queued: those whose next attempt may not begin yet."""
+    lanes: Mapping[str, int] = field(default_factory=dict)
+    """`<mode>:<project>` → how many could be claimed."""
+    paused: tuple[str, ...] = ()
+    """Projects that are paused; `*` stands for all."""
+
+
+class EarlierCalls(Protocol):
+    """What calls of an attempt said, by the digest of their conversation. Every method raises `Retry`."""
+
+    async def find(self, ref: AttemptRef, digests: Sequence[bytes]) -> tuple[bytes | None, bool]:
+        """The call of the first digest that is known, and whether any call of the attempt is."""
+        ...
+
+    async def keep(self, ref: AttemptRef, calls: Mapping[bytes, bytes]) -> None:
+        """Keep calls by their digests."""
+        ...
 
 
 class RolloutStore(Protocol):
@@ -124,20 +148,45 @@ class RolloutStore(Protocol):
         """(task id, event): keep each event unless its task has one already; returns those that are kept, in order."""
         ...
 
+    async def task(self, task_id: str) -> bytes | None:
+        """The event that is kept for a task."""
+        ...
+
     async def enqueue(self, rollouts: Sequence[tuple[str, RolloutSpec]]) -> None:
         """Queue those that are not known."""
         ...
 
-    async def claim(self, limit: int, runner: str, now: datetime, lease_until: datetime) -> list[Running]:
-        """Take up to `limit` from the queue's head, leased."""
+    async def claim(
+        self, limit: int, runner: str, now: datetime, lease_until: datetime, project: str | None = None
+    ) -> list[Running]:
+        """Take up to `limit`, of a project or of all, leased; nothing while paused.
+
+        Each mode of each project has its share as long as it has anything to do (weighted fair queueing); within it
+        the highest priority comes first, then who was queued first.
+        """
+        ...
+
+    async def has_state(self) -> bool:
+        """Whether what is here is whole; nothing is claimed until then."""
+        ...
+
+    async def restore(self, rollouts: Sequence[Restored]) -> list[bool]:
+        """Put back what is not known, or known only as waiting for an earlier attempt; whether it was, for each.
+
+        The lease of an attempt that ran is over, and cannot be renewed.
+        """
+        ...
+
+    async def state_restored(self, ended: int) -> None:
+        """All is back; so many rollouts had ended."""
         ...
 
     async def unclaim(self, refs: Sequence[AttemptRef]) -> None:
-        """Put claimed attempts back at the queue's head, as if they had not been claimed."""
+        """Put claimed attempts back at their places, as if they had not been claimed."""
         ...
 
-    async def begin(self, running: Running, lease_until: datetime) -> None:
-        """An attempt that nobody queued is under way."""
+    async def begin(self, running: Running, lease_until: datetime) -> bool:
+        """An attempt that nobody queued is under way; False, and nothing, when its rollout is known already."""
         ...
 
     async def extend(self, ref: AttemptRef, lease_until: datetime) -> bool:
@@ -148,20 +197,40 @@ class RolloutStore(Protocol):
         """Whether the attempt may call models; an unknown rollout may."""
         ...
 
-    async def add_call(self, ref: AttemptRef, call_id: str) -> bool:
-        """List a call of the attempt, unless it may not call models: then False."""
+    async def add_call(self, ref: AttemptRef, call_id: str, note: CallNote | None = None) -> bool:
+        """List a call of the attempt and note what it came to, unless it may not call models: then False."""
+        ...
+
+    async def last_call(self, ref: AttemptRef) -> LastCall | None:
+        """What the attempt's last call came to."""
+        ...
+
+    async def kept_version(self, ref: AttemptRef, policy: str) -> int | None:
+        """The policy's version that the attempt keeps to; None when it has not called it yet."""
+        ...
+
+    async def keep_version(self, ref: AttemptRef, policy: str, version: int, instead_of: int | None) -> None:
+        """The attempt keeps to `version`, unless it keeps to another than `instead_of` by now."""
         ...
 
     async def end(self, ref: AttemptRef, stored: bytes, now: datetime, lease_over: bool) -> EndOutcome:
         """The first end wins and closes the attempt for calls. `lease_over`: only if its lease is over at `now`."""
         ...
 
+    async def withdraw(self, ref: AttemptRef, stored: bytes, now: datetime) -> EndOutcome:
+        """End an attempt that waits in the queue, which it leaves; NOT_RUNNING when it does not wait."""
+        ...
+
     async def find_end(self, ref: AttemptRef) -> EndOutcome | None:
         """The end that is kept for an attempt."""
         ...
 
-    async def settle(self, ref: AttemptRef, final: bool, status: str) -> None:
-        """The end is in the log: the rollout is ended, or queued again as the next attempt. Works once."""
+    async def settle(self, ref: AttemptRef, final: bool, status: str, retry_at: datetime | None = None) -> None:
+        """The end is in the log: the rollout is ended, or queued as the next attempt from `retry_at` on. Works once."""
+        ...
+
+    async def pause(self, project: str | None, paused: bool, at: datetime) -> None:
+        """Whether rollouts of a project (None: of all) are handed out; what was said later than `at` stays."""
         ...
 
     async def find(self, rollout_id: str) -> RolloutView | None:
@@ -178,4 +247,24 @@ class RolloutStore(Protocol):
 
     async def counts(self) -> QueueCounts:
         """How many rollouts stand where."""
+        ...
+
+
+class Rates(Protocol):
+    """What limited keys have left, the same for all replicas."""
+
+    async def take(self, key_id: str, limits: KeyLimits, now: datetime) -> Level:
+        """Count one call, unless nothing is left."""
+        ...
+
+    async def charge(self, key_id: str, limits: KeyLimits, tokens: int, now: datetime) -> None:
+        """Take off what a call used."""
+        ...
+
+
+class History(Protocol):
+    """The log from its beginning."""
+
+    def events(self, topic: str) -> AsyncIterator[Event]:
+        """The events of `topic` up to its end of now, each key's in order."""
         ...

@@ -1,6 +1,7 @@
 """What the gateway consumes, as data."""
 
-from leyden.events.codec import MODELS, TASKS
+from leyden.events.codec import KEYS, MODELS, TASKS
+from leyden.gateway.handlers.keys import KeysHandler
 from leyden.gateway.handlers.models import ModelsHandler
 from leyden.gateway.handlers.tasks import TasksHandler
 from leyden.kafka.subscriber import Subscription
@@ -8,9 +9,10 @@ from leyden.kafka.subscriber import Subscription
 GROUP = "gateway"
 
 
-def subscriptions(models: ModelsHandler, tasks: TasksHandler) -> list[Subscription]:
-    """Every replica knows all of models.v1; each task is queued by one replica."""
+def subscriptions(models: ModelsHandler, tasks: TasksHandler, keys: KeysHandler) -> list[Subscription]:
+    """Every replica knows all of models.v1 and keys.v1; each task is queued by one replica."""
     return [
         Subscription(topics=(MODELS,), handler=models.on_models, group=None),
+        Subscription(topics=(KEYS,), handler=keys.on_keys, group=None, caught_up=keys.read),
         Subscription(topics=(TASKS,), handler=tasks.on_tasks, group=GROUP),
     ]

@@ -1,5 +1,7 @@
 """Composition root of ingest."""
 
+from leyden.clock import SystemClock
+from leyden.ingest.core.limits import Limits
 from leyden.ingest.dialects import DIALECTS
 from leyden.ingest.handlers import IngestHandlers
 from leyden.ingest.settings import IngestSettings
@@ -9,5 +11,7 @@ from leyden.service import Runtime, Service
 
 def build(runtime: Runtime) -> Service:
     """The service, ready to run; ingest keeps no state, so there is nothing else to build."""
-    handlers = IngestHandlers(runtime.publisher, DIALECTS)
-    return Service(subscriptions=subscriptions(handlers, IngestSettings()))
+    settings = IngestSettings()
+    limits = Limits(settings.max_value_chars, settings.max_span_chars)
+    handlers = IngestHandlers(runtime.publisher, DIALECTS, SystemClock(), limits)
+    return Service(subscriptions=subscriptions(handlers, settings))

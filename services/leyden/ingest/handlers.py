@@ -1,63 +1,119 @@
 """OTLP requests → decoded → normalised → published. No meaning is decided here."""
 
+import asyncio
 import logging
+from collections import Counter
 from collections.abc import Sequence
+from dataclasses import dataclass, field
 
-from google.protobuf.message import DecodeError
-from opentelemetry.proto.collector.trace.v1.trace_service_pb2 import ExportTraceServiceRequest
-
-from leyden.events import SpanRecorded
+from leyden.clock import Clock
 from leyden.events.codec import OTLP, SPANS
+from leyden.events.otlp import CONTENT_TYPE_HEADER, AttemptBy, Signal
 from leyden.ingest import metrics
+from leyden.ingest.core.binding import Door
+from leyden.ingest.core.decode import BadItem, UnreadableError, decode
 from leyden.ingest.core.dialect import Dialect
-from leyden.ingest.core.normalise import Refused, normalise_request
-from leyden.kafka.delivered import ERROR_HEADER, ORIGIN_HEADER, Delivered, Outgoing, Poison, Publisher
+from leyden.ingest.core.event import Normalised
+from leyden.ingest.core.limits import Limits
+from leyden.ingest.core.normalise import Refused, normalise_traces
+from leyden.ingest.dialects.logs import LetGo, normalise_logs
+from leyden.kafka.delivered import ERROR_HEADER, ORIGIN_HEADER, Delivered, Outgoing, Publisher
 from leyden.kafka.topics import DEAD_LETTER_SUFFIX
 
 log = logging.getLogger(__name__)
+FUTURE_NANO = 3600 * 10**9
+"""A span that ends this much later than now has a wrong clock."""
+
+
+@dataclass
+class _Found:
+    """What a batch came to."""
+
+    spans: dict[str, Outgoing] = field(default_factory=dict)
+    refused: list[tuple[Delivered[bytes], Refused | BadItem]] = field(default_factory=list)
+    counts: Counter[tuple[str, str]] = field(default_factory=Counter)
+    odd: Counter[str] = field(default_factory=Counter)
+    let_go: Counter[str] = field(default_factory=Counter)
+    unbound: int = 0
+    duplicates: int = 0
 
 
 class IngestHandlers:
-    """Stateless: called again with the same requests, it publishes the same events."""
+    """Stateless: called again with the same requests, it publishes the same events. The clock is for metrics alone."""
 
-    def __init__(self, publisher: Publisher, dialects: Sequence[Dialect]) -> None:
+    def __init__(self, publisher: Publisher, dialects: Sequence[Dialect], clock: Clock, limits: Limits) -> None:
         self._publisher = publisher
         self._dialects = dialects
+        self._clock = clock
+        self._limits = limits
 
     async def on_otlp(self, batch: Sequence[Delivered[bytes]]) -> None:
-        """Publish every span of `batch` once; raises `Poison`, before publishing, when a request is not OTLP."""
-        requests = [_parsed(one) for one in batch]
-        found: dict[str, Outgoing] = {}
-        refused: list[tuple[Delivered[bytes], Refused]] = []
-        for delivered, request in zip(batch, requests, strict=True):
-            for span in normalise_request(request, self._dialects):
-                if isinstance(span, Refused):
-                    refused.append((delivered, span))
-                elif span.event_id in found:
-                    metrics.DUPLICATE_SPANS.inc()
-                else:
-                    found[span.event_id] = _outgoing(span, delivered.traceparent)
-        for delivered, bad in refused:
-            await self._dead_letter(delivered, bad)
-        await self._publisher.publish_all(list(found.values()))
+        """Publish every span of `batch` once; what cannot be read goes to the dead letters, and stops nothing.
 
-    async def _dead_letter(self, delivered: Delivered[bytes], bad: Refused) -> None:
-        """One span alone, as a request of its own that can be driven again."""
+        It is never `Poison`: anybody with a key can send a run of it, and a run of `Poison` ends the process.
+        """
+        found = _Found()
+        now = int(self._clock.now().timestamp() * 1e9)
+        for delivered in batch:
+            self._take(delivered, found, now)
+        await asyncio.gather(*(self._dead_letter(delivered, bad) for delivered, bad in found.refused))
+        await self._publisher.publish_all(list(found.spans.values()))
+        _count(found)
+
+    def _take(self, delivered: Delivered[bytes], found: _Found, now: int) -> None:
+        newest = 0
+        try:
+            request = decode(delivered.event, delivered.headers)
+        except UnreadableError as error:
+            found.refused.append((delivered, BadItem(str(error), delivered.event)))
+            return
+        door = Door(request.project, request.attempt, request.attempt_by is AttemptBy.KEY)
+        traceparent = delivered.traceparent
+        found.refused += [(delivered, bad) for bad in request.bad]
+        for one in (
+            normalise_logs(request.logs, door, self._limits)
+            if request.signal is Signal.LOGS
+            else normalise_traces(request.traces, self._dialects, door, self._limits)
+        ):
+            if isinstance(one, Refused):
+                found.refused.append((delivered, one))
+            elif isinstance(one, LetGo):
+                found.let_go[one.why] += 1
+            elif one.event_id in found.spans:
+                found.duplicates += 1
+            else:
+                found.spans[one.event_id] = Outgoing(SPANS, one.key, one.value, traceparent)
+                newest = max(newest, one.ended_unix_nano)
+                _note(one, found, now)
+        if newest:
+            metrics.AGE.observe(max(now - newest, 0) / 1e9)
+
+    async def _dead_letter(self, delivered: Delivered[bytes], bad: Refused | BadItem) -> None:
+        """One item alone, as a request of its own that can be driven again: with all that the door knew of it."""
         metrics.BAD_SPANS.inc()
-        log.error("a span of %s goes to the dead letters: %s", delivered.origin, bad.reason)
-        headers = {ORIGIN_HEADER: delivered.origin, ERROR_HEADER: f"bad span: {bad.reason}"[:2000]}
+        log.error("an item of %s goes to the dead letters: %s", delivered.origin, bad.reason)
+        headers = {name: value for name, value in delivered.headers.items() if name.startswith("leyden-")}
+        headers |= {ORIGIN_HEADER: delivered.origin, ERROR_HEADER: f"bad span: {bad.reason}"[:2000]}
+        if isinstance(bad, BadItem) and CONTENT_TYPE_HEADER in delivered.headers:
+            headers[CONTENT_TYPE_HEADER] = delivered.headers[CONTENT_TYPE_HEADER]
         await self._publisher.publish_raw(OTLP + DEAD_LETTER_SUFFIX, delivered.key, bad.request, headers)
 
 
-def _parsed(delivered: Delivered[bytes]) -> ExportTraceServiceRequest:
-    try:
-        return ExportTraceServiceRequest.FromString(delivered.event)
-    except DecodeError as error:
-        raise Poison(f"not an OTLP trace request: {error}") from error
+def _note(one: Normalised, found: _Found, now: int) -> None:
+    found.counts[one.kind.value, one.dialect] += 1
+    found.unbound += not one.bound
+    if one.odd:
+        found.odd.update(one.odd)
+    if one.ended_unix_nano > now + FUTURE_NANO:
+        found.odd["in_the_future"] += 1
 
 
-def _outgoing(span: SpanRecorded, traceparent: str | None) -> Outgoing:
-    metrics.SPANS.labels(kind=span.kind, dialect=span.dialect).inc()
-    if span.rollout_id is None:
-        metrics.UNBOUND_SPANS.inc()
-    return Outgoing(SPANS, span.rollout_id or span.trace_id, span, traceparent)
+def _count(found: _Found) -> None:
+    for (kind, dialect), count in found.counts.items():
+        metrics.SPANS.labels(kind=kind, dialect=dialect).inc(count)
+    for what, count in found.odd.items():
+        metrics.ODD_SPANS.labels(what=what).inc(count)
+    for why, count in found.let_go.items():
+        metrics.LOGS_LET_GO.labels(why=why).inc(count)
+    metrics.UNBOUND_SPANS.inc(found.unbound)
+    metrics.DUPLICATE_SPANS.inc(found.duplicates)

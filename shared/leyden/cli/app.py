@@ -7,8 +7,10 @@ import typer
 from rich.table import Table
 
 from leyden.cli.engineer_app import engineer_app
+from leyden.cli.keys_app import keys_app
 from leyden.cli.replay_app import replay_app
 from leyden.cli.shell import DEMO_DIR, STACK_DIR, DataDir, RunFile, clear_errors, console, progress
+from leyden.cli.work_app import work_app
 from leyden.stack.config import Ports, StackConfig
 
 app = typer.Typer(
@@ -106,25 +108,28 @@ def topics(
     console.print(f"created {len(created)} topics")
 
 
-@app.command()
-def runner(
-    agent: Annotated[str, typer.Argument(help="`package.module:function`, called with each claim.")],
-    concurrency: Annotated[int, typer.Option(min=1, help="Rollouts at a time.")] = 8,
-) -> None:
-    """Claim tasks from the gateway (LEYDEN_GATEWAY_URL, LEYDEN_API_KEY) and run an agent function on them."""
-    import logging
-    from pkgutil import resolve_name
+PASSED_ON = {"allow_extra_args": True, "ignore_unknown_options": True}
 
-    from leyden.client import LeydenError, Runner
 
-    logging.basicConfig(level=logging.INFO)
-    logging.getLogger("httpx").setLevel(logging.WARNING)
-    try:
-        Runner(resolve_name(agent), concurrency=concurrency).run()
-    except (ImportError, AttributeError, ValueError, LeydenError) as error:
-        console.print(f"[bold red]leyden:[/] {agent}: {error}", highlight=False)
-        raise typer.Exit(1) from error
+@app.command(context_settings=PASSED_ON, add_help_option=False)
+def run(context: typer.Context) -> None:
+    """Run an unmodified program as one rollout: `leyden run -- python my_agent.py` (`leyden run --help`)."""
+    _of_agents(context)
+
+
+@app.command(context_settings=PASSED_ON, add_help_option=False)
+def runner(context: typer.Context) -> None:
+    """Claim tasks from the gateway and run an agent on them, a function or a program (`leyden runner --help`)."""
+    _of_agents(context)
+
+
+def _of_agents(context: typer.Context) -> None:
+    from leyden.cli.agents import main
+
+    raise typer.Exit(main([str(context.info_name), *context.args]))
 
 
 app.add_typer(engineer_app)
+app.add_typer(work_app)
 app.add_typer(replay_app, name="replay")
+app.add_typer(keys_app, name="keys")

@@ -1,11 +1,12 @@
 """The gateway's HTTP interface, called synchronously, from any thread. Every call survives a restarting gateway.
 
 It retries what may pass (no connection, a cut connection, 429, 5xx) until its patience runs out, and honours
-`Retry-After`. That is safe because ends and heartbeats are idempotent, and a claim or a start whose answer was lost
-is given up by the gateway when its lease runs out.
+`Retry-After`. That is safe because starts, ends and heartbeats are idempotent, and a claim whose answer was lost is
+given up by the gateway when its lease runs out.
 """
 
 import random
+import secrets
 import threading
 import time
 from collections.abc import Iterator
@@ -28,6 +29,9 @@ FIRST_DELAY_S = 0.2
 MAX_DELAY_S = 5.0
 TIMEOUT_S = 15.0
 """Of one try, beside what a long poll waits."""
+AWAY_S = 10.0
+"""After a start in vain, so long no other is tried: an agent waits for the gateway once, not each time."""
+MIN_TRY_S = 0.1
 
 
 class Backoff:
@@ -36,6 +40,11 @@ class Backoff:
     def __init__(self, patience_s: float) -> None:
         self._deadline = time.monotonic() + patience_s
         self._delay = FIRST_DELAY_S
+
+    @property
+    def left_s(self) -> float:
+        """Until the deadline."""
+        return self._deadline - time.monotonic()
 
     def next(self, retry_after_s: float | None = None) -> float | None:
         """Seconds to wait before the next try, or None when it is time to give up."""
@@ -54,12 +63,29 @@ class Gateway:
         self.api_key = api_key
         self.patience_s = patience_s
         self._transport = transport
+        self.failing = False
+        """Whether the last try of any call came to nothing."""
+        self._away_until = 0.0
         self._closed = threading.Event()
         self._http = self._connect()
 
-    def start(self, body: dict[str, Any], patience_s: float | None = None) -> Claim:
-        """Begin a rollout of the caller's own accord."""
-        return Claim.from_json(_json(self._call("/leyden/v1/rollouts", body, patience_s)))
+    def start(self, body: dict[str, Any], patience_s: float | None = None, hurry: bool = False) -> Claim:
+        """Begin a rollout of the caller's own accord.
+
+        In a hurry no try outlasts the patience, and none is made for `AWAY_S` after one such call was in vain.
+        """
+        # Tries of one start are one rollout: the gateway knows them by this key.
+        content = {"json": body, "headers": {"idempotency-key": secrets.token_hex(16)}}
+        patience = self.patience_s if patience_s is None else patience_s
+        if not hurry:
+            return Claim.from_json(_json(self._send("/leyden/v1/rollouts", content, patience)))
+        if time.monotonic() < self._away_until:
+            raise GatewayUnavailableError(f"{self.url} was away a moment ago")
+        try:
+            return Claim.from_json(_json(self._send("/leyden/v1/rollouts", content, patience, capped=True)))
+        except GatewayUnavailableError:
+            self._away_until = time.monotonic() + AWAY_S
+            raise
 
     def claim(self, runner: str, limit: int, wait_s: float, patience_s: float | None = None) -> list[Claim]:
         """At most `limit` queued attempts, waiting up to `wait_s` for the first."""
@@ -74,6 +100,11 @@ class Gateway:
     def end(self, claim: Claim, body: dict[str, Any]) -> None:
         """End the attempt. Raises `AttemptOverError` when it was ended otherwise before."""
         self._call(f"{_path(claim)}/end", body)
+
+    def waiting(self) -> int:
+        """How many attempts wait in the queue."""
+        answer = _json(self._send("/leyden/v1/queue", {}, self.patience_s, method="GET"))
+        return int(answer.get("queued", 0))
 
     def export(self, payload: bytes) -> int:
         """Send an OTLP export request (protobuf); the number of spans that were rejected."""
@@ -92,6 +123,7 @@ class Gateway:
     def after_fork(self) -> None:
         """In a forked child: connections are the parent's, so take new ones."""
         self._closed = threading.Event()
+        self._away_until, self.failing = 0.0, False
         self._http = self._connect()
 
     def _connect(self) -> httpx.Client:
@@ -107,20 +139,28 @@ class Gateway:
         patience = self.patience_s if patience_s is None else patience_s
         return self._send(path, {"json": body, "timeout": timeout_s}, patience)
 
-    def _send(self, path: str, content: dict[str, Any], patience_s: float) -> httpx.Response:
+    def _send(
+        self, path: str, content: dict[str, Any], patience_s: float, *, method: str = "POST", capped: bool = False
+    ) -> httpx.Response:
         """The gateway's 2xx answer. Raises `GatewayUnavailableError`, `GatewayRefusedError`, `AttemptOverError`."""
         backoff = Backoff(patience_s)
         while True:
             retry_after = None
+            if self._closed.is_set():
+                raise GatewayUnavailableError("the connection to the gateway was closed")
+            if capped:
+                content = content | {"timeout": min(TIMEOUT_S, max(backoff.left_s, MIN_TRY_S))}
             try:
                 with _unobserved():
-                    answer = self._http.post(path, **content)
+                    answer = self._http.request(method, path, **content)
             except httpx.TransportError as error:
                 problem = f"{type(error).__name__}: {error}"
             else:
                 if answer.status_code != httpx.codes.TOO_MANY_REQUESTS and answer.status_code < 500:
+                    self.failing = False
                     return _accepted(answer)
                 problem, retry_after = f"{answer.status_code}: {_message(answer)}", _retry_after(answer)
+            self.failing = True
             delay = backoff.next(retry_after)
             if delay is None or self._closed.wait(delay):
                 raise GatewayUnavailableError(f"{self.url}{path} gave no answer to rely on; the last: {problem}")

@@ -5,10 +5,12 @@ import math
 from dataclasses import dataclass
 from typing import Any, Literal
 
+from leyden.failures import MAX_TRACEBACK, FailureClass, classify, type_name
+
 MAX_MESSAGE = 2000
 """Characters of a failure's message that are sent."""
-
-FailureClass = Literal["agent_exception", "timeout", "model_error", "infrastructure"]
+LAST_WORDS = 1900
+"""Of these, what a program wrote last may take."""
 
 
 @dataclass(frozen=True)
@@ -19,6 +21,8 @@ class Outcome:
     failure_class: FailureClass | None = None
     message: str = ""
     error_type: str | None = None
+    evidence: dict[str, Any] | None = None
+    """What shows the failure's class, as the log keeps it."""
     reward: float | None = None
     output: Any = None
 
@@ -27,6 +31,8 @@ class Outcome:
         body: dict[str, Any] = {"status": self.status, "span_count": span_count}
         if self.failure_class is not None:
             body["failure"] = {"failure_class": self.failure_class, "message": self.message}
+            if self.evidence:
+                body["failure"]["evidence"] = self.evidence
         if self.reward is not None:
             body["reward"] = self.reward
         if self.output is not None:
@@ -50,14 +56,22 @@ def from_return(value: Any) -> Outcome:
 
 
 def from_error(error: BaseException) -> Outcome:
-    """`model_error` when the OpenAI client's error is the exception or one of its causes, else `agent_exception`."""
-    failure: FailureClass = "model_error" if _is_model_error(error) else "agent_exception"
-    return _failed(failure, f"{type(error).__name__}: {error}", type_name(error))
+    """The class of the exception or of one of its causes (`leyden.failures`), with the traceback's end."""
+    found = classify(error)
+    message = f"{type(error).__name__}: {error}"[:MAX_MESSAGE]
+    return Outcome("failed", found.failure_class, message, type_name(error), found.evidence)
 
 
-def timed_out(timeout_s: float) -> Outcome:
-    """The agent did not end in time."""
-    return _failed("timeout", f"the agent did not end in {timeout_s:g} s", "timeout")
+def timed_out(timeout_s: float, last_words: str = "") -> Outcome:
+    """The agent did not end in time; `last_words` is what it had said."""
+    message = f"the agent did not end in {timeout_s:g} s"
+    return _failed("timeout", f"{message}\n{last_words[-LAST_WORDS:]}" if last_words else message, "timeout")
+
+
+def ended_badly(message: str, error_type: str, stderr: str = "") -> Outcome:
+    """The agent's program or process failed; the end of its stderr, where a traceback is, is the evidence."""
+    evidence = {"error_type": error_type} | ({"traceback": stderr[-MAX_TRACEBACK:]} if stderr else {})
+    return Outcome("failed", "agent_exception", message[:MAX_MESSAGE], error_type, evidence)
 
 
 def given_up(reason: str) -> Outcome:
@@ -73,23 +87,5 @@ def jsonable(value: Any) -> Any:
         return str(value)
 
 
-def type_name(error: BaseException) -> str:
-    """The exception's class as `error.type` wants it: qualified, builtins bare."""
-    kind = type(error)
-    return kind.__qualname__ if kind.__module__ == "builtins" else f"{kind.__module__}.{kind.__qualname__}"
-
-
 def _failed(failure_class: FailureClass, message: str, error_type: str) -> Outcome:
     return Outcome("failed", failure_class, message[:MAX_MESSAGE], error_type)
-
-
-def _is_model_error(error: BaseException) -> bool:
-    seen: set[int] = set()
-    cause: BaseException | None = error
-    while cause is not None and id(cause) not in seen:
-        seen.add(id(cause))
-        bases = type(cause).__mro__
-        if any(base.__name__ == "APIError" and base.__module__.partition(".")[0] == "openai" for base in bases):
-            return True
-        cause = cause.__cause__
-    return False

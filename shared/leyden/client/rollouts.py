@@ -6,45 +6,72 @@ it runs unrecorded. A gateway that refuses (a wrong key) does: that is a mistake
 """
 
 import asyncio
-import functools
-import inspect
 import logging
 from collections.abc import Callable
-from contextlib import ExitStack
-from contextvars import ContextVar, Token
+from concurrent.futures import Future
+from concurrent.futures import TimeoutError as NotYet
+from contextlib import ExitStack, suppress
+from contextvars import ContextVar
 from dataclasses import dataclass
 from types import TracebackType
-from typing import Any, ParamSpec, Self, TypeVar, cast, overload
+from typing import Any, Self, TypeVar, overload
 
 from opentelemetry import trace
 from opentelemetry.context import Context
-from opentelemetry.trace.propagation.tracecontext import TraceContextTextMapPropagator
 
-from leyden.client import semconv
+from leyden.client import farewells, semconv
 from leyden.client.claims import Claim
+from leyden.client.environment import inherited
 from leyden.client.errors import AttemptOverError, GatewayError, GatewayUnavailableError, NoRolloutError
+from leyden.client.looping import call_soon
 from leyden.client.outcomes import Outcome, from_error, from_return, jsonable
-from leyden.client.session import START_PATIENCE_S, Session, current_session
+from leyden.client.session import Session, current_session
+from leyden.client.spanning import context_of
+from leyden.client.wrapping import name_of, wrap
 from leyden.ids import new_rollout_id
 
 logger = logging.getLogger("leyden.client")
-P = ParamSpec("P")
-R = TypeVar("R")
+T = TypeVar("T")
 
 _current: ContextVar[Claim | None] = ContextVar("leyden_rollout", default=None)
+_root: ContextVar[trace.Span | None] = ContextVar("leyden_root_span", default=None)
 
 
 def current_rollout() -> Claim:
     """The rollout that this code runs in: `rollout_id`, `attempt`, `base_url`, `api_key`, … Raises `NoRolloutError`."""
-    claim = _current.get()
+    claim = in_rollout()
     if claim is None:
         raise NoRolloutError("no current rollout: use @leyden.rollout, `with leyden.Rollout()` or leyden.Runner")
     return claim
 
 
 def in_rollout() -> Claim | None:
-    """The current rollout, if there is one."""
-    return _current.get()
+    """The current rollout: this context's, else the one that the process was started in."""
+    return _current.get() or inherited()
+
+
+def root_span() -> trace.Span | None:
+    """The current rollout's own span, in the process that opened it."""
+    return _root.get()
+
+
+def parent_context() -> Context | None:
+    """Where a new span belongs: None is the current context, else below the span that this process was started in."""
+    if trace.get_current_span().get_span_context().is_valid:
+        return None
+    claim = in_rollout()
+    return context_of(claim.traceparent) if claim and claim.traceparent else None
+
+
+def enter_claim(claim: Claim, span: trace.Span, root: trace.Span | None = None) -> ExitStack:
+    """Make the rollout and its span current in this context; closing the stack, in the same context, undoes that."""
+    stack = ExitStack()
+    stack.callback(_current.reset, _current.set(claim))
+    stack.callback(_root.reset, _root.set(root))
+    stack.enter_context(
+        trace.use_span(span, end_on_exit=False, record_exception=False, set_status_on_exception=False)
+    )  # fmt: skip
+    return stack
 
 
 @dataclass
@@ -57,18 +84,12 @@ class OpenAttempt:
 
     def enter(self) -> ExitStack:
         """Make it current in this context; closing the stack, in the same context, undoes that."""
-        stack = ExitStack()
-        token: Token[Claim | None] = _current.set(self.claim)
-        stack.callback(_current.reset, token)
-        stack.enter_context(
-            trace.use_span(self.span, end_on_exit=False, record_exception=False, set_status_on_exception=False)
-        )
-        return stack
+        return enter_claim(self.claim, self.span, self.span)
 
 
 def open_attempt(session: Session, claim: Claim, name: str, lost: Callable[[], None] = lambda: None) -> OpenAttempt:
     """Start the root span and the heartbeats; `lost` is called from another thread when the lease is lost."""
-    context = TraceContextTextMapPropagator().extract({"traceparent": claim.traceparent}, Context())
+    context = context_of(claim.traceparent)
     attributes: dict[str, str | int] = {
         semconv.GEN_AI_OPERATION_NAME: semconv.INVOKE_AGENT,
         semconv.GEN_AI_AGENT_NAME: name,
@@ -85,16 +106,29 @@ def open_attempt(session: Session, claim: Claim, name: str, lost: Callable[[], N
     return OpenAttempt(session, claim, span)
 
 
-def close_attempt(attempt: OpenAttempt, outcome: Outcome) -> None:
-    """End the root span, wait for the spans' acknowledgement and tell the gateway. Blocks; raises nothing of it."""
+def close_attempt(attempt: OpenAttempt, outcome: Outcome, others: Callable[[], int | None] = lambda: 0) -> None:
+    """End the root span, wait for the spans' acknowledgement and tell the gateway. Blocks; raises nothing of it.
+
+    `others` counts the spans that other processes have sent for the attempt; None when that is not known.
+    """
+    end_span(attempt, outcome)
+    if attempt.claim.recorded:
+        tell_end(attempt, outcome, others)
+
+
+def end_span(attempt: OpenAttempt, outcome: Outcome) -> None:
+    """End the root span, with the error if there was one."""
     if outcome.error_type is not None:
         attempt.span.set_attribute(semconv.ERROR_TYPE, outcome.error_type)
         attempt.span.set_status(trace.Status(trace.StatusCode.ERROR, outcome.message))
     attempt.span.end()
-    if not attempt.claim.recorded:
-        return
+
+
+def tell_end(attempt: OpenAttempt, outcome: Outcome, others: Callable[[], int | None] = lambda: 0) -> None:
+    """Tell the gateway, once the fate of the spans is known. Blocks; raises nothing of it."""
     session = attempt.session
-    span_count = session.outbox.settle(attempt.claim.trace_id, session.gateway.patience_s)
+    own, more = session.outbox.settle(attempt.claim.trace_id, session.gateway.patience_s), others()
+    span_count = None if own is None or more is None else own + more
     try:
         session.gateway.end(attempt.claim, outcome.body(span_count))
     except AttemptOverError as error:
@@ -152,8 +186,12 @@ class Rollout:
     ) -> None:
         """End at the gateway what was started there."""
         self._stack.__exit__(kind, error, traceback)
-        if self._attempt:
-            close_attempt(self._attempt, self._outcome(error))
+        told, wait_s = self._farewell(error)
+        if told is not None and wait_s:
+            try:
+                told.result(wait_s)
+            except NotYet:
+                logger.debug("the end of rollout %s is told later", self.claim)
 
     async def __aenter__(self) -> Self:
         """As `__enter__`, with the waiting off the event loop."""
@@ -165,13 +203,29 @@ class Rollout:
     ) -> None:
         """As `__exit__`, with the waiting off the event loop."""
         self._stack.__exit__(kind, error, traceback)
-        if self._attempt:
-            await asyncio.shield(asyncio.to_thread(close_attempt, self._attempt, self._outcome(error)))
+        told, wait_s = self._farewell(error)
+        if told is not None and wait_s:
+            loop, done = asyncio.get_running_loop(), asyncio.Event()
+            told.add_done_callback(lambda _: call_soon(loop, done.set))
+            with suppress(TimeoutError):
+                await asyncio.wait_for(done.wait(), wait_s)
+
+    def _farewell(self, error: BaseException | None) -> "tuple[Future[None] | None, float]":
+        """Have the end told, and how long to wait for that: not at all while the gateway is in trouble."""
+        if self._attempt is None:
+            return None, 0.0
+        attempt, outcome, session = self._attempt, self._outcome(error), self._attempt.session
+        end_span(attempt, outcome)
+        if not attempt.claim.recorded:
+            return None, 0.0
+        late = session.farewells.is_stuck() or (session.farewells.pending() and session.gateway.failing)
+        told = session.farewells.submit(lambda: tell_end(attempt, outcome))
+        return told, 0.0 if late else farewells.WAIT_S
 
     def _start(self) -> Claim:
         session = current_session()
         try:
-            return session.gateway.start(self._body, START_PATIENCE_S)
+            return session.gateway.start(self._body, session.start_patience_s, hurry=True)
         except GatewayUnavailableError as error:
             logger.error("this run of the agent is not recorded: %s", error)  # noqa: TRY400
             return _unrecorded(session)
@@ -184,6 +238,7 @@ class Rollout:
         else:
             span = current_session().tracer.start_as_current_span(
                 f"{semconv.INVOKE_AGENT} {self.name}",
+                context=parent_context(),
                 attributes={
                     semconv.GEN_AI_OPERATION_NAME: semconv.INVOKE_AGENT,
                     semconv.GEN_AI_AGENT_NAME: self.name,
@@ -193,6 +248,10 @@ class Rollout:
             self._stack.enter_context(span)
         return self
 
+    def keep(self, result: Any) -> None:
+        """What a decorated agent returned is its output."""
+        self.output = result
+
     def _outcome(self, error: BaseException | None) -> Outcome:
         if error is not None:
             return from_error(error)
@@ -200,41 +259,27 @@ class Rollout:
 
 
 @overload
-def rollout(function: Callable[P, R], /) -> Callable[P, R]: ...
+def rollout(function: T, /) -> T: ...
 
 
 @overload
-def rollout(*, name: str | None = None) -> Callable[[Callable[P, R]], Callable[P, R]]: ...
+def rollout(
+    *, name: str | None = None, group_id: str | None = None, group_size: int | None = None
+) -> Callable[[T], T]: ...
 
 
 def rollout(
-    function: Callable[P, R] | None = None, /, *, name: str | None = None
-) -> Callable[P, R] | Callable[[Callable[P, R]], Callable[P, R]]:
-    """Make each call of an agent's function (sync or async) a rollout; what it returns is kept as the output.
+    function: Any = None, /, *, name: str | None = None, group_id: str | None = None, group_size: int | None = None
+) -> Any:
+    """Make each call of an agent a rollout; what it returns is kept as the output.
 
-    A number is output too: rewards of a decorated function are `leyden.emit_reward`.
+    Takes a function (sync, async, generator or async generator), a method, or a class with `__call__`. A streaming
+    agent's rollout ends with its generator, and its output is what it yielded: texts joined, else the list. A number is
+    output too: rewards of a decorated agent are `leyden.emit_reward`.
     """
-    if function is None:
-        return functools.partial(_wrap, name=name)
-    return _wrap(function, name)
 
+    def decorate(agent: T) -> T:
+        called = name or name_of(getattr(agent, "__func__", agent), "agent")
+        return wrap(agent, lambda args, kwargs: Rollout(called, group_id=group_id, group_size=group_size))
 
-def _wrap(function: Callable[P, R], name: str | None) -> Callable[P, R]:
-    agent = name or str(getattr(function, "__name__", "agent"))
-    if inspect.iscoroutinefunction(function):
-
-        @functools.wraps(function)
-        async def run_async(*args: P.args, **kwargs: P.kwargs) -> Any:
-            async with Rollout(agent) as current:
-                current.output = await function(*args, **kwargs)
-                return current.output
-
-        return cast("Callable[P, R]", run_async)
-
-    @functools.wraps(function)
-    def run(*args: P.args, **kwargs: P.kwargs) -> R:
-        with Rollout(agent) as current:
-            current.output = result = function(*args, **kwargs)
-            return result
-
-    return run
+    return decorate if function is None else decorate(function)

@@ -14,6 +14,7 @@ from leyden.events.base import (
     unpack_ints,
 )
 from leyden.events.calls import Choice, ModelCallRecorded, Sampling, Usage
+from leyden.events.keys import KeyCreated, KeyLimits, KeyRevoked
 from leyden.events.models import (
     BatchManifest,
     CheckpointSaved,
@@ -27,20 +28,26 @@ from leyden.events.rewards import Evidence, Judgement, RewardAssigned, RewardsCo
 from leyden.events.rollouts import (
     Failure,
     FailureClass,
+    FailureEvidence,
+    QueuePaused,
+    QueueResumed,
+    RetryPolicy,
     RolloutEnded,
     RolloutSettled,
     RolloutStarted,
     Task,
     TaskEnqueued,
 )
-from leyden.events.spans import Evaluation, SpanKind, SpanRecorded, ToolCall
+from leyden.events.spans import Evaluation, LlmCall, Outcome, Retrieval, SpanKind, SpanRecorded, ToolCall, model_calls
 from leyden.events.transitions import GroupClosed, GroupClosing, GroupCredited, SequenceCredited, Transition
 
 __all__ = [
     "BatchManifest", "CheckpointSaved", "Choice", "Evaluation", "Event", "Evidence", "Failure", "FailureClass",
-    "GroupClosed", "GroupClosing", "GroupCredited", "Json", "JsonObject", "Judgement", "Lineage", "ModelCallRecorded",
-    "OfAttempt", "PackedFloats", "PackedInts", "PolicyPromoted", "PolicyServed", "Record", "RewardAssigned",
-    "RewardsCompleted", "RolloutEnded", "RolloutSettled", "RolloutStarted", "Sampling", "SequenceCredited", "SpanKind",
-    "SpanRecorded", "Task", "TaskEnqueued", "ToolCall", "TrainingStepCompleted", "Transition", "Usage",
-    "VerdictRecorded", "VersionRegistered", "pack_floats", "pack_ints", "unpack_floats", "unpack_ints",
+    "FailureEvidence", "GroupClosed", "GroupClosing", "GroupCredited", "Json", "JsonObject", "Judgement", "KeyCreated",
+    "KeyLimits", "KeyRevoked", "Lineage", "LlmCall", "ModelCallRecorded", "OfAttempt", "Outcome", "PackedFloats",
+    "PackedInts", "PolicyPromoted", "PolicyServed", "QueuePaused", "QueueResumed", "Record", "Retrieval",
+    "RetryPolicy", "RewardAssigned", "RewardsCompleted", "RolloutEnded", "RolloutSettled", "RolloutStarted",
+    "Sampling", "SequenceCredited", "SpanKind", "SpanRecorded", "Task", "TaskEnqueued", "ToolCall",
+    "TrainingStepCompleted", "Transition", "Usage", "VerdictRecorded", "VersionRegistered", "model_calls",
+    "pack_floats", "pack_ints", "unpack_floats", "unpack_ints",
 ]  # fmt: skip

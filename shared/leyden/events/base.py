@@ -13,6 +13,8 @@ PackedInts = Annotated[bytes, Field(description="little-endian int32 array, URL-
 PackedFloats = Annotated[bytes, Field(description="little-endian float32 array, URL-safe base64 in JSON")]
 Json = JsonValue
 JsonObject = dict[str, JsonValue]
+ARRAYS = (list, np.ndarray)
+"""What numpy reads as it is."""
 
 
 class Record(BaseModel):
@@ -49,12 +51,12 @@ class OfAttempt(Event):
 
 def pack_ints(values: Iterable[int] | npt.NDArray[Any]) -> bytes:
     """`values` as little-endian int32; raises OverflowError when one does not fit."""
-    return np.asarray(values if isinstance(values, np.ndarray) else list(values), dtype="<i4").tobytes()
+    return np.asarray(values if isinstance(values, ARRAYS) else list(values), dtype="<i4").tobytes()
 
 
 def pack_floats(values: Iterable[float] | npt.NDArray[Any]) -> bytes:
     """`values` as little-endian float32."""
-    return np.asarray(values if isinstance(values, np.ndarray) else list(values), dtype="<f4").tobytes()
+    return np.asarray(values if isinstance(values, ARRAYS) else list(values), dtype="<f4").tobytes()
 
 
 def unpack_ints(packed: bytes) -> npt.NDArray[np.int32]:

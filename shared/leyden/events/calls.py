@@ -58,6 +58,14 @@ class ModelCallRecorded(Event):
     """The policy that answered; None for a model that is not trained."""
     policy_version: int | None = None
     """The version that the engine says answered."""
+    upstream: str | None = None
+    """The configured server that answered for a model that is not trained; None for a policy's own engine."""
+    response_id: str | None = None
+    """The id that the caller sees in the reply: spans name it as `gen_ai.response.id`."""
+    project: str | None = None
+    """The project of the key that the call was made with."""
+    key_id: str | None = None
+    """Id of the key that made the call; of a per-rollout key, of the key that claimed it. None for bootstrap keys."""
     request: JsonObject
     sampling: Sampling = Field(default_factory=Sampling)
     prompt_token_ids: PackedInts = b""
@@ -67,4 +75,6 @@ class ModelCallRecorded(Event):
     started_at: AwareDatetime
     latency_s: float
     time_to_first_token_s: float | None = None
+    continues: str | None = None
+    """The call whose tokens, prompt and answer, this one's prompt begins with, where the engine was given them."""
     error: str | None = None

@@ -21,6 +21,37 @@ class FailureClass(StrEnum):
     """The model's answer was an error that the agent could not get past."""
     INFRASTRUCTURE = "infrastructure"
     """Nothing that the agent did: never a reward of 0."""
+    TOOL_ERROR = "tool_error"
+    """A tool of the agent failed, and the agent did not get past it."""
+    CONTEXT_OVERFLOW = "context_overflow"
+    """A prompt was longer than the model takes."""
+    MALFORMED_OUTPUT = "malformed_output"
+    """The model answered, and the agent could not read the answer: no JSON, or not of the wanted form."""
+    REPETITION_LOOP = "repetition_loop"
+    """The model gave the same output again and again until the attempt failed."""
+    CANCELLED = "cancelled"
+    """Somebody called the rollout off; it is never tried again."""
+
+
+class FailureEvidence(Record):
+    """What shows that a failure is of its class; small, so that it stays in the log with the end."""
+
+    error_type: str | None = None
+    """The exception's class, qualified."""
+    traceback: str | None = None
+    """The end of the traceback."""
+    tool: str | None = None
+    """The tool that failed, where it is known."""
+    call_id: str | None = None
+    """The attempt's last model call."""
+    call_error: str | None = None
+    """The error that this call was recorded with."""
+    finish_reason: str | None = None
+    """Why this call's answer stopped: `length` is one that was cut off."""
+    repeats: int | None = Field(default=None, ge=1)
+    """How many of the last calls in a row had the same output."""
+    reported_class: FailureClass | None = None
+    """What the runner had said, where the gateway knew better."""
 
 
 class Failure(Record):
@@ -28,6 +59,20 @@ class Failure(Record):
 
     failure_class: FailureClass
     message: str = ""
+    evidence: FailureEvidence | None = None
+
+
+class RetryPolicy(Record):
+    """When a failed attempt is followed by another; how many there are at most is the task's `max_attempts`.
+
+    The n-th retry waits `backoff_s` * 2^(n-1) seconds, at most `backoff_cap_s`, less up to a half of it that follows
+    from the attempt's id: attempts that failed together do not come back together, and every replica agrees when.
+    """
+
+    backoff_s: float = Field(default=1.0, ge=0, le=86_400)
+    backoff_cap_s: float = Field(default=60.0, ge=0, le=86_400)
+    on: list[FailureClass] | None = None
+    """Failures that are tried again; None: all but `cancelled`, which never is."""
 
 
 class Task(Record):
@@ -48,6 +93,28 @@ class TaskEnqueued(Event):
     rollout_ids: list[str]
     max_attempts: int = Field(default=3, ge=1)
     timeout_s: float = Field(default=600.0, gt=0)
+    retry: RetryPolicy = RetryPolicy()
+    priority: int = 0
+    """Higher ones are claimed first, among the tasks of the same mode."""
+    project: str | None = None
+    """Whose task it is: runners with a key of a project claim that project's tasks."""
+
+
+class QueuePaused(Event):
+    """No more rollouts are handed out, of one project or of all; what runs goes on."""
+
+    type: Literal["queue-paused"] = "queue-paused"
+    project: str | None = None
+    """None: all projects."""
+    reason: str = ""
+
+
+class QueueResumed(Event):
+    """Rollouts are handed out again."""
+
+    type: Literal["queue-resumed"] = "queue-resumed"
+    project: str | None = None
+    """None: the pause of all projects is over; one of a single project stays."""
 
 
 class RolloutStarted(OfAttempt):
@@ -70,6 +137,8 @@ class RolloutEnded(OfAttempt):
     status: Literal["succeeded", "failed"]
     failure: Failure | None = None
     final: bool = True
+    retry_at: AwareDatetime | None = None
+    """When the next attempt may begin; None for a final end."""
     task: Task | None = None
     group_id: str
     group_size: int = Field(ge=1)

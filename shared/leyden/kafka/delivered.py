@@ -38,11 +38,12 @@ class Delivered(Generic[BodyT_co]):
 
 @dataclass(frozen=True, slots=True)
 class Outgoing:
-    """One event to publish. `topic` is without prefix; `traceparent` passes the cause's trace context on."""
+    """One event to publish, or its bytes. `topic` is without prefix; `traceparent` passes the cause's context on."""
 
     topic: str
     key: str
-    event: Event
+    event: Event | bytes
+    """Bytes: what `encode` would give of the event; for a writer whose events are too many to be built as objects."""
     traceparent: str | None = None
 
 

@@ -1,10 +1,15 @@
-"""Publishing through FastStream's broker: acks=all, idempotent, keyed, acknowledged before it returns."""
+"""Publishing with the producer of FastStream's broker: acks=all, idempotent, keyed, acknowledged before it returns."""
 
 import asyncio
 from collections.abc import Sequence
+from functools import cache
+from typing import cast
 
+from aiokafka import AIOKafkaProducer
 from aiokafka.errors import KafkaError
 from faststream.kafka import KafkaBroker
+from faststream.kafka.publisher.producer import AioKafkaFastProducerImpl
+from prometheus_client import Counter
 
 from leyden.events.codec import encode
 from leyden.kafka.claims import ClaimStore
@@ -24,7 +29,10 @@ class KafkaPublisher:
     async def publish_all(self, outgoing: Sequence[Outgoing]) -> None:
         sends = [
             await self._send(
-                o.topic, o.key, encode(o.event), {TRACEPARENT_HEADER: o.traceparent} if o.traceparent else {}
+                o.topic,
+                o.key,
+                o.event if isinstance(o.event, bytes) else encode(o.event),
+                {TRACEPARENT_HEADER: o.traceparent} if o.traceparent else {},
             )
             for o in outgoing
         ]
@@ -37,14 +45,27 @@ class KafkaPublisher:
         if len(value) > self._max_value_bytes:
             headers[CLAIM_HEADER] = await asyncio.to_thread(self._claims.put, value)
             value = b""
-        PUBLISHED.labels(topic=topic).inc()
-        PUBLISHED_BYTES.labels(topic=topic).inc(len(value))
+        count, size = _meters(topic)
+        count.inc()
+        size.inc(len(value))
         try:
-            return await self._broker.publish(
-                value, topic=self._prefix + topic, key=key.encode() or None, headers=headers, no_confirm=True
+            encoded = [(name, text.encode()) for name, text in headers.items()]
+            sending: asyncio.Future[object] = await self._producer().send(
+                self._prefix + topic, value, key.encode() or None, headers=encoded
             )
+            return sending
         except KafkaError as error:
             raise Retry(f"cannot publish to {self._prefix + topic}: {error}") from error
+
+    def _producer(self) -> AIOKafkaProducer:
+        """FastStream's own producer, without its `publish`: building a message costs three times what sending does."""
+        return cast(AioKafkaFastProducerImpl, self._broker.config.producer)._producer.producer
+
+
+@cache
+def _meters(topic: str) -> tuple[Counter, Counter]:
+    """The metrics of a topic, found once: looking a label up costs more than counting."""
+    return PUBLISHED.labels(topic=topic), PUBLISHED_BYTES.labels(topic=topic)
 
 
 async def _acknowledged(sends: list[asyncio.Future[object]]) -> None:

@@ -55,6 +55,8 @@ class Subscription:
     max_poll_interval_ms: int | None = None
     decoders: Mapping[str, BatchDecoder] = field(default_factory=dict)
     """By topic, where the handler does not need its events whole; otherwise they are decoded as the topic says."""
+    caught_up: asyncio.Event | None = field(default=None, compare=False)
+    """Set once everything that was there at the start was handled, for a service that answers by what it has read."""
 
     def decode(self, topic: str, values: Sequence[bytes]) -> list[Event]:
         """The events of `values`; raises `pydantic.ValidationError` when any of them is none."""
@@ -85,7 +87,7 @@ class BatchConsumer:
         die: Callable[[int], None] = os._exit,
     ) -> None:
         self.subscription = subscription
-        self.caught_up = asyncio.Event()
+        self.caught_up = subscription.caught_up or asyncio.Event()
         self._settings = settings
         self._publisher = publisher
         self._claims = claims

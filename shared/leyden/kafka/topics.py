@@ -22,7 +22,7 @@ class TopicSpec(BaseModel):
     consumers: list[str]
     key: str
     """What the key is; the same key keeps its order."""
-    format: Literal["json", "otlp-protobuf"] = "json"
+    format: Literal["json", "otlp"] = "json"
     events: list[str] = Field(default_factory=list)
     partitions: int = Field(ge=1)
     copartition: str | None = None

@@ -1,6 +1,8 @@
 """The client library against our own gateway: both sides of the HTTP contract, with Kafka and Redis in memory."""
 
 import asyncio
+import os
+import sys
 from collections.abc import AsyncIterator
 
 import httpx
@@ -11,6 +13,7 @@ from opentelemetry.sdk.trace import TracerProvider
 
 import leyden
 from leyden.client import Claim, GatewayRefusedError
+from leyden.client.programs import Command
 from leyden.client.session import close
 from leyden.events import RolloutEnded, RolloutStarted
 from service.gateway.gateway_fakes import API_KEY, Bench, bench
@@ -62,6 +65,34 @@ async def test_a_runner_takes_tasks_to_their_ends(gate: Bench) -> None:
     ] * 3
     assert {(call.rollout_id, call.attempt) for call in gate.log.calls} == {(e.rollout_id, e.attempt) for e in ended}
     assert sorted(span_names(gate)) == ["gen_ai.evaluation.result"] * 3 + ["invoke_agent agent"] * 3
+
+
+PROGRAM = """
+import os, leyden, httpx
+url = httpx.URL(os.environ["OPENAI_BASE_URL"]).path
+asked = {"model": "policy", "messages": [{"role": "user", "content": os.environ["LEYDEN_TASK_INPUT"]}]}
+key = {"authorization": "Bearer " + os.environ["OPENAI_API_KEY"]}
+gateway = os.environ["LEYDEN_GATEWAY_URL"]
+httpx.post(gateway + url + "/chat/completions", json=asked, headers=key, timeout=30).raise_for_status()
+leyden.emit_reward(0.5)
+"""
+
+
+async def test_a_program_of_a_runner_is_bound_by_its_environment_alone(
+    gate: Bench, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    async with httpx.AsyncClient(base_url=gate.url, headers={"authorization": f"Bearer {API_KEY}"}) as http:
+        assert (await http.post("/leyden/v1/tasks", json={"tasks": [{"input": "why?"}]})).status_code == 201
+    await gate.drain_tasks()
+    connect(gate)
+    monkeypatch.setenv("PYTHONPATH", os.pathsep.join(sys.path))
+    agent = Command([sys.executable, "-c", PROGRAM])
+    async with asyncio.timeout(60):
+        await leyden.Runner(agent, gate.url, API_KEY, limit=1, wait_s=0.2).serve()
+    [ended] = gate.log.of(RolloutEnded)
+    assert (ended.status, ended.failure, ended.span_count, len(ended.call_ids)) == ("succeeded", None, 2, 1)
+    [call] = gate.log.calls
+    assert (call.rollout_id, call.attempt) == (ended.rollout_id, ended.attempt)
 
 
 async def test_a_decorated_agent_starts_and_ends_its_own_rollout(gate: Bench) -> None:

@@ -14,7 +14,7 @@ from opentelemetry.sdk.trace import TracerProvider
 from starlette.responses import JSONResponse
 
 import leyden
-from client_support import KEY, FakeGateway, attributes
+from client_support import KEY, FakeGateway, attributes, wait_until
 from leyden.client import ConfigurationError, GatewayRefusedError, NoRolloutError
 from leyden.client.session import close
 
@@ -90,7 +90,9 @@ def test_an_exception_fails_the_rollout_and_goes_on(connected: FakeGateway) -> N
     with pytest.raises(ZeroDivisionError), leyden.Rollout("solver"):
         _ = 1 / 0
     trace_id, body = the_end(connected)
-    assert body["failure"] == {"failure_class": "agent_exception", "message": "ZeroDivisionError: division by zero"}
+    failure = body["failure"]
+    assert isinstance(failure, dict)
+    assert (failure["failure_class"], failure["message"]) == ("agent_exception", "ZeroDivisionError: division by zero")
     [root] = connected.spans_of(trace_id)
     assert root.status.code == 2
     assert attributes(root)["error.type"] == "ZeroDivisionError"
@@ -173,11 +175,11 @@ def test_a_long_rollout_keeps_its_lease(connected: FakeGateway) -> None:
 
 
 def test_an_agent_runs_unrecorded_when_the_gateway_is_away(
-    gateway: FakeGateway, monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
+    gateway: FakeGateway, caplog: pytest.LogCaptureFixture
 ) -> None:
-    monkeypatch.setattr("leyden.client.rollouts.START_PATIENCE_S", 0.3)
     gateway.stop()
-    leyden.init(gateway.url, KEY, tracer_provider=TracerProvider(shutdown_on_exit=False))
+    provider = TracerProvider(shutdown_on_exit=False)
+    leyden.init(gateway.url, KEY, tracer_provider=provider, start_patience_s=0.3)
 
     @leyden.rollout
     def agent() -> str:
@@ -212,6 +214,7 @@ def test_spans_and_the_end_survive_a_restart_of_the_gateway(connected: FakeGatew
         restart = threading.Timer(1.0, connected.start)
         restart.start()
     restart.join()
+    wait_until(lambda: bool(connected.ends), 20)
     trace_id, body = the_end(connected)
     assert body == {"status": "succeeded", "span_count": 1}
     assert len(connected.spans_of(trace_id)) == 1
@@ -233,6 +236,26 @@ def test_init_reads_the_environment_and_is_idempotent(gateway: FakeGateway, monk
         pass
     assert the_end(gateway)[1]["span_count"] == 1
     close()
+
+
+def test_init_again_without_arguments_keeps_the_gateway_and_with_others_changes_it(gateway: FakeGateway) -> None:
+    provider = TracerProvider(shutdown_on_exit=False)
+    first = leyden.init(gateway.url, "other", tracer_provider=provider)
+    assert leyden.init() is first
+    second = leyden.init(gateway.url, KEY, tracer_provider=provider)
+    assert second is not first
+    with leyden.Rollout():
+        pass
+    assert the_end(gateway)[1]["span_count"] == 1
+    assert gateway.keys == {f"Bearer {KEY}"}
+    assert leyden.stats().sent == 1
+    close()
+
+
+async def test_a_plain_rollout_works_within_a_running_loop(connected: FakeGateway) -> None:
+    with leyden.Rollout() as rollout:
+        rollout.output = await asyncio.sleep(0, "fine")
+    assert (await asyncio.to_thread(the_end, connected))[1]["output"] == "fine"
 
 
 @pytest.mark.filterwarnings("ignore:.*fork:DeprecationWarning")

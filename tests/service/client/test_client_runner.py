@@ -107,10 +107,10 @@ def test_failures_are_told_by_class_and_the_runner_goes_on(gateway: FakeGateway)
     with running(gateway, agent) as runner:
         told = ends(gateway, traces)
     assert [end.get("failure", {}).get("failure_class") for end in told] == [
-        "agent_exception", "agent_exception", "model_error", None,
+        "agent_exception", "agent_exception", "infrastructure", None,
     ]  # fmt: skip
     assert told[0]["failure"]["message"] == "KeyError: 'page'"
-    assert runner.counts == {"agent_exception": 2, "model_error": 1, "succeeded": 1}
+    assert runner.counts == {"agent_exception": 2, "infrastructure": 1, "succeeded": 1}
 
 
 @pytest.mark.parametrize("kind", ["sync", "async"])

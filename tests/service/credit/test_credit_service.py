@@ -79,12 +79,13 @@ async def test_a_long_rollout_does_not_outweigh_a_short_one() -> None:
     assert uneven.groups[0].reward_mean == 0.5
 
 
-async def test_a_failed_rollout_is_left_out_and_is_not_a_zero() -> None:
-    failed = one_rollout(2, 0.0, size=3, failure=FailureClass.INFRASTRUCTURE)
+@pytest.mark.parametrize("why", list(FailureClass))
+async def test_a_failed_rollout_is_left_out_and_is_not_a_zero(why: FailureClass) -> None:
+    failed = one_rollout(2, 0.0, size=3, failure=why)
     publisher = await run(one_rollout(0, 1.0, size=3) + one_rollout(1, 0.5, size=3) + failed)
     [group] = publisher.groups
     assert (group.members, group.reward_mean) == (2, 0.75)
-    assert group.left_out == {rollout(2): "failed: infrastructure"}
+    assert group.left_out == {rollout(2): f"failed: {why}"}
     assert rollout(2) not in {one.rollout_id for one in publisher.sequences}
 
 

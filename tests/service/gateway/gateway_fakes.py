@@ -18,12 +18,19 @@ from leyden.clock import ManualClock
 from leyden.events import Event, ModelCallRecorded, PolicyServed
 from leyden.gateway.adapters.engines import AiohttpEngines
 from leyden.gateway.app import Gateway
+from leyden.gateway.core.failures import CallNote, LastCall
+from leyden.gateway.core.restoring import Restored
 from leyden.gateway.core.rollouts import RolloutSpec, RolloutState, Running
-from leyden.gateway.ports import EndOutcome, EndResult, QueueCounts, RolloutView, Standing
+from leyden.gateway.core.upstreams import Upstreams
+from leyden.gateway.http.arrival import StampedProtocol
+from leyden.gateway.ports import EarlierCalls, EndOutcome, EndResult, QueueCounts, RolloutView, Standing
 from leyden.gateway.settings import GatewaySettings
 from leyden.ids import AttemptRef
 from leyden.kafka import Delivered, Outgoing, Retry
+from service.gateway.gateway_rates_fake import MemoryRates
 
+NEVER = datetime(1, 1, 1, tzinfo=UTC)
+"""The end of a lease that cannot be renewed."""
 START = datetime(2026, 1, 2, 3, 4, 5, tzinfo=UTC)
 SECRET = "a secret of the tests"
 API_KEY = "key-of-the-tests"
@@ -36,6 +43,7 @@ class FakeLog:
     def __init__(self) -> None:
         self.outgoing: list[Outgoing] = []
         self.raw: list[tuple[str, str, bytes]] = []
+        self.raw_headers: list[dict[str, str]] = []
         self.failures = 0
         self.fail_after_write = False
         self.up = True
@@ -61,6 +69,7 @@ class FakeLog:
             self.failures -= 1
             raise Retry("no acknowledgement")
         self.raw.append((topic, key, value))
+        self.raw_headers.append(headers or {})
 
     def of(self, kind: type[Event]) -> list[Any]:
         """Events of a kind, in order."""
@@ -79,6 +88,8 @@ class _Row:
     status: str | None = None
     runner: str | None = None
     started_at: datetime | None = None
+    place: int = 0
+    """Among the queued of its lane and priority."""
 
 
 @dataclass
@@ -88,10 +99,18 @@ class MemoryStore:
     tasks: dict[str, bytes] = field(default_factory=dict)
     rows: dict[str, _Row] = field(default_factory=dict)
     queue: list[str] = field(default_factory=list)
+    delayed: dict[str, datetime] = field(default_factory=dict)
+    shares: dict[str, float] = field(default_factory=lambda: {"train": 1.0, "validation": 1.0})
+    served: dict[str, float] = field(default_factory=dict)
+    now_served: float = 0.0
+    words: dict[str | None, tuple[datetime, bool]] = field(default_factory=dict)
+    last: dict[AttemptRef, LastCall] = field(default_factory=dict)
+    whole: bool = True
     leases: dict[AttemptRef, datetime] = field(default_factory=dict)
     ends: dict[AttemptRef, bytes] = field(default_factory=dict)
     not_settled: dict[AttemptRef, datetime] = field(default_factory=dict)
     calls: dict[AttemptRef, set[str]] = field(default_factory=dict)
+    versions: dict[tuple[AttemptRef, str], int] = field(default_factory=dict)
     fail_at: Counter[str] = field(default_factory=Counter)
     ended: int = 0
 
@@ -104,42 +123,112 @@ class MemoryStore:
         self._step("accept_tasks")
         return [self.tasks.setdefault(task_id, event) for task_id, event in events]
 
+    async def task(self, task_id: str) -> bytes | None:
+        self._step("task")
+        return self.tasks.get(task_id)
+
     async def enqueue(self, rollouts: Sequence[tuple[str, RolloutSpec]]) -> None:
         self._step("enqueue")
         for rollout_id, spec in rollouts:
             if rollout_id not in self.rows:
-                self.rows[rollout_id] = _Row(spec)
+                self.rows[rollout_id] = _Row(spec, place=len(self.rows))
                 self.queue.append(rollout_id)
 
-    async def claim(self, limit: int, runner: str, now: datetime, lease_until: datetime) -> list[Running]:
+    async def claim(
+        self, limit: int, runner: str, now: datetime, lease_until: datetime, project: str | None = None
+    ) -> list[Running]:
         self._step("claim")
-        claimed = []
-        while self.queue and len(claimed) < limit:
-            rollout_id = self.queue.pop(0)
-            row = self.rows[rollout_id]
+        if not self.whole:
+            return []
+        for rollout_id in [one for one, ready in self.delayed.items() if ready <= now]:
+            del self.delayed[rollout_id]
+            self.queue.append(rollout_id)
+        claimed: list[Running] = []
+        while len(claimed) < limit and (first := self._next(project)) is not None:
+            self.queue.remove(first)
+            row = self.rows[first]
             row.state, row.runner, row.started_at = RolloutState.RUNNING, runner, now
-            ref = AttemptRef(rollout_id, row.attempt)
+            ref = AttemptRef(first, row.attempt)
             self.leases[ref] = lease_until
             claimed.append(Running(ref, row.spec, now, runner))
         return claimed
 
+    def _next(self, project: str | None) -> str | None:
+        """The first of the lane that was served least for its share."""
+        lanes: dict[str, list[str]] = {}
+        for rollout_id in self.queue:
+            spec = self.rows[rollout_id].spec
+            if project in (None, spec.project) and not self._is_paused(spec.project):
+                lanes.setdefault(spec.lane, []).append(rollout_id)
+        if not lanes:
+            return None
+        lane = min(sorted(lanes), key=lambda name: max(self.served.get(name, 0.0), self.now_served))
+        self.now_served = max(self.served.get(lane, 0.0), self.now_served)
+        self.served[lane] = self.now_served + 1 / self.shares[lane.partition(":")[0]]
+        return min(lanes[lane], key=lambda one: (-self.rows[one].spec.priority, self.rows[one].place))
+
+    def _is_paused(self, project: str | None) -> bool:
+        words = [self.words.get(None), self.words.get(project)]
+        return any(word is not None and word[1] for word in words)
+
+    async def pause(self, project: str | None, paused: bool, at: datetime) -> None:
+        self._step("pause")
+        known = self.words.get(project)
+        if known is None or known[0] <= at:
+            self.words[project] = (at, paused)
+
+    async def has_state(self) -> bool:
+        self._step("has_state")
+        return self.whole
+
+    async def restore(self, rollouts: Sequence[Restored]) -> list[bool]:
+        self._step("restore")
+        return [self._put_back(one) for one in rollouts]
+
+    def _put_back(self, one: Restored) -> bool:
+        rollout_id, attempt = one.ref
+        if row := self.rows.get(rollout_id):
+            behind = row.attempt < attempt or (row.attempt == attempt and one.state is not RolloutState.QUEUED)
+            if row.state is not RolloutState.QUEUED or not behind:
+                return False
+            self.queue = [other for other in self.queue if other != rollout_id]
+            self.delayed.pop(rollout_id, None)
+        self.rows[rollout_id] = _Row(
+            one.spec, attempt, one.state, one.status, one.runner, one.started_at, len(self.rows)
+        )
+        if one.state is RolloutState.RUNNING:
+            self.leases[one.ref] = NEVER
+        elif one.state is RolloutState.QUEUED and one.retry_at is not None:
+            self.delayed[rollout_id] = one.retry_at
+        elif one.state is RolloutState.QUEUED:
+            self.queue.append(rollout_id)
+        return True
+
+    async def state_restored(self, ended: int) -> None:
+        self._step("state_restored")
+        self.ended = self.ended or ended
+        self.whole = True
+
     async def unclaim(self, refs: Sequence[AttemptRef]) -> None:
         self._step("unclaim")
-        for ref in reversed(refs):
+        for ref in refs:
             if self.leases.pop(ref, None) and self.rows[ref.rollout_id].attempt == ref.attempt:
                 self.rows[ref.rollout_id].state = RolloutState.QUEUED
-                self.queue.insert(0, ref.rollout_id)
+                self.queue.append(ref.rollout_id)
 
-    async def begin(self, running: Running, lease_until: datetime) -> None:
+    async def begin(self, running: Running, lease_until: datetime) -> bool:
         self._step("begin")
+        if running.ref.rollout_id in self.rows:
+            return False
         self.rows[running.ref.rollout_id] = _Row(
             running.spec, running.ref.attempt, RolloutState.RUNNING, None, running.runner, running.started_at
         )
         self.leases[running.ref] = lease_until
+        return True
 
     async def extend(self, ref: AttemptRef, lease_until: datetime) -> bool:
         self._step("extend")
-        if ref not in self.leases:
+        if self.leases.get(ref, NEVER) == NEVER:
             return False
         self.leases[ref] = lease_until
         return True
@@ -154,12 +243,30 @@ class MemoryStore:
         row = self.rows.get(ref.rollout_id)
         return Standing(self._open(ref), row.spec.mode if row else "train")
 
-    async def add_call(self, ref: AttemptRef, call_id: str) -> bool:
+    async def add_call(self, ref: AttemptRef, call_id: str, note: CallNote | None = None) -> bool:
         self._step("add_call")
         if not self._open(ref):
             return False
-        self.calls.setdefault(ref, set()).add(call_id)
+        known = self.calls.setdefault(ref, set())
+        if note is not None and call_id not in known:
+            seen = self.last.get(ref)
+            again = seen is not None and note.output != "" and seen.note.output == note.output
+            self.last[ref] = LastCall(call_id, note, seen.repeats + 1 if seen and again else 1)
+        known.add(call_id)
         return True
+
+    async def last_call(self, ref: AttemptRef) -> LastCall | None:
+        self._step("last_call")
+        return self.last.get(ref)
+
+    async def kept_version(self, ref: AttemptRef, policy: str) -> int | None:
+        self._step("kept_version")
+        return self.versions.get((ref, policy))
+
+    async def keep_version(self, ref: AttemptRef, policy: str, version: int, instead_of: int | None) -> None:
+        self._step("keep_version")
+        if self.versions.get((ref, policy)) in (None, instead_of):
+            self.versions[ref, policy] = version
 
     async def end(self, ref: AttemptRef, stored: bytes, now: datetime, lease_over: bool) -> EndOutcome:
         self._step("end")
@@ -176,13 +283,27 @@ class MemoryStore:
         self.not_settled[ref] = now
         return EndOutcome(EndResult.FIRST, stored, tuple(sorted(self.calls.get(ref, ()))))
 
+    async def withdraw(self, ref: AttemptRef, stored: bytes, now: datetime) -> EndOutcome:
+        self._step("withdraw")
+        if earlier := await self.find_end(ref):
+            return earlier
+        row = self.rows.get(ref.rollout_id)
+        if row is None or row.attempt != ref.attempt or row.state is not RolloutState.QUEUED:
+            return EndOutcome(EndResult.NOT_RUNNING)
+        self.queue = [one for one in self.queue if one != ref.rollout_id]
+        self.delayed.pop(ref.rollout_id, None)
+        row.state, row.runner, row.started_at = RolloutState.RUNNING, None, now
+        self.ends[ref] = stored
+        self.not_settled[ref] = now
+        return EndOutcome(EndResult.FIRST, stored, ())
+
     async def find_end(self, ref: AttemptRef) -> EndOutcome | None:
         self._step("find_end")
         if ref not in self.ends:
             return None
         return EndOutcome(EndResult.EARLIER, self.ends[ref], tuple(sorted(self.calls.get(ref, ()))))
 
-    async def settle(self, ref: AttemptRef, final: bool, status: str) -> None:
+    async def settle(self, ref: AttemptRef, final: bool, status: str, retry_at: datetime | None = None) -> None:
         self._step("settle")
         if self.not_settled.pop(ref, None) is None:
             return
@@ -192,7 +313,10 @@ class MemoryStore:
             self.ended += 1
         else:
             row.attempt, row.state = row.attempt + 1, RolloutState.QUEUED
-            self.queue.insert(0, ref.rollout_id)
+            if retry_at is not None:
+                self.delayed[ref.rollout_id] = retry_at
+            else:
+                self.queue.append(ref.rollout_id)
 
     async def find(self, rollout_id: str) -> RolloutView | None:
         self._step("find")
@@ -208,7 +332,10 @@ class MemoryStore:
         return [ref for ref, at in self.not_settled.items() if at <= ended_before][:limit]
 
     async def counts(self) -> QueueCounts:
-        return QueueCounts(len(self.queue), len(self.leases), self.ended)
+        lanes = Counter(self.rows[one].spec.lane for one in self.queue)
+        paused = tuple(sorted("*" if whose is None else whose for whose, (_, off) in self.words.items() if off))
+        queued = len(self.queue) + len(self.delayed)
+        return QueueCounts(queued, len(self.leases), self.ended, len(self.delayed), dict(lanes), paused)
 
 
 Reply = Callable[[web.Request, dict[str, Any]], Awaitable[web.StreamResponse]]
@@ -222,6 +349,7 @@ class ScriptedEngine:
         self.headers: list[dict[str, str]] = []
         self.version = "policy@3"
         self.reply: Reply = self.default
+        self.routes: dict[str, Reply] = {}
         self.cancelled = asyncio.Event()
         self.hold = asyncio.Event()
         self.hold.set()
@@ -232,6 +360,14 @@ class ScriptedEngine:
         self.bodies.append(body)
         self.headers.append({name.lower(): value for name, value in request.headers.items()})
         return await self.reply(request, body)
+
+    async def elsewhere(self, request: web.Request) -> web.StreamResponse:
+        """Any other route: 404 unless the test put a reply there."""
+        if reply := self.routes.get(request.path):
+            body = orjson.loads(await request.read())
+            self.bodies.append(body)
+            return await reply(request, body)
+        return web.json_response({"detail": "Not Found"}, status=404)
 
     async def default(self, request: web.Request, body: dict[str, Any]) -> web.StreamResponse:
         return await (self.streamed(request, body) if body.get("stream") else self.plain(body))
@@ -320,6 +456,7 @@ class Bench:
     store: MemoryStore
     engine: ScriptedEngine
     clock: ManualClock
+    rates: MemoryRates
 
     async def serve(self, version: int, replica: str = "r0", endpoint: str | None = None) -> None:
         """A replica reports its version."""
@@ -341,6 +478,7 @@ class Bench:
 async def engine_server(engine: ScriptedEngine) -> AsyncIterator[None]:
     app = web.Application()
     app.router.add_post("/v1/chat/completions", engine.handle)
+    app.router.add_post("/{path:.*}", engine.elsewhere)
     runner = web.AppRunner(app, handler_cancellation=True, access_log=None)
     await runner.setup()
     site = web.TCPSite(runner, "127.0.0.1", 0)
@@ -354,7 +492,16 @@ async def engine_server(engine: ScriptedEngine) -> AsyncIterator[None]:
 
 @asynccontextmanager
 async def asgi_server(app: Starlette) -> AsyncIterator[str]:
-    config = uvicorn.Config(app, host="127.0.0.1", port=0, log_config=None, access_log=False, lifespan="off", ws="none")
+    config = uvicorn.Config(
+        app,
+        host="127.0.0.1",
+        port=0,
+        http=StampedProtocol,
+        log_config=None,
+        access_log=False,
+        lifespan="off",
+        ws="none",
+    )
     server = uvicorn.Server(config)
     server.install_signal_handlers = lambda: None  # type: ignore[attr-defined]
     serving = asyncio.create_task(server._serve())
@@ -368,15 +515,18 @@ async def asgi_server(app: Starlette) -> AsyncIterator[str]:
 
 
 @asynccontextmanager
-async def bench(**changes: Any) -> AsyncIterator[Bench]:
-    """A gateway that serves `policy@3` from one scripted engine."""
+async def bench(
+    upstreams: Upstreams | None = None, earlier: EarlierCalls | None = None, **changes: Any
+) -> AsyncIterator[Bench]:
+    """A gateway that serves `policy@3` from one scripted engine, and passes on to `upstreams`."""
     engine, log, store, clock = ScriptedEngine(), FakeLog(), MemoryStore(), ManualClock(START)
-    engines = AiohttpEngines(1.0, changes.pop("engine_timeout_s", 20.0), 4.0, 100)
+    engines = AiohttpEngines(4.0, 100, 1_000_000)
     await engines.open()
-    gateway = Gateway(settings(**changes), store, engines, log, clock)
+    rates = MemoryRates()
+    gateway = Gateway(settings(**changes), store, engines, log, clock, rates, upstreams, earlier)
     try:
         async with engine_server(engine), asgi_server(Starlette(routes=gateway.routes())) as url:
-            made = Bench(url, gateway, log, store, engine, clock)
+            made = Bench(url, gateway, log, store, engine, clock, rates)
             await made.serve(3)
             yield made
             engine.hold.set()

@@ -12,7 +12,14 @@ from leyden.ids import rollout_id_of
 from service.gateway.gateway_fakes import API_KEY, START, Bench, bench
 
 V1 = "/leyden/v1"
-TASK = {"task_id": "t", "input": {"question": "2+3"}, "metadata": {"answer": 5}, "max_attempts": 2}
+TASK = {
+    "task_id": "t",
+    "input": {"question": "2+3"},
+    "metadata": {"answer": 5},
+    "max_attempts": 2,
+    "retry": {"backoff_s": 0},
+}
+NOBODY = {"delayed": 0, "lanes": {}, "paused": []}
 GOOD = {"status": "succeeded", "reward": 1.0, "output": {"b": 1, "a": 2}, "span_count": 3}
 BAD = {"status": "failed", "failure": {"failure_class": "agent_exception", "message": "boom"}}
 
@@ -37,18 +44,20 @@ def attempt_url(rollout: dict[str, Any], what: str) -> str:
 async def test_a_task_becomes_rollouts_of_one_group(gate: Bench, http: httpx.AsyncClient) -> None:
     reply = await http.post(f"{V1}/tasks", json={"tasks": [TASK | {"samples": 2}]})
     ids = [rollout_id_of("t", n) for n in range(2)]
-    assert reply.json() == {"tasks": [{"task_id": "t", "group_id": "t", "rollout_ids": ids}]}
+    assert reply.json() == {"tasks": [{"task_id": "t", "group_id": "t", "rollout_ids": ids, "new": True}]}
     (event,) = gate.log.of(TaskEnqueued)
     assert (event.rollout_ids, event.task.metadata, gate.log.outgoing[0].key) == (ids, {"answer": 5}, "t")
     await gate.drain_tasks()
-    assert (await http.get(f"{V1}/queue")).json() == {"queued": 2, "running": 0, "ended": 0}
+    waiting = {"queued": 2, "running": 0, "ended": 0, "lanes": {"train:": 2}}
+    assert (await http.get(f"{V1}/queue")).json() == NOBODY | waiting
 
 
 async def test_a_task_posted_again_has_the_same_answer_and_no_effect(gate: Bench, http: httpx.AsyncClient) -> None:
     first = await http.post(f"{V1}/tasks", json={"tasks": [TASK]})
     gate.clock.set(START + timedelta(hours=1))
     second = await http.post(f"{V1}/tasks", json={"tasks": [TASK | {"samples": 5, "input": "other"}]})
-    assert first.json() == second.json()
+    (one,), (again,) = first.json()["tasks"], second.json()["tasks"]
+    assert again == one | {"new": False}
     assert len({encode(event) for event in gate.log.of(TaskEnqueued)}) == 1
     await gate.drain_tasks()
     assert len(await claim(http, limit=10)) == 1
@@ -140,7 +149,7 @@ async def test_an_end_is_logged_with_its_calls_and_can_be_repeated(gate: Bench, 
     assert (other.status_code, other.json()["error"]["type"]) == (409, "ended_differently")
     view = (await http.get(f"{V1}/rollouts/{rollout['rollout_id']}")).json()
     assert view == {"rollout_id": rollout["rollout_id"], "attempt": 0, "state": "ended", "status": "succeeded"}
-    assert (await http.get(f"{V1}/queue")).json() == {"queued": 0, "running": 0, "ended": 1}
+    assert (await http.get(f"{V1}/queue")).json() == NOBODY | {"queued": 0, "running": 0, "ended": 1}
 
 
 async def test_a_failed_attempt_is_tried_again_until_there_are_none_left(gate: Bench, http: httpx.AsyncClient) -> None:

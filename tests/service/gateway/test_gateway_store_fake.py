@@ -10,3 +10,7 @@ class TestMemoryStore(RolloutStoreLaws):
     @pytest.fixture
     def store(self) -> MemoryStore:
         return MemoryStore()
+
+    @pytest.fixture
+    def bare_store(self) -> MemoryStore:
+        return MemoryStore(whole=False)

@@ -1,14 +1,27 @@
 """Raw OTLP records through the handler, with a publisher that remembers."""
 
+import itertools
 from collections.abc import Sequence
+from datetime import UTC, datetime
 
 import pytest
+from opentelemetry.proto.collector.logs.v1.logs_service_pb2 import ExportLogsServiceRequest
+from opentelemetry.proto.common.v1.common_pb2 import AnyValue
+from opentelemetry.proto.logs.v1.logs_pb2 import LogRecord, ResourceLogs, ScopeLogs
+from prometheus_client import REGISTRY
 
-from leyden.events import SpanRecorded
+from leyden.clock import ManualClock
+from leyden.events import SpanKind, SpanRecorded
+from leyden.events.codec import SPANS, decode
+from leyden.events.otlp import ATTEMPT_BY_HEADER, ATTEMPT_HEADER, PROJECT_HEADER, SIGNAL_HEADER
+from leyden.ids import derive
+from leyden.ingest.core.limits import Limits
 from leyden.ingest.dialects import DIALECTS
 from leyden.ingest.handlers import IngestHandlers
-from leyden.kafka.delivered import Delivered, Outgoing, Poison
-from unit.ingest.otlp_builders import ATTEMPT, FOREIGN_TRACE, ROLLOUT, otlp_request, otlp_span
+from leyden.kafka.delivered import Delivered, Outgoing
+from unit.ingest.otlp_builders import ATTEMPT, END, FOREIGN_TRACE, ROLLOUT, START, key_values, otlp_request, otlp_span
+
+NOW = datetime.fromtimestamp(END / 1e9 + 1, UTC)
 
 
 class FakePublisher:
@@ -22,9 +35,18 @@ class FakePublisher:
     async def publish_raw(self, topic: str, key: str, value: bytes, headers: dict[str, str] | None = None) -> None:
         self.raw.append((topic, key, value, headers or {}))
 
+    @property
+    def spans(self) -> list[SpanRecorded]:
+        found = [decode(SPANS, one.event) for one in self.published if isinstance(one.event, bytes)]
+        return [span for span in found if isinstance(span, SpanRecorded)]
 
-def record(value: bytes, offset: int = 0) -> Delivered[bytes]:
-    return Delivered(value, "otlp.v1", "k", 0, offset, f"otlp.v1/0/{offset}")
+
+def record(value: bytes, offset: int = 0, headers: dict[str, str] | None = None) -> Delivered[bytes]:
+    return Delivered(value, "otlp.v1", "k", 0, offset, f"otlp.v1/0/{offset}", headers or {})
+
+
+def metric(name: str, **labels: str) -> float:
+    return REGISTRY.get_sample_value(f"leyden_ingest_{name}_total", labels) or 0.0
 
 
 @pytest.fixture
@@ -34,7 +56,7 @@ def publisher() -> FakePublisher:
 
 @pytest.fixture
 def handlers(publisher: FakePublisher) -> IngestHandlers:
-    return IngestHandlers(publisher, DIALECTS)
+    return IngestHandlers(publisher, DIALECTS, ManualClock(NOW), Limits(value_chars=50_000, span_chars=100_000))
 
 
 async def test_spans_are_keyed_by_rollout_else_by_trace(handlers: IngestHandlers, publisher: FakePublisher) -> None:
@@ -47,13 +69,13 @@ async def test_a_span_sent_twice_in_a_batch_is_published_once(
     handlers: IngestHandlers, publisher: FakePublisher
 ) -> None:
     value = otlp_request(otlp_span()).SerializeToString()
+    before = metric("duplicate_spans")
     await handlers.on_otlp([record(value), record(value, 1)])
     assert len(publisher.published) == 1
+    assert metric("duplicate_spans") == before + 1
 
 
-async def test_a_redelivered_batch_publishes_the_same_events(
-    handlers: IngestHandlers, publisher: FakePublisher
-) -> None:
+async def test_a_redelivered_batch_publishes_the_same_bytes(handlers: IngestHandlers, publisher: FakePublisher) -> None:
     batch = [record(otlp_request(otlp_span(), otlp_span(span_id="00000000000000a2")).SerializeToString())]
     await handlers.on_otlp(batch)
     first = list(publisher.published)
@@ -61,29 +83,161 @@ async def test_a_redelivered_batch_publishes_the_same_events(
     assert publisher.published == first + first
 
 
-async def test_bytes_that_are_no_otlp_are_poison_and_publish_nothing(
+async def test_one_span_of_two_projects_is_two_and_without_a_project_keeps_its_id(
+    handlers: IngestHandlers, publisher: FakePublisher
+) -> None:
+    value = otlp_request(otlp_span()).SerializeToString()
+    doors = [{}, {PROJECT_HEADER: "a"}, {PROJECT_HEADER: "b"}, {PROJECT_HEADER: "a"}]
+    await handlers.on_otlp([record(value, n, headers) for n, headers in enumerate(doors)])
+    ids = {span.project: span.event_id for span in publisher.spans}
+    assert len(publisher.spans) == len(set(ids.values())) == 3
+    assert ids[None] == derive("span", ATTEMPT.trace_id, "00000000000000a1")
+
+
+async def test_a_key_of_one_attempt_binds_what_it_sends_and_a_url_what_says_nothing(
+    handlers: IngestHandlers, publisher: FakePublisher
+) -> None:
+    mine, other = "1e7de" + "b" * 23, otlp_span(span_id="00000000000000a2", trace_id=FOREIGN_TRACE)
+    value = otlp_request(otlp_span(), other).SerializeToString()
+    for by in ("key", "url"):
+        headers = {ATTEMPT_HEADER: mine + "0001", ATTEMPT_BY_HEADER: by}
+        await handlers.on_otlp([record(value, 0, headers)])
+    bound = [(span.rollout_id, span.attempt) for span in publisher.spans]
+    assert bound == [(mine, 1), (mine, 1), (ROLLOUT, 2), (mine, 1)]
+
+
+async def test_bytes_that_are_no_otlp_go_to_the_dead_letters_and_stop_nothing(
     handlers: IngestHandlers, publisher: FakePublisher
 ) -> None:
     good = record(otlp_request(otlp_span()).SerializeToString())
-    with pytest.raises(Poison, match="not an OTLP trace request"):
-        await handlers.on_otlp([good, record(b"\xff\xff\xff not protobuf", 1)])
-    assert publisher.published == []
+    await handlers.on_otlp([record(b"\xff\xff\xff not protobuf", 1), good])
+    assert len(publisher.published) == 1
+    [(topic, _, value, told)] = publisher.raw
+    assert (topic, value) == ("otlp.v1.dlq", b"\xff\xff\xff not protobuf")
+    assert "not an OTLP" in told["leyden-error"]
 
 
 async def test_one_bad_span_goes_to_the_dead_letters_without_its_neighbours(
     handlers: IngestHandlers, publisher: FakePublisher
 ) -> None:
     bad = otlp_span(span_id="00")
-    await handlers.on_otlp([record(otlp_request(bad, otlp_span()).SerializeToString(), 7)])
-    [good] = publisher.published
-    assert isinstance(good.event, SpanRecorded)
-    assert good.event.trace_id == ATTEMPT.trace_id
-    [(topic, key, value, headers)] = publisher.raw
-    assert (topic, key, headers["leyden-origin"]) == ("otlp.v1.dlq", "k", "otlp.v1/0/7")
-    assert "span id" in headers["leyden-error"]
+    headers = {PROJECT_HEADER: "a"}
+    await handlers.on_otlp([record(otlp_request(bad, otlp_span()).SerializeToString(), 7, headers)])
+    [good] = publisher.spans
+    assert good.trace_id == ATTEMPT.trace_id
+    [(topic, key, value, told)] = publisher.raw
+    assert (topic, key, told["leyden-origin"], told[PROJECT_HEADER]) == ("otlp.v1.dlq", "k", "otlp.v1/0/7", "a")
+    assert "span id" in told["leyden-error"]
     assert value == otlp_request(bad).SerializeToString()
 
 
 async def test_an_empty_request_is_nothing(handlers: IngestHandlers, publisher: FakePublisher) -> None:
     await handlers.on_otlp([record(b"")])
     assert (publisher.published, publisher.raw) == ([], [])
+
+
+async def test_a_span_that_comes_before_its_parent_or_late_is_the_same_event(
+    handlers: IngestHandlers, publisher: FakePublisher
+) -> None:
+    """Ingest keeps no state: what came before, and whether the rollout is over, changes nothing."""
+    spans = [otlp_span({"gen_ai.tool.name": "t"}, span_id=f"00000000000000a{n}") for n in range(3)]
+    for parent, child in itertools.pairwise(spans):
+        child.parent_span_id = parent.span_id
+    await handlers.on_otlp([record(otlp_request(*spans).SerializeToString())])
+    in_order = {span.event_id: span for span in publisher.spans}
+    publisher.published.clear()
+    for span in reversed(spans):
+        await handlers.on_otlp([record(otlp_request(span).SerializeToString())])
+    assert {span.event_id: span for span in publisher.spans} == in_order
+
+
+async def test_an_end_before_the_start_is_set_to_the_start_and_told(
+    handlers: IngestHandlers, publisher: FakePublisher
+) -> None:
+    skewed = otlp_span()
+    skewed.end_time_unix_nano = START - 5
+    before = metric("odd_spans", what="end_before_start")
+    await handlers.on_otlp([record(otlp_request(skewed).SerializeToString())])
+    [span] = publisher.spans
+    assert (span.start_unix_nano, span.end_unix_nano) == (START, START)
+    assert span.attributes["otel.clock"] == {"end_unix_nano": START - 5}
+    assert metric("odd_spans", what="end_before_start") == before + 1
+
+
+async def test_a_span_of_the_future_is_kept_as_it_is_and_counted(
+    handlers: IngestHandlers, publisher: FakePublisher
+) -> None:
+    future = otlp_span()
+    future.start_time_unix_nano = future.end_time_unix_nano = 2**64 - 1
+    before = metric("odd_spans", what="in_the_future")
+    await handlers.on_otlp([record(otlp_request(future).SerializeToString())])
+    [span] = publisher.spans
+    assert span.end_unix_nano == 2**64 - 1
+    assert span.event_time.year == 2554
+    assert metric("odd_spans", what="in_the_future") == before + 1
+
+
+async def test_ten_megabytes_of_attributes_are_cut_with_a_mark(
+    handlers: IngestHandlers, publisher: FakePublisher
+) -> None:
+    big = otlp_span({"gen_ai.tool.name": "t", "gen_ai.tool.call.result": "x" * 10_000_000, "after": "kept"})
+    many = otlp_span({f"name {n}": "y" * 100 for n in range(40_000)}, span_id="00000000000000a2")
+    before = metric("odd_spans", what="cut")
+    await handlers.on_otlp([record(otlp_request(big, many).SerializeToString())])
+    one, two = publisher.spans
+    assert one.tool is not None
+    assert one.tool.result == "x" * 50_000
+    assert one.attributes["otel.cut"] == {"gen_ai.tool.call.result": 10_000_000}
+    assert one.attributes["after"] == "kept"
+    kept = [name for name in two.attributes if name.startswith("name ")]
+    assert two.attributes["otel.dropped"] == 40_000 - len(kept)
+    assert max(len(o.event) for o in publisher.published if isinstance(o.event, bytes)) < 200_000
+    assert metric("odd_spans", what="cut") == before + 2
+
+
+def log_record(attributes: dict[str, object], **fields: object) -> LogRecord:
+    traced = {"trace_id": bytes.fromhex(ATTEMPT.trace_id), "span_id": bytes.fromhex("00000000000000a1")}
+    return LogRecord(**{"time_unix_nano": END, **traced, **fields}, attributes=key_values(attributes))  # type: ignore[arg-type]
+
+
+async def logged(handlers: IngestHandlers, *records: LogRecord) -> None:
+    scope = ScopeLogs(log_records=records)
+    request = ExportLogsServiceRequest(resource_logs=[ResourceLogs(scope_logs=[scope])])
+    await handlers.on_otlp([record(request.SerializeToString(), 0, {SIGNAL_HEADER: "logs"})])
+
+
+async def test_an_evaluation_in_a_log_is_a_score_under_its_span(
+    handlers: IngestHandlers, publisher: FakePublisher
+) -> None:
+    score = {"gen_ai.evaluation.name": "helpful", "gen_ai.evaluation.score.value": 0.5}
+    one = log_record(score, event_name="gen_ai.evaluation.result")
+    await logged(handlers, one, one, log_record({**score, "event.name": "gen_ai.evaluation.result"}))
+    assert len(publisher.spans) == 2
+    for span in publisher.spans:
+        assert (span.kind, span.derived, span.rollout_id) == (SpanKind.EVALUATION, True, ROLLOUT)
+        assert (span.parent_span_id, span.end_unix_nano) == ("00000000000000a1", END)
+        assert span.evaluation is not None
+        assert (span.evaluation.name, span.evaluation.value) == ("helpful", 0.5)
+
+
+async def test_messages_in_logs_are_kept_under_their_call_and_are_no_call(
+    handlers: IngestHandlers, publisher: FakePublisher
+) -> None:
+    body = AnyValue(string_value='{"content": "hello"}')
+    await logged(handlers, log_record({"gen_ai.system": "openai"}, event_name="gen_ai.user.message", body=body))
+    [span] = publisher.spans
+    assert (span.kind, span.derived) == (SpanKind.OTHER, True)
+    assert span.llm is not None
+    assert span.llm.input_messages == [{"role": "user", "content": "hello"}]
+
+
+async def test_other_logs_are_let_go_and_counted_but_for_errors(
+    handlers: IngestHandlers, publisher: FakePublisher
+) -> None:
+    before = [metric("logs_let_go", why=why) for why in ("not_evidence", "no_trace")]
+    failed = log_record({"exception.type": "ValueError", "exception.message": "no"}, severity_number=17)
+    await logged(handlers, log_record({}, severity_number=9), log_record({}, trace_id=b""), failed)
+    [span] = publisher.spans
+    assert (span.kind, span.status, span.error_type) == (SpanKind.OTHER, "error", "ValueError")
+    after = [metric("logs_let_go", why=why) for why in ("not_evidence", "no_trace")]
+    assert after == [count + 1 for count in before]

@@ -15,8 +15,9 @@ import command_support as s
 from leyden.cli.app import app
 from leyden.cli.feedback import Feedback, gateway_of, send_feedback
 from leyden.client.gateway import Gateway
-from leyden.events import SpanKind, SpanRecorded
-from leyden.ingest.core.normalise import normalise_request
+from leyden.events import SpanKind
+from leyden.ingest.core.event import Normalised
+from leyden.ingest.core.normalise import normalise_traces
 from leyden.ingest.dialects import DIALECTS
 from leyden.stack.errors import StackError
 
@@ -126,8 +127,9 @@ def test_feedback_is_an_evaluation_in_the_attempts_trace() -> None:
 def test_ingest_makes_of_feedback_what_the_reward_service_takes_for_a_reward() -> None:
     gateway, seen = answering(httpx.Response(200))
     send_feedback(FEEDBACK, gateway)
-    (span,) = normalise_request(ExportTraceServiceRequest.FromString(seen[0].content), DIALECTS)
-    assert isinstance(span, SpanRecorded)
+    (made,) = normalise_traces(ExportTraceServiceRequest.FromString(seen[0].content), DIALECTS)
+    assert isinstance(made, Normalised)
+    span = made.event()
     assert (span.kind, span.rollout_id, span.attempt) == (SpanKind.EVALUATION, s.A, 2)
     assert span.evaluation is not None
     assert (span.evaluation.name, span.evaluation.value) == ("thumbs_up", 1.0)

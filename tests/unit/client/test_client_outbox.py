@@ -10,7 +10,7 @@ from opentelemetry.sdk.trace import TracerProvider
 from opentelemetry.trace import NonRecordingSpan, SpanContext, TraceFlags, set_span_in_context
 
 from leyden.client.errors import GatewayUnavailableError
-from leyden.client.outbox import Outbox
+from leyden.client.outbox import Outbox, SpanStats
 from leyden.ids import AttemptRef, new_rollout_id
 
 
@@ -46,9 +46,9 @@ class Agent:
         self._context = set_span_in_context(NonRecordingSpan(parent))
         self._tracer = provider.get_tracer("test")
 
-    def works(self, *names: str) -> None:
+    def works(self, *names: str, text: str = "") -> None:
         for name in names:
-            self._tracer.start_span(name, context=self._context).end()
+            self._tracer.start_span(name, context=self._context, attributes={"text": text}).end()
 
 
 @pytest.fixture
@@ -153,6 +153,54 @@ def test_after_shutdown_the_thread_ends_and_spans_are_left() -> None:
     agent.works("b")
     assert receiver.sent == ["a"]
     assert not any(thread.name == "leyden-outbox" and thread is outbox._worker for thread in _alive(outbox))
+
+
+def test_the_queue_is_bounded_in_bytes_too(receiver: Receiver) -> None:
+    outbox = Outbox(receiver, delay_s=60, capacity_bytes=10_000)
+    agent = Agent(outbox)
+    agent.works(*["x"] * 100, text="y" * 1000)
+    assert outbox.stats().queued < 10
+    assert outbox.stats().dropped == 100 - outbox.stats().queued
+    assert outbox.force_flush(5_000)
+    agent.works("again", text="y" * 1000)
+    assert outbox.stats().queued == 1
+
+
+def test_large_spans_go_in_several_requests() -> None:
+    sizes = []
+
+    def send(payload: bytes) -> int:
+        sizes.append(len(payload))
+        return 0
+
+    outbox = Outbox(send, delay_s=60)
+    agent = Agent(outbox)
+    agent.works(*["x"] * 12, text="y" * 2**20)
+    assert outbox.force_flush(10_000)
+    assert len(sizes) == 4
+    assert max(sizes) < 5 * 2**20
+
+
+def test_what_became_of_the_spans_can_be_asked(receiver: Receiver) -> None:
+    outbox = Outbox(receiver, capacity=2, delay_s=60)
+    agent = Agent(outbox)
+    agent.works("a", "b", "dropped")
+    assert outbox.force_flush(5_000)
+    receiver.failing = True
+    agent.works("failed")
+    assert outbox.force_flush(5_000)
+    assert outbox.stats() == SpanStats(queued=0, sent=2, dropped=1, failed=1)
+
+
+def test_a_process_within_a_rollout_sends_spans_of_every_trace_and_counts_them(receiver: Receiver) -> None:
+    home = AttemptRef(new_rollout_id(), 0).trace_id
+    outbox = Outbox(receiver, delay_s=60, home=home)
+    outbox.open(home)
+    Agent(outbox, trace="ab" * 16).works("framework's own")
+    Agent(outbox, trace=home).works("ours")
+    assert outbox.count(home) is None
+    assert outbox.force_flush(5_000)
+    assert outbox.count(home) == 2
 
 
 def _alive(outbox: Outbox) -> list[threading.Thread]:

@@ -10,14 +10,14 @@ from hypothesis import strategies as st
 from pydantic import ValidationError
 
 from credit_support import T0, call, delivered, finished, reward, rollout
-from leyden.credit.core.agents import Agent, AgentRule, SpanLink, agent_of, rule_for
+from leyden.credit.core.agents import Agent, AgentRule, SpanLink, agent_of, by_response, rule_for
 from leyden.credit.core.assemble import Attempt, State, assemble
 from leyden.credit.core.credit import credit
 from leyden.credit.core.evidence import Exhibit, pack, subject_of, unpack
 from leyden.credit.core.member import Member
 from leyden.credit.core.rules import Rules
 from leyden.credit.settings import CreditSection
-from leyden.events import Event, ModelCallRecorded, RolloutSettled, SpanKind, SpanRecorded
+from leyden.events import Event, LlmCall, ModelCallRecorded, RolloutSettled, SpanKind, SpanRecorded
 from leyden.ids import derive
 
 TRACE = f"{rollout(0)}0000"
@@ -87,6 +87,30 @@ def test_a_call_whose_spans_say_nothing_has_no_agent() -> None:
     for parent in ("llm", "other", "unknown", None):
         assert agent_of(traced("a", parent), trace) == Agent()
     assert agent_of(call("a", [1], [2]), trace) == Agent()
+
+
+def answered(one: SpanRecorded, reply: str) -> SpanRecorded:
+    return one.model_copy(update={"kind": SpanKind.LLM_CALL, "llm": LlmCall(response_id=reply)})
+
+
+def test_the_span_that_names_the_calls_reply_comes_before_the_one_that_it_was_made_in() -> None:
+    framework = answered(span("llm", "step"), "chatcmpl-1")
+    client = answered(span("client", None, trace="f" * 32), "chatcmpl-1")
+    trace = links(span("root", None, "crew"), span("step", "root", "planner"), framework, client)
+    replies = by_response(trace)
+    made = traced("a", "root", response_id="chatcmpl-1")
+    assert agent_of(made, trace, replies) == Agent("planner")
+    assert agent_of(made.model_copy(update={"trace_id": None, "parent_span_id": None}), trace, replies) == Agent(
+        "planner"
+    )
+    assert agent_of(traced("a", "root", response_id="chatcmpl-2"), trace, replies) == Agent("crew")
+    assert agent_of(traced("a", "root"), trace, replies) == Agent("crew")
+
+
+def test_a_settled_calls_agent_is_found_by_its_reply() -> None:
+    spans = [span("step", None, "planner"), answered(span("llm", "step"), "chatcmpl-1")]
+    events = with_spans(finished([traced("a", None, response_id="chatcmpl-1")], [reward(1.0)]), spans)
+    assert [found.agent for found in attempt(events).settled_calls()] == [Agent("planner")]
 
 
 def test_a_ring_of_parents_ends() -> None:

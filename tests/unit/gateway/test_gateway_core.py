@@ -11,11 +11,11 @@ from pydantic import ValidationError
 from leyden.events import FailureClass, PolicyPromoted, PolicyServed, unpack_ints
 from leyden.gateway.core.agent import MAX_LENGTH, Agent, agent_of
 from leyden.gateway.core.binding import bind
-from leyden.gateway.core.keys import Caller, KeyRing, rollout_key
+from leyden.gateway.core.keys import AGENT_SCOPES, Caller, KeyRing, rollout_key
 from leyden.gateway.core.prepare import NEUTRAL, TruncatedSampling, Visible, prepare
 from leyden.gateway.core.refusals import Refusal
 from leyden.gateway.core.reply import ReplyParts, SseSplitter, show
-from leyden.gateway.core.rollouts import EndReport, RolloutSpec, Running, ended, lease_until, lost, will_retry
+from leyden.gateway.core.rollouts import EndReport, RolloutSpec, Running, ended, lease_until, lost
 from leyden.gateway.core.routing import ModelName, RoutingTable
 from leyden.gateway.settings import GatewaySettings
 from leyden.ids import AttemptRef, rollout_id_of
@@ -29,12 +29,12 @@ RUNNING = Running(REF, RolloutSpec(group_id="g", max_attempts=4, timeout_s=100),
 
 def test_a_rollout_key_names_its_attempt_and_no_other_secret_made_it() -> None:
     key = rollout_key(SECRET, REF)
-    assert KeyRing([], SECRET).caller(f"Bearer {key}") == Caller(REF)
+    assert KeyRing([], SECRET, lambda: NOW).caller(f"Bearer {key}") == Caller(REF, AGENT_SCOPES)
     assert key.startswith(f"lrk-{REF.trace_id}-")
     forged = key.replace(REF.trace_id, OTHER.trace_id)
     for bad in (forged, key[:-1], rollout_key(b"another secret..", REF), "lrk-", f"lrk-{'0' * 32}-00", "ключ"):
         with pytest.raises(Refusal) as refused:
-            KeyRing(["api"], SECRET).caller(f"Bearer {bad}")
+            KeyRing(["api"], SECRET, lambda: NOW).caller(f"Bearer {bad}")
         assert refused.value.status == 401
         assert bad not in str(refused.value)
 
@@ -61,8 +61,8 @@ def test_no_baggage_is_too_odd_to_be_read(baggage: list[str]) -> None:
 @pytest.mark.parametrize("header", [None, "", "Bearer", "Bearer ", "Basic one", "one"])
 def test_a_header_without_a_bearer_key_is_nobody(header: str | None) -> None:
     with pytest.raises(Refusal):
-        KeyRing(["one", ""], SECRET).caller(header)
-    assert KeyRing(["one", "two"], SECRET).caller("bearer two") == Caller()
+        KeyRing(["one", ""], SECRET, lambda: NOW).caller(header)
+    assert KeyRing(["one", "two"], SECRET, lambda: NOW).caller("bearer two") == Caller()
 
 
 def test_the_url_binds_before_the_key_and_the_key_before_the_trace() -> None:
@@ -92,7 +92,7 @@ def test_the_newest_version_serves_and_the_least_loaded_of_it_first() -> None:
     for event in (served(2, "c"), served(1, "a"), served(2, "b"), served(3, "a")):
         table.note_served(event)
     assert [r.replica for r in table.candidates(ModelName("p"), {})] == ["a", "b", "c"]
-    assert [r.replica for r in table.candidates(ModelName("p", 2), {("p", "b"): 1})] == ["c", "b"]
+    assert [r.replica for r in table.candidates(ModelName("p", 2), {"p/b": 1})] == ["c", "b"]
     table.note_served(served(1, "a"))
     assert table.candidates(ModelName("p"), {})[0].replica == "b", (
         "the latest report of a replica wins, even a lower one"
@@ -229,15 +229,6 @@ def test_a_reply_without_a_logprob_for_every_token_is_torn() -> None:
 def test_an_error_of_the_engine_is_shown_as_it_is() -> None:
     piece = {"error": {"message": "no"}}
     assert show(dict(piece), Visible(), "p@1") == piece
-
-
-@pytest.mark.parametrize(
-    ("status", "attempt", "most", "again"),
-    [("failed", 0, 3, True), ("failed", 1, 3, True), ("failed", 2, 3, False), ("succeeded", 0, 3, False),
-     ("failed", 0, 1, False)],
-)  # fmt: skip
-def test_only_a_failed_attempt_is_tried_again(status: str, attempt: int, most: int, again: bool) -> None:
-    assert will_retry(status, attempt, most) is again
 
 
 def test_the_same_end_is_the_same_event_whenever_it_is_decided() -> None:

@@ -11,7 +11,8 @@ from hypothesis import strategies as st
 from leyden.events import Evaluation, SpanKind, SpanRecorded
 from leyden.events.codec import SPANS, decode, encode
 from leyden.ids import derive
-from leyden.ingest.core.normalise import Refused, normalise_request
+from leyden.ingest.core.event import Normalised
+from leyden.ingest.core.normalise import Refused, normalise_traces
 from leyden.ingest.core.raw import plain_value
 from leyden.ingest.dialects import DIALECTS
 from unit.ingest.otlp_builders import (
@@ -27,9 +28,9 @@ from unit.ingest.otlp_builders import (
 
 
 def normalised(*spans: Any, resource: dict[str, object] | None = None) -> list[SpanRecorded]:
-    found = list(normalise_request(otlp_request(*spans, resource=resource), DIALECTS))
-    assert all(isinstance(span, SpanRecorded) for span in found)
-    return found  # type: ignore[return-value]
+    found = list(normalise_traces(otlp_request(*spans, resource=resource), DIALECTS))
+    assert all(isinstance(span, Normalised) for span in found)
+    return [span.event() for span in found if isinstance(span, Normalised)]
 
 
 @pytest.mark.parametrize(
@@ -43,6 +44,8 @@ def normalised(*spans: Any, resource: dict[str, object] | None = None) -> list[S
         ("invoke_agent", SpanKind.AGENT_STEP),
         ("create_agent", SpanKind.AGENT_STEP),
         ("retrieval", SpanKind.RETRIEVAL),
+        ("execute_task", SpanKind.AGENT_STEP),
+        ("chat.completions", SpanKind.LLM_CALL),
         ("something_new", SpanKind.OTHER),
     ],
 )
@@ -164,9 +167,9 @@ def test_a_span_is_bound_by_attribute_then_by_trace(
 def test_a_bad_span_is_refused_alone_and_can_be_driven_again() -> None:
     bad = otlp_span(span_id="0000000000000000")
     good = otlp_span()
-    refused, kept = normalise_request(otlp_request(bad, good), DIALECTS)
+    refused, kept = normalise_traces(otlp_request(bad, good), DIALECTS)
     assert isinstance(refused, Refused)
-    assert isinstance(kept, SpanRecorded)
+    assert isinstance(kept, Normalised)
     request = otlp_request()
     request.ParseFromString(refused.request)
     assert [s.name for s in request.resource_spans[0].scope_spans[0].spans] == [bad.name]

@@ -59,6 +59,8 @@ class SpanLink(Record):
     parent_span_id: str | None = None
     agent_name: str | None = None
     agent_role: str | None = None
+    response_id: str | None = None
+    """Of a model call's span: the reply's id."""
 
     @classmethod
     def of(cls, span: SpanRecorded) -> "SpanLink":
@@ -71,6 +73,7 @@ class SpanLink(Record):
             parent_span_id=span.parent_span_id,
             agent_name=span.agent_name,
             agent_role=role if isinstance(role, str) else None,
+            response_id=span.llm.response_id if span.llm is not None else None,
         )
 
 
@@ -78,24 +81,42 @@ Trace = Mapping[tuple[str, str], SpanLink]
 """(trace id, span id) → span."""
 
 
-def agent_of(call: ModelCallRecorded, trace: Trace) -> Agent:
-    """The agent that the call itself names, else the one of the nearest span around the call that names one."""
+def by_response(trace: Trace) -> Mapping[str, Sequence[SpanLink]]:
+    """Reply's id → the spans of that model call: a framework's and its client's may both be here."""
+    found: dict[str, list[SpanLink]] = {}
+    for span in trace.values():
+        if span.response_id is not None:
+            found.setdefault(span.response_id, []).append(span)
+    return {reply: sorted(spans, key=lambda span: span.event_id) for reply, spans in found.items()}
+
+
+def agent_of(call: ModelCallRecorded, trace: Trace, replies: Mapping[str, Sequence[SpanLink]] | None = None) -> Agent:
+    """The agent that the call itself names, else the one of the nearest span around it that names one: around the
+    spans that name the call's reply (`replies`, see `by_response`), or else around the span that it was made in.
+    """
+    starts = [(span.trace_id, span.span_id) for span in (replies or {}).get(call.response_id or "", ())]
+    if call.trace_id is not None and call.parent_span_id is not None:
+        starts.append((call.trace_id, call.parent_span_id))
     return Agent(
-        call.agent_name or _nearest(call, trace, lambda span: span.agent_name),
-        call.agent_role or _nearest(call, trace, lambda span: span.agent_role),
+        call.agent_name or _first(starts, trace, lambda span: span.agent_name),
+        call.agent_role or _first(starts, trace, lambda span: span.agent_role),
     )
 
 
-def _nearest(call: ModelCallRecorded, trace: Trace, said: Callable[[SpanLink], str | None]) -> str | None:
-    """What the call's parent span says, else that one's parent, and so on; a ring of parents ends where it closes."""
+def _first(starts: Sequence[tuple[str, str]], trace: Trace, said: Callable[[SpanLink], str | None]) -> str | None:
+    return next((answer for start in starts if (answer := _nearest(start, trace, said))), None)
+
+
+def _nearest(start: tuple[str, str], trace: Trace, said: Callable[[SpanLink], str | None]) -> str | None:
+    """What the span at `start` says, else its parent, and so on; a ring of parents ends where it closes."""
     seen: set[str] = set()
-    at = call.parent_span_id
-    while call.trace_id is not None and at is not None and at not in seen:
-        span = trace.get((call.trace_id, at))
+    trace_id, at = start[0], start[1]
+    while at not in seen:
+        span = trace.get((trace_id, at))
         if span is None:
             return None
         if answer := said(span):
             return answer
         seen.add(at)
-        at = span.parent_span_id
+        at = span.parent_span_id or ""
     return None

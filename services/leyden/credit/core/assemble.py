@@ -7,7 +7,7 @@ from collections.abc import Iterable
 from dataclasses import dataclass, field, replace
 from enum import StrEnum
 
-from leyden.credit.core.agents import NOBODY, Agent, SpanLink, agent_of
+from leyden.credit.core.agents import NOBODY, Agent, SpanLink, agent_of, by_response
 from leyden.credit.core.evidence import Exhibit
 from leyden.events import (
     ModelCallRecorded,
@@ -84,8 +84,9 @@ class Attempt:
         """Exactly the settled calls with their agents, by the time they started, then by id."""
         wanted = set(self.settled.call_ids) if self.settled else set()
         trace = self._trace()
+        replies = by_response(trace)
         found = [
-            replace(call, agent=agent_of(call.event, trace))
+            replace(call, agent=agent_of(call.event, trace, replies))
             for call_id, call in self.calls.items()
             if call_id in wanted
         ]

@@ -1,19 +1,21 @@
-"""Policy servers over HTTP: one long-lived aiohttp pool for all."""
+"""Policy servers and other upstreams over HTTP: one long-lived aiohttp pool for all."""
 
+import asyncio
 from collections.abc import AsyncIterator, Mapping
 
 import aiohttp
 
+from leyden.gateway.core.upstreams import Timeouts
 from leyden.gateway.ports import EngineBroke, EngineUnreachable
-
-PIECE_BYTES = 64 * 1024
 
 
 class AiohttpReply:
-    """An answer of an engine."""
+    """An answer of an engine: its body is read once, up to `max_bytes`, the first of it by `first_byte_by`."""
 
-    def __init__(self, response: aiohttp.ClientResponse) -> None:
+    def __init__(self, response: aiohttp.ClientResponse, first_byte_by: float | None, max_bytes: int) -> None:
         self._response = response
+        self._first_byte_by = first_byte_by
+        self._max_bytes = max_bytes
 
     @property
     def status(self) -> int:
@@ -24,21 +26,23 @@ class AiohttpReply:
         return self._response.headers
 
     async def read(self) -> bytes:
-        try:
-            return await self._response.read()
-        except TimeoutError as error:
-            raise EngineBroke("the engine did not answer in time", timed_out=True) from error
-        except aiohttp.ClientError as error:
-            raise EngineBroke(f"the engine's answer broke off: {error!r}") from error
+        return b"".join([piece async for piece in self.pieces()])
 
     async def pieces(self) -> AsyncIterator[bytes]:
+        content, size = self._response.content, 0
         try:
-            async for piece in self._response.content.iter_any():
+            async with asyncio.timeout_at(self._first_byte_by):
+                piece = await content.readany()
+            while piece:
+                size += len(piece)
+                if size > self._max_bytes:
+                    raise EngineBroke(f"the engine's answer is longer than {self._max_bytes} bytes")
                 yield piece
+                piece = await content.readany()
         except TimeoutError as error:
             raise EngineBroke("the engine did not finish in time", timed_out=True) from error
         except aiohttp.ClientError as error:
-            raise EngineBroke(f"the engine's stream broke off: {error!r}") from error
+            raise EngineBroke(f"the engine's answer broke off: {error!r}") from error
 
     def close(self) -> None:
         # Not release(): of an answer that is not at its end, the connection is closed, which stops the engine's work.
@@ -48,17 +52,17 @@ class AiohttpReply:
 class AiohttpEngines:
     """`Engines`, to be opened within the event loop that uses it."""
 
-    def __init__(self, connect_timeout_s: float, timeout_s: float, keepalive_s: float, max_connections: int) -> None:
-        self._timeout = aiohttp.ClientTimeout(total=timeout_s, connect=None, sock_connect=connect_timeout_s)
+    def __init__(self, keepalive_s: float, max_connections: int, max_reply_bytes: int) -> None:
         self._keepalive_s = keepalive_s
         self._max_connections = max_connections
+        self._max_reply_bytes = max_reply_bytes
         self._session: aiohttp.ClientSession | None = None
 
     async def open(self) -> None:
         """Make the pool; nothing is connected yet."""
         connector = aiohttp.TCPConnector(limit=self._max_connections, keepalive_timeout=self._keepalive_s)
         self._session = aiohttp.ClientSession(
-            connector=connector, timeout=self._timeout, auto_decompress=True, cookie_jar=aiohttp.DummyCookieJar()
+            connector=connector, auto_decompress=True, cookie_jar=aiohttp.DummyCookieJar()
         )
 
     async def close(self) -> None:
@@ -66,14 +70,19 @@ class AiohttpEngines:
         if self._session is not None:
             await self._session.close()
 
-    async def post(self, url: str, body: bytes, headers: Mapping[str, str]) -> AiohttpReply:
+    async def post(self, url: str, body: bytes, headers: Mapping[str, str], timeouts: Timeouts) -> AiohttpReply:
         assert self._session is not None, "open() comes first"
+        by = asyncio.get_running_loop().time() + timeouts.first_byte_s if timeouts.first_byte_s else None
+        timeout = aiohttp.ClientTimeout(total=timeouts.total_s, sock_connect=timeouts.connect_s)
         try:
-            response = await self._session.post(url, data=body, headers=headers, allow_redirects=False)
+            async with asyncio.timeout_at(by):
+                response = await self._session.post(
+                    url, data=body, headers=headers, allow_redirects=False, timeout=timeout
+                )
         except (aiohttp.ClientConnectorError, aiohttp.ConnectionTimeoutError) as error:
             raise EngineUnreachable(str(error)) from error
         except TimeoutError as error:
             raise EngineBroke("the engine did not answer in time", timed_out=True) from error
         except aiohttp.ClientError as error:
             raise EngineBroke(f"the engine broke off: {error!r}") from error
-        return AiohttpReply(response)
+        return AiohttpReply(response, by, self._max_reply_bytes)

@@ -2,7 +2,7 @@
 
 import asyncio
 import time
-from collections.abc import Awaitable, Sequence
+from collections.abc import Awaitable, Callable, Sequence
 
 from leyden.kafka import Outgoing, Publisher, Retry
 
@@ -10,18 +10,32 @@ from leyden.kafka import Outgoing, Publisher, Retry
 class PatientLog:
     """A publisher whose callers wait for `timeout_s` at most; after a failure it says so for `pause_s`.
 
+    It says so too while the oldest record that waits has waited for `slow_s`: what comes in would only wait behind it.
     A record that was given up may still be written: nothing refers to it, so it is evidence of nothing.
     """
 
-    def __init__(self, inner: Publisher, timeout_s: float, pause_s: float) -> None:
+    def __init__(
+        self,
+        inner: Publisher,
+        timeout_s: float,
+        pause_s: float,
+        slow_s: float,
+        now: Callable[[], float] = time.monotonic,
+    ) -> None:
         self._inner = inner
         self._timeout_s = timeout_s
         self._pause_s = pause_s
+        self._slow_s = slow_s
+        self._now = now
         self._down_until = 0.0
+        self._waiting: dict[object, float] = {}
 
     def must_be_up(self) -> None:
-        if time.monotonic() < self._down_until:
+        now = self._now()
+        if now < self._down_until:
             raise Retry("Kafka did not take the last record")
+        if now - next(iter(self._waiting.values()), now) > self._slow_s:
+            raise Retry(f"Kafka is slow: a record has waited for more than {self._slow_s:g} s")
 
     async def publish_all(self, outgoing: Sequence[Outgoing]) -> None:
         await self._within(self._inner.publish_all(outgoing))
@@ -30,12 +44,16 @@ class PatientLog:
         await self._within(self._inner.publish_raw(topic, key, value, headers))
 
     async def _within(self, publishing: Awaitable[None]) -> None:
+        place = object()
+        self._waiting[place] = self._now()
         try:
             async with asyncio.timeout(self._timeout_s):
                 await publishing
         except TimeoutError as error:
-            self._down_until = time.monotonic() + self._pause_s
+            self._down_until = self._now() + self._pause_s
             raise Retry(f"Kafka did not acknowledge within {self._timeout_s:g} s") from error
         except Retry:
-            self._down_until = time.monotonic() + self._pause_s
+            self._down_until = self._now() + self._pause_s
             raise
+        finally:
+            del self._waiting[place]

@@ -1,62 +1,169 @@
 """The Lua scripts of the rollout store: each is one atomic step, and none relies on a clock of Redis.
 
 Keys under a namespace `ns`:
-- `rollout:<id>` hash: spec, mode, attempt, state, runner, started_at, status
-- `queue` list of rollout ids, claimed from the left
-- `leases` sorted set: trace id → when the lease is over (ms)
+- `rollout:<id>` hash: spec, mode, lane, place, attempt, state, runner, started_at, status
+- `lanes` set of lanes (`<mode>:<project>`); `queue:<lane>` sorted set: rollout id → place (lower is first)
+- `seq` counts places; a place is the count at which the rollout was queued, less its priority times `PRIORITY_STEP`,
+  so that a rollout that comes back stands where it stood
+- `delayed` sorted set: rollout id → when its next attempt may begin (ms)
+- `served` hash: lane → its virtual time; field "" is the time of the lane that was served last
+- `paused` hash: "=<project>" or "*" → `<ms>:<0 or 1>`, the last word on it
+- `leases` sorted set: trace id → when the lease is over (ms); 0 for one that cannot be renewed
 - `end:<trace id>` the first end; `unsettled` sorted set: trace id → when it ended (ms)
-- `calls:<trace id>` set of call ids, frozen by the end
+- `calls:<trace id>` set of call ids, frozen by the end; `last:<trace id>` hash: what the last call came to
+- `versions:<trace id>` hash: policy → the version that the attempt keeps to
 - `task:<id>` the accepted event; `ended` count of rollouts that ended
+- `whole` there once the state is that of the log: without it nothing is claimed, and the log is read again
 """
 
+PRIORITY_STEP = 2**42
+"""Places between two priorities; with at most 1000 of them a score stays exact as a double."""
+
 ENQUEUE = """
--- KEYS: rollout, queue  ARGV: id, spec, mode
+-- KEYS: rollout, lanes, seq, queue  ARGV: id, spec, mode, lane, priority offset
 if redis.call('EXISTS', KEYS[1]) == 1 then return 0 end
-redis.call('HSET', KEYS[1], 'spec', ARGV[2], 'mode', ARGV[3], 'attempt', 0, 'state', 'queued')
-redis.call('RPUSH', KEYS[2], ARGV[1])
+local place = string.format('%.0f', redis.call('INCR', KEYS[3]) - tonumber(ARGV[5]))
+redis.call('HSET', KEYS[1], 'spec', ARGV[2], 'mode', ARGV[3], 'lane', ARGV[4], 'place', place,
+  'attempt', 0, 'state', 'queued')
+redis.call('SADD', KEYS[2], ARGV[4])
+redis.call('ZADD', KEYS[4], place, ARGV[1])
 return 1
 """
 
 CLAIM = """
--- KEYS: queue, leases  ARGV: ns, limit, runner, started_at, lease_ms
+-- KEYS: lanes, leases, delayed, served, paused, whole
+-- ARGV: ns, limit, runner, started_at, now_ms, lease_ms, whose ('*' or '=<project>'), then pairs of mode and share
+if redis.call('EXISTS', KEYS[6]) == 0 then return {} end
+local ns = ARGV[1]
+local function paused(whose)
+  local word = redis.call('HGET', KEYS[5], whose)
+  return word and string.sub(word, -1) == '1'
+end
+for _, id in ipairs(redis.call('ZRANGE', KEYS[3], '-inf', ARGV[5], 'BYSCORE', 'LIMIT', 0, 1000)) do
+  redis.call('ZREM', KEYS[3], id)
+  local row = redis.call('HMGET', ns .. ':rollout:' .. id, 'lane', 'place')
+  if row[1] then redis.call('ZADD', ns .. ':queue:' .. row[1], row[2], id) end
+end
+if paused('*') then return {} end
+local shares = {}
+for at = 8, #ARGV, 2 do shares[ARGV[at]] = tonumber(ARGV[at + 1]) end
+local now = tonumber(redis.call('HGET', KEYS[4], '') or '0')
+local names = redis.call('SMEMBERS', KEYS[1])
+table.sort(names)
+local open = {}
+for _, name in ipairs(names) do
+  local mode, project = string.match(name, '^([^:]*):(.*)$')
+  local waiting = redis.call('ZCARD', ns .. ':queue:' .. name)
+  local ours = ARGV[7] == '*' or ARGV[7] == '=' .. project
+  if waiting > 0 and ours and not paused('=' .. project) then
+    local time = tonumber(redis.call('HGET', KEYS[4], name) or '0')
+    open[#open + 1] = {name = name, waiting = waiting, time = time, share = shares[mode] or 1}
+  end
+end
 local claimed = {}
 while #claimed < tonumber(ARGV[2]) do
-  local id = redis.call('LPOP', KEYS[1])
-  if not id then break end
-  local key = ARGV[1] .. ':rollout:' .. id
+  local first = nil
+  for _, lane in ipairs(open) do
+    if lane.waiting > 0 and (not first or math.max(lane.time, now) < math.max(first.time, now)) then first = lane end
+  end
+  if not first then break end
+  local id = redis.call('ZPOPMIN', ns .. ':queue:' .. first.name)[1]
+  first.waiting = first.waiting - 1
+  local key = ns .. ':rollout:' .. (id or '')
   local found = redis.call('HMGET', key, 'spec', 'attempt', 'state')
   if found[1] and found[3] == 'queued' then
+    now = math.max(first.time, now)
+    first.time = now + 1 / first.share
+    redis.call('HSET', KEYS[4], '', string.format('%.17g', now), first.name, string.format('%.17g', first.time))
     redis.call('HSET', key, 'state', 'running', 'runner', ARGV[3], 'started_at', ARGV[4])
-    redis.call('ZADD', KEYS[2], ARGV[5], id .. string.format('%04x', tonumber(found[2])))
+    redis.call('ZADD', KEYS[2], ARGV[6], id .. string.format('%04x', tonumber(found[2])))
     claimed[#claimed + 1] = {id, found[2], found[1]}
   end
 end
 return claimed
 """
 
+RESTORE = """
+-- KEYS: rollout, lanes, seq, delayed, leases
+-- ARGV: ns, id, trace, spec, mode, lane, offset, attempt, state, status, started_at, runner, ready_ms, ttl
+local known = redis.call('HMGET', KEYS[1], 'state', 'attempt', 'lane')
+local attempt = tonumber(ARGV[8])
+if known[1] then
+  local behind = tonumber(known[2]) < attempt or (tonumber(known[2]) == attempt and ARGV[9] ~= 'queued')
+  if known[3] and (known[1] ~= 'queued' or not behind) then return 0 end
+  if not known[3] and known[1] ~= 'queued' then return 0 end
+  if known[3] then redis.call('ZREM', ARGV[1] .. ':queue:' .. known[3], ARGV[2]) end
+  redis.call('ZREM', KEYS[4], ARGV[2])
+end
+redis.call('HSET', KEYS[1], 'spec', ARGV[4], 'mode', ARGV[5], 'lane', ARGV[6], 'attempt', ARGV[8], 'state', ARGV[9])
+if ARGV[9] == 'ended' then
+  redis.call('HSET', KEYS[1], 'status', ARGV[10])
+  redis.call('EXPIRE', KEYS[1], ARGV[14])
+  return 1
+end
+local place = string.format('%.0f', redis.call('INCR', KEYS[3]) - tonumber(ARGV[7]))
+redis.call('HSET', KEYS[1], 'place', place)
+redis.call('SADD', KEYS[2], ARGV[6])
+if ARGV[9] == 'running' then
+  redis.call('HSET', KEYS[1], 'started_at', ARGV[11], 'runner', ARGV[12])
+  redis.call('ZADD', KEYS[5], 0, ARGV[3])
+elseif ARGV[13] ~= '0' then
+  redis.call('ZADD', KEYS[4], ARGV[13], ARGV[2])
+else
+  redis.call('ZADD', ARGV[1] .. ':queue:' .. ARGV[6], place, ARGV[2])
+end
+return 1
+"""
+
 UNCLAIM = """
--- KEYS: rollout, queue, leases  ARGV: id, trace, attempt
-if redis.call('ZREM', KEYS[3], ARGV[2]) == 0 then return 0 end
-if redis.call('HGET', KEYS[1], 'attempt') ~= ARGV[3] then return 0 end
+-- KEYS: rollout, leases  ARGV: ns, id, trace, attempt
+if redis.call('ZREM', KEYS[2], ARGV[3]) == 0 then return 0 end
+local found = redis.call('HMGET', KEYS[1], 'attempt', 'lane', 'place')
+if found[1] ~= ARGV[4] or not found[2] then return 0 end
 redis.call('HSET', KEYS[1], 'state', 'queued')
-redis.call('LPUSH', KEYS[2], ARGV[1])
+redis.call('ZADD', ARGV[1] .. ':queue:' .. found[2], found[3], ARGV[2])
+return 1
+"""
+
+BEGIN = """
+-- KEYS: rollout, leases  ARGV: trace, lease_ms, then the row's fields and values
+if redis.call('EXISTS', KEYS[1]) == 1 then return 0 end
+redis.call('HSET', KEYS[1], unpack(ARGV, 3))
+redis.call('ZADD', KEYS[2], ARGV[2], ARGV[1])
 return 1
 """
 
 EXTEND = """
 -- KEYS: leases  ARGV: trace, lease_ms
-if not redis.call('ZSCORE', KEYS[1], ARGV[1]) then return 0 end
+if (tonumber(redis.call('ZSCORE', KEYS[1], ARGV[1]) or '0')) == 0 then return 0 end
 redis.call('ZADD', KEYS[1], ARGV[2], ARGV[1])
 return 1
 """
 
 ADD_CALL = """
--- KEYS: rollout, end, calls  ARGV: attempt, call, ttl
+-- KEYS: rollout, end, calls, last  ARGV: attempt, call, ttl, and where there is a note: error, finish, output
 if redis.call('EXISTS', KEYS[2]) == 1 then return 0 end
 local found = redis.call('HMGET', KEYS[1], 'attempt', 'state')
 if found[1] and (found[1] ~= ARGV[1] or found[2] ~= 'running') then return 0 end
-redis.call('SADD', KEYS[3], ARGV[2])
+local new = redis.call('SADD', KEYS[3], ARGV[2])
 redis.call('EXPIRE', KEYS[3], ARGV[3])
+if new == 1 and ARGV[6] then
+  local seen = redis.call('HMGET', KEYS[4], 'output', 'repeats')
+  local repeats = 1
+  if ARGV[6] ~= '' and seen[1] == ARGV[6] then repeats = tonumber(seen[2]) + 1 end
+  redis.call('HSET', KEYS[4], 'call', ARGV[2], 'error', ARGV[4], 'finish', ARGV[5], 'output', ARGV[6],
+    'repeats', repeats)
+  redis.call('EXPIRE', KEYS[4], ARGV[3])
+end
+return 1
+"""
+
+KEEP_VERSION = """
+-- KEYS: versions  ARGV: policy, version, instead_of, ttl
+local kept = redis.call('HGET', KEYS[1], ARGV[1])
+if kept and kept ~= ARGV[3] then return 0 end
+redis.call('HSET', KEYS[1], ARGV[1], ARGV[2])
+redis.call('EXPIRE', KEYS[1], ARGV[4])
 return 1
 """
 
@@ -79,18 +186,56 @@ redis.call('ZADD', KEYS[4], ARGV[4], ARGV[1])
 return {'first', ARGV[3], redis.call('SMEMBERS', KEYS[5])}
 """
 
+WITHDRAW = """
+-- KEYS: rollout, end, delayed, unsettled, calls  ARGV: ns, id, trace, attempt, stored, now_ms, started_at, ttl
+local existing = redis.call('GET', KEYS[2])
+if existing then return {'earlier', existing, redis.call('SMEMBERS', KEYS[5])} end
+local found = redis.call('HMGET', KEYS[1], 'attempt', 'state', 'lane')
+if found[1] ~= ARGV[4] or found[2] ~= 'queued' then return {'not_running'} end
+redis.call('ZREM', ARGV[1] .. ':queue:' .. found[3], ARGV[2])
+redis.call('ZREM', KEYS[3], ARGV[2])
+redis.call('HSET', KEYS[1], 'state', 'running', 'runner', '', 'started_at', ARGV[7])
+redis.call('SET', KEYS[2], ARGV[5], 'EX', ARGV[8])
+redis.call('ZADD', KEYS[4], ARGV[6], ARGV[3])
+return {'first', ARGV[5], redis.call('SMEMBERS', KEYS[5])}
+"""
+
 SETTLE = """
--- KEYS: rollout, unsettled, queue, ended, calls  ARGV: id, trace, final, status, ttl
-if redis.call('ZREM', KEYS[2], ARGV[2]) == 0 then return 0 end
-redis.call('EXPIRE', KEYS[5], ARGV[5])
-if ARGV[3] == '1' then
-  redis.call('HSET', KEYS[1], 'state', 'ended', 'status', ARGV[4])
-  redis.call('EXPIRE', KEYS[1], ARGV[5])
+-- KEYS: rollout, unsettled, delayed, ended, calls  ARGV: ns, id, trace, final, status, ttl, ready_ms (0: at once)
+if redis.call('ZREM', KEYS[2], ARGV[3]) == 0 then return 0 end
+redis.call('EXPIRE', KEYS[5], ARGV[6])
+if ARGV[4] == '1' then
+  redis.call('HSET', KEYS[1], 'state', 'ended', 'status', ARGV[5])
+  redis.call('EXPIRE', KEYS[1], ARGV[6])
   redis.call('INCR', KEYS[4])
 else
   redis.call('HINCRBY', KEYS[1], 'attempt', 1)
   redis.call('HSET', KEYS[1], 'state', 'queued')
-  redis.call('LPUSH', KEYS[3], ARGV[1])
+  if ARGV[7] ~= '0' then
+    redis.call('ZADD', KEYS[3], ARGV[7], ARGV[2])
+  else
+    local row = redis.call('HMGET', KEYS[1], 'lane', 'place')
+    redis.call('ZADD', ARGV[1] .. ':queue:' .. row[1], row[2], ARGV[2])
+  end
 end
 return 1
+"""
+
+PAUSE = """
+-- KEYS: paused  ARGV: whose, at_ms, 0 or 1
+local word = redis.call('HGET', KEYS[1], ARGV[1])
+if word and tonumber(string.match(word, '^%d+')) > tonumber(ARGV[2]) then return 0 end
+redis.call('HSET', KEYS[1], ARGV[1], ARGV[2] .. ':' .. ARGV[3])
+return 1
+"""
+
+COUNTS = """
+-- KEYS: lanes, leases, delayed, ended, paused  ARGV: ns
+local lanes = {}
+for _, name in ipairs(redis.call('SMEMBERS', KEYS[1])) do
+  lanes[#lanes + 1] = name
+  lanes[#lanes + 1] = redis.call('ZCARD', ARGV[1] .. ':queue:' .. name)
+end
+return {lanes, redis.call('ZCARD', KEYS[2]), redis.call('ZCARD', KEYS[3]), redis.call('GET', KEYS[4]) or '0',
+  redis.call('HGETALL', KEYS[5])}
 """

@@ -1,7 +1,7 @@
 """`RolloutStore` on Redis: every step is one script or one pipeline, bounded in time."""
 
 import asyncio
-from collections.abc import AsyncIterator, Sequence
+from collections.abc import AsyncIterator, Mapping, Sequence
 from contextlib import asynccontextmanager
 from datetime import datetime
 from typing import Any
@@ -10,27 +10,49 @@ from redis.asyncio import Redis
 from redis.exceptions import RedisError
 
 from leyden.gateway.adapters import scripts
+from leyden.gateway.adapters.rows import ids, ms, offset, outcome, row, whose
+from leyden.gateway.core.failures import CallNote, LastCall
+from leyden.gateway.core.restoring import Restored
 from leyden.gateway.core.rollouts import RolloutSpec, RolloutState, Running
 from leyden.gateway.ports import EndOutcome, EndResult, QueueCounts, RolloutView, Standing
 from leyden.ids import AttemptRef, attempt_of_trace
 from leyden.kafka import Retry
 
+EQUAL_SHARES: Mapping[str, float] = {"train": 1.0, "validation": 1.0}
+
 
 class RedisRolloutStore:
-    """Everything under `<namespace>:`. One Redis (or a primary with replicas); not a Redis Cluster."""
+    """Everything under `<namespace>:`. One Redis (or a primary with replicas); not a Redis Cluster.
 
-    def __init__(self, redis: Redis, namespace: str, timeout_s: float = 5.0, ttl_s: int = 7 * 86_400) -> None:
+    `shares` is how many rollouts of each mode are handed out while both modes have some.
+    """
+
+    def __init__(
+        self,
+        redis: Redis,
+        namespace: str,
+        timeout_s: float = 5.0,
+        ttl_s: int = 7 * 86_400,
+        shares: Mapping[str, float] = EQUAL_SHARES,
+    ) -> None:
         self._redis = redis
         self._ns = namespace
         self._timeout_s = timeout_s
         self._ttl_s = ttl_s
+        self._shares = [part for mode, share in sorted(shares.items()) for part in (mode, share)]
         self._enqueue = redis.register_script(scripts.ENQUEUE)
         self._claim = redis.register_script(scripts.CLAIM)
+        self._restore = redis.register_script(scripts.RESTORE)
         self._unclaim = redis.register_script(scripts.UNCLAIM)
+        self._begin = redis.register_script(scripts.BEGIN)
         self._extend = redis.register_script(scripts.EXTEND)
         self._add_call = redis.register_script(scripts.ADD_CALL)
+        self._keep_version = redis.register_script(scripts.KEEP_VERSION)
         self._end = redis.register_script(scripts.END)
+        self._withdraw = redis.register_script(scripts.WITHDRAW)
         self._settle = redis.register_script(scripts.SETTLE)
+        self._pause = redis.register_script(scripts.PAUSE)
+        self._counts = redis.register_script(scripts.COUNTS)
 
     async def accept_tasks(self, events: Sequence[tuple[str, bytes]]) -> list[bytes]:
         async with self._step(), self._redis.pipeline(transaction=False) as pipe:
@@ -40,31 +62,58 @@ class RedisRolloutStore:
             answers = await pipe.execute()
         return [bytes(kept) for kept in answers[1::2]]
 
+    async def task(self, task_id: str) -> bytes | None:
+        async with self._step():
+            kept: Any = await self._redis.get(self._key("task", task_id))
+        return kept if kept is None else bytes(kept)
+
     async def enqueue(self, rollouts: Sequence[tuple[str, RolloutSpec]]) -> None:
         async with self._step(), self._redis.pipeline(transaction=False) as pipe:
             for rollout_id, spec in rollouts:
-                keys = [self._key("rollout", rollout_id), self._key("queue")]
-                await self._enqueue(keys, [rollout_id, spec.model_dump_json(), spec.mode], client=pipe)
+                keys = [self._key("rollout", rollout_id), *map(self._key, ("lanes", "seq")), self._queue(spec)]
+                what: list[str | int] = [rollout_id, spec.model_dump_json(), spec.mode, spec.lane, offset(spec)]
+                await self._enqueue(keys, what, client=pipe)
             await pipe.execute()
 
-    async def claim(self, limit: int, runner: str, now: datetime, lease_until: datetime) -> list[Running]:
-        keys = [self._key("queue"), self._key("leases")]
+    async def claim(
+        self, limit: int, runner: str, now: datetime, lease_until: datetime, project: str | None = None
+    ) -> list[Running]:
+        keys = [self._key(name) for name in ("lanes", "leases", "delayed", "served", "paused", "whole")]
+        asked = [self._ns, limit, runner, now.isoformat(), ms(now), ms(lease_until), whose(project), *self._shares]
         async with self._step():
-            rows: Any = await self._claim(keys, [self._ns, limit, runner, now.isoformat(), _ms(lease_until)])
+            rows: Any = await self._claim(keys, asked)
         return [
             Running(AttemptRef(rollout.decode(), int(attempt)), RolloutSpec.model_validate_json(spec), now, runner)
             for rollout, attempt, spec in rows
         ]
 
-    async def unclaim(self, refs: Sequence[AttemptRef]) -> None:
+    async def has_state(self) -> bool:
+        async with self._step():
+            return bool(await self._redis.exists(self._key("whole")))
+
+    async def restore(self, rollouts: Sequence[Restored]) -> list[bool]:
         async with self._step(), self._redis.pipeline(transaction=False) as pipe:
-            for ref in reversed(refs):
-                keys = [self._key("rollout", ref.rollout_id), self._key("queue"), self._key("leases")]
-                await self._unclaim(keys, [ref.rollout_id, ref.trace_id, ref.attempt], client=pipe)
+            for one in rollouts:
+                keys = [self._key("rollout", one.ref.rollout_id)]
+                keys += [self._key(name) for name in ("lanes", "seq", "delayed", "leases")]
+                await self._restore(keys, [self._ns, *row(one), self._ttl_s], client=pipe)
+            return [bool(written) for written in await pipe.execute()]
+
+    async def state_restored(self, ended: int) -> None:
+        async with self._step(), self._redis.pipeline(transaction=True) as pipe:
+            pipe.set(self._key("ended"), ended, nx=True)
+            pipe.set(self._key("whole"), 1)
             await pipe.execute()
 
-    async def begin(self, running: Running, lease_until: datetime) -> None:
-        fields: dict[str | bytes, str | int] = {
+    async def unclaim(self, refs: Sequence[AttemptRef]) -> None:
+        async with self._step(), self._redis.pipeline(transaction=False) as pipe:
+            for ref in refs:
+                keys = [self._key("rollout", ref.rollout_id), self._key("leases")]
+                await self._unclaim(keys, [self._ns, ref.rollout_id, ref.trace_id, ref.attempt], client=pipe)
+            await pipe.execute()
+
+    async def begin(self, running: Running, lease_until: datetime) -> bool:
+        row: dict[str, str | int] = {
             "spec": running.spec.model_dump_json(),
             "mode": running.spec.mode,
             "attempt": running.ref.attempt,
@@ -72,14 +121,14 @@ class RedisRolloutStore:
             "runner": running.runner or "",
             "started_at": running.started_at.isoformat(),
         }
-        async with self._step(), self._redis.pipeline(transaction=True) as pipe:
-            pipe.hset(self._key("rollout", running.ref.rollout_id), mapping=fields)  # type: ignore[arg-type]
-            pipe.zadd(self._key("leases"), {running.ref.trace_id: _ms(lease_until)})
-            await pipe.execute()
+        keys = [self._key("rollout", running.ref.rollout_id), self._key("leases")]
+        fields = [part for pair in row.items() for part in pair]
+        async with self._step():
+            return bool(await self._begin(keys, [running.ref.trace_id, ms(lease_until), *fields]))
 
     async def extend(self, ref: AttemptRef, lease_until: datetime) -> bool:
         async with self._step():
-            return bool(await self._extend([self._key("leases")], [ref.trace_id, _ms(lease_until)]))
+            return bool(await self._extend([self._key("leases")], [ref.trace_id, ms(lease_until)]))
 
     async def standing(self, ref: AttemptRef) -> Standing:
         async with self._step(), self._redis.pipeline(transaction=False) as pipe:
@@ -89,14 +138,35 @@ class RedisRolloutStore:
         here = attempt is None or (int(attempt) == ref.attempt and state == b"running")
         return Standing(open=here and not ended, mode=(mode or b"train").decode())
 
-    async def add_call(self, ref: AttemptRef, call_id: str) -> bool:
+    async def add_call(self, ref: AttemptRef, call_id: str, note: CallNote | None = None) -> bool:
         keys = [
             self._key("rollout", ref.rollout_id),
             self._key("end", ref.trace_id),
             self._key("calls", ref.trace_id),
+            self._key("last", ref.trace_id),
         ]
+        noted = [note.error, note.finish_reason, note.output] if note else []
         async with self._step():
-            return bool(await self._add_call(keys, [ref.attempt, call_id, self._ttl_s]))
+            return bool(await self._add_call(keys, [ref.attempt, call_id, self._ttl_s, *noted]))
+
+    async def last_call(self, ref: AttemptRef) -> LastCall | None:
+        fields = ["call", "error", "finish", "output", "repeats"]
+        async with self._step():
+            found: Any = await self._redis.hmget(self._key("last", ref.trace_id), fields)
+        if found[0] is None:
+            return None
+        call_id, error, finish, output, repeats = (value.decode() for value in found)
+        return LastCall(call_id, CallNote(error, finish, output), int(repeats))
+
+    async def kept_version(self, ref: AttemptRef, policy: str) -> int | None:
+        async with self._step():
+            kept: Any = await self._redis.hget(self._key("versions", ref.trace_id), policy)
+        return None if kept is None else int(kept)
+
+    async def keep_version(self, ref: AttemptRef, policy: str, version: int, instead_of: int | None) -> None:
+        arguments: list[str | int] = [policy, version, "" if instead_of is None else instead_of, self._ttl_s]
+        async with self._step():
+            await self._keep_version([self._key("versions", ref.trace_id)], arguments)
 
     async def end(self, ref: AttemptRef, stored: bytes, now: datetime, lease_over: bool) -> EndOutcome:
         keys = [
@@ -106,29 +176,44 @@ class RedisRolloutStore:
             self._key("unsettled"),
             self._key("calls", ref.trace_id),
         ]
-        arguments: list[str | int | bytes] = [ref.trace_id, ref.attempt, stored, _ms(now), int(lease_over), self._ttl_s]
+        arguments: list[str | int | bytes] = [ref.trace_id, ref.attempt, stored, ms(now), int(lease_over), self._ttl_s]
         async with self._step():
-            answer: Any = await self._end(keys, arguments)
-        result = EndResult(answer[0].decode())
-        return EndOutcome(result, answer[1], _ids(answer[2])) if len(answer) > 1 else EndOutcome(result)
+            return outcome(await self._end(keys, arguments))
+
+    async def withdraw(self, ref: AttemptRef, stored: bytes, now: datetime) -> EndOutcome:
+        keys = [
+            self._key("rollout", ref.rollout_id),
+            self._key("end", ref.trace_id),
+            self._key("delayed"),
+            self._key("unsettled"),
+            self._key("calls", ref.trace_id),
+        ]
+        about: list[str | int | bytes] = [self._ns, ref.rollout_id, ref.trace_id, ref.attempt, stored]
+        async with self._step():
+            return outcome(await self._withdraw(keys, [*about, ms(now), now.isoformat(), self._ttl_s]))
 
     async def find_end(self, ref: AttemptRef) -> EndOutcome | None:
         async with self._step(), self._redis.pipeline(transaction=True) as pipe:
             pipe.get(self._key("end", ref.trace_id))
             pipe.smembers(self._key("calls", ref.trace_id))
             stored, calls = await pipe.execute()
-        return EndOutcome(EndResult.EARLIER, stored, _ids(calls)) if stored is not None else None
+        return EndOutcome(EndResult.EARLIER, stored, ids(calls)) if stored is not None else None
 
-    async def settle(self, ref: AttemptRef, final: bool, status: str) -> None:
+    async def settle(self, ref: AttemptRef, final: bool, status: str, retry_at: datetime | None = None) -> None:
         keys = [
             self._key("rollout", ref.rollout_id),
             self._key("unsettled"),
-            self._key("queue"),
+            self._key("delayed"),
             self._key("ended"),
             self._key("calls", ref.trace_id),
         ]
+        about: list[str | int] = [self._ns, ref.rollout_id, ref.trace_id, int(final), status, self._ttl_s]
         async with self._step():
-            await self._settle(keys, [ref.rollout_id, ref.trace_id, int(final), status, self._ttl_s])
+            await self._settle(keys, [*about, ms(retry_at) if retry_at else 0])
+
+    async def pause(self, project: str | None, paused: bool, at: datetime) -> None:
+        async with self._step():
+            await self._pause([self._key("paused")], [whose(project), ms(at), int(paused)])
 
     async def find(self, rollout_id: str) -> RolloutView | None:
         async with self._step():
@@ -152,12 +237,17 @@ class RedisRolloutStore:
         return await self._until("unsettled", ended_before, limit)
 
     async def counts(self) -> QueueCounts:
-        async with self._step(), self._redis.pipeline(transaction=True) as pipe:
-            pipe.llen(self._key("queue"))
-            pipe.zcard(self._key("leases"))
-            pipe.get(self._key("ended"))
-            queued, running, ended = await pipe.execute()
-        return QueueCounts(queued, running, int(ended or 0))
+        keys = [self._key(name) for name in ("lanes", "leases", "delayed", "ended", "paused")]
+        async with self._step():
+            answer: Any = await self._counts(keys, [self._ns])
+        flat, running, delayed, ended, words = answer
+        lanes = {name.decode(): count for name, count in zip(flat[::2], flat[1::2], strict=True) if count}
+        paused = sorted(
+            name.decode().removeprefix("=")
+            for name, word in zip(words[::2], words[1::2], strict=True)
+            if word.endswith(b"1")
+        )
+        return QueueCounts(sum(lanes.values()) + delayed, running, int(ended), delayed, lanes, tuple(paused))
 
     async def ready(self) -> str | None:
         """None when Redis answers, else one sentence."""
@@ -173,7 +263,7 @@ class RedisRolloutStore:
             found: Any = await self._redis.zrange(
                 self._key(what),
                 "-inf",
-                str(_ms(moment)),
+                str(ms(moment)),
                 byscore=True,
                 offset=0,
                 num=limit,
@@ -188,13 +278,8 @@ class RedisRolloutStore:
         except (RedisError, OSError, TimeoutError) as error:
             raise Retry(f"Redis did not do its part: {error!r}") from error
 
+    def _queue(self, spec: RolloutSpec) -> str:
+        return self._key("queue", spec.lane)
+
     def _key(self, *parts: str) -> str:
         return ":".join((self._ns, *parts))
-
-
-def _ms(moment: datetime) -> int:
-    return int(moment.timestamp() * 1000)
-
-
-def _ids(members: Any) -> tuple[str, ...]:
-    return tuple(sorted(member.decode() for member in members))

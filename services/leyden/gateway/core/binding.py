@@ -6,6 +6,10 @@ from leyden.gateway.core.keys import Caller
 from leyden.gateway.core.refusals import Refusal
 from leyden.ids import AttemptRef, attempt_of_trace, parse_traceparent
 
+SESSION_HEADER = "x-leyden-rollout"
+"""Names a rollout (attempt 0) or an attempt's trace id: for clients that can add a header and nothing else."""
+ANYBODY = Caller()
+
 
 @dataclass(frozen=True, slots=True)
 class Binding:
@@ -16,23 +20,33 @@ class Binding:
     parent_span_id: str | None = None
     traceparent: str | None = None
     """The caller's header, where it had the right form."""
+    caller: Caller = ANYBODY
 
 
-def bind(path_id: str | None, caller: Caller, traceparent: str | None) -> Binding:
-    """The URL's rollout, else the key's, else the one that `traceparent` names, else none.
+def bind(path_id: str | None, caller: Caller, traceparent: str | None, session: str | None = None) -> Binding:
+    """The URL's rollout, else the key's, else the session header's, else `traceparent`'s, else none.
 
-    Raises `Refusal`: 404 for a path id that is no rollout id, 403 when the key belongs to another rollout.
+    Where two disagree the earlier one counts, being the more deliberate: a `traceparent` is often only what surrounds
+    the call. A per-rollout key never binds elsewhere, so a URL or a session header that would take its call to another
+    attempt is refused (403) and not overruled. Raises a `Refusal`, 404 or 400, too for what names no rollout.
     """
     parsed = parse_traceparent(traceparent)
-    attempt = caller.attempt
+    asked = None
     if path_id is not None:
-        attempt = attempt_of_trace(path_id)
-        if attempt is None:
-            raise Refusal(
-                404, "rollout_not_found", f"{path_id[:64]!r} is neither a rollout id nor an attempt's trace id"
-            )
-        caller.must_own(attempt)
+        asked = _attempt(path_id, 404, "the URL")
+    elif session:
+        asked = _attempt(session, 400, SESSION_HEADER)
+    if asked is not None:
+        caller.must_own(asked)
+    attempt = asked or caller.attempt
     if attempt is None and parsed:
         attempt = attempt_of_trace(parsed[0])
     trace_id = parsed[0] if parsed else attempt.trace_id if attempt else None
-    return Binding(attempt, trace_id, parsed[1] if parsed else None, traceparent if parsed else None)
+    return Binding(attempt, trace_id, parsed[1] if parsed else None, traceparent if parsed else None, caller)
+
+
+def _attempt(named: str, status: int, place: str) -> AttemptRef:
+    if attempt := attempt_of_trace(named.strip()):
+        return attempt
+    message = f"{named[:64]!r} in {place} is neither a rollout id nor an attempt's trace id"
+    raise Refusal(status, "rollout_not_found", message)

@@ -1,73 +1,256 @@
-"""Keys: which caller a bearer token is. Everything is compared in constant time, nothing is ever logged.
+"""Keys: which caller a bearer token is, and what that caller may do. Nothing secret is compared by luck or ever logged.
 
-A per-rollout key names its attempt and is signed with the gateway's secret, so that any replica knows it without a
-look-up: `lrk-<trace id>-<hmac>`.
+- An **API key** `lk-<key id>-<secret>` is an event in `keys.v1`, where only its SHA-256 is kept. A slow hash protects
+  guessable passwords; the secret is 256 random bits, so there is nothing to guess, and every call pays for the hash.
+- A **bootstrap key** comes from the settings and opens everything; it makes the first API key.
+- A **per-rollout key** `lrk-<trace id>[-<key id>]-<hmac>` opens one attempt. It is signed with the gateway's secret, so
+  any replica knows it without a look-up. The key id is that of the key that claimed the attempt: the per-rollout key
+  has its project, models and limits, and ends with it.
 """
 
+import base64
 import hashlib
 import hmac
-from collections.abc import Iterable
-from dataclasses import dataclass
+from collections.abc import Callable, Iterable, Sequence
+from dataclasses import dataclass, field
+from datetime import datetime
+from enum import StrEnum
+from fnmatch import fnmatchcase
 
+from leyden.events import KeyCreated, KeyLimits, KeyRevoked
 from leyden.gateway.core.refusals import Refusal
 from leyden.ids import AttemptRef, attempt_of_trace
 
-KEY_MARK = "lrk"
+API_MARK = "lk"
+ROLLOUT_MARK = "lrk"
 TRACE_ID_DIGITS = 32
+KEY_ID_BYTES = 6
+SECRET_BYTES = 32
+UNLIMITED = KeyLimits()
+MAX_GENUINE = 4096
+"""Per-rollout keys that are remembered as genuine; whether what they depend on still holds is asked each time."""
+
+
+class Scope(StrEnum):
+    """What a key is for; each includes the ones above it."""
+
+    AGENT = "agent"
+    """Model API, OTLP, and rollouts that the key itself began."""
+    RUNNER = "runner"
+    """Tasks in, claims, and heartbeat and end of any attempt."""
+    ADMIN = "admin"
+    """Keys, and whatever steers others' work."""
+
+
+INCLUDED = {
+    Scope.AGENT: frozenset({Scope.AGENT}),
+    Scope.RUNNER: frozenset({Scope.AGENT, Scope.RUNNER}),
+    Scope.ADMIN: frozenset(Scope),
+}
 
 
 @dataclass(frozen=True, slots=True)
 class Caller:
-    """Who calls: `attempt` is the one attempt that a per-rollout key opens; None for an API key, which opens all."""
+    """Who calls. The default is a bootstrap key: it may do everything, and belongs to no project."""
 
     attempt: AttemptRef | None = None
+    """The one attempt that a per-rollout key opens; None for an API key."""
+    scopes: frozenset[Scope] = frozenset(Scope)
+    key_id: str | None = None
+    """The API key's id; of a per-rollout key, the id of the key that claimed its attempt."""
+    project: str | None = None
+    models: tuple[str, ...] = ()
+    """Patterns of the models that it may call; empty: all."""
+    limits: KeyLimits = UNLIMITED
+
+    def must(self, scope: Scope) -> None:
+        """Raise a 403 when the key lacks `scope`."""
+        if scope is Scope.AGENT and scope in self.scopes:
+            return
+        self.must_be_unbound()
+        if scope in self.scopes:
+            return
+        has = ", ".join(sorted(self.scopes))
+        raise Refusal(403, "scope_needed", f"this needs a key with scope `{scope}`; the key's is {has}")
+
+    def must_be_unbound(self) -> None:
+        """Raise a 403 for a per-rollout key."""
+        if self.attempt is not None:
+            raise _bound()
 
     def must_own(self, ref: AttemptRef) -> None:
-        """Raise a 403 when the key belongs to another attempt than `ref`."""
+        """Raise a 403 for the key of another attempt than `ref`."""
         if self.attempt is not None and self.attempt != ref:
             raise Refusal(403, "wrong_rollout", "this key belongs to another rollout or attempt")
 
-    def must_be_api_key(self) -> None:
-        """Raise a 403 for a per-rollout key."""
-        if self.attempt is not None:
-            raise Refusal(403, "api_key_needed", "a per-rollout key opens only its own rollout; use an API key")
+    def may_use(self, model: str) -> bool:
+        """Whether the key may call `model`; a pattern may name a policy or one version of it."""
+        if not self.models:
+            return True
+        names = {model, model.rpartition("@")[0] or model}
+        return any(fnmatchcase(name, pattern) for pattern in self.models for name in names)
+
+    def must_use(self, model: object) -> None:
+        """Raise a 403 that names the allowed models when `model` is a model's name and none of them."""
+        if isinstance(model, str) and not self.may_use(model):
+            allowed = ", ".join(self.models)
+            message = f"this key may not call `{model[:128]}`; it may call: {allowed}"
+            raise Refusal(403, "model_not_allowed", message, param="model")
 
 
-def rollout_key(secret: bytes, ref: AttemptRef) -> str:
-    """The per-rollout key of an attempt; the same secret always gives the same key."""
-    return f"{KEY_MARK}-{ref.trace_id}-{_signature(secret, ref.trace_id)}"
+def _bound() -> Refusal:
+    return Refusal(403, "api_key_needed", "a per-rollout key opens only its own rollout; use an API key")
+
+
+BOOTSTRAP = Caller()
+AGENT_SCOPES = INCLUDED[Scope.AGENT]
+
+
+@dataclass(frozen=True, slots=True)
+class NewKey:
+    """A key at the only moment when it is whole."""
+
+    key_id: str
+    text: str = field(repr=False)
+
+    @property
+    def digest(self) -> str:
+        """What is kept of it."""
+        return _digest(self.text).hex()
+
+
+def new_key(random_id: bytes, random_secret: bytes) -> NewKey:
+    """The key that is made of `KEY_ID_BYTES` and `SECRET_BYTES` random bytes."""
+    if len(random_id) != KEY_ID_BYTES or len(random_secret) != SECRET_BYTES:
+        raise ValueError("a key is made of 6 random bytes of id and 32 of secret")
+    secret = base64.urlsafe_b64encode(random_secret).decode().rstrip("=")
+    return NewKey(random_id.hex(), f"{API_MARK}-{random_id.hex()}-{secret}")
+
+
+def rollout_key(secret: bytes, ref: AttemptRef, key_id: str | None = None) -> str:
+    """The per-rollout key of an attempt that `key_id` claimed; the same secret always gives the same key."""
+    named = ref.trace_id if key_id is None else f"{ref.trace_id}-{key_id}"
+    return f"{ROLLOUT_MARK}-{named}-{_signature(secret, named)}"
+
+
+@dataclass(frozen=True, slots=True)
+class KeyState:
+    """One API key as it can be looked at."""
+
+    key_id: str
+    name: str
+    created: KeyCreated | None
+    """None for a key of which only the revocation is left in the log."""
+    revoked_at: datetime | None = None
 
 
 class KeyRing:
-    """All keys that open this gateway."""
+    """All keys that open this gateway. `complete` once keys.v1 was read to what was its end at the start."""
 
-    def __init__(self, api_keys: Iterable[str], secret: bytes) -> None:
-        self._digests = [_digest(key) for key in api_keys]
+    def __init__(self, bootstrap_keys: Iterable[str], secret: bytes, now: Callable[[], datetime]) -> None:
+        self._bootstrap = [_digest(key) for key in bootstrap_keys]
         self._secret = secret
+        self._now = now
+        self._states: dict[str, KeyState] = {}
+        self._callers: dict[str, tuple[bytes, Caller]] = {}
+        self._genuine: dict[str, tuple[AttemptRef, str]] = {}
+        self.complete: Callable[[], bool] = lambda: True
+
+    def note_created(self, event: KeyCreated) -> None:
+        """A key opens the gateway; nothing brings a revoked one back."""
+        known = self._states.get(event.key_id)
+        revoked_at = known.revoked_at if known else None
+        self._states[event.key_id] = KeyState(event.key_id, event.name, event, revoked_at)
+        if revoked_at is None:
+            scopes = frozenset[Scope]().union(*(INCLUDED[Scope(scope)] for scope in event.scopes))
+            caller = Caller(None, scopes, event.key_id, event.project, tuple(event.models), event.limits)
+            self._callers[event.key_id] = (bytes.fromhex(event.digest), caller)
+
+    def note_revoked(self, event: KeyRevoked) -> None:
+        """A key, and every per-rollout key that it claimed, opens nothing any more."""
+        known = self._states.get(event.key_id)
+        first = known.revoked_at if known and known.revoked_at else event.event_time
+        self._states[event.key_id] = KeyState(event.key_id, event.name, known.created if known else None, first)
+        self._callers.pop(event.key_id, None)
+
+    def states(self) -> Sequence[KeyState]:
+        """Every key that is known, by name, then id."""
+        return sorted(self._states.values(), key=lambda state: (state.name, state.key_id))
+
+    def find(self, key_id: str) -> KeyState | None:
+        """One key."""
+        return self._states.get(key_id)
+
+    def limits_of(self, key_id: str | None) -> KeyLimits:
+        """The limits of a key that is in use."""
+        known = self._callers.get(key_id) if key_id else None
+        return known[1].limits if known else UNLIMITED
 
     def caller(self, authorization: str | None) -> Caller:
         """Who sent this `Authorization` header; raises a 401 `Refusal` for nobody that is known."""
         scheme, _, token = (authorization or "").partition(" ")
         if scheme.lower() == "bearer" and (token := token.strip()):
-            if ref := self._attempt_of(token):
-                return Caller(ref)
+            mark, _, rest = token.partition("-")
+            if mark == ROLLOUT_MARK and (found := self._of_rollout(rest)):
+                return found
             shown = _digest(token)
+            if mark == API_MARK and (found := self._of_key(rest.partition("-")[0], shown)):
+                return found
             # All are compared, so that the time says nothing about which one was near.
-            if sum([hmac.compare_digest(shown, digest) for digest in self._digests]):
-                return Caller()
+            if sum([hmac.compare_digest(shown, digest) for digest in self._bootstrap]):
+                return BOOTSTRAP
         raise Refusal(401, "invalid_api_key", "no valid key: send `Authorization: Bearer <key>`")
 
-    def _attempt_of(self, token: str) -> AttemptRef | None:
-        mark, _, rest = token.partition("-")
-        trace_id, _, signature = rest.partition("-")
-        if mark != KEY_MARK or len(trace_id) != TRACE_ID_DIGITS:
+    def _of_key(self, key_id: str, shown: bytes) -> Caller | None:
+        known = self._callers.get(key_id)
+        if known is None:
+            self._must_be_complete(key_id)
             return None
-        genuine = hmac.compare_digest(_signature(self._secret, trace_id).encode(), signature.encode())
-        return attempt_of_trace(trace_id) if genuine else None
+        digest, caller = known
+        return self._unexpired(caller) if hmac.compare_digest(shown, digest) else None
+
+    def _of_rollout(self, rest: str) -> Caller | None:
+        found = self._genuine.get(rest) or self._verified(rest)
+        if found is None:
+            return None
+        attempt, key_id = found
+        if not key_id:
+            return Caller(attempt, AGENT_SCOPES)
+        known = self._callers.get(key_id)
+        if known is None:
+            self._must_be_complete(key_id)
+            return None
+        issuer = self._unexpired(known[1])
+        return Caller(attempt, AGENT_SCOPES, key_id, issuer.project, issuer.models, issuer.limits)
+
+    def _verified(self, rest: str) -> tuple[AttemptRef, str] | None:
+        """The attempt and the issuer's id of a genuine per-rollout key; kept, as an agent calls many times with it."""
+        named, _, signature = rest.rpartition("-")
+        if not hmac.compare_digest(_signature(self._secret, named).encode(), signature.encode()):
+            return None
+        trace_id, _, key_id = named.partition("-")
+        attempt = attempt_of_trace(trace_id) if len(trace_id) == TRACE_ID_DIGITS else None
+        if attempt is None:
+            return None
+        if len(self._genuine) >= MAX_GENUINE:
+            self._genuine.clear()
+        self._genuine[rest] = (attempt, key_id)
+        return attempt, key_id
+
+    def _unexpired(self, caller: Caller) -> Caller:
+        created = self._states[caller.key_id].created if caller.key_id else None
+        if created and created.expires_at and created.expires_at <= self._now():
+            raise Refusal(401, "expired_api_key", f"the key {caller.key_id} has expired")
+        return caller
+
+    def _must_be_complete(self, key_id: str) -> None:
+        """An unknown key may be one that this replica has not read yet: that is no reason to turn it away for good."""
+        if key_id not in self._states and not self.complete():
+            raise Refusal(503, "starting", "the gateway is still reading its keys", retry_after_s=1.0)
 
 
-def _signature(secret: bytes, trace_id: str) -> str:
-    return hmac.new(secret, f"{KEY_MARK}:{trace_id}".encode(), hashlib.sha256).hexdigest()
+def _signature(secret: bytes, named: str) -> str:
+    return hmac.digest(secret, f"{ROLLOUT_MARK}:{named}".encode(), "sha256").hex()
 
 
 def _digest(key: str) -> bytes:

@@ -6,6 +6,7 @@ change what was sampled without being recorded. Unknown fields pass through.
 
 from dataclasses import dataclass
 from enum import StrEnum
+from functools import lru_cache
 from typing import Any
 
 from leyden.events import Sampling
@@ -16,6 +17,23 @@ JsonDict = dict[str, Any]
 NEUTRAL: JsonDict = {"temperature": 1.0, "top_p": 1.0, "top_k": 0, "min_p": 0.0, "repetition_penalty": 1.0}
 """What is sent where the caller gave nothing: sampling from the model's own distribution."""
 TRUNCATING = ("top_p", "top_k", "min_p")
+NUMBER = (int, float)  # `int | float` makes a new union at every test: measured, a fifth of preparing a call
+UNTRAINABLE = {
+    "echo": "echo puts the prompt into the answer: leave it out in training rollouts (mode train)",
+    "prompt": "a training rollout (mode train) completes one prompt a call; `n` gives several completions of it",
+    "best_of": "best_of selects among completions, which biases training: use `n` in training rollouts (mode train)",
+}
+
+
+class Dialect(StrEnum):
+    """In which of OpenAI's forms an engine is asked, and answers."""
+
+    CHAT = "chat"
+    """Messages in, messages out."""
+    TEXT = "text"
+    """A prompt in, a text out."""
+    VECTORS = "vectors"
+    """Embeddings: nothing is sampled."""
 
 
 class TruncatedSampling(StrEnum):
@@ -38,9 +56,15 @@ class Visible:
     usage_chunk: bool = False
     prompt_logprobs: bool = False
     kv_transfer_params: bool = False
+    untouched: bool = False
+    """Nothing was added for the record, so nothing is taken out, but a usage that nobody asked for."""
 
 
-@dataclass(frozen=True, slots=True)
+NOTHING = Visible()
+ASKS_TO_SEE = frozenset({"logprobs", "return_token_ids", "stream_options", "prompt_logprobs", "kv_transfer_params"})
+
+
+@dataclass(slots=True)
 class Prepared:
     """One request, ready for an engine but for its `model`."""
 
@@ -51,60 +75,104 @@ class Prepared:
     sampling: Sampling
     visible: Visible
     overridden: tuple[str, ...] = ()
+    traced: bool = True
+    """Whether the answer must come with token ids and logprobs."""
 
 
-def prepare(request: JsonDict, training: bool, truncated: TruncatedSampling) -> Prepared:
+def prepare(
+    request: JsonDict, training: bool, truncated: TruncatedSampling, dialect: Dialect = Dialect.CHAT
+) -> Prepared:
     """What to send for `request`. Raises a 400 `Refusal` when it cannot be sampled the way it asks to be."""
     given = {name: value for name, value in request.items() if value is not None}
     model = given.get("model")
     if not isinstance(model, str) or not model:
         raise Refusal(400, "missing_model", "`model` must name a policy", param="model")
-    overridden = tuple(name for name in TRUNCATING if training and _truncates(name, given.get(name)))
+    if dialect is Dialect.VECTORS:
+        return Prepared(given, model, False, 0, Sampling(), Visible(), traced=False)
+    overridden = tuple([name for name in TRUNCATING if _truncates(name, given.get(name))]) if training else ()
     if overridden and truncated is TruncatedSampling.REFUSE:
         raise _truncation_refused(overridden)
     if truncated is TruncatedSampling.ALLOW:
         overridden = ()
     body = NEUTRAL | {name: value for name, value in given.items() if name not in overridden}
-    body |= {"return_token_ids": True, "logprobs": True}
+    count = _whole(given.get("n")) or 1
+    traced = dialect is Dialect.CHAT or _one_prompt(given, training)
+    if dialect is Dialect.TEXT:
+        count *= len(prompts_of(given))
+    if traced:
+        body |= {"return_token_ids": True, "logprobs": _most_logprobs(given) if dialect is Dialect.TEXT else True}
     streamed = given.get("stream") is True
     options = given.get("stream_options")
     if streamed:
         body["stream_options"] = (options if isinstance(options, dict) else {}) | {"include_usage": True}
-    count = given.get("n")
-    return Prepared(
-        body, model, streamed, count if isinstance(count, int) else 1, sampling_of(body), _visible(given), overridden
-    )
+    return Prepared(body, model, streamed, count, sampling_of(body), _visible(given), overridden, traced)
+
+
+def prompts_of(body: JsonDict) -> list[object]:
+    """The prompts of a text completion: texts, or lists of token ids."""
+    prompt = body.get("prompt")
+    if isinstance(prompt, list) and prompt and not isinstance(prompt[0], int):
+        return prompt
+    return [prompt]
+
+
+def _one_prompt(given: JsonDict, training: bool) -> bool:
+    """Whether a text completion can be recorded with its tokens: one prompt, of which nothing is in the answer.
+
+    Raises a 400 `Refusal` where it cannot and it is to be trained on.
+    """
+    wrong = {
+        "echo": given.get("echo") is True,
+        "prompt": len(prompts_of(given)) > 1,
+        "best_of": (_whole(given.get("best_of")) or 1) > (_whole(given.get("n")) or 1),
+    }
+    for name, is_so in wrong.items():
+        if is_so and training:
+            raise Refusal(400, "not_trainable", UNTRAINABLE[name], param=name)
+    return not any(wrong.values())
+
+
+def _most_logprobs(given: JsonDict) -> int:
+    """How many logprobs a token is asked for in a text completion; 0 is that of the sampled one alone."""
+    return max(_whole(given.get("logprobs")) or 0, 0)
 
 
 def sampling_of(body: JsonDict) -> Sampling:
     """The sampling parameters of a body as they will be recorded; a disabled top_k is -1 whatever it was called."""
     top_k = _whole(body.get("top_k"))
-    return Sampling(
-        temperature=_number(body, "temperature", 1.0),
-        top_p=_number(body, "top_p", 1.0),
-        top_k=top_k if top_k and top_k > 0 else -1,
-        min_p=_number(body, "min_p", 0.0),
-        presence_penalty=_number(body, "presence_penalty", 0.0),
-        frequency_penalty=_number(body, "frequency_penalty", 0.0),
-        repetition_penalty=_number(body, "repetition_penalty", 1.0),
-        seed=_whole(body.get("seed")),
-        max_tokens=_whole(body.get("max_completion_tokens", body.get("max_tokens"))),
+    return _sampling(
+        _number(body, "temperature", 1.0),
+        _number(body, "top_p", 1.0),
+        top_k if top_k and top_k > 0 else -1,
+        _number(body, "min_p", 0.0),
+        _number(body, "presence_penalty", 0.0),
+        _number(body, "frequency_penalty", 0.0),
+        _number(body, "repetition_penalty", 1.0),
+        _whole(body.get("seed")),
+        _whole(body.get("max_completion_tokens", body.get("max_tokens"))),
     )
 
 
+@lru_cache(maxsize=1024)
+def _sampling(*values: float | None) -> Sampling:
+    """Agents sample all their calls alike: one record of it for all."""
+    return Sampling.model_validate(dict(zip(Sampling.model_fields, values, strict=True)))
+
+
 def _visible(given: JsonDict) -> Visible:
-    options = given.get("stream_options")
+    if ASKS_TO_SEE.isdisjoint(given):
+        return NOTHING
     return Visible(
-        logprobs=given.get("logprobs") is True,
+        logprobs=given.get("logprobs") is True or _whole(given.get("logprobs")) is not None,
         token_ids=given.get("return_token_ids") is True,
-        usage_chunk=isinstance(options, dict) and options.get("include_usage") is True,
+        usage_chunk=isinstance(options := given.get("stream_options"), dict) and options.get("include_usage") is True,
         prompt_logprobs="prompt_logprobs" in given,
         kv_transfer_params="kv_transfer_params" in given,
     )
 
 
 def _truncates(name: str, value: object) -> bool:
-    if isinstance(value, bool) or not isinstance(value, int | float):
+    if value is None or isinstance(value, bool) or not isinstance(value, NUMBER):
         return False  # the engine refuses it in its own words
     return value < 1 if name == "top_p" else value > 0
 
@@ -117,7 +185,7 @@ def _truncation_refused(names: tuple[str, ...]) -> Refusal:
 
 def _number(body: JsonDict, name: str, default: float) -> float:
     value = body.get(name, default)
-    return float(value) if isinstance(value, int | float) else default
+    return float(value) if isinstance(value, NUMBER) else default
 
 
 def _whole(value: object) -> int | None:

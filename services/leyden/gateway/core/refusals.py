@@ -16,3 +16,5 @@ class Refusal(Exception):  # noqa: N818 - it is an answer, not a fault
         self.message = message
         self.param = param
         self.retry_after_s = retry_after_s
+        self.request_id: str | None = None
+        """What the caller may quote: the call's id where there is a call, set by whoever knows it."""

@@ -2,13 +2,17 @@
 
 from collections.abc import Mapping
 from dataclasses import dataclass, field
+from functools import cache
 from typing import Any
 
 from leyden.events import Choice, Usage, pack_floats, pack_ints
+from leyden.gateway.core.faces.base import message_of
 from leyden.gateway.core.prepare import JsonDict, Visible
 
 ALWAYS_HIDDEN = ("prompt_text", "metrics")
 CHOICE_HIDDEN = ("routed_experts",)
+CHUNKS = ("chat.completion.chunk", "text_completion")
+"""What pieces of a stream call themselves; a whole text completion does too, and always has choices."""
 
 
 @dataclass(slots=True)
@@ -28,28 +32,36 @@ class ReplyParts:
         self._expected = expected
         self._choices: dict[int, ChoiceParts] = {}
         self.prompt_token_ids: list[int] = []
-        self.usage = Usage()
+        self.engine_id: str | None = None
+        self.usage: Usage | None = None
         self.error: str | None = None
 
     def take(self, piece: Mapping[str, Any]) -> None:
         """Note one plain reply or one chunk; raises TypeError, ValueError or KeyError for what is neither."""
         if piece.get("error"):
             self.error = f"engine: {message_of(piece)}"
+        if self.engine_id is None and isinstance(piece.get("id"), str):
+            self.engine_id = piece["id"]
         self.prompt_token_ids = piece.get("prompt_token_ids") or self.prompt_token_ids
         if usage := piece.get("usage"):
             self.usage = Usage(
-                prompt_tokens=usage["prompt_tokens"], completion_tokens=usage.get("completion_tokens") or 0
+                prompt_tokens=usage.get("prompt_tokens") or 0, completion_tokens=usage.get("completion_tokens") or 0
             )
         for choice in piece.get("choices") or ():
             self._take_choice(choice)
 
     def _take_choice(self, choice: Mapping[str, Any]) -> None:
-        parts = self._choices.setdefault(int(choice["index"]), ChoiceParts())
+        parts = self._choices.setdefault(int(choice.get("index") or 0), ChoiceParts())
         parts.token_ids += choice.get("token_ids") or ()
-        parts.logprobs += [entry["logprob"] for entry in (choice.get("logprobs") or {}).get("content") or ()]
+        if probs := choice.get("logprobs"):
+            parts.logprobs += [entry["logprob"] for entry in probs.get("content") or ()]
+            parts.logprobs += probs.get("token_logprobs") or ()
         parts.finish_reason = choice.get("finish_reason") or parts.finish_reason
         if "message" in choice:
             parts.message = dict(choice["message"])
+        elif "text" in choice:
+            self.prompt_token_ids = choice.get("prompt_token_ids") or self.prompt_token_ids
+            merge_delta(parts.message, {"role": "assistant", "content": choice["text"]})
         else:
             merge_delta(parts.message, choice.get("delta") or {})
 
@@ -113,34 +125,40 @@ def show(piece: JsonDict, visible: Visible, model: str) -> JsonDict | None:
     """What the caller sees of a reply or a chunk (changed in place); None for a chunk made for the record only."""
     if "error" in piece:
         return piece
-    if not piece.get("choices") and piece.get("object") == "chat.completion.chunk" and not visible.usage_chunk:
+    if visible.untouched:
+        return None if piece.get("usage") and not piece.get("choices") and _unasked_usage(piece, visible) else piece
+    if not piece.get("choices") and _unasked_usage(piece, visible):
         return None
-    hidden = set(ALWAYS_HIDDEN)
-    hidden |= set() if visible.token_ids else {"prompt_token_ids"}
-    hidden |= set() if visible.prompt_logprobs else {"prompt_logprobs"}
-    hidden |= set() if visible.kv_transfer_params else {"kv_transfer_params"}
-    if piece.get("object") == "chat.completion.chunk" and not visible.usage_chunk:
-        hidden.add("usage")
-    for name in hidden:
+    if _unasked_usage(piece, visible) and (piece["object"] == CHUNKS[0] or piece.get("usage") is None):
+        piece.pop("usage", None)
+    of_piece, of_choice = _hidden(visible)
+    for name in of_piece:
         piece.pop(name, None)
     for choice in piece.get("choices") or ():
-        _show_choice(choice, visible)
+        for name in of_choice:
+            choice.pop(name, None)
+        if not visible.logprobs:
+            choice["logprobs"] = None
     piece["model"] = model
     return piece
 
 
-def _show_choice(choice: JsonDict, visible: Visible) -> None:
-    for name in CHOICE_HIDDEN if visible.token_ids else (*CHOICE_HIDDEN, "token_ids"):
-        choice.pop(name, None)
-    if not visible.logprobs:
-        choice["logprobs"] = None
+@cache
+def _hidden(visible: Visible) -> tuple[tuple[str, ...], tuple[str, ...]]:
+    """What is taken out of a reply or chunk, and of its choices."""
+    of_piece, of_choice = list(ALWAYS_HIDDEN), list(CHOICE_HIDDEN)
+    if not visible.token_ids:
+        of_piece.append("prompt_token_ids")
+        of_choice += ("token_ids", "prompt_token_ids")
+    if not visible.prompt_logprobs:
+        of_piece.append("prompt_logprobs")
+    if not visible.kv_transfer_params:
+        of_piece.append("kv_transfer_params")
+    return tuple(of_piece), tuple(of_choice)
 
 
-def message_of(body: object) -> str:
-    """The message of an error in OpenAI's shape, or as much of anything else as helps."""
-    error = body.get("error", body) if isinstance(body, Mapping) else body
-    text = error.get("message", error) if isinstance(error, Mapping) else error
-    return str(text)[:500]
+def _unasked_usage(piece: JsonDict, visible: Visible) -> bool:
+    return piece.get("object") in CHUNKS and not visible.usage_chunk
 
 
 class SseSplitter:
@@ -154,7 +172,8 @@ class SseSplitter:
         """The payloads of the events that `piece` completed."""
         *lines, self._rest = (self._rest + piece).split(b"\n")
         done: list[bytes] = []
-        for line in (raw.rstrip(b"\r") for raw in lines):
+        for raw in lines:
+            line = raw.rstrip(b"\r")
             if line.startswith(b"data:"):
                 self._data.append(line[5:].removeprefix(b" "))
             elif not line and self._data:

@@ -11,16 +11,21 @@ from leyden.events import (
     Failure,
     FailureClass,
     Json,
+    QueuePaused,
+    QueueResumed,
     Record,
+    RetryPolicy,
     RolloutEnded,
     RolloutStarted,
     Task,
     TaskEnqueued,
 )
 from leyden.events.base import JsonObject
-from leyden.ids import MAX_ATTEMPTS, AttemptRef, derive, rollout_id_of
+from leyden.ids import MAX_ATTEMPTS, ROLLOUT_MARK, AttemptRef, derive, rollout_id_of
 
 PRODUCER = "gateway"
+MAX_DOUBLINGS = 32
+"""Of a retry's delay; by then every cap is reached."""
 
 
 class RolloutState(StrEnum):
@@ -42,11 +47,21 @@ class RolloutSpec(Record):
     group_size: int = 1
     max_attempts: int = 1
     timeout_s: float = 600.0
+    retry: RetryPolicy = RetryPolicy()
+    priority: int = 0
+    project: str | None = None
+    begun_by: str | None = None
+    """Id of the key that began the rollout of its own accord; None for queued ones."""
 
     @property
     def mode(self) -> str:
         """`train` or `validation`; a rollout of no task is for training."""
         return self.task.mode if self.task else "train"
+
+    @property
+    def lane(self) -> str:
+        """The queue that it waits in: one for each mode and project."""
+        return f"{self.mode}:{self.project or ''}"
 
 
 class EndReport(Record):
@@ -93,6 +108,9 @@ class TaskRequest(Record):
     group_id: str | None = None
     max_attempts: int = 3
     timeout_s: float = 600.0
+    retry: RetryPolicy = RetryPolicy()
+    priority: int = 0
+    project: str | None = None
 
 
 def task_enqueued(request: TaskRequest, now: AwareDatetime) -> TaskEnqueued:
@@ -107,6 +125,9 @@ def task_enqueued(request: TaskRequest, now: AwareDatetime) -> TaskEnqueued:
         rollout_ids=[rollout_id_of(task.task_id, index) for index in range(request.samples)],
         max_attempts=min(request.max_attempts, MAX_ATTEMPTS),
         timeout_s=request.timeout_s,
+        retry=request.retry,
+        priority=request.priority,
+        project=request.project,
     )
 
 
@@ -118,8 +139,20 @@ def specs_of(event: TaskEnqueued) -> list[tuple[str, RolloutSpec]]:
         group_size=max(1, len(event.rollout_ids)),
         max_attempts=event.max_attempts,
         timeout_s=event.timeout_s,
+        retry=event.retry,
+        priority=event.priority,
+        project=event.project,
     )
     return [(rollout_id, spec) for rollout_id in event.rollout_ids]
+
+
+def queue_event(project: str | None, paused: bool, reason: str, now: datetime) -> QueuePaused | QueueResumed:
+    """The event of a pause (of a project, or of all) or of its end."""
+    shared = {"event_time": now, "producer": PRODUCER, "project": project}
+    about = (project or "", now.isoformat())
+    if paused:
+        return QueuePaused.model_validate(shared | {"event_id": derive("queue-paused", *about), "reason": reason})
+    return QueueResumed.model_validate(shared | {"event_id": derive("queue-resumed", *about)})
 
 
 def rollout_started(running: Running) -> RolloutStarted:
@@ -137,13 +170,30 @@ def rollout_started(running: Running) -> RolloutStarted:
     )
 
 
-def will_retry(status: str, attempt: int, max_attempts: int) -> bool:
-    """Whether a rollout is tried again: only a failed attempt, and only while attempts are left."""
-    return status == "failed" and attempt + 1 < max_attempts
+def begun_rollout_id(key_id: str | None, idempotency_key: str) -> str:
+    """The rollout that the owner of an API key begins with this idempotency key, however often it asks."""
+    return ROLLOUT_MARK + derive("begun", key_id or "", idempotency_key)[:23]
 
 
-def ended(running: Running, report: EndReport, now: datetime) -> StoredEnd:
-    """The end of an attempt as it is kept, before its calls are known."""
+def will_retry(status: str, failure: Failure | None, attempt: int, spec: RolloutSpec) -> bool:
+    """Whether a rollout is tried again: a failure that its policy tries again, while attempts are left."""
+    if status != "failed" or attempt + 1 >= spec.max_attempts:
+        return False
+    why = failure.failure_class if failure else FailureClass.AGENT_EXCEPTION
+    return why is not FailureClass.CANCELLED and (spec.retry.on is None or why in spec.retry.on)
+
+
+def retry_delay(ref: AttemptRef, policy: RetryPolicy) -> timedelta:
+    """How long after the failure of attempt `ref` the next may begin; the same for whoever asks."""
+    whole = min(policy.backoff_cap_s, policy.backoff_s * 2.0 ** min(ref.attempt, MAX_DOUBLINGS))
+    share = int(derive("retry-delay", *ref)[:8], 16) / 0xFFFFFFFF
+    return timedelta(milliseconds=round(1000 * whole * (1 - share / 2)))
+
+
+def ended(running: Running, report: EndReport, now: datetime, failure: Failure | None = None) -> StoredEnd:
+    """The end of an attempt as it is kept, before its calls are known. `failure` is better known than the report's."""
+    failure = failure or report.failure
+    again = will_retry(report.status, failure, running.ref.attempt, running.spec)
     event = RolloutEnded.model_validate(
         {
             "event_id": derive("rollout-ended", *running.ref),
@@ -152,8 +202,9 @@ def ended(running: Running, report: EndReport, now: datetime) -> StoredEnd:
             "rollout_id": running.ref.rollout_id,
             "attempt": running.ref.attempt,
             "status": report.status,
-            "failure": report.failure,
-            "final": not will_retry(report.status, running.ref.attempt, running.spec.max_attempts),
+            "failure": failure,
+            "final": not again,
+            "retry_at": now + retry_delay(running.ref, running.spec.retry) if again else None,
             "task": running.spec.task,
             "group_id": running.spec.group_id,
             "group_size": running.spec.group_size,
@@ -184,3 +235,14 @@ def lost(running: Running, now: datetime) -> EndReport:
     else:
         failure = Failure(failure_class=FailureClass.RUNNER_LOST, message="the runner's lease ran out")
     return EndReport(status="failed", failure=failure)
+
+
+def cancelled(reason: str) -> EndReport:
+    """How an attempt ends that somebody called off."""
+    failure = Failure(failure_class=FailureClass.CANCELLED, message=reason or "cancelled")
+    return EndReport(status="failed", failure=failure)
+
+
+def was_cancelled(event: RolloutEnded) -> bool:
+    """Whether the end is a cancellation."""
+    return event.failure is not None and event.failure.failure_class is FailureClass.CANCELLED

@@ -1,9 +1,11 @@
 """Which engine answers for a policy: the newest report of every replica, and the order in which to try them."""
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
+from itertools import groupby
 
 from leyden.events import PolicyPromoted, PolicyServed
+from leyden.gateway.core.balance import by_affinity, least_loaded
 from leyden.gateway.core.refusals import Refusal
 
 ENGINE_AWAY_S = 5.0
@@ -53,8 +55,17 @@ class RoutingTable:
         """A version shall serve; the latest wins (a rollback is a promotion too)."""
         self._promoted[event.policy] = event.version
 
-    def candidates(self, name: ModelName, in_flight: Mapping[tuple[str, str], int]) -> list[PolicyServed]:
-        """Replicas that may answer `name`, best first: the newest version, then the least loaded.
+    def knows(self, policy: str) -> bool:
+        """Whether a policy of this name was ever promoted or served."""
+        return policy in self._served or policy in self._promoted
+
+    def candidates(
+        self, name: ModelName, load: Mapping[str, int], kept: int | None = None, affinity: str | None = None
+    ) -> list[PolicyServed]:
+        """Replicas that may answer `name`, best first: by version, and within a version by load or by prefix.
+
+        `load` is calls in flight by `place_of`. `kept` is the version that comes before the newest while it is live;
+        `affinity` is the key of the call's prefix, None to go by load alone.
 
         Raises `Refusal`: 503 when the policy has no live replica or nothing is live at all, 404 for a version (or a
         policy, while others are live) that nobody serves.
@@ -68,7 +79,7 @@ class RoutingTable:
         if not fitting:
             live = ", ".join(sorted({f"{name.policy}@{r.version}" for r in replicas.values()}))
             raise Refusal(404, "model_not_found", f"The model `{name}` is not live (live: {live}).", param="model")
-        return sorted(fitting, key=lambda r: (-r.version, in_flight.get((r.policy, r.replica), 0), r.replica))
+        return list(_ranked(fitting, load, kept, affinity))
 
     def policies(self) -> Sequence[PolicyState]:
         """Every policy that is known, by name."""
@@ -78,3 +89,21 @@ class RoutingTable:
         replicas = tuple(sorted(self._served.get(policy, {}).values(), key=lambda r: r.replica))
         live = min((r.version for r in replicas), default=None)
         return PolicyState(policy, self._promoted.get(policy), live, replicas)
+
+
+def place_of(replica: PolicyServed) -> str:
+    """What a replica's load and circuit are known by."""
+    return f"{replica.policy}/{replica.replica}"
+
+
+def _ranked(
+    replicas: Sequence[PolicyServed], load: Mapping[str, int], kept: int | None, affinity: str | None
+) -> Iterator[PolicyServed]:
+    def newest(replica: PolicyServed) -> tuple[bool, int]:
+        return replica.version != kept, -replica.version
+
+    for _, equals in groupby(sorted(replicas, key=newest), key=newest):
+        by_place = {place_of(replica): replica for replica in equals}
+        places = list(by_place)
+        ranked = least_loaded(places, load) if affinity is None else by_affinity(places, load, affinity)
+        yield from (by_place[place] for place in ranked)

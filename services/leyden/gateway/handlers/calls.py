@@ -1,27 +1,27 @@
 """Model calls: checked, routed, sent to an engine. What comes back is `handlers.reply`'s."""
 
 import time
-from collections import Counter
-from collections.abc import Callable, Mapping
-from dataclasses import dataclass
+from collections.abc import Callable
+from dataclasses import dataclass, field
 from datetime import datetime
 
-import orjson
-
 from leyden.clock import Clock
-from leyden.events import PolicyServed
+from leyden.engine_face import CONTINUE_FIELD, VERSION_HEADER
 from leyden.gateway.core.agent import NOBODY, Agent
 from leyden.gateway.core.binding import Binding
-from leyden.gateway.core.prepare import JsonDict, Prepared, TruncatedSampling, prepare
-from leyden.gateway.core.routing import ModelName, RoutingTable
+from leyden.gateway.core.faces import CHAT, Face
+from leyden.gateway.core.prepare import Dialect, JsonDict, Prepared, TruncatedSampling, prepare
+from leyden.gateway.core.routing import ModelName
+from leyden.gateway.core.upstreams import Upstream, passed_on
+from leyden.gateway.handlers.continuing import Continuations, Turn
+from leyden.gateway.handlers.dispatch import Dispatcher, Seat
 from leyden.gateway.handlers.recorder import Recorder, late
 from leyden.gateway.handlers.reply import OpenCall, Sent
-from leyden.gateway.metrics import CONNECT_RETRIES, OVERRIDDEN
-from leyden.gateway.ports import EngineBroke, EngineReply, Engines, EngineUnreachable, RolloutStore
+from leyden.gateway.handlers.targets import Targets
+from leyden.gateway.metrics import OVERRIDDEN, VERSION_MOVES
+from leyden.gateway.ports import RolloutStore
 
-VERSION_HEADER = "x-leyden-policy-version"
-Load = Counter[tuple[str, str]]
-"""(policy, replica) → calls in flight from this gateway."""
+__all__ = ["VERSION_HEADER", "Incoming", "ModelCalls"]
 
 
 @dataclass(frozen=True, slots=True)
@@ -32,6 +32,9 @@ class Incoming:
     body: JsonDict
     binding: Binding
     agent: Agent = NOBODY
+    face: Face = CHAT
+    asked: JsonDict = field(default_factory=dict)
+    """The caller's own body, before the face translated it to `body`, the chat request."""
 
 
 class ModelCalls:
@@ -39,22 +42,25 @@ class ModelCalls:
 
     def __init__(
         self,
-        table: RoutingTable,
-        engines: Engines,
+        targets: Targets,
+        dispatcher: Dispatcher,
         store: RolloutStore,
         recorder: Recorder,
         clock: Clock,
         new_id: Callable[[], str],
         truncated: TruncatedSampling = TruncatedSampling.OVERRIDE,
+        sticky: bool = False,
+        continuations: Continuations | None = None,
     ) -> None:
-        self._table = table
-        self._engines = engines
+        self._targets = targets
+        self._dispatcher = dispatcher
         self._store = store
         self._recorder = recorder
         self._clock = clock
         self._new_id = new_id
         self._truncated = truncated
-        self._load: Load = Counter()
+        self._sticky = sticky
+        self._continuations = continuations
 
     async def open(self, incoming: Incoming) -> OpenCall:
         """Check the call and ask an engine; returns when the answer's head is here and is a good one.
@@ -63,21 +69,35 @@ class ModelCalls:
         """
         started_at, started = self._clock.now(), time.perf_counter()
         self._recorder.must_be_up()
-        prepared = await self._prepared(incoming)
-        name = ModelName.parse(prepared.model)
-        candidates = self._table.candidates(name, self._load)
+        upstream = self._targets.upstream_of(incoming.body.get("model"))
+        prepared = await self._prepared(incoming, upstream)
+        name = ModelName.parse(prepared.model) if upstream is None else ModelName(prepared.model)
+        turn = await self._turn(incoming, prepared, name) if upstream is None else None
+        sent = self._sent(incoming, prepared, name, upstream, turn, started_at, started)
+        kept = await self._kept(sent)
+        plan = self._targets.plan(sent, upstream, kept)
+        target = self._dispatcher.first(plan)
         for parameter in prepared.overridden:
             OVERRIDDEN.labels(parameter=parameter).inc()
-        sent = self._sent(incoming, prepared, name, started_at, started)
-        for replica in candidates:
-            if call := await self._try(sent, replica):
-                return call
-        raise await OpenCall(sent, None, self._recorder).failure(
-            503, "model_unreachable", f"no replica of `{name}` can be reached"
-        )
+        seat = Seat()
+        call = OpenCall(sent, None, self._recorder, seat.leave)
+        try:
+            await self._dispatcher.ask(call, seat, target, plan)
+            await self._keep(call, kept)
+        except BaseException as error:
+            call.give_up(error)
+            raise
+        return call
 
     def _sent(
-        self, incoming: Incoming, prepared: Prepared, name: ModelName, started_at: datetime, started: float
+        self,
+        incoming: Incoming,
+        prepared: Prepared,
+        name: ModelName,
+        upstream: Upstream | None,
+        turn: Turn | None,
+        started_at: datetime,
+        started: float,
     ) -> Sent:
         return Sent(
             call_id=self._new_id(),
@@ -89,60 +109,47 @@ class ModelCalls:
             name=name,
             started_at=started_at,
             started=started,
+            face=incoming.face,
+            asked=incoming.asked,
+            upstream=upstream.name if upstream else None,
+            turn=turn,
         )
 
-    async def _prepared(self, incoming: Incoming) -> Prepared:
-        ref = incoming.binding.attempt
-        if ref is None:
-            return prepare(incoming.body, False, self._truncated)
-        standing = await self._store.standing(ref)
-        if not standing.open:
-            raise late(ref)
-        return prepare(incoming.body, standing.mode == "train", self._truncated)
-
-    async def _try(self, sent: Sent, replica: PolicyServed) -> OpenCall | None:
-        """Ask one replica; None when it cannot be reached."""
-        place = (replica.policy, replica.replica)
-        self._load[place] += 1
-
-        def done() -> None:
-            self._load[place] -= 1
-
-        call = OpenCall(sent, None, self._recorder, done)
-        try:
-            body = orjson.dumps(sent.prepared.body | {"model": replica.model})
-            url = f"{replica.endpoint.rstrip('/')}/v1/chat/completions"
-            reply = await self._engines.post(url, body, _headers(sent))
-        except EngineUnreachable:
-            CONNECT_RETRIES.inc()
-            call.close()
+    async def _turn(self, incoming: Incoming, prepared: Prepared, name: ModelName) -> Turn | None:
+        """The call's place in its attempt's conversation, put into what the engine is sent."""
+        prepared.body.pop(CONTINUE_FIELD, None)  # what a caller sends under that name is not for the engine
+        if self._continuations is None or incoming.face.dialect is not Dialect.CHAT:
             return None
-        except EngineBroke as error:
-            raise await call.breakage(error) from error
-        except BaseException as error:
-            call.give_up(error)
-            raise
-        call.reply = reply
-        await self._accepted(call, reply, sent.name)
-        return call
+        turn = await self._continuations.turn(incoming.binding.attempt, name.policy, prepared.body)
+        if turn is not None:
+            prepared.body[CONTINUE_FIELD] = turn.wish()
+        return turn
 
-    async def _accepted(self, call: OpenCall, reply: EngineReply, name: ModelName) -> None:
-        """Refuse an answer that is no answer, or whose version is not what was asked for: the engine's word counts."""
-        try:
-            if reply.status != 200:
-                raise await call.engine_error()
-            served = ModelName.parse(reply.headers.get(VERSION_HEADER, ""))
-            if served.policy != name.policy or served.version is None or name.version not in (None, served.version):
-                said = reply.headers.get(VERSION_HEADER) or "no version"
-                raise await call.failure(
-                    502, "policy_version_mismatch", f"`{name}` was asked for and the engine says {said}"
-                )
-            call.version = served.version
-        except BaseException as error:
-            call.give_up(error)
-            raise
+    async def _prepared(self, incoming: Incoming, upstream: Upstream | None) -> Prepared:
+        mode, ref = None, incoming.binding.attempt
+        if ref is not None:
+            standing = await self._store.standing(ref)
+            if not standing.open:
+                raise late(ref)
+            mode = standing.mode
+        if upstream is not None:
+            return passed_on(incoming.body)
+        return prepare(incoming.body, mode == "train", self._truncated, incoming.face.dialect)
 
+    async def _kept(self, sent: Sent) -> int | None:
+        """The version that the call's rollout keeps to, where it names none itself."""
+        ref = sent.binding.attempt
+        if not self._sticks(sent) or ref is None:
+            return None
+        return await self._store.kept_version(ref, sent.name.policy)
 
-def _headers(sent: Sent) -> Mapping[str, str]:
-    headers = {"content-type": "application/json", "x-request-id": sent.call_id}
-    return headers | ({"traceparent": sent.binding.traceparent} if sent.binding.traceparent else {})
+    async def _keep(self, call: OpenCall, kept: int | None) -> None:
+        """The version that answered is the rollout's from now on, in place of `kept`, which is no longer live."""
+        ref = call.sent.binding.attempt
+        if self._sticks(call.sent) and ref is not None and call.version is not None and call.version != kept:
+            await self._store.keep_version(ref, call.sent.name.policy, call.version, kept)
+            if kept is not None:
+                VERSION_MOVES.inc()
+
+    def _sticks(self, sent: Sent) -> bool:
+        return self._sticky and sent.upstream is None and sent.name.version is None

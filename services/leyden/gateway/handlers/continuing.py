@@ -12,7 +12,7 @@ from leyden.engine_face import PROMPT_HEADER, RENDERED_HEADER
 from leyden.events import Choice
 from leyden.gateway.core.continuation import Conversation, Said
 from leyden.gateway.core.prepare import JsonDict
-from leyden.gateway.metrics import PROMPTS
+from leyden.gateway.metrics import PROMPTS, labelled
 from leyden.gateway.ports import EarlierCalls
 from leyden.ids import AttemptRef
 from leyden.kafka import Retry
@@ -31,6 +31,7 @@ class Turn:
     """The call that its messages extend."""
     started: bool
     """Whether the attempt has earlier calls at all."""
+    calls: EarlierCalls
 
     def wish(self) -> JsonDict:
         """As the engine is asked."""
@@ -43,7 +44,28 @@ class Turn:
             return "unsupported"
         if said == "continued":
             return "extended"
-        return "drifted" if self.earlier else "forked" if self.started else "first"
+        if self.earlier is not None:
+            return "drifted"
+        return "forked" if self.started and self.conversation.answered else "first"
+
+    async def keep(
+        self, call_id: str, headers: Mapping[str, str], prompt: bytes, choices: Sequence[Choice]
+    ) -> str | None:
+        """Count what became of it, and keep its answers for the next call. Gives the call that was extended, if any."""
+        became = self.became(headers)
+        labelled(PROMPTS, self.policy, became).inc()
+        if rendered := headers.get(RENDERED_HEADER):
+            said = {
+                self.conversation.with_answer(one.message): Said(
+                    call_id, prompt + one.token_ids, rendered, one.finish_reason == "length"
+                ).pack()
+                for one in choices
+            }
+            try:
+                await self.calls.keep(self.ref, said)
+            except Retry as error:
+                log.warning("the next call will be an ordinary one: %s", error)
+        return self.earlier.call_id if self.earlier and became == "extended" else None
 
 
 class Continuations:
@@ -63,24 +85,4 @@ class Continuations:
         except Retry as error:
             log.warning("an ordinary call, because earlier ones could not be looked up: %s", error)
             return None
-        return Turn(ref, policy, conversation, Said.unpack(found) if found else None, started)
-
-    async def keep(
-        self, turn: Turn, call_id: str, headers: Mapping[str, str], prompt: bytes, choices: Sequence[Choice]
-    ) -> str | None:
-        """Count what became of the turn, and keep its answers for the next one. Gives the call that was extended."""
-        became = turn.became(headers)
-        PROMPTS.labels(policy=turn.policy, outcome=became).inc()
-        rendered = headers.get(RENDERED_HEADER)
-        if rendered:
-            calls = {
-                turn.conversation.with_answer(one.message): Said(
-                    call_id, prompt + one.token_ids, rendered, one.finish_reason == "length"
-                ).pack()
-                for one in choices
-            }
-            try:
-                await self._calls.keep(turn.ref, calls)
-            except Retry as error:
-                log.warning("the next call will be an ordinary one: %s", error)
-        return turn.earlier.call_id if turn.earlier and became == "extended" else None
+        return Turn(ref, policy, conversation, Said.unpack(found) if found else None, started, self._calls)

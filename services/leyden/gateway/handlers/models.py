@@ -1,17 +1,21 @@
 """models.v1 → the routing table of this replica."""
 
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 
 from leyden.events import Event, PolicyPromoted, PolicyServed
-from leyden.gateway.core.routing import RoutingTable
+from leyden.gateway.core.routing import RoutingTable, place_of
 from leyden.kafka import Delivered
 
 
 class ModelsHandler:
-    """Keeps the routing table at the newest reports; the same records again change nothing."""
+    """Keeps the routing table at the newest reports; the same records again change nothing.
 
-    def __init__(self, table: RoutingTable) -> None:
+    `reported` is told the place of every replica that reports: one that was set aside may be asked again at once.
+    """
+
+    def __init__(self, table: RoutingTable, reported: Callable[[str], None] = lambda _: None) -> None:
         self._table = table
+        self._reported = reported
 
     async def on_models(self, batch: Sequence[Delivered[Event]]) -> None:
         """Note what serves and what shall serve, in the order of the log."""
@@ -19,6 +23,7 @@ class ModelsHandler:
             match delivered.event:
                 case PolicyServed() as served:
                     self._table.note_served(served)
+                    self._reported(place_of(served))
                 case PolicyPromoted() as promoted:
                     self._table.note_promoted(promoted)
                 case _:

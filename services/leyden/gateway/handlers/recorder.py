@@ -8,7 +8,9 @@ from typing import Any
 
 from leyden.events import ModelCallRecorded
 from leyden.events.codec import MODEL_CALLS
+from leyden.gateway.core.failures import note_of
 from leyden.gateway.core.refusals import Refusal
+from leyden.gateway.handlers.keys import KeyLimiter
 from leyden.gateway.metrics import LATE_CALLS, RECORD_SECONDS, UNBOUND_CALLS
 from leyden.gateway.ports import Log, RolloutStore
 from leyden.ids import AttemptRef
@@ -20,9 +22,10 @@ log = logging.getLogger(__name__)
 class Recorder:
     """Publishes calls and lists them. A call that was published and not listed is no evidence of its rollout."""
 
-    def __init__(self, store: RolloutStore, publisher: Log) -> None:
+    def __init__(self, store: RolloutStore, publisher: Log, limiter: KeyLimiter) -> None:
         self._store = store
         self._publisher = publisher
+        self._limiter = limiter
         self._abandoned: set[asyncio.Task[None]] = set()
 
     def must_be_up(self) -> None:
@@ -36,8 +39,10 @@ class Recorder:
         await self._publisher.publish_all([Outgoing(MODEL_CALLS, key, call, traceparent)])
         if call.rollout_id is None:
             UNBOUND_CALLS.inc()
-        elif not await self._store.add_call(AttemptRef(call.rollout_id, call.attempt), call.call_id):
+        elif not await self._store.add_call(AttemptRef(call.rollout_id, call.attempt), call.call_id, note_of(call)):
             raise late(AttemptRef(call.rollout_id, call.attempt))
+        if self._limiter.charges(call):
+            self.beside(self._limiter.charge(call))
         RECORD_SECONDS.observe(time.perf_counter() - started)
 
     def beside(self, recording: Coroutine[Any, Any, None]) -> asyncio.Task[None]:

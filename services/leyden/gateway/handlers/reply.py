@@ -4,20 +4,23 @@ import asyncio
 import time
 from collections.abc import AsyncGenerator, Callable
 from contextlib import aclosing
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from datetime import datetime
 
 import orjson
 
-from leyden.events import ModelCallRecorded, Usage, pack_ints
+from leyden.events import ModelCallRecorded, pack_ints
 from leyden.gateway.core.agent import Agent
 from leyden.gateway.core.binding import Binding
+from leyden.gateway.core.faces import CHAT, Face, StreamFace
+from leyden.gateway.core.faces.base import message_of
 from leyden.gateway.core.prepare import JsonDict, Prepared
 from leyden.gateway.core.refusals import Refusal
-from leyden.gateway.core.reply import ReplyParts, SseSplitter, message_of, show
+from leyden.gateway.core.reply import ReplyParts, SseSplitter, show
 from leyden.gateway.core.routing import ENGINE_AWAY_S, ModelName
+from leyden.gateway.handlers.continuing import Turn
 from leyden.gateway.handlers.recorder import Recorder
-from leyden.gateway.metrics import CALL_SECONDS, CALLS, TOKENS
+from leyden.gateway.metrics import CALL_SECONDS, CALLS, FIRST_TOKEN_SECONDS, TOKENS, labelled
 from leyden.gateway.ports import EngineBroke, EngineReply
 from leyden.ids import derive
 
@@ -26,9 +29,9 @@ MALFORMED = (orjson.JSONDecodeError, KeyError, TypeError, ValueError, AttributeE
 """What reading an answer raises that is not in the form of a chat completion."""
 
 
-@dataclass(frozen=True, slots=True)
+@dataclass(slots=True)
 class Sent:
-    """A call that was checked and is on its way."""
+    """A call that was checked and is on its way. Nothing of it changes."""
 
     call_id: str
     route: str
@@ -40,16 +43,28 @@ class Sent:
     started_at: datetime
     started: float
     """`time.perf_counter()` at the arrival."""
+    face: Face = CHAT
+    asked: JsonDict = field(default_factory=dict)
+    """The caller's own body, before the face translated it to `request`."""
+    upstream: str | None = None
+    """The upstream that the call is passed on to; None for a policy's call."""
+    turn: Turn | None = None
+    """Its place in its attempt's conversation, where the engine is offered earlier tokens."""
+
+    @property
+    def owner(self) -> str:
+        """The policy or the upstream: the label of metrics."""
+        return self.upstream or self.name.policy
 
 
 class Failed(Exception):  # noqa: N818
-    """The engine answered with an error, which is passed on as it is; the call is recorded by then."""
+    """The engine answered with an error, which is passed on; the call is recorded by then."""
 
-    def __init__(self, status: int, body: bytes, content_type: str, retry_after: str | None) -> None:
+    def __init__(self, status: int, body: bytes, call_id: str, retry_after: str | None) -> None:
         super().__init__(f"engine answered {status}")
         self.status = status
         self.body = body
-        self.content_type = content_type
+        self.call_id = call_id
         self.retry_after = retry_after
 
 
@@ -62,16 +77,19 @@ class OpenCall:
         self.sent = sent
         self.reply = reply
         self.version: int | None = None
+        self.answers_as: str | None = None
+        """The `model` that the answer must name: an adapter's, which is a version's own."""
         self._recorder = recorder
         self._release = done
         self._closed = False
         self._recorded = False
         self._parts = ReplyParts(sent.prepared.choices)
+        self._stream = sent.face.stream(sent.asked) if sent.prepared.streamed else None
         self._first_token_s: float | None = None
 
     @property
     def served_model(self) -> str:
-        """`<policy>@<version>` of what answers."""
+        """`<policy>@<version>` of what answers; of an upstream, the model that was asked for."""
         return str(ModelName(self.sent.name.policy, self.version))
 
     async def whole(self) -> bytes:
@@ -79,10 +97,10 @@ class OpenCall:
         try:
             assert self.reply is not None
             body = orjson.loads(await self.reply.read())
-            self._parts.take(body)
+            await self._take(body)
             shown = show(body, self.sent.prepared.visible, self.served_model)
-            await self._record_once(self._parts.error or self._parts.torn, _outcome(self._parts))
-            return orjson.dumps(shown)
+            await self._record_once(*self._outcome())
+            return orjson.dumps(self.sent.face.whole(shown or body, self.sent.asked))
         except EngineBroke as error:
             raise await self.breakage(error) from error
         except MALFORMED as error:
@@ -99,31 +117,40 @@ class OpenCall:
 
         Whatever goes wrong after the first byte is told as an error event, and no `[DONE]` follows.
         """
+        assert self._stream is not None
         held: list[bytes] = []
         try:
-            async with aclosing(self._chunks()) as chunks:
-                async for chunk in chunks:
+            async with aclosing(self._chunks(self._stream)) as chunks:
+                async for events in chunks:
                     if self._parts.finished or held:
-                        held.append(chunk)
+                        held += events
                     else:
-                        yield chunk
-            await self._record_once(self._parts.error or self._parts.torn, _outcome(self._parts))
-            for chunk in held:
-                yield chunk
+                        for event in events:
+                            yield event
+            await self._record_once(*self._outcome())
+            for event in held:
+                yield event
             if self._parts.error is None:
-                yield _event(DONE)
+                for event in self._stream.end():
+                    yield event
         except (asyncio.CancelledError, GeneratorExit):
             self.cut_off()
             raise
         finally:
             self.close()
 
-    async def _chunks(self) -> AsyncGenerator[bytes, None]:
-        """Shown chunks until `[DONE]`; the parts are fed on the way.
+    def told(self, refusal: Refusal) -> bytes:
+        """A failure after the first byte, as this stream's error event."""
+        assert self._stream is not None
+        refusal.request_id = self.sent.call_id
+        return self._stream.error(refusal)
+
+    async def _chunks(self, stream: StreamFace) -> AsyncGenerator[list[bytes], None]:
+        """The events of each chunk until `[DONE]`; the parts are fed on the way.
 
         What follows `[DONE]` is read too, and is nothing: an answer at its end gives its connection back to the pool.
         """
-        complete = False
+        complete, visible, model = False, self.sent.prepared.visible, self.served_model
         try:
             async with aclosing(self._payloads()) as payloads:
                 async for payload in payloads:
@@ -131,11 +158,12 @@ class OpenCall:
                         complete = True
                         continue
                     chunk = orjson.loads(payload)
-                    self._parts.take(chunk)
+                    await self._take(chunk)
                     if self._first_token_s is None and chunk.get("choices"):
                         self._first_token_s = time.perf_counter() - self.sent.started
-                    if (shown := show(chunk, self.sent.prepared.visible, self.served_model)) is not None:
-                        yield _event(orjson.dumps(shown))
+                        stream.prompt_tokens = len(self._parts.prompt_token_ids)
+                    if (shown := show(chunk, visible, model)) is not None:
+                        yield [stream.engine_error(shown)] if "error" in shown else stream.feed(shown)
             if not complete:
                 raise EngineBroke("the engine's stream ended early")
         except EngineBroke as error:
@@ -143,6 +171,21 @@ class OpenCall:
         except MALFORMED as error:
             text = f"the engine's stream is no chat completion: {error!r}"
             raise await self.failure(502, "engine_reply", text) from error
+
+    async def _take(self, piece: JsonDict) -> None:
+        """Note a plain reply or a chunk. Raises a 502 `Refusal` when it comes from another model than was asked."""
+        self._parts.take(piece)
+        if self.answers_as is not None and piece.get("model") not in (None, self.answers_as):
+            self.version = None
+            text = f"`{self.answers_as}` was asked for and the engine answers as {piece['model']!r}"
+            raise await self.failure(502, "policy_version_mismatch", text)
+
+    def _outcome(self) -> tuple[str | None, str]:
+        """(error, outcome) of a reply that came to its end."""
+        if self._parts.error:
+            return self._parts.error, "engine_error"
+        torn = self._parts.torn if self.sent.prepared.traced else None
+        return torn, "torn" if torn else "ok"
 
     async def _payloads(self) -> AsyncGenerator[bytes, None]:
         assert self.reply is not None
@@ -165,7 +208,7 @@ class OpenCall:
             text = body[:500].decode("utf-8", "replace")
         self.close()
         await self._record_once(f"engine {status}: {text}", "engine_error")
-        return Failed(status, body, headers.get("content-type", "application/json"), headers.get("retry-after"))
+        return Failed(status, body, self.sent.call_id, headers.get("retry-after"))
 
     async def breakage(self, error: EngineBroke) -> Refusal:
         """The engine did not answer to the end: recorded, a 502 or 504 to be raised."""
@@ -176,7 +219,9 @@ class OpenCall:
         """Record the call with an error, which is given back to be raised."""
         self.close()
         await self._record_once(f"{code}: {message}", "version_mismatch" if "mismatch" in code else "engine_error")
-        return Refusal(status, code, message, retry_after_s=ENGINE_AWAY_S if status == 503 else None)
+        refusal = Refusal(status, code, message, retry_after_s=ENGINE_AWAY_S if status == 503 else None)
+        refusal.request_id = self.sent.call_id
+        return refusal
 
     def cut_off(self) -> None:
         """The caller has gone: what came so far is recorded, with an error."""
@@ -211,17 +256,23 @@ class OpenCall:
 
     async def _record(self, error: str | None, outcome: str) -> None:
         call = self._event(error)
+        if self.sent.turn and self.reply and error is None:
+            headers, prompt = self.reply.headers, call.prompt_token_ids
+            continues = await self.sent.turn.keep(call.call_id, headers, prompt, call.choices)
+            call.__dict__["continues"] = continues
         await self._recorder.record(call, self.sent.binding.traceparent)
-        policy = self.sent.name.policy
-        CALLS.labels(policy=policy, outcome=outcome).inc()
-        TOKENS.labels(policy=policy, kind="prompt").inc(call.usage.prompt_tokens)
-        TOKENS.labels(policy=policy, kind="completion").inc(call.usage.completion_tokens)
-        CALL_SECONDS.labels(policy=policy).observe(time.perf_counter() - self.sent.started)
+        policy = self.sent.owner
+        labelled(CALLS, policy, outcome).inc()
+        labelled(TOKENS, policy, "prompt").inc(call.usage.prompt_tokens)
+        labelled(TOKENS, policy, "completion").inc(call.usage.completion_tokens)
+        labelled(CALL_SECONDS, policy).observe(time.perf_counter() - self.sent.started)
+        if self._first_token_s is not None:
+            labelled(FIRST_TOKEN_SECONDS, policy).observe(self._first_token_s)
 
     def _event(self, error: str | None) -> ModelCallRecorded:
         sent, parts = self.sent, self._parts
         ref = sent.binding.attempt
-        return ModelCallRecorded(
+        event = ModelCallRecorded(
             event_id=derive("model-call", sent.call_id),
             event_time=sent.started_at,
             producer="gateway",
@@ -234,24 +285,23 @@ class OpenCall:
             agent_role=sent.agent.role,
             route=sent.route,
             requested_model=sent.prepared.model,
-            policy=sent.name.policy,
+            policy=None if sent.upstream else sent.name.policy,
             policy_version=self.version,
-            request=sent.request,
+            upstream=sent.upstream,
+            response_id=sent.face.response_id(parts.engine_id) if parts.engine_id else None,
+            project=sent.binding.caller.project,
+            key_id=sent.binding.caller.key_id,
+            request={},
             sampling=sent.prepared.sampling,
             prompt_token_ids=pack_ints(parts.prompt_token_ids),
             choices=parts.choices(),
-            usage=parts.usage if parts.usage != Usage() else parts.counted(),
+            usage=parts.usage or parts.counted(),
             streamed=sent.prepared.streamed,
             started_at=sent.started_at,
             latency_s=round(time.perf_counter() - sent.started, 6),
             time_to_first_token_s=self._first_token_s,
             error=error,
         )
-
-
-def _outcome(parts: ReplyParts) -> str:
-    return "engine_error" if parts.error else "torn" if parts.torn else "ok"
-
-
-def _event(payload: bytes) -> bytes:
-    return b"data: " + payload + b"\n\n"
+        # It was JSON when it came: validating every value of a long conversation again costs half a millisecond.
+        event.__dict__["request"] = sent.request
+        return event

@@ -1,4 +1,4 @@
-"""The life of attempts: claimed, kept alive, ended, tried again; by their runner or by the sweeper.
+"""The life of attempts: claimed, kept alive, ended, called off, tried again; by their runner or by the sweeper.
 
 Whatever step a kill leaves behind, a retry of the request or the sweeper completes:
 claimed, not yet published → the lease runs out; ended, not yet published → the sweeper publishes the kept end;
@@ -9,21 +9,24 @@ import asyncio
 import logging
 from collections.abc import Awaitable, Callable, Sequence
 from dataclasses import dataclass
-from datetime import timedelta
+from datetime import datetime, timedelta
 
 from leyden.clock import Clock
 from leyden.events.codec import ROLLOUTS
 from leyden.events.rollouts import RolloutEnded
 from leyden.gateway.core import rollouts as core
+from leyden.gateway.core.failures import classified
 from leyden.gateway.core.refusals import Refusal
-from leyden.gateway.core.rollouts import EndReport, RolloutSpec, Running, StoredEnd
-from leyden.gateway.metrics import CLAIMED, ENDED, LOST_ATTEMPTS, QUEUED, RUNNING
+from leyden.gateway.core.rollouts import EndReport, RolloutSpec, RolloutState, Running, StoredEnd
+from leyden.gateway.metrics import CLAIMED, DELAYED, ENDED, FAILED, LOST_ATTEMPTS, QUEUED, RUNNING
 from leyden.gateway.ports import EndOutcome, EndResult, QueueCounts, RolloutStore, RolloutView
 from leyden.ids import AttemptRef, derive, new_rollout_id
 from leyden.kafka import Outgoing, Publisher, Retry
 
 log = logging.getLogger(__name__)
 SWEEP_LIMIT = 100
+CANCEL_TRIES = 5
+"""A rollout that is claimed, ended and queued again under the hand of who cancels it; then it may be asked again."""
 
 
 @dataclass(frozen=True)
@@ -34,6 +37,8 @@ class LifeSettings:
     claim_poll_s: float = 0.1
     sweep_interval_s: float = 1.0
     unsettled_grace_s: float = 15.0
+    loop_calls: int = 5
+    """So many last calls with the same output make a failed attempt a repetition loop."""
 
 
 class Rollouts:
@@ -46,13 +51,19 @@ class Rollouts:
         self._life = life
 
     async def claim(
-        self, runner: str, limit: int, wait_s: float = 0.0, gone: Callable[[], Awaitable[bool]] | None = None
+        self,
+        runner: str,
+        limit: int,
+        wait_s: float = 0.0,
+        gone: Callable[[], Awaitable[bool]] | None = None,
+        project: str | None = None,
     ) -> list[Running]:
         """Up to `limit` attempts, begun in the log; an empty list when none came within `wait_s` or the caller left."""
         deadline = asyncio.get_running_loop().time() + wait_s
         while True:
             now = self._clock.now()
-            claimed = await self._store.claim(limit, runner, now, now + timedelta(seconds=self._life.lease_s))
+            until = now + timedelta(seconds=self._life.lease_s)
+            claimed = await self._store.claim(limit, runner, now, until, project)
             if claimed:
                 await self._publish_claimed(claimed)
                 return claimed
@@ -70,13 +81,25 @@ class Rollouts:
             raise
         CLAIMED.inc(len(claimed))
 
-    async def begin(self, spec: RolloutSpec, runner: str | None) -> Running:
-        """An agent begins a rollout of its own accord: its lease is the rollout's whole time, and it is tried once."""
+    async def begin(self, spec: RolloutSpec, runner: str | None, rollout_id: str | None = None) -> Running:
+        """An agent begins a rollout of its own accord: its lease is the rollout's whole time, and it is tried once.
+
+        With a `rollout_id` it may be asked for again: the same rollout, in the same bytes. A 409 when there is another
+        rollout of that id, or when this one is over.
+        """
         now = self._clock.now()
-        running = Running(AttemptRef(new_rollout_id(), 0), spec, now, runner)
-        await self._store.begin(running, now + timedelta(seconds=spec.timeout_s))
+        running = Running(AttemptRef(rollout_id or new_rollout_id(), 0), spec, now, runner)
+        if not await self._store.begin(running, now + timedelta(seconds=spec.timeout_s)):
+            running = await self._begun_before(running)
         await self._publisher.publish_all([_started(running)])
         return running
+
+    async def _begun_before(self, asked: Running) -> Running:
+        view = await self.find(asked.ref.rollout_id)
+        if view.spec != asked.spec or view.state is RolloutState.QUEUED:
+            message = f"rollout {asked.ref.rollout_id} was asked for before, with another task or group"
+            raise Refusal(409, "rollout_exists", message)
+        return await self._running(asked.ref)
 
     async def heartbeat(self, ref: AttemptRef) -> float:
         """Renew the lease and return its seconds; 409 when the attempt is over, 404 for an unknown rollout."""
@@ -93,7 +116,7 @@ class Rollouts:
         if outcome is None:
             running = await self._running(ref)
             now = self._clock.now()
-            stored = core.ended(running, report, now).model_dump_json().encode()
+            stored = await self._stored(running, report, now)
             outcome = await self._store.end(ref, stored, now, lease_over=False)
         if outcome.result is EndResult.NOT_RUNNING:
             raise _over(ref)
@@ -103,11 +126,48 @@ class Rollouts:
             )
         return await self._publish_end(ref, outcome)
 
+    async def _stored(self, running: Running, report: EndReport, now: datetime) -> bytes:
+        """The end as it is kept; the class of a failure takes in what was seen of the attempt's calls."""
+        failure = None
+        if report.status == "failed":
+            failure = classified(report.failure, await self._store.last_call(running.ref), self._life.loop_calls)
+        return core.ended(running, report, now, failure).model_dump_json().encode()
+
+    async def cancel(self, rollout_id: str, reason: str, spec: RolloutSpec | None = None) -> bool:
+        """Call a rollout off: one that waits never starts, one that runs is over. False when it had ended otherwise.
+
+        Returns when Kafka has its end. `spec` is that of a rollout which may not be in the queue yet; else a 404.
+        """
+        if spec is not None:
+            await self._store.enqueue([(rollout_id, spec)])
+        for _ in range(CANCEL_TRIES):
+            view = await self.find(rollout_id)
+            ref = AttemptRef(rollout_id, view.attempt)
+            if view.state is RolloutState.ENDED:
+                kept = await self._store.find_end(ref)
+                return kept is not None and core.was_cancelled(StoredEnd.model_validate_json(kept.stored).event)
+            outcome = await self._call_off(ref, view, core.cancelled(reason))
+            if outcome.result is not EndResult.NOT_RUNNING:
+                ended = await self._publish_end(ref, outcome)
+                if ended.final:
+                    return core.was_cancelled(ended)
+        raise Retry(f"rollout {rollout_id} changed its state under the hand that cancels it")
+
+    async def _call_off(self, ref: AttemptRef, view: RolloutView, report: EndReport) -> EndOutcome:
+        now = self._clock.now()
+        if view.state is RolloutState.QUEUED:
+            stored = await self._stored(Running(ref, view.spec, now), report, now)
+            return await self._store.withdraw(ref, stored, now)
+        running = Running(ref, view.spec, view.started_at or now, view.runner)
+        return await self._store.end(ref, await self._stored(running, report, now), now, lease_over=False)
+
     async def _publish_end(self, ref: AttemptRef, outcome: EndOutcome) -> RolloutEnded:
         kept = StoredEnd.model_validate_json(outcome.stored).event
         event = kept.model_copy(update={"call_ids": sorted(outcome.call_ids)})
         await self._publisher.publish_all([Outgoing(ROLLOUTS, ref.rollout_id, event, traceparent_of(ref))])
-        await self._store.settle(ref, event.final, event.status)
+        await self._store.settle(ref, event.final, event.status, event.retry_at)
+        if event.failure:
+            FAILED.labels(failure_class=event.failure.failure_class).inc()
         ENDED.labels(status=event.status, final=str(event.final).lower()).inc()
         return event
 
@@ -147,7 +207,19 @@ class Rollouts:
                 await self._publish_end(ref, outcome)
         counts = await self._store.counts()
         QUEUED.set(counts.queued)
+        DELAYED.set(counts.delayed)
         RUNNING.set(counts.running)
+
+    async def give_up(self, ref: AttemptRef, report: EndReport) -> None:
+        """End an attempt that runs for a reason that is no runner's; nothing where it is over already."""
+        view = await self._store.find(ref.rollout_id)
+        if view is None or view.started_at is None or view.state is not RolloutState.RUNNING:
+            return
+        now = self._clock.now()
+        stored = await self._stored(Running(ref, view.spec, view.started_at, view.runner), report, now)
+        outcome = await self._store.end(ref, stored, now, lease_over=True)
+        if outcome.result in (EndResult.FIRST, EndResult.EARLIER):
+            await self._publish_end(ref, outcome)
 
     async def _end_lost(self, ref: AttemptRef) -> None:
         view = await self._store.find(ref.rollout_id)
@@ -156,7 +228,7 @@ class Rollouts:
         now = self._clock.now()
         running = Running(ref, view.spec, view.started_at, view.runner)
         report = core.lost(running, now)
-        stored = core.ended(running, report, now).model_dump_json().encode()
+        stored = await self._stored(running, report, now)
         outcome = await self._store.end(ref, stored, now, lease_over=True)
         if outcome.result is EndResult.FIRST and report.failure:
             LOST_ATTEMPTS.labels(failure_class=report.failure.failure_class).inc()

@@ -1,36 +1,102 @@
-"""Tasks in: accepted into tasks.v1, and from there into the queue."""
+"""Tasks in: accepted into tasks.v1, and from there into the queue; called off; and the queue paused."""
 
+import asyncio
 from collections.abc import Sequence
+from dataclasses import dataclass
 
 from leyden.clock import Clock
-from leyden.events import Event, TaskEnqueued
+from leyden.events import Event, QueuePaused, QueueResumed, TaskEnqueued
 from leyden.events.codec import TASKS, encode
-from leyden.gateway.core.rollouts import TaskRequest, specs_of, task_enqueued
+from leyden.gateway.core.refusals import Refusal
+from leyden.gateway.core.rollouts import RolloutSpec, TaskRequest, queue_event, specs_of, task_enqueued
+from leyden.gateway.handlers.rollouts import Rollouts
 from leyden.gateway.ports import RolloutStore
-from leyden.kafka import Delivered, Outgoing, Publisher
+from leyden.ids import rollout_id_of
+from leyden.kafka import Delivered, Outgoing, Publisher, Retry
+
+CANCELS_AT_ONCE = 32
+
+
+@dataclass(frozen=True, slots=True)
+class Accepted:
+    """A task that is in the log."""
+
+    event: TaskEnqueued
+    new: bool
+    """False when it had been accepted before."""
+
+
+@dataclass(frozen=True, slots=True)
+class CancelledTask:
+    """What became of a task's rollouts."""
+
+    task_id: str
+    rollouts: int
+    cancelled: int
+    """The others had ended before."""
 
 
 class TasksHandler:
-    """Accepts tasks and queues their rollouts; both may be repeated."""
+    """Accepts tasks and queues their rollouts, calls them off, pauses the queue; all of it may be repeated."""
 
-    def __init__(self, store: RolloutStore, publisher: Publisher, clock: Clock) -> None:
+    def __init__(self, store: RolloutStore, publisher: Publisher, clock: Clock, rollouts: Rollouts) -> None:
         self._store = store
         self._publisher = publisher
         self._clock = clock
+        self._rollouts = rollouts
 
-    async def accept(self, requests: Sequence[TaskRequest]) -> list[TaskEnqueued]:
+    async def accept(self, requests: Sequence[TaskRequest]) -> list[Accepted]:
         """Returns when Kafka has every task. A task id that was accepted before gives what it gave then.
 
         The event is kept before it is published, so that a caller who tries again after a failure publishes the same
-        bytes; a duplicate in the topic queues nothing.
+        bytes; a duplicate in the topic queues nothing. A 409 for a task id that another project has taken.
+        `Retry` while the store does not know what was accepted before.
         """
+        if not await self._store.has_state():
+            raise Retry("the queue's state is being read from the log")
         now = self._clock.now()
-        kept = await self._store.accept_tasks([(r.task_id, encode(task_enqueued(r, now))) for r in requests])
-        accepted = [TaskEnqueued.model_validate_json(event) for event in kept]
-        await self._publisher.publish_all([Outgoing(TASKS, event.task.task_id, event) for event in accepted])
-        return accepted
+        sent = [(r.task_id, encode(task_enqueued(r, now))) for r in requests]
+        kept = await self._store.accept_tasks(sent)
+        events = [TaskEnqueued.model_validate_json(event) for event in kept]
+        for request, event in zip(requests, events, strict=True):
+            if event.project != request.project:
+                raise Refusal(409, "task_exists", f"another project has a task {request.task_id[:64]!r}")
+        await self._publisher.publish_all([Outgoing(TASKS, event.task.task_id, event) for event in events])
+        pairs = zip(sent, kept, strict=True)
+        return [Accepted(e, ours[1] == held) for e, (ours, held) in zip(events, pairs, strict=True)]
+
+    async def cancel(self, task_id: str, reason: str, project: str | None) -> CancelledTask:
+        """Call off all rollouts of a task that have not ended; a 404 for a task that is unknown (to the project)."""
+        specs = await self._rollouts_of(task_id)
+        if not specs or (project is not None and specs[0][1].project != project):
+            raise Refusal(404, "task_not_found", f"no task {task_id[:64]!r}")
+        done: list[bool] = []
+        for at in range(0, len(specs), CANCELS_AT_ONCE):
+            part = specs[at : at + CANCELS_AT_ONCE]
+            done += await asyncio.gather(*(self._rollouts.cancel(rollout, reason, spec) for rollout, spec in part))
+        return CancelledTask(task_id, len(done), sum(done))
+
+    async def _rollouts_of(self, task_id: str) -> list[tuple[str, RolloutSpec]]:
+        """From the accepted event; where that is forgotten, those of its rollouts that are not."""
+        if (event := await self._store.task(task_id)) is not None:
+            return specs_of(TaskEnqueued.model_validate_json(event))
+        found: list[tuple[str, RolloutSpec]] = []
+        while view := await self._store.find(rollout_id := rollout_id_of(task_id, len(found))):
+            found.append((rollout_id, view.spec))
+        return found
+
+    async def pause(self, project: str | None, paused: bool, reason: str) -> None:
+        """Stop handing out rollouts of a project, or of all, or go on; in the log first, so that Redis may be lost."""
+        event = queue_event(project, paused, reason, self._clock.now())
+        await self._publisher.publish_all([Outgoing(TASKS, f"queue/{project or ''}", event)])
+        await self._store.pause(project, paused, event.event_time)
 
     async def on_tasks(self, batch: Sequence[Delivered[Event]]) -> None:
-        """Queue the rollouts of tasks that the log holds."""
-        events = [delivered.event for delivered in batch if isinstance(delivered.event, TaskEnqueued)]
-        await self._store.enqueue([pair for event in events for pair in specs_of(event)])
+        """Queue the rollouts of tasks that the log holds, and pause or resume as it says."""
+        events = [delivered.event for delivered in batch]
+        await self._store.enqueue(
+            [pair for event in events if isinstance(event, TaskEnqueued) for pair in specs_of(event)]
+        )
+        for event in events:
+            if isinstance(event, QueuePaused | QueueResumed):
+                await self._store.pause(event.project, isinstance(event, QueuePaused), event.event_time)

@@ -2,20 +2,28 @@
 
 from typing import Literal
 
-from pydantic import BaseModel, ConfigDict, Field
+from pydantic import BaseModel, ConfigDict, Field, field_validator
 
-from leyden.events import Failure, Task
+from leyden.events import Failure, RetryPolicy, Task
 from leyden.events.base import Json, JsonObject
 from leyden.gateway.core.rollouts import EndReport, RolloutSpec, TaskRequest
-from leyden.ids import MAX_ATTEMPTS
+from leyden.ids import MAX_ATTEMPTS, is_rollout_id
 
 MAX_TASKS = 1000
 MAX_SAMPLES = 1024
+MAX_PRIORITY = 1000
+MAX_REASON = 1000
 Name = Field(min_length=1, max_length=256)
 
 
 class Body(BaseModel):
     """A request's body."""
+
+    model_config = ConfigDict(extra="forbid", allow_inf_nan=False)
+
+
+class RetryBody(RetryPolicy):
+    """A retry policy as it is asked for."""
 
     model_config = ConfigDict(extra="forbid", allow_inf_nan=False)
 
@@ -31,10 +39,13 @@ class TaskBody(Body):
     group_id: str | None = Field(default=None, min_length=1, max_length=256)
     max_attempts: int = Field(default=3, ge=1, le=MAX_ATTEMPTS)
     timeout_s: float = Field(default=600.0, gt=0)
+    retry: RetryBody = RetryBody()
+    priority: int = Field(default=0, ge=-MAX_PRIORITY, le=MAX_PRIORITY)
 
-    def request(self, new_id: str) -> TaskRequest:
+    def request(self, new_id: str, project: str | None) -> TaskRequest:
         """As the core takes it; `new_id` is the task's where it gave none."""
-        return TaskRequest.model_validate(self.model_dump() | {"task_id": self.task_id or new_id})
+        own = {"task_id": self.task_id or new_id, "project": project}
+        return TaskRequest.model_validate(self.model_dump() | own)
 
 
 class TasksBody(Body):
@@ -68,14 +79,27 @@ class BeginBody(Body):
     group_id: str | None = Field(default=None, min_length=1, max_length=256)
     group_size: int = Field(default=1, ge=1, le=MAX_SAMPLES)
     runner: str | None = Field(default=None, min_length=1, max_length=256)
+    rollout_id: str | None = None
+    """Chosen by the caller: asking again begins nothing new."""
 
-    def spec(self, new_id: str) -> RolloutSpec:
+    @field_validator("rollout_id")
+    @classmethod
+    def _is_one(cls, rollout_id: str | None) -> str | None:
+        if rollout_id is not None and not is_rollout_id(rollout_id):
+            raise ValueError("a rollout id is 1e7de and 23 more hex digits")
+        return rollout_id
+
+    def spec(self, new_id: str, project: str | None) -> RolloutSpec:
         """As the core takes it. A rollout without a group is its own."""
         own = self.task or OwnTask()
         task_id = own.task_id or new_id
         task = Task(task_id=task_id, input=own.input, metadata=own.metadata, mode=own.mode)
         return RolloutSpec(
-            task=task, group_id=self.group_id or new_id, group_size=self.group_size, timeout_s=own.timeout_s
+            task=task,
+            group_id=self.group_id or new_id,
+            group_size=self.group_size,
+            timeout_s=own.timeout_s,
+            project=project,
         )
 
 
@@ -91,3 +115,24 @@ class EndBody(Body):
     def report(self) -> EndReport:
         """As the core takes it."""
         return EndReport.model_validate(self.model_dump())
+
+
+class CancelTasksBody(Body):
+    """`POST /leyden/v1/tasks/cancel`."""
+
+    task_ids: list[str] = Field(min_length=1, max_length=100)
+    reason: str = Field(default="", max_length=MAX_REASON)
+
+
+class CancelRolloutsBody(Body):
+    """`POST /leyden/v1/rollouts/cancel`."""
+
+    rollout_ids: list[str] = Field(min_length=1, max_length=1000)
+    reason: str = Field(default="", max_length=MAX_REASON)
+
+
+class PauseBody(Body):
+    """`POST /leyden/v1/queue/pause` and `/resume`."""
+
+    project: str | None = Field(default=None, min_length=1, max_length=256)
+    reason: str = Field(default="", max_length=MAX_REASON)

@@ -1,22 +1,26 @@
-"""Errors as each family of routes tells them: OpenAI's shape, Leyden's, and OTLP's."""
+"""Errors as each family of routes tells them: the model APIs' shapes, and Leyden's. OTLP has its own, in `otlp.py`."""
 
 import math
-from collections.abc import Awaitable, Callable
+import secrets
+from collections.abc import Awaitable, Callable, Mapping
 from functools import wraps
+from types import MappingProxyType
 from typing import Any
 
 import orjson
-from google.rpc.status_pb2 import Status  # type: ignore[import-untyped]
-from starlette.requests import Request
+from starlette.requests import ClientDisconnect, Request
 from starlette.responses import Response
 
+from leyden.gateway.core.faces import Face
 from leyden.gateway.core.refusals import Refusal
 from leyden.gateway.metrics import REFUSED
 from leyden.kafka import Retry
 
+CLIENT_CLOSED_REQUEST = 499
+EXTRA_HEADERS = "leyden.headers"
+"""In a request's scope: headers for whatever answer it gets."""
 Endpoint = Callable[[Request], Awaitable[Response]]
 Shape = Callable[[Refusal], Response]
-KINDS = {401: "authentication_error", 403: "permission_error", 404: "not_found_error", 429: "rate_limit_error"}
 
 
 def unavailable(retry_after_s: float = 1.0) -> Refusal:
@@ -25,38 +29,25 @@ def unavailable(retry_after_s: float = 1.0) -> Refusal:
     return Refusal(503, "unavailable", message, retry_after_s=retry_after_s)
 
 
-def kind_of(status: int) -> str:
-    """The error's `type`, by status."""
-    return KINDS.get(status, "server_error" if status >= 500 else "invalid_request_error")
+def face_shape(face: Face) -> Shape:
+    """Errors of a model API, each with a request's id."""
+
+    def shape(refusal: Refusal) -> Response:
+        refusal.request_id = refusal.request_id or secrets.token_hex(16)
+        return _json(refusal, face.error(refusal), request_ids(refusal.request_id))
+
+    return shape
 
 
-def openai_error(refusal: Refusal) -> dict[str, Any]:
-    """The body of an error in OpenAI's shape."""
-    return {
-        "error": {
-            "message": refusal.message,
-            "type": kind_of(refusal.status),
-            "param": refusal.param,
-            "code": refusal.code,
-        }
-    }
-
-
-def openai_shape(refusal: Refusal) -> Response:
-    """An error of the model API."""
-    return _json(refusal, openai_error(refusal))
+def request_ids(request_id: str | None = None) -> dict[str, str]:
+    """The headers that OpenAI's and Anthropic's clients show as the request's id: the call's, where there is a call."""
+    request_id = request_id or secrets.token_hex(16)
+    return {"x-request-id": request_id, "request-id": request_id}
 
 
 def leyden_shape(refusal: Refusal) -> Response:
     """An error of `/leyden/v1`."""
     return _json(refusal, {"error": {"type": refusal.code, "message": refusal.message}})
-
-
-def otlp_shape(refusal: Refusal) -> Response:
-    """An error of OTLP/HTTP: a protobuf `Status`."""
-    body = Status(message=refusal.message).SerializeToString()
-    headers = _retry_after(refusal)
-    return Response(body, refusal.status, headers, media_type="application/x-protobuf")
 
 
 def telling(shape: Shape, retry_after_s: float) -> Callable[[Endpoint], Endpoint]:
@@ -66,11 +57,16 @@ def telling(shape: Shape, retry_after_s: float) -> Callable[[Endpoint], Endpoint
         @wraps(endpoint)
         async def told(request: Request) -> Response:
             try:
-                return await endpoint(request)
+                response = await endpoint(request)
             except Refusal as refusal:
-                return shape(counted(refusal))
+                response = shape(counted(refusal))
             except Retry:
-                return shape(counted(unavailable(retry_after_s)))
+                response = shape(counted(unavailable(retry_after_s)))
+            except ClientDisconnect:
+                return Response(status_code=CLIENT_CLOSED_REQUEST)
+            if extra := request.scope.get(EXTRA_HEADERS):
+                response.headers.update(extra)
+            return response
 
         return told
 
@@ -83,8 +79,8 @@ def counted(refusal: Refusal) -> Refusal:
     return refusal
 
 
-def _json(refusal: Refusal, body: dict[str, Any]) -> Response:
-    headers = _retry_after(refusal)
+def _json(refusal: Refusal, body: dict[str, Any], headers: Mapping[str, str] = MappingProxyType({})) -> Response:
+    headers = {**headers, **_retry_after(refusal)}
     if refusal.status == 401:
         headers["www-authenticate"] = "Bearer"
     return Response(orjson.dumps(body), refusal.status, headers, media_type="application/json")

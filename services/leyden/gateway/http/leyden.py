@@ -5,25 +5,27 @@ from dataclasses import dataclass
 from typing import Any, TypeVar
 
 import orjson
-from pydantic import ValidationError
 from starlette.requests import Request
 from starlette.responses import Response
 from starlette.routing import BaseRoute, Route
 
-from leyden.gateway.core.keys import Caller, KeyRing, rollout_key
+from leyden.gateway.core.keys import Caller, KeyRing, Scope, rollout_key
 from leyden.gateway.core.refusals import Refusal
-from leyden.gateway.core.rollouts import Running
+from leyden.gateway.core.rollouts import Running, begun_rollout_id
 from leyden.gateway.core.routing import PolicyState, RoutingTable
 from leyden.gateway.handlers.rollouts import Rollouts, traceparent_of
-from leyden.gateway.handlers.tasks import TasksHandler
+from leyden.gateway.handlers.tasks import Accepted, TasksHandler
 from leyden.gateway.http.bodies import BeginBody, Body, ClaimBody, EndBody, TasksBody
 from leyden.gateway.http.errors import leyden_shape, telling
-from leyden.gateway.http.intake import read_body
-from leyden.ids import MAX_ATTEMPTS, AttemptRef, is_rollout_id
+from leyden.gateway.http.intake import credential, json_body
+from leyden.ids import MAX_ATTEMPTS, AttemptRef, derive, is_rollout_id
 
 BodyT = TypeVar("BodyT", bound=Body)
 V1 = "/leyden/v1"
-ATTEMPT = f"{V1}/rollouts/{{rollout}}/attempts/{{attempt:int}}"
+IDEMPOTENCY_KEY = "idempotency-key"
+"""Header with which a begin that is sent again begins nothing new."""
+ATTEMPT = f"{V1}/rollouts/{{rollout}}/attempts/{{attempt}}"
+MAX_DIGITS = 9
 
 
 @dataclass(frozen=True)
@@ -55,29 +57,37 @@ class LeydenApi:
         ]
 
     async def _enqueue(self, request: Request) -> Response:
-        self._caller(request).must_be_api_key()
+        caller = self._caller(request)
+        caller.must(Scope.RUNNER)
         body = await self._body(request, TasksBody)
-        accepted = await self.tasks.accept([task.request(secrets.token_hex(16)) for task in body.tasks])
-        answer = [{"task_id": e.task.task_id, "group_id": e.group_id, "rollout_ids": e.rollout_ids} for e in accepted]
-        return _json({"tasks": answer}, 201)
+        accepted = await self.tasks.accept([t.request(secrets.token_hex(16), caller.project) for t in body.tasks])
+        return _json({"tasks": [_accepted(one) for one in accepted]}, 201)
 
     async def _claim(self, request: Request) -> Response:
-        self._caller(request).must_be_api_key()
+        caller = self._caller(request)
+        caller.must(Scope.RUNNER)
         body = await self._body(request, ClaimBody)
-        claimed = await self.rollouts.claim(body.runner, body.limit, body.wait_s, request.is_disconnected)
-        return _json({"rollouts": [self._shown(running, self.lease_s) for running in claimed]})
+        left = request.is_disconnected
+        claimed = await self.rollouts.claim(body.runner, body.limit, body.wait_s, left, caller.project)
+        return _json({"rollouts": [self._shown(running, self.lease_s, caller) for running in claimed]})
 
     async def _begin(self, request: Request) -> Response:
-        self._caller(request).must_be_api_key()
+        caller = self._caller(request)
+        caller.must_be_unbound()
         body = await self._body(request, BeginBody)
-        running = await self.rollouts.begin(body.spec(secrets.token_hex(16)), body.runner)
-        return _json(self._shown(running, running.spec.timeout_s), 201)
+        rollout_id = body.rollout_id
+        if rollout_id is None and (key := request.headers.get(IDEMPOTENCY_KEY)):
+            rollout_id = begun_rollout_id(caller.key_id, key)
+        new_id = derive("own-task", rollout_id) if rollout_id else secrets.token_hex(16)
+        spec = body.spec(new_id, caller.project).model_copy(update={"begun_by": caller.key_id})
+        running = await self.rollouts.begin(spec, body.runner, rollout_id)
+        return _json(self._shown(running, running.spec.timeout_s, caller), 201)
 
     async def _heartbeat(self, request: Request) -> Response:
-        return _json({"lease_s": await self.rollouts.heartbeat(self._own_attempt(request))})
+        return _json({"lease_s": await self.rollouts.heartbeat(await self._own_attempt(request))})
 
     async def _end(self, request: Request) -> Response:
-        ref = self._own_attempt(request)
+        ref = await self._own_attempt(request)
         body = await self._body(request, EndBody)
         event = await self.rollouts.end(ref, body.report())
         answer = {"rollout_id": ref.rollout_id, "attempt": ref.attempt, "status": event.status, "final": event.final}
@@ -87,21 +97,34 @@ class LeydenApi:
         rollout_id = _rollout_id(request)
         caller = self._caller(request)
         if caller.attempt is not None and caller.attempt.rollout_id != rollout_id:
-            caller.must_be_api_key()
+            caller.must(Scope.RUNNER)
+        await self._must_be_theirs(caller, rollout_id)
         view = await self.rollouts.find(rollout_id)
         answer = {"rollout_id": rollout_id, "attempt": view.attempt, "state": view.state}
         return _json(answer | ({"status": view.status} if view.status else {}))
 
     async def _policies(self, request: Request) -> Response:
-        self._caller(request).must_be_api_key()
+        self._caller(request).must(Scope.RUNNER)
         return _json({"policies": [_policy(state) for state in self.table.policies()]})
 
     async def _queue(self, request: Request) -> Response:
-        self._caller(request).must_be_api_key()
+        caller = self._caller(request)
+        caller.must(Scope.RUNNER)
         counts = await self.rollouts.counts()
-        return _json({"queued": counts.queued, "running": counts.running, "ended": counts.ended})
+        ours = [lane for lane in counts.lanes if caller.project in (None, lane.partition(":")[2])]
+        paused = [whose for whose in counts.paused if caller.project is None or whose in ("*", caller.project)]
+        return _json(
+            {
+                "queued": counts.queued,
+                "running": counts.running,
+                "ended": counts.ended,
+                "delayed": counts.delayed,
+                "lanes": {lane: counts.lanes[lane] for lane in ours},
+                "paused": paused,
+            }
+        )
 
-    def _shown(self, running: Running, lease_s: float) -> dict[str, Any]:
+    def _shown(self, running: Running, lease_s: float, caller: Caller) -> dict[str, Any]:
         ref, task = running.ref, running.spec.task
         return {
             "rollout_id": ref.rollout_id,
@@ -109,7 +132,7 @@ class LeydenApi:
             "trace_id": ref.trace_id,
             "traceparent": traceparent_of(ref),
             "base_url": f"{self.public_url}/rollouts/{ref.trace_id}/v1",
-            "api_key": rollout_key(self.secret, ref),
+            "api_key": rollout_key(self.secret, ref, caller.key_id),
             "task_id": task.task_id if task else None,
             "group_id": running.spec.group_id,
             "input": task.input if task else None,
@@ -119,25 +142,27 @@ class LeydenApi:
         }
 
     def _caller(self, request: Request) -> Caller:
-        return self.keys.caller(request.headers.get("authorization"))
+        return self.keys.caller(credential(request))
 
-    def _own_attempt(self, request: Request) -> AttemptRef:
+    async def _own_attempt(self, request: Request) -> AttemptRef:
         caller = self._caller(request)
-        number = int(request.path_params["attempt"])
-        if number > MAX_ATTEMPTS:
-            raise Refusal(404, "rollout_not_found", "no such attempt")
-        ref = AttemptRef(_rollout_id(request), number)
+        ref = AttemptRef(_rollout_id(request), _attempt_number(request))
         caller.must_own(ref)
+        await self._must_be_theirs(caller, ref.rollout_id)
         return ref
 
+    async def _must_be_theirs(self, caller: Caller, rollout_id: str) -> None:
+        """Raise a 403: an agent's key looks after what it began itself, a runner's after what its project may claim."""
+        runs = Scope.RUNNER in caller.scopes
+        if caller.attempt is not None or Scope.ADMIN in caller.scopes or (runs and caller.project is None):
+            return
+        spec = (await self.rollouts.find(rollout_id)).spec
+        if spec.begun_by != caller.key_id and not (runs and spec.project == caller.project):
+            message = "this key did not begin that rollout, and it is no runner's key of that rollout's project"
+            raise Refusal(403, "wrong_rollout", message)
+
     async def _body(self, request: Request, kind: type[BodyT]) -> BodyT:
-        raw = await read_body(request, self.max_body_bytes)
-        try:
-            return kind.model_validate_json(raw or b"{}")
-        except ValidationError as error:
-            first = error.errors(include_url=False, include_input=False)[0]
-            where = ".".join(map(str, first["loc"])) or "body"
-            raise Refusal(400, "invalid_request", f"{where}: {first['msg']}") from error
+        return await json_body(request, kind, self.max_body_bytes)
 
 
 def _rollout_id(request: Request) -> str:
@@ -145,6 +170,24 @@ def _rollout_id(request: Request) -> str:
     if not is_rollout_id(text):
         raise Refusal(404, "rollout_not_found", f"{text[:64]!r} is not a rollout id")
     return text
+
+
+def _accepted(one: Accepted) -> dict[str, Any]:
+    event = one.event
+    return {
+        "task_id": event.task.task_id,
+        "group_id": event.group_id,
+        "rollout_ids": event.rollout_ids,
+        "new": one.new,
+    }
+
+
+def _attempt_number(request: Request) -> int:
+    text = str(request.path_params["attempt"])
+    # A bounded one: what `int` makes of thousands of digits is an error.
+    if not (text.isascii() and text.isdigit() and len(text) <= MAX_DIGITS) or int(text) > MAX_ATTEMPTS:
+        raise Refusal(404, "rollout_not_found", "no such attempt")
+    return int(text)
 
 
 def _policy(state: PolicyState) -> dict[str, Any]:

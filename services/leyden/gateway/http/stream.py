@@ -2,17 +2,17 @@
 
 import asyncio
 import logging
-from collections.abc import Mapping
+from collections.abc import Coroutine, Mapping
 from contextlib import AbstractContextManager, aclosing
-from typing import TypeVar
+from dataclasses import dataclass
+from typing import Any, TypeVar
 
-import orjson
 from starlette.responses import Response
 from starlette.types import Receive, Scope, Send
 
 from leyden.gateway.core.refusals import Refusal
 from leyden.gateway.handlers.reply import OpenCall
-from leyden.gateway.http.errors import counted, openai_error, unavailable
+from leyden.gateway.http.errors import counted, unavailable
 from leyden.kafka import Retry
 
 log = logging.getLogger(__name__)
@@ -41,9 +41,8 @@ class EventStream(Response):
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
         """Serve, until the end or until the reader has gone."""
         with self._slot:
-            sending = asyncio.create_task(self._send_all(send))
             try:
-                await unless_gone(sending, receive)
+                await unless_gone(self._send_all(send), receive)
             finally:
                 self._call.abandon()
 
@@ -62,26 +61,43 @@ class EventStream(Response):
                 await self._tell(send, Refusal(500, "internal", "the gateway could not bring the stream to its end"))
             await send({"type": "http.response.body", "body": b"", "more_body": False})
 
-    @staticmethod
-    async def _tell(send: Send, refusal: Refusal) -> None:
-        body = b"data: " + orjson.dumps(openai_error(counted(refusal))) + b"\n\n"
+    async def _tell(self, send: Send, refusal: Refusal) -> None:
+        body = self._call.told(counted(refusal))
         await send({"type": "http.response.body", "body": body, "more_body": True})
 
 
-async def unless_gone(work: asyncio.Task[T], receive: Receive) -> T | None:
-    """The work's result, or None when the caller left first (the work is cancelled then)."""
-    leaving = asyncio.create_task(_gone(receive))
+async def unless_gone(work: Coroutine[Any, Any, T], receive: Receive) -> T | None:
+    """The work's result, or None when the caller left first (the work is cancelled then).
+
+    The work runs in the task that waits for it; only the look-out for the caller is a task of its own.
+    """
+    working = asyncio.current_task()
+    assert working is not None
+    watch = _Watch(working)
+    looking = asyncio.create_task(_gone(receive, watch))
     try:
-        await asyncio.wait([work, leaving], return_when=asyncio.FIRST_COMPLETED)
-        if work.done():
-            return work.result()
-        return None
+        return await work
+    except asyncio.CancelledError:
+        if watch.cancelled and working.uncancel() == 0:
+            return None
+        raise
     finally:
-        for task in (leaving, work):
-            task.cancel()
-        await asyncio.gather(leaving, work, return_exceptions=True)
+        watch.over = True
+        looking.cancel()
 
 
-async def _gone(receive: Receive) -> None:
+@dataclass(slots=True)
+class _Watch:
+    """What the look-out and the work know of each other."""
+
+    working: asyncio.Task[Any]
+    over: bool = False
+    cancelled: bool = False
+
+
+async def _gone(receive: Receive, watch: _Watch) -> None:
     while (await receive())["type"] != "http.disconnect":
         pass
+    if not watch.over:
+        watch.cancelled = True
+        watch.working.cancel()

@@ -1,20 +1,26 @@
-"""A request's spans in the one span model. Same request, same events: no clock, no state."""
+"""A trace request's spans in the one span model. Same request, same events: no clock, no state."""
 
 from collections.abc import Iterator, Sequence
-from dataclasses import dataclass
-from datetime import UTC, datetime, timedelta
+from dataclasses import dataclass, replace
 
 from opentelemetry.proto.collector.trace.v1.trace_service_pb2 import ExportTraceServiceRequest
 from opentelemetry.proto.trace.v1.trace_pb2 import ResourceSpans, ScopeSpans, Span
 
-from leyden.events import Evaluation, JsonObject, SpanKind, SpanRecorded
-from leyden.ids import derive
-from leyden.ingest.core.binding import attempt_of
+from leyden.events import JsonObject, SpanKind
+from leyden.ids import AttemptRef, derive
+from leyden.ingest.core.binding import NO_DOOR, Door, attempt_of
 from leyden.ingest.core.dialect import Dialect, Meaning
-from leyden.ingest.core.raw import RawEvent, RawSpan, read_span
+from leyden.ingest.core.event import Normalised, written
+from leyden.ingest.core.limits import Bounded, Limits
+from leyden.ingest.core.raw import RawSpan, plain_attributes, read_scope, read_span
+from leyden.ingest.core.values import text
 
-PRODUCER = "ingest"
-EPOCH = datetime(1970, 1, 1, tzinfo=UTC)
+NO_LIMITS = Limits()
+CLOCK = "otel.clock"
+"""Attribute: the end that the exporter sent, where it was before the start."""
+TRACEBACK = "Traceback (most recent call last)"
+LEFT_OUT = "otel.left_out"
+"""Attribute: name → length of attributes that only repeat what the event's fields say."""
 
 
 @dataclass(frozen=True)
@@ -25,101 +31,102 @@ class Refused:
     request: bytes
 
 
-def normalise_request(
-    request: ExportTraceServiceRequest, dialects: Sequence[Dialect]
-) -> Iterator[SpanRecorded | Refused]:
+def normalise_traces(
+    request: ExportTraceServiceRequest,
+    dialects: Sequence[Dialect],
+    door: Door = NO_DOOR,
+    limits: Limits = NO_LIMITS,
+) -> Iterator[Normalised | Refused]:
     """Every span of `request`, each followed by the scores inside it; one that is bad does not touch the others."""
+    large = request.ByteSize() > min(limits.value_chars, limits.span_chars)
     for group in request.resource_spans:
+        resource = Bounded(limits)(group.resource.attributes) if large else plain_attributes(group.resource.attributes)
         for scope in group.scope_spans:
+            named = read_scope(scope.scope)
             for span in scope.spans:
-                yield from _normalise_one(span, scope, group, dialects)
+                bounds = Bounded(limits) if large and span.ByteSize() > limits.value_chars else None
+                try:
+                    raw = read_span(span, resource, named, bounds or plain_attributes)
+                except ValueError as error:
+                    yield _refused(error, span, scope, group)
+                    continue
+                if bounds is not None:
+                    raw.context |= bounds.marks()
+                yield from normalise(raw, dialects, door, ("cut",) if bounds and bounds.marks() else ())
 
 
-def normalise(span: RawSpan, dialects: Sequence[Dialect]) -> list[SpanRecorded]:
+def normalise(
+    span: RawSpan, dialects: Sequence[Dialect], door: Door = NO_DOOR, odd: tuple[str, ...] = ()
+) -> Iterator[Normalised]:
     """`span` in the first dialect that recognises it, and the scores inside it."""
-    dialect = next(d for d in dialects if d.recognises(span))
-    recorded = _recorded(span, dialect.meaning(span), dialect.name)
-    return [recorded, *(_score(recorded, span.events[i], i, score) for i, score in dialect.evaluations(span))]
+    if span.end_unix_nano < span.start_unix_nano:
+        span.context[CLOCK] = {"end_unix_nano": span.end_unix_nano}
+        span.end_unix_nano = span.start_unix_nano
+        odd = (*odd, "end_before_start")
+    for dialect in dialects:
+        if dialect.recognises(span):
+            break
+    meaning = dialect.meaning(span)
+    attempt = attempt_of(span.trace_id, span.attributes, span.resource, door)
+    _tell_error(meaning, span)
+    yield written(span, meaning, _left_over(span, meaning), attempt, dialect.name, door, odd=odd)
+    for index, score in dialect.evaluations(span):
+        yield _score(span, index, score, attempt, dialect.name, door)
 
 
-def _normalise_one(
-    span: Span, scope: ScopeSpans, group: ResourceSpans, dialects: Sequence[Dialect]
-) -> list[SpanRecorded] | list[Refused]:
-    try:
-        return normalise(read_span(span, group.resource, scope.scope), dialects)
-    except ValueError as error:
-        alone = ScopeSpans(scope=scope.scope, schema_url=scope.schema_url, spans=[span])
-        kept = ResourceSpans(resource=group.resource, schema_url=group.schema_url, scope_spans=[alone])
-        return [Refused(str(error), ExportTraceServiceRequest(resource_spans=[kept]).SerializeToString())]
+def _refused(error: ValueError, span: Span, scope: ScopeSpans, group: ResourceSpans) -> Refused:
+    alone = ScopeSpans(scope=scope.scope, schema_url=scope.schema_url, spans=[span])
+    kept = ResourceSpans(resource=group.resource, schema_url=group.schema_url, scope_spans=[alone])
+    return Refused(str(error), ExportTraceServiceRequest(resource_spans=[kept]).SerializeToString())
 
 
-def _recorded(span: RawSpan, meaning: Meaning, dialect: str) -> SpanRecorded:
-    attempt = attempt_of(span)
-    exception = next((e.attributes for e in reversed(span.events) if e.name == "exception"), {})
-    return SpanRecorded(
-        event_id=derive("span", span.trace_id, span.span_id),
-        event_time=_time(span.end_unix_nano),
-        producer=PRODUCER,
-        trace_id=span.trace_id,
-        span_id=span.span_id,
-        parent_span_id=span.parent_span_id,
-        rollout_id=attempt.rollout_id if attempt else None,
-        attempt=attempt.attempt if attempt else 0,
-        kind=meaning.kind,
-        dialect=dialect,
-        name=span.name,
-        status=span.status,
-        error_type=_text(span.attributes.get("error.type")) or _text(exception.get("exception.type")),
-        error_message=span.status_message or _text(exception.get("exception.message")),
-        start_unix_nano=span.start_unix_nano,
-        end_unix_nano=span.end_unix_nano,
-        agent_name=meaning.agent_name,
-        model=meaning.model,
-        tool=meaning.tool,
-        evaluation=meaning.evaluation,
-        attributes=_left_over(span, meaning),
-    )
+def _tell_error(meaning: Meaning, span: RawSpan) -> None:
+    """What went wrong: what the dialect says, else the conventions' names, the status and exception events.
+
+    Some put a traceback into the message: that is in the exception's event, and is cut off here.
+    """
+    message = span.status_message or None
+    if span.events:
+        exception = next((e.attributes for e in reversed(span.events) if e.name == "exception"), {})
+        meaning.error_type = meaning.error_type or text(span.attributes.get("error.type"))
+        meaning.error_type = meaning.error_type or text(exception.get("exception.type"))
+        message = message or text(exception.get("exception.message"))
+    else:
+        meaning.error_type = meaning.error_type or text(span.attributes.get("error.type"))
+    if message is not None and TRACEBACK in message:
+        message = message.partition(TRACEBACK)[0].strip() or message
+    meaning.error_message = meaning.error_message or message
 
 
-def _score(holder: SpanRecorded, event: RawEvent, index: int, score: Evaluation) -> SpanRecorded:
+def _score(
+    holder: RawSpan, index: int, score: JsonObject, attempt: AttemptRef | None, dialect: str, door: Door
+) -> Normalised:
     """A score inside a span, as a span of its own under it."""
-    span_id = derive("evaluation", holder.trace_id, holder.span_id, index)[:16]
+    event = holder.events[index]
     at = event.time_unix_nano or holder.end_unix_nano
-    return SpanRecorded(
-        event_id=derive("span", holder.trace_id, span_id),
-        event_time=_time(at),
-        producer=PRODUCER,
-        trace_id=holder.trace_id,
-        span_id=span_id,
+    span = replace(
+        holder,
+        span_id=derive("evaluation", holder.trace_id, holder.span_id, index)[:16],
         parent_span_id=holder.span_id,
-        rollout_id=holder.rollout_id,
-        attempt=holder.attempt,
-        derived=True,
-        kind=SpanKind.EVALUATION,
-        dialect=holder.dialect,
         name=event.name,
+        status="unset",
         start_unix_nano=at,
         end_unix_nano=at,
-        evaluation=score,
-        attributes=event.attributes,
     )
+    meaning = Meaning(SpanKind.EVALUATION, evaluation=score)
+    return written(span, meaning, event.attributes, attempt, dialect, door, derived=True)
 
 
 def _left_over(span: RawSpan, meaning: Meaning) -> JsonObject:
-    kept: JsonObject = {k: v for k, v in span.attributes.items() if k not in meaning.understood}
+    understood, repeated = meaning.understood, meaning.repeated
+    kept: JsonObject = {k: v for k, v in span.attributes.items() if k not in understood and k not in repeated}
     kept |= span.context
+    if repeated and (sizes := {k: len(str(v)) for k, v in span.attributes.items() if k in repeated}):
+        kept[LEFT_OUT] = dict(sizes)
     if span.resource:
         kept["otel.resource"] = span.resource
-    if span.events:
+    if span.events and (events := [e for e in span.events if e.name not in meaning.events]):
         kept["otel.events"] = [
-            {"name": e.name, "time_unix_nano": e.time_unix_nano, "attributes": e.attributes} for e in span.events
+            {"name": e.name, "time_unix_nano": e.time_unix_nano, "attributes": e.attributes} for e in events
         ]
     return kept
-
-
-def _text(value: object) -> str | None:
-    return value if isinstance(value, str) and value else None
-
-
-def _time(unix_nano: int) -> datetime:
-    return EPOCH + timedelta(microseconds=unix_nano // 1000)

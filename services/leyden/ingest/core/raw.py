@@ -2,25 +2,28 @@
 
 import base64
 import math
-from collections.abc import Iterable
+from collections.abc import Callable, Iterable
 from dataclasses import dataclass
 from typing import Literal
 
 from opentelemetry.proto.common.v1.common_pb2 import AnyValue, InstrumentationScope, KeyValue
-from opentelemetry.proto.resource.v1.resource_pb2 import Resource
 from opentelemetry.proto.trace.v1.trace_pb2 import Span, Status
 
 from leyden.events import Json, JsonObject
 
 StatusName = Literal["unset", "ok", "error"]
 _STATUS: dict[int, StatusName] = {Status.STATUS_CODE_OK: "ok", Status.STATUS_CODE_ERROR: "error"}
+_KINDS = {kind: name.removeprefix("SPAN_KIND_").lower() for name, kind in Span.SpanKind.items()}
+
+Attributes = Callable[[Iterable[KeyValue]], JsonObject]
+"""How attributes become plain: `plain_attributes`, or one that bounds them (`core.limits`)."""
 
 
 class BadSpanError(ValueError):
     """A span that cannot be told from others: its ids are not W3C ids."""
 
 
-@dataclass(frozen=True)
+@dataclass(slots=True)
 class RawEvent:
     """Something that happened inside a span."""
 
@@ -29,7 +32,7 @@ class RawEvent:
     attributes: JsonObject
 
 
-@dataclass(frozen=True)
+@dataclass(slots=True)
 class RawSpan:
     """One finished span, before anybody has said what it means."""
 
@@ -48,27 +51,13 @@ class RawSpan:
     """What else the exporter said (`otel.scope`, `otel.kind`, `otel.links`), kept as it is."""
 
 
-def read_span(span: Span, resource: Resource, scope: InstrumentationScope) -> RawSpan:
-    """`span` in plain values; raises `BadSpanError` when its ids are missing or malformed."""
-    return RawSpan(
-        trace_id=_hex_id(span.trace_id, 16, "trace id"),
-        span_id=_hex_id(span.span_id, 8, "span id"),
-        parent_span_id=span.parent_span_id.hex() if any(span.parent_span_id) else None,
-        name=span.name,
-        status=_STATUS.get(span.status.code, "unset"),
-        status_message=span.status.message,
-        start_unix_nano=span.start_time_unix_nano,
-        end_unix_nano=span.end_time_unix_nano or span.start_time_unix_nano,
-        attributes=plain_attributes(span.attributes),
-        events=tuple(RawEvent(e.name, e.time_unix_nano, plain_attributes(e.attributes)) for e in span.events),
-        resource=plain_attributes(resource.attributes),
-        context=_context(span, scope),
-    )
-
-
 def plain_attributes(attributes: Iterable[KeyValue]) -> JsonObject:
     """Attributes as a JSON object; the last of a repeated key stays."""
-    return {item.key: plain_value(item.value) for item in attributes}
+    found: JsonObject = {}
+    for item in attributes:
+        value = item.value
+        found[item.key] = value.string_value or plain_value(value)
+    return found
 
 
 def plain_value(value: AnyValue) -> Json:
@@ -76,12 +65,12 @@ def plain_value(value: AnyValue) -> Json:
     match value.WhichOneof("value"):
         case "string_value":
             return value.string_value
-        case "bool_value":
-            return value.bool_value
         case "int_value":
             return value.int_value
         case "double_value":
             return value.double_value if math.isfinite(value.double_value) else str(value.double_value)
+        case "bool_value":
+            return value.bool_value
         case "array_value":
             return [plain_value(item) for item in value.array_value.values]
         case "kvlist_value":
@@ -91,18 +80,48 @@ def plain_value(value: AnyValue) -> Json:
     return None
 
 
-def _hex_id(raw: bytes, length: int, what: str) -> str:
+def read_span(
+    span: Span, resource: JsonObject, scope: JsonObject | None, plain: Attributes = plain_attributes
+) -> RawSpan:
+    """`span` in plain values; raises `BadSpanError` when its ids are missing or malformed."""
+    start = span.start_time_unix_nano
+    events = span.events
+    parent = span.parent_span_id
+    status = span.status
+    return RawSpan(
+        hex_id(span.trace_id, 16, "trace id"),
+        hex_id(span.span_id, 8, "span id"),
+        parent.hex() if parent and any(parent) else None,
+        span.name,
+        _STATUS.get(status.code, "unset"),
+        status.message,
+        start,
+        span.end_time_unix_nano or start,
+        plain(span.attributes),
+        tuple([RawEvent(e.name, e.time_unix_nano, plain(e.attributes)) for e in events]) if events else (),
+        resource,
+        _context(span, scope),
+    )
+
+
+def read_scope(scope: InstrumentationScope) -> JsonObject | None:
+    """The scope as it is kept with every span of it."""
+    return {"name": scope.name, "version": scope.version} if scope.name else None
+
+
+def hex_id(raw: bytes, length: int, what: str) -> str:
+    """The id in hexadecimal; raises `BadSpanError` when it is none."""
     if len(raw) != length or not any(raw):
-        raise BadSpanError(f"{what} {raw.hex()!r} is not {length} bytes, at least one of them not 0")
+        raise BadSpanError(f"{what} {raw[:32].hex()!r} is not {length} bytes, at least one of them not 0")
     return raw.hex()
 
 
-def _context(span: Span, scope: InstrumentationScope) -> JsonObject:
+def _context(span: Span, scope: JsonObject | None) -> JsonObject:
     context: JsonObject = {}
-    if scope.name:
-        context["otel.scope"] = {"name": scope.name, "version": scope.version}
+    if scope is not None:
+        context["otel.scope"] = scope
     if span.kind > Span.SPAN_KIND_INTERNAL:
-        context["otel.kind"] = Span.SpanKind.Name(span.kind).removeprefix("SPAN_KIND_").lower()
+        context["otel.kind"] = _KINDS.get(span.kind, span.kind)
     if span.links:
         context["otel.links"] = [
             {"trace_id": link.trace_id.hex(), "span_id": link.span_id.hex()} for link in span.links

@@ -1,17 +1,24 @@
-"""The OpenTelemetry GenAI conventions, which our own client library speaks too."""
+"""The OpenTelemetry GenAI conventions, current names and those before 1.37; our own client library speaks them too.
 
-import math
-from collections.abc import Iterator, Sequence
+AutoGen, Semantic Kernel, Microsoft's Agent Framework and Pydantic AI speak them natively, OpenLLMetry and Logfire
+since they moved to them, so other dialects begin with `read` and add what is their own. What was said may be in
+attributes, or in events of the span (`gen_ai.user.message` …); where it is in log records, see `logs`.
+"""
 
-import orjson
+from collections.abc import Mapping, Sequence
 
-from leyden.events import Evaluation, Json, JsonObject, SpanKind, ToolCall
+from leyden.events import Json, JsonObject, SpanKind
+from leyden.ingest.core import fields
 from leyden.ingest.core.dialect import Meaning
+from leyden.ingest.core.messages import chat_messages, finish_reasons_of, messages_of
 from leyden.ingest.core.raw import RawSpan
+from leyden.ingest.core.values import first, integer, listed, mapping, number, objects, parsed, text, texts
 from leyden.ingest.dialects import names
 
 KIND_OF_OPERATION = {
     "chat": SpanKind.LLM_CALL,
+    "chat.completions": SpanKind.LLM_CALL,
+    "text.completions": SpanKind.LLM_CALL,
     "text_completion": SpanKind.LLM_CALL,
     "generate_content": SpanKind.LLM_CALL,
     "embeddings": SpanKind.LLM_CALL,
@@ -19,48 +26,83 @@ KIND_OF_OPERATION = {
     "invoke_agent": SpanKind.AGENT_STEP,
     "create_agent": SpanKind.AGENT_STEP,
     "invoke_workflow": SpanKind.AGENT_STEP,
+    "execute_task": SpanKind.AGENT_STEP,
+    "handoff": SpanKind.AGENT_STEP,
+    "chain": SpanKind.AGENT_STEP,
     "retrieval": SpanKind.RETRIEVAL,
 }
+_MARKS = frozenset({names.OPERATION, names.SYSTEM, names.PROVIDER, names.TOOL_NAME, names.EVALUATION_NAME})
+_INPUT_EVENTS = {
+    "gen_ai.system.message": "system",
+    "gen_ai.user.message": "user",
+    "gen_ai.assistant.message": "assistant",
+    "gen_ai.tool.message": "tool",
+}
+CHOICE_EVENT = "gen_ai.choice"
+PROMPT_EVENT, COMPLETION_EVENT = "gen_ai.content.prompt", "gen_ai.content.completion"
+DETAILS_EVENT = "gen_ai.client.inference.operation.details"
+MESSAGE_EVENTS = frozenset({*_INPUT_EVENTS, CHOICE_EVENT, PROMPT_EVENT, COMPLETION_EVENT, DETAILS_EVENT})
 
 
 class GenAi:
-    """Spans with a `gen_ai.` attribute, or with a score as an event."""
+    """Spans with a `gen_ai.` attribute, or with a score or a message as an event."""
 
     name = "gen_ai"
 
     def recognises(self, span: RawSpan) -> bool:
-        return any(key.startswith("gen_ai.") for key in span.attributes) or any(
-            event.name == names.EVALUATION_RESULT for event in span.events
+        return (
+            not _MARKS.isdisjoint(span.attributes)
+            or any(key.startswith("gen_ai.") for key in span.attributes)
+            or any(event.name.startswith("gen_ai.") for event in span.events)
         )
 
     def meaning(self, span: RawSpan) -> Meaning:
-        attributes = span.attributes
-        kind = _kind(attributes)
-        understood = {names.OPERATION, names.AGENT_NAME}
-        tool = evaluation = None
-        if kind is SpanKind.TOOL_CALL:
-            tool = _tool(span)
-            understood |= {names.TOOL_NAME, names.TOOL_CALL_ID, names.TOOL_ARGUMENTS, names.TOOL_RESULT}
-            understood |= {names.TOOL_PARAMETERS} if tool.parameters_schema is not None else set()
-        elif kind is SpanKind.EVALUATION:
-            evaluation = _evaluation(attributes)
-            understood |= {names.EVALUATION_NAME, names.EVALUATION_LABEL, names.EVALUATION_EXPLANATION}
-            understood |= {names.EVALUATION_VALUE} if evaluation.value is not None else set()
-        return Meaning(
-            kind=kind,
-            agent_name=_text(attributes.get(names.AGENT_NAME)),
-            model=_text(attributes.get(names.RESPONSE_MODEL)) or _text(attributes.get(names.REQUEST_MODEL)),
-            tool=tool,
-            evaluation=evaluation,
-            understood=frozenset(understood) if kind is not SpanKind.OTHER else frozenset({names.AGENT_NAME}),
-        )
+        return read(span)
 
-    def evaluations(self, span: RawSpan) -> Sequence[tuple[int, Evaluation]]:
-        return [
-            (index, _evaluation(event.attributes))
-            for index, event in enumerate(span.events)
-            if event.name == names.EVALUATION_RESULT
-        ]
+    def evaluations(self, span: RawSpan) -> Sequence[tuple[int, JsonObject]]:
+        return evaluations(span)
+
+
+def read(span: RawSpan, kind: SpanKind | None = None) -> Meaning:
+    """What the conventions' attributes of `span` say; `kind` where another dialect knows it better."""
+    attributes = span.attributes
+    meaning = Meaning(kind or _kind(attributes))
+    _identity(meaning, attributes)
+    if meaning.kind is SpanKind.LLM_CALL:
+        _model_call(meaning, span)
+    elif meaning.kind is SpanKind.TOOL_CALL:
+        _tool_call(meaning, span)
+    elif meaning.kind is SpanKind.RETRIEVAL:
+        _retrieval(meaning, attributes)
+    elif meaning.kind is SpanKind.EVALUATION:
+        score = meaning.evaluation = evaluation_of(attributes)
+        meaning.understood |= {names.EVALUATION_NAME, names.EVALUATION_LABEL, names.EVALUATION_EXPLANATION}
+        if score["value"] is not None:
+            meaning.understood.add(names.EVALUATION_VALUE)
+    if meaning.kind is not SpanKind.OTHER:
+        meaning.understood.add(names.OPERATION)
+    return meaning
+
+
+def evaluations(span: RawSpan) -> Sequence[tuple[int, JsonObject]]:
+    """Scores among the span's events."""
+    if not span.events:
+        return ()
+    return [
+        (index, evaluation_of(event.attributes))
+        for index, event in enumerate(span.events)
+        if event.name == names.EVALUATION_RESULT
+    ]
+
+
+def evaluation_of(attributes: Mapping[str, Json]) -> JsonObject:
+    """A score, of the attributes of a span, an event or a log record."""
+    return fields.evaluation(
+        text(attributes.get(names.EVALUATION_NAME)) or "evaluation",
+        number(attributes.get(names.EVALUATION_VALUE)),
+        text(attributes.get(names.EVALUATION_LABEL)),
+        text(attributes.get(names.EVALUATION_EXPLANATION)),
+    )
 
 
 def _kind(attributes: JsonObject) -> SpanKind:
@@ -74,68 +116,185 @@ def _kind(attributes: JsonObject) -> SpanKind:
     return SpanKind.LLM_CALL if names.REQUEST_MODEL in attributes else SpanKind.OTHER
 
 
-def _tool(span: RawSpan) -> ToolCall:
+def _identity(meaning: Meaning, attributes: JsonObject) -> None:
+    """Whose work the span is, and of which conversation."""
+    meaning.agent_name = take(meaning, attributes, names.AGENT_NAME)
+    if names.AGENT_ID in attributes:
+        meaning.agent_id = take(meaning, attributes, names.AGENT_ID)
+    if names.AGENT_DESCRIPTION in attributes:
+        meaning.agent_description = take(meaning, attributes, names.AGENT_DESCRIPTION)
+    meaning.conversation_id = take(meaning, attributes, names.CONVERSATION_ID)
+    if meaning.conversation_id is None and names.SESSION_ID in attributes:
+        meaning.conversation_id = take(meaning, attributes, names.SESSION_ID)
+
+
+def take(meaning: Meaning, attributes: JsonObject, *wanted: str) -> str | None:
+    """The text of the first of `wanted` that has one; it is then understood."""
+    for name in wanted:
+        value = attributes.get(name)
+        if isinstance(value, str) and value:
+            meaning.understood.add(name)
+            return value
+    return None
+
+
+def _model_call(meaning: Meaning, span: RawSpan) -> None:
     attributes = span.attributes
-    name = _text(attributes.get(names.TOOL_NAME)) or span.name.removeprefix("execute_tool ")
-    schema = _parsed(attributes.get(names.TOOL_PARAMETERS))
-    return ToolCall(
-        name=name,
-        call_id=_text(attributes.get(names.TOOL_CALL_ID)),
-        arguments=_parsed(attributes.get(names.TOOL_ARGUMENTS)),
-        result=_parsed(attributes.get(names.TOOL_RESULT)),
-        parameters_schema=schema
-        if isinstance(schema, dict)
-        else _schema_of(name, attributes.get(names.TOOL_DEFINITIONS)),
+    response, request = text(attributes.get(names.RESPONSE_MODEL)), text(attributes.get(names.REQUEST_MODEL))
+    meaning.model = response or request
+    if request is not None and response in (None, request):
+        meaning.understood |= {names.REQUEST_MODEL, names.RESPONSE_MODEL}
+    elif response is not None:
+        meaning.understood.add(names.RESPONSE_MODEL)
+    given, said = _said(meaning, attributes)
+    if span.events and not (given or said):
+        given, said = _said_in_events(meaning, span)
+    meaning.llm = fields.llm_call(
+        operation=text(attributes.get(names.OPERATION)),
+        provider=take(meaning, attributes, names.PROVIDER, names.SYSTEM),
+        response_id=take(meaning, attributes, names.RESPONSE_ID),
+        finish_reasons=_finish_reasons(meaning, attributes),
+        input_tokens=_count(meaning, attributes, names.INPUT_TOKENS),
+        output_tokens=_count(meaning, attributes, names.OUTPUT_TOKENS),
+        cached_tokens=_count(meaning, attributes, names.CACHED_TOKENS),
+        parameters=_parameters(meaning, attributes),
+        input_messages=given,
+        output_messages=said,
     )
+    _add_cached(meaning.llm, attributes)
 
 
-def _evaluation(attributes: JsonObject) -> Evaluation:
-    value = attributes.get(names.EVALUATION_VALUE)
-    return Evaluation(
-        name=_text(attributes.get(names.EVALUATION_NAME)) or "evaluation",
-        value=_number(value),
-        label=_text(attributes.get(names.EVALUATION_LABEL)),
-        explanation=_text(attributes.get(names.EVALUATION_EXPLANATION)),
+def _said(meaning: Meaning, attributes: JsonObject) -> tuple[list[JsonObject], list[JsonObject]]:
+    given: list[JsonObject] = []
+    said: list[JsonObject] = []
+    if names.INPUT_MESSAGES in attributes and (given := messages_of(attributes[names.INPUT_MESSAGES])):
+        meaning.understood.add(names.INPUT_MESSAGES)
+    if names.OUTPUT_MESSAGES in attributes and (said := messages_of(attributes[names.OUTPUT_MESSAGES])):
+        meaning.understood.add(names.OUTPUT_MESSAGES)
+    if names.SYSTEM_INSTRUCTIONS in attributes:
+        instructions = listed(attributes[names.SYSTEM_INSTRUCTIONS])
+        if instructions:
+            meaning.understood.add(names.SYSTEM_INSTRUCTIONS)
+            given = [*chat_messages({"role": "system", "parts": instructions}), *given]
+    return given, said
+
+
+def _said_in_events(meaning: Meaning, span: RawSpan) -> tuple[list[JsonObject], list[JsonObject]]:
+    given: list[JsonObject] = []
+    said: list[JsonObject] = []
+    for event in span.events:
+        if event.name in MESSAGE_EVENTS:
+            more_given, more_said = messages_in_event(event.name, event.attributes, None)
+            given += more_given
+            said += more_said
+    if given or said:
+        meaning.events = MESSAGE_EVENTS
+    return given, said
+
+
+def messages_in_event(name: str, attributes: JsonObject, body: Json) -> tuple[list[JsonObject], list[JsonObject]]:
+    """(Given, said) of one event or log record; `body` is the record's, None for an event of a span."""
+    if name == DETAILS_EVENT:
+        return _said(Meaning(SpanKind.OTHER), {**attributes, **mapping(body)})
+    if name == PROMPT_EVENT:
+        return messages_of(attributes.get(names.PROMPT)), []
+    if name == COMPLETION_EVENT:
+        return [], messages_of(attributes.get(names.COMPLETION))
+    content = parsed(body) if body is not None else parsed(attributes.get("gen_ai.event.content"))
+    message: JsonObject = content if isinstance(content, dict) else {} if content is None else {"content": content}
+    if not message:
+        message = {
+            key: parsed(value)
+            for key, value in attributes.items()
+            if key in ("content", "role", "tool_calls", "id", "message")
+        }
+    if name == CHOICE_EVENT:
+        inner = message.get("message")
+        message = (
+            inner
+            if isinstance(inner, dict)
+            else {k: v for k, v in message.items() if k not in ("index", "finish_reason")}
+        )
+        return [], chat_messages({"role": "assistant", **message})
+    message = {"role": _INPUT_EVENTS[name], **message}
+    if name == "gen_ai.tool.message" and "id" in message:
+        message["tool_call_id"] = message.pop("id")
+    return chat_messages(message), []
+
+
+def _finish_reasons(meaning: Meaning, attributes: JsonObject) -> list[str]:
+    if names.FINISH_REASONS in attributes and (reasons := texts(attributes[names.FINISH_REASONS])):
+        meaning.understood.add(names.FINISH_REASONS)
+        return reasons
+    if names.FINISH_REASON in attributes and (reason := take(meaning, attributes, names.FINISH_REASON)):
+        return [reason.removeprefix("FinishReason.").lower()]
+    return finish_reasons_of(attributes[names.OUTPUT_MESSAGES]) if names.OUTPUT_MESSAGES in attributes else []
+
+
+def _count(meaning: Meaning, attributes: JsonObject, wanted: Sequence[str]) -> int | None:
+    for name in wanted:
+        if name in attributes and (count := integer(attributes[name])) is not None:
+            meaning.understood.add(name)
+            return count
+    return None
+
+
+def _add_cached(llm: JsonObject, attributes: JsonObject) -> None:
+    """Anthropic's own count leaves cached tokens out: where it is smaller than they are, both are added."""
+    total, cached = llm["input_tokens"], llm["cached_tokens"]
+    written = next((count for name in names.CACHE_WRITE_TOKENS if (count := integer(attributes.get(name)))), 0)
+    if not isinstance(total, int) or not isinstance(cached, int | None) or not (cached or written):
+        return
+    missing = (cached or 0) + written
+    if total < missing or (llm["provider"] == "anthropic" and names.PROVIDER not in attributes):
+        llm["input_tokens"] = min(total + missing, 2**63 - 1)
+
+
+def _parameters(meaning: Meaning, attributes: JsonObject) -> JsonObject:
+    found: JsonObject = {}
+    for name, value in attributes.items():
+        if name.startswith("gen_ai.request.") and name != names.REQUEST_MODEL:
+            found[name[len("gen_ai.request.") :]] = value
+            meaning.understood.add(name)
+    return found
+
+
+def _tool_call(meaning: Meaning, span: RawSpan) -> None:
+    attributes = span.attributes
+    name = take(meaning, attributes, names.TOOL_NAME) or span.name.removeprefix("execute_tool ")
+    schema = parsed(attributes.get(names.TOOL_PARAMETERS))
+    own = isinstance(schema, dict)
+    if not own and names.TOOL_DEFINITIONS in attributes:
+        schema = schema_of(name, attributes[names.TOOL_DEFINITIONS])
+    meaning.tool = fields.tool_call(
+        name,
+        call_id=take(meaning, attributes, names.TOOL_CALL_ID),
+        arguments=parsed(attributes.get(names.TOOL_ARGUMENTS)),
+        result=parsed(attributes.get(names.TOOL_RESULT)),
+        parameters_schema=schema if isinstance(schema, dict) else None,
+        type_=take(meaning, attributes, names.TOOL_TYPE),
+        description=take(meaning, attributes, names.TOOL_DESCRIPTION),
     )
+    meaning.understood |= {names.TOOL_ARGUMENTS, names.TOOL_RESULT}
+    if own:
+        meaning.understood.add(names.TOOL_PARAMETERS)
 
 
-def _schema_of(tool: str, definitions: Json) -> JsonObject | None:
-    """The parameters of `tool` among `gen_ai.tool.definitions`, flat or in OpenAI's `function` envelope."""
-    for definition in _objects(_parsed(definitions)):
+def _retrieval(meaning: Meaning, attributes: JsonObject) -> None:
+    value = parsed(attributes.get(names.RETRIEVAL_DOCUMENTS))
+    documents = [parsed(item) for item in value] if isinstance(value, list) else None
+    meaning.retrieval = fields.retrieval(first(attributes, names.RETRIEVAL_QUERY, "gen_ai.retrieval.query"), documents)
+    meaning.understood |= {names.RETRIEVAL_QUERY, "gen_ai.retrieval.query"}
+    if documents is not None:
+        meaning.understood.add(names.RETRIEVAL_DOCUMENTS)
+
+
+def schema_of(tool: str, definitions: Json) -> JsonObject | None:
+    """The parameters of `tool` among tool definitions, flat or in OpenAI's `function` envelope."""
+    for definition in objects(definitions):
         body = definition.get("function")
         described = body if isinstance(body, dict) else definition
         parameters = described.get("parameters")
         if described.get("name") == tool and isinstance(parameters, dict):
             return parameters
     return None
-
-
-def _objects(value: Json) -> Iterator[JsonObject]:
-    for item in value if isinstance(value, list) else [value]:
-        parsed = _parsed(item)
-        if isinstance(parsed, dict):
-            yield parsed
-
-
-def _parsed(value: Json) -> Json:
-    """JSON text as its value, anything else as it is: instrumentations send both.
-
-    orjson refuses what could not be written again (lone surrogates, NaN); such a text stays a text.
-    """
-    if not isinstance(value, str) or not value.lstrip().startswith(("{", "[", '"')):
-        return value
-    try:
-        parsed: Json = orjson.loads(value)
-    except orjson.JSONDecodeError:
-        return value
-    return parsed
-
-
-def _number(value: Json) -> float | None:
-    if isinstance(value, bool) or not isinstance(value, int | float):
-        return None
-    return float(value) if math.isfinite(value) else None
-
-
-def _text(value: Json) -> str | None:
-    return value if isinstance(value, str) and value else None

@@ -1,19 +1,50 @@
-"""Attribute names of the OpenTelemetry GenAI conventions, as in opentelemetry-semantic-conventions 0.66b2.
+"""Attribute names of the OpenTelemetry GenAI conventions, old and new, and of what everybody shares.
 
-Written out, not imported: that package's names move between releases, and old recordings must stay readable.
+Written out, not imported: the conventions' packages move names between releases, and old recordings must stay
+readable. The conventions live in open-telemetry/semantic-conventions-genai, all of them in development; these are as
+in opentelemetry-semantic-conventions 0.66b2.
 """
 
 OPERATION = "gen_ai.operation.name"
+PROVIDER = "gen_ai.provider.name"
+SYSTEM = "gen_ai.system"
+"""`gen_ai.provider.name` as it was called before 1.37."""
 REQUEST_MODEL = "gen_ai.request.model"
 RESPONSE_MODEL = "gen_ai.response.model"
+RESPONSE_ID = "gen_ai.response.id"
+FINISH_REASONS = "gen_ai.response.finish_reasons"
+FINISH_REASON = "gen_ai.response.finish_reason"
+"""Semantic Kernel's: one text, `FinishReason.TOOL_CALLS`."""
+INPUT_MESSAGES = "gen_ai.input.messages"
+OUTPUT_MESSAGES = "gen_ai.output.messages"
+SYSTEM_INSTRUCTIONS = "gen_ai.system_instructions"
+PROMPT = "gen_ai.prompt"
+COMPLETION = "gen_ai.completion"
+REQUEST_PREFIX = "gen_ai.request."
+INPUT_TOKENS = ("gen_ai.usage.input_tokens", "gen_ai.usage.prompt_tokens")
+OUTPUT_TOKENS = ("gen_ai.usage.output_tokens", "gen_ai.usage.completion_tokens")
+CACHED_TOKENS = (
+    "gen_ai.usage.cache_read.input_tokens",
+    "gen_ai.usage.cache_read_input_tokens",
+    "gen_ai.usage.input_tokens.cached",
+)
+CACHE_WRITE_TOKENS = ("gen_ai.usage.cache_creation.input_tokens", "gen_ai.usage.cache_creation_input_tokens")
 AGENT_NAME = "gen_ai.agent.name"
+AGENT_ID = "gen_ai.agent.id"
+AGENT_DESCRIPTION = "gen_ai.agent.description"
+CONVERSATION_ID = "gen_ai.conversation.id"
+SESSION_ID = "session.id"
 TOOL_NAME = "gen_ai.tool.name"
+TOOL_TYPE = "gen_ai.tool.type"
+TOOL_DESCRIPTION = "gen_ai.tool.description"
 TOOL_CALL_ID = "gen_ai.tool.call.id"
 TOOL_ARGUMENTS = "gen_ai.tool.call.arguments"
 TOOL_RESULT = "gen_ai.tool.call.result"
 TOOL_DEFINITIONS = "gen_ai.tool.definitions"
 TOOL_PARAMETERS = "leyden.tool.parameters_schema"
 """Our own: the conventions give a tool's schema only among all definitions, on the model call's span."""
+RETRIEVAL_QUERY = "gen_ai.retrieval.query.text"
+RETRIEVAL_DOCUMENTS = "gen_ai.retrieval.documents"
 EVALUATION_RESULT = "gen_ai.evaluation.result"
 EVALUATION_NAME = "gen_ai.evaluation.name"
 EVALUATION_VALUE = "gen_ai.evaluation.score.value"

@@ -2,7 +2,7 @@
 
 from collections.abc import Sequence
 
-from leyden.events import Evaluation, SpanKind
+from leyden.events import JsonObject, SpanKind
 from leyden.ingest.core.dialect import Meaning
 from leyden.ingest.core.raw import RawSpan
 
@@ -18,5 +18,5 @@ class Other:
     def meaning(self, span: RawSpan) -> Meaning:
         return Meaning(SpanKind.OTHER)
 
-    def evaluations(self, span: RawSpan) -> Sequence[tuple[int, Evaluation]]:
+    def evaluations(self, span: RawSpan) -> Sequence[tuple[int, JsonObject]]:
         return ()

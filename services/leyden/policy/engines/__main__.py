@@ -34,9 +34,7 @@ def serve(
     dtype: Annotated[Dtype, typer.Option()] = Dtype.AUTO,
     max_model_len: Annotated[int, typer.Option(min=16)] = 1024,
     lora_rank: Annotated[int, typer.Option(min=0, max=512, help="vLLM: serve adapters up to this rank; 0: none.")] = 0,
-    tool_call_parser: Annotated[
-        str, typer.Option(help="vLLM: form of tool calls; auto: by the template.")
-    ] = "auto",
+    tool_call_parser: Annotated[str, typer.Option(help="vLLM: form of tool calls; auto: by the template.")] = "auto",
 ) -> None:
     """Serve MODEL with an OpenAI API whose weights can be swapped. Unknown options go to vLLM as they are."""
     machine = Machine.here()

@@ -58,6 +58,8 @@ class CallView:
     agent_name: str | None = None
     parent_span_id: str | None = None
     """The span in which the agent made the call."""
+    response_id: str | None = None
+    """The reply's id, which an instrumentation's span of the call names."""
 
     @property
     def ended_at(self) -> datetime:
@@ -119,12 +121,15 @@ class RolloutView:
 
     @cached_property
     def calls_in_spans(self) -> Mapping[str, str]:
-        """Span id → the latest call that was made right in it: an instrumentation's span of a model call has one."""
-        return {call.parent_span_id: call.call_id for call in self.calls if call.parent_span_id is not None}
+        """Span id → the call that it is about: the latest made right in it, or the one whose reply it names."""
+        replies = {call.response_id: call.call_id for call in self.calls if call.response_id is not None}
+        named = {id_: replies[reply] for id_, reply in self._replies if reply in replies}
+        return named | {call.parent_span_id: call.call_id for call in self.calls if call.parent_span_id is not None}
 
     def agent_of_call(self, call: CallView) -> str | None:
-        """The agent that made the call: as the call says, or else the span in which it was made."""
-        return call.agent_name or self.span_index.agents.get(call.parent_span_id or "")
+        """The agent that made the call: as the call says, or else the span of its reply, or the one it was made in."""
+        named = call.agent_name or self._agents_of_replies.get(call.response_id or "")
+        return named or self.span_index.agents.get(call.parent_span_id or "")
 
     def agent_of_span(self, span: SpanRecorded) -> str | None:
         """The agent at work in the span: the nearest around it, or else the one whose call led to it."""
@@ -132,6 +137,19 @@ class RolloutView:
             return name
         call = self.calls_by_id.get(self.call_that_asked(span) or "")
         return self.agent_of_call(call) if call is not None else None
+
+    @cached_property
+    def _replies(self) -> Sequence[tuple[str, str]]:
+        """(Span id, the reply's id that it names) of spans of model calls, in order."""
+        return [
+            (s.span_id, s.llm.response_id) for s in self.spans if s.llm is not None and s.llm.response_id is not None
+        ]
+
+    @cached_property
+    def _agents_of_replies(self) -> Mapping[str, str]:
+        """The reply's id → the agent at work in the first of its spans in which one is."""
+        agents = self.span_index.agents
+        return {reply: name for id_, reply in reversed(self._replies) if (name := agents.get(id_)) is not None}
 
     @cached_property
     def _answered(self) -> Sequence[tuple[int, str]]:
@@ -206,6 +224,7 @@ def _call_view(call: ModelCallRecorded) -> CallView:
         completion_tokens=call.usage.completion_tokens,
         agent_name=call.agent_name,
         parent_span_id=call.parent_span_id,
+        response_id=call.response_id,
     )
 
 

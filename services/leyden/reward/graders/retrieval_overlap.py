@@ -67,6 +67,8 @@ class RetrievalOverlap(Grader):
 
 def documents_of(span: SpanRecorded) -> list[str]:
     """The ids of the documents that a retrieval span found, best first."""
+    if span.retrieval is not None and span.retrieval.documents is not None:
+        return _ids(span.retrieval.documents)
     for name in DOCUMENTS:
         if isinstance(listed := _parsed(span.attributes.get(name)), list):
             return _ids(listed)

@@ -56,7 +56,9 @@ class Retrieval(IntermediateRule):
 
     def _documents(self, span: SpanRecorded) -> set[str] | None:
         """What was found, each document as a text that tells it from others; None when the span does not say."""
-        found = _listed(span.attributes)
+        found = span.retrieval.documents if span.retrieval is not None else None
+        if found is None:
+            found = _listed(span.attributes)
         if found is None and span.tool is not None:
             found = self._in_result(span.tool.result)
         if found is None and (rows := span.attributes.get(ROWS)) is not None:

@@ -1,0 +1,94 @@
+"""A circuit for each server that is asked: it opens when the server is down, and lets one call try after a pause.
+
+A state machine and no clock: every step is told the moment, in seconds of any clock that only goes forward.
+"""
+
+from dataclasses import dataclass
+from enum import StrEnum
+
+
+class CircuitState(StrEnum):
+    """Where a circuit stands."""
+
+    CLOSED = "closed"
+    """Calls go through."""
+    OPEN = "open"
+    """None goes through until the pause is over."""
+    HALF_OPEN = "half_open"
+    """One call is trying; its outcome decides."""
+
+
+@dataclass(frozen=True, slots=True)
+class CircuitRules:
+    """When a circuit opens, and for how long."""
+
+    failures: int = 5
+    """So many failures in a row, with no answer between them, open it."""
+    pause_s: float = 10.0
+    """How long it stays open before one call may try."""
+
+
+class Circuit:
+    """The circuit of one server.
+
+    A call takes a ticket with `begin` and gives it back with what became of it. Tickets of an earlier state say
+    nothing about the present one: an answer that comes late does not close a circuit that opened meanwhile.
+    """
+
+    def __init__(self, rules: CircuitRules) -> None:
+        self._rules = rules
+        self._failures = 0
+        self._era = 0
+        self._state = CircuitState.CLOSED
+        self._opened_at = 0.0
+
+    @property
+    def state(self) -> CircuitState:
+        """Where it stands; an open one whose pause is over stays open until a call tries."""
+        return self._state
+
+    def opens_in_s(self, now: float) -> float:
+        """Seconds until a call may go through; 0 when one may now."""
+        if self._state is CircuitState.CLOSED:
+            return 0.0
+        if self._state is CircuitState.HALF_OPEN:
+            return self._rules.pause_s
+        return max(self._opened_at + self._rules.pause_s - now, 0.0)
+
+    def begin(self, now: float) -> int:
+        """A call goes through: its ticket. Only to be asked for while `opens_in_s` is 0."""
+        if self._state is CircuitState.OPEN and self.opens_in_s(now) == 0:
+            self._turn(CircuitState.HALF_OPEN)
+        return self._era
+
+    def succeeded(self, ticket: int) -> None:
+        """The server answered."""
+        if ticket == self._era:
+            self._failures = 0
+            if self._state is CircuitState.HALF_OPEN:
+                self._turn(CircuitState.CLOSED)
+
+    def failed(self, ticket: int, now: float) -> None:
+        """The server did not answer."""
+        if ticket != self._era:
+            return
+        self._failures += 1
+        if self._state is CircuitState.HALF_OPEN or self._failures >= self._rules.failures:
+            self._opened_at = now
+            self._turn(CircuitState.OPEN)
+
+    def let_go(self, ticket: int) -> None:
+        """Nobody waited for the outcome: where it was the trying call, the next one tries."""
+        if ticket == self._era and self._state is CircuitState.HALF_OPEN:
+            self._turn(CircuitState.OPEN)
+
+    def reset(self) -> None:
+        """The server is known to be up by other evidence than a call."""
+        if self._state is not CircuitState.CLOSED or self._failures:
+            self._turn(CircuitState.CLOSED)
+
+    def _turn(self, state: CircuitState) -> None:
+        self._state = state
+        self._era += 1
+        if state is CircuitState.CLOSED:
+            self._failures = 0

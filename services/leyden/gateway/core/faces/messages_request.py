@@ -1,0 +1,235 @@
+"""An Anthropic messages request as the chat request that means the same. What no engine could mean is refused."""
+
+from collections.abc import Callable, Mapping
+from typing import Any
+
+import orjson
+
+from leyden.gateway.core.prepare import JsonDict
+from leyden.gateway.core.refusals import Refusal
+
+SAME = ("model", "max_tokens", "temperature", "top_p", "top_k", "stream")
+"""Fields with one meaning in both."""
+MEANINGLESS = (
+    "thinking",
+    "service_tier",
+    "speed",
+    "cache_control",
+    "context_management",
+    "diagnostics",
+    "inference_geo",
+    "betas",
+    "container",
+    "user_profile_id",
+    "workspace_id",
+)
+"""Fields of Anthropic's own service that change nothing here: thinking is up to the model and its template."""
+TRANSLATED = ("messages", "system", "stop_sequences", "tools", "tool_choice", "metadata", "output_config", "n")
+SEPARATOR = "\n\n"
+"""Between the text blocks of a system prompt; other texts are joined as they are."""
+
+
+def chat_request(body: JsonDict) -> JsonDict:
+    """The chat request. Fields that this API does not know pass through. Raises a 400 `Refusal` for what is wrong."""
+    if body.get("n") not in (None, 1):
+        raise _refused("n", "messages have one choice")
+    own = {*SAME, *MEANINGLESS, *TRANSLATED}
+    chat = {name: value for name, value in body.items() if name not in own}
+    chat |= {name: body[name] for name in SAME if body.get(name) is not None}
+    chat["messages"] = _messages(body)
+    if chat["messages"][-1]["role"] == "assistant":
+        # Anthropic continues a last message of the assistant's.
+        chat |= {"add_generation_prompt": False, "continue_final_message": True}
+    if body.get("stream") is True:
+        chat["stream_options"] = {"include_usage": True}
+    if stops := body.get("stop_sequences"):
+        chat["stop"] = stops
+    if isinstance(user := _object(body, "metadata").get("user_id"), str):
+        chat["user"] = user
+    return chat | _tools(body) | _output(_object(body, "output_config"))
+
+
+def _object(body: JsonDict, name: str) -> JsonDict:
+    value = body.get(name)
+    if value is not None and not isinstance(value, dict):
+        raise _refused(name, f"`{name}` is an object")
+    return value or {}
+
+
+def _messages(body: JsonDict) -> list[JsonDict]:
+    messages = body.get("messages")
+    if not isinstance(messages, list) or not messages:
+        raise _refused("messages", "at least one message is needed")
+    system = _system(body.get("system"))
+    made: list[JsonDict] = [{"role": "system", "content": system}] if system else []
+    for index, message in enumerate(messages):
+        where = f"messages.{index}"
+        if not isinstance(message, dict) or message.get("role") not in tuple(_ROLES):
+            raise _refused(f"{where}.role", "a message's role is `user`, `assistant` or `system`")
+        content = message.get("content")
+        if isinstance(content, str):
+            made.append({"role": message["role"], "content": content})
+        elif isinstance(content, list):
+            made += _ROLES[message["role"]](content, where)
+        else:
+            raise _refused(f"{where}.content", "content is a string or a list of blocks")
+    if not made:
+        raise _refused("messages", "a message says something")
+    return made
+
+
+def _system(system: object) -> str:
+    if isinstance(system, list):
+        return SEPARATOR.join(_text(block, f"system.{index}") for index, block in enumerate(system))
+    if system is None or isinstance(system, str):
+        return system or ""
+    raise _refused("system", "a system prompt is a string or a list of text blocks")
+
+
+def _of_user(blocks: list[Any], where: str) -> list[JsonDict]:
+    """Tool results are messages of their own, before what else the user says in the same turn."""
+    results, parts = [], []
+    for index, block in enumerate(blocks):
+        place = f"{where}.content.{index}"
+        if _kind(block, place) == "tool_result":
+            results.append(_tool_result(block, place))
+        else:
+            parts.append(_part(block, place))
+    return results + ([{"role": "user", "content": _simplest(parts)}] if parts else [])
+
+
+def _tool_result(block: Mapping[str, Any], where: str) -> JsonDict:
+    call_id = block.get("tool_use_id")
+    if not isinstance(call_id, str):
+        raise _refused(f"{where}.tool_use_id", "a tool result names its tool use")
+    content = block.get("content")
+    if isinstance(content, list):
+        content = _simplest([_part(part, f"{where}.content.{index}") for index, part in enumerate(content)])
+    elif content is not None and not isinstance(content, str):
+        raise _refused(f"{where}.content", "a tool result is a string or a list of blocks")
+    return {"role": "tool", "tool_call_id": call_id, "content": content or ""}
+
+
+def _of_assistant(blocks: list[Any], where: str) -> list[JsonDict]:
+    texts, thoughts, calls = [], [], []
+    for index, block in enumerate(blocks):
+        place = f"{where}.content.{index}"
+        match _kind(block, place):
+            case "tool_use":
+                calls.append(_tool_call(block, place))
+            case "thinking":
+                thoughts.append(str(block.get("thinking") or ""))
+            case "redacted_thinking":
+                pass
+            case _:
+                texts.append(_text(block, place))
+    message: JsonDict = {"role": "assistant", "content": "".join(texts) if texts or not calls else None}
+    if any(thoughts):
+        message["reasoning"] = "".join(thoughts)
+    return [message | ({"tool_calls": calls} if calls else {})]
+
+
+def _of_system(blocks: list[Any], where: str) -> list[JsonDict]:
+    texts = [_text(block, f"{where}.content.{index}") for index, block in enumerate(blocks)]
+    return [{"role": "system", "content": SEPARATOR.join(texts)}]
+
+
+_ROLES: dict[str, Callable[[list[Any], str], list[JsonDict]]] = {
+    "user": _of_user,
+    "assistant": _of_assistant,
+    "system": _of_system,
+}
+
+
+def _tool_call(block: Mapping[str, Any], where: str) -> JsonDict:
+    call_id, name, given = block.get("id"), block.get("name"), block.get("input")
+    if not isinstance(call_id, str) or not isinstance(name, str):
+        raise _refused(where, "a tool use has an id and a name")
+    arguments = orjson.dumps({} if given is None else given).decode()
+    return {"id": call_id, "type": "function", "function": {"name": name, "arguments": arguments}}
+
+
+def _part(block: Any, where: str) -> JsonDict:
+    """A block of a user's, or of a tool's result, as a part of a chat message."""
+    kind = _kind(block, where)
+    source = block.get("source")
+    if kind == "image" and isinstance(source, dict):
+        return {"type": "image_url", "image_url": {"url": _image_url(source, where)}}
+    if kind == "document" and isinstance(source, dict) and source.get("type") == "text":
+        return {"type": "text", "text": str(source.get("data") or "")}
+    return {"type": "text", "text": _text(block, where)}
+
+
+def _image_url(source: Mapping[str, Any], where: str) -> str:
+    if source.get("type") == "base64" and isinstance(source.get("data"), str):
+        return f"data:{source.get('media_type') or 'image/png'};base64,{source['data']}"
+    if source.get("type") == "url" and isinstance(source.get("url"), str):
+        return str(source["url"])
+    raise _refused(f"{where}.source", "an image comes as base64 or by url")
+
+
+def _simplest(parts: list[JsonDict]) -> str | list[JsonDict]:
+    """Parts as one text where all are text: what every chat template takes."""
+    if all(part["type"] == "text" for part in parts):
+        return "".join(part["text"] for part in parts)
+    return parts
+
+
+def _text(block: Any, where: str) -> str:
+    if _kind(block, where) != "text" or not isinstance(block.get("text"), str):
+        raise _refused(where, f"blocks of type {str(block.get('type'))[:64]!r} cannot be told to a chat model here")
+    return str(block["text"])
+
+
+def _kind(block: Any, where: str) -> str:
+    if not isinstance(block, dict):
+        raise _refused(where, "a block is an object with a `type`")
+    return str(block.get("type"))
+
+
+def _tools(body: JsonDict) -> JsonDict:
+    chat: JsonDict = {}
+    if tools := body.get("tools"):
+        if not isinstance(tools, list):
+            raise _refused("tools", "tools are a list")
+        chat["tools"] = [_tool(tool, f"tools.{index}") for index, tool in enumerate(tools)]
+    choice = body.get("tool_choice")
+    if choice is None:
+        return chat
+    kind = choice.get("type") if isinstance(choice, dict) else None
+    if kind not in tuple(_CHOICES) and (kind != "tool" or not isinstance(choice.get("name"), str)):
+        raise _refused("tool_choice", "`type` is `auto`, `any`, `none`, or `tool` with a `name`")
+    chat["tool_choice"] = _CHOICES.get(kind) or {"type": "function", "function": {"name": choice["name"]}}
+    if choice.get("disable_parallel_tool_use") is True:
+        chat["parallel_tool_calls"] = False
+    return chat
+
+
+_CHOICES = {"auto": "auto", "any": "required", "none": "none"}
+
+
+def _tool(tool: Any, where: str) -> JsonDict:
+    if not isinstance(tool, dict) or not isinstance(tool.get("name"), str):
+        raise _refused(f"{where}.name", "a tool has a name")
+    if tool.get("type") not in (None, "custom") or not isinstance(tool.get("input_schema"), dict):
+        kind = str(tool.get("type"))[:64]
+        raise _refused(where, f"a tool needs an `input_schema`: {kind!r} is one that only Anthropic's models know")
+    function = {"name": tool["name"], "description": tool.get("description"), "parameters": tool["input_schema"]}
+    if tool.get("strict") is not None:
+        function["strict"] = tool["strict"]
+    return {"type": "function", "function": {name: value for name, value in function.items() if value is not None}}
+
+
+def _output(config: Mapping[str, Any]) -> JsonDict:
+    chat: JsonDict = {}
+    form = config.get("format")
+    if isinstance(form, dict) and form.get("type") == "json_schema":
+        schema = {"name": "output", "schema": form.get("schema"), "strict": True}
+        chat["response_format"] = {"type": "json_schema", "json_schema": schema}
+    if isinstance(config.get("effort"), str):
+        chat["reasoning_effort"] = config["effort"]
+    return chat
+
+
+def _refused(param: str, message: str) -> Refusal:
+    return Refusal(400, "invalid_request", message, param=param)

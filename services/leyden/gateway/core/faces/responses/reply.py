@@ -1,0 +1,176 @@
+"""From a chat reply to a Responses API `response`. Every id in it is made from the chat reply's, so none is drawn."""
+
+from collections.abc import Mapping
+from typing import Any
+
+from leyden.gateway.core.faces.responses.sealed import seal
+from leyden.gateway.core.prepare import JsonDict
+
+INCOMPLETE = {"length": "max_output_tokens", "content_filter": "content_filter"}
+"""Finish reasons that leave a response incomplete, and how `incomplete_details` calls them."""
+ECHOED: JsonDict = {
+    "instructions": None,
+    "max_output_tokens": None,
+    "max_tool_calls": None,
+    "metadata": {},
+    "parallel_tool_calls": True,
+    "prompt_cache_key": None,
+    "reasoning": {"effort": None, "summary": None},
+    "safety_identifier": None,
+    "service_tier": "default",
+    "temperature": 1.0,
+    "text": {"format": {"type": "text"}},
+    "tool_choice": "auto",
+    "tools": [],
+    "top_logprobs": 0,
+    "top_p": 1.0,
+    "user": None,
+}
+"""What a response repeats of its request, and what it says where the request said nothing."""
+
+
+PREFIXES = {"message": "msg", "reasoning": "rs", "function_call": "fc"}
+
+
+def item_id(kind: str, stem: str, index: int) -> str:
+    """The id of an output item of a kind, by its place in the output."""
+    return f"{PREFIXES[kind]}_{stem}_{index}"
+
+
+def stem_of(chat_id: object) -> str:
+    """What all ids of a response are made of."""
+    return str(chat_id or "").removeprefix("chatcmpl-")
+
+
+def response_id(chat_id: object) -> str:
+    """The response's id, by the chat reply's."""
+    return f"resp_{stem_of(chat_id)}"
+
+
+def envelope(chat: Mapping[str, Any], body: JsonDict) -> JsonDict:
+    """A response that has no output yet, for a chat reply or a stream's first chunk."""
+    given = {name: body[name] for name in ECHOED if body.get(name) is not None}
+    return {
+        "id": response_id(chat.get("id")),
+        "object": "response",
+        "created_at": chat.get("created") or 0,
+        "status": "in_progress",
+        "background": False,
+        "error": None,
+        "incomplete_details": None,
+        "model": chat.get("model"),
+        "output": [],
+        "previous_response_id": None,
+        "store": False,
+        "truncation": "disabled",
+        "usage": None,
+        **ECHOED,
+        **given,
+    }
+
+
+def response(chat: Mapping[str, Any], body: JsonDict) -> JsonDict:
+    """The response that says what a whole chat reply says."""
+    choice = chat["choices"][0]
+    output = items(stem_of(chat.get("id")), choice.get("message") or {}, choice.get("logprobs"))
+    return ended(envelope(chat, body), output, choice.get("finish_reason"), chat.get("usage"))
+
+
+def ended(opened: JsonDict, output: list[JsonDict], finish_reason: str | None, usage: object) -> JsonDict:
+    """`opened` with its output and end; a reply that was cut short leaves its last item incomplete."""
+    reason = INCOMPLETE.get(finish_reason or "")
+    if reason and output:
+        output[-1] = output[-1] | {"status": "incomplete"}
+    return opened | {
+        "status": "incomplete" if reason else "completed",
+        "incomplete_details": {"reason": reason} if reason else None,
+        "output": output,
+        "usage": usage_of(usage),
+    }
+
+
+def items(stem: str, message: Mapping[str, Any], logprobs: object) -> list[JsonDict]:
+    """The output items of a chat message: reasoning, the message, function calls."""
+    output: list[JsonDict] = []
+    if thought := reasoning_in(message):
+        output.append(reasoning_item(stem, len(output), thought, "completed"))
+    calls = message.get("tool_calls") or ()
+    text, refusal = message.get("content"), message.get("refusal")
+    if text or refusal or not calls:
+        parts = [text_part(text, logprobs_of(logprobs))] if text or not refusal else []
+        parts += [{"type": "refusal", "refusal": refusal}] if refusal else []
+        output.append(message_item(stem, len(output), parts, "completed"))
+    for call in calls:
+        function = call.get("function") or {}
+        named = function.get("name") or "", function.get("arguments") or ""
+        output.append(call_item(stem, len(output), call.get("id"), *named, "completed"))
+    return output
+
+
+def reasoning_in(message: Mapping[str, Any]) -> str | None:
+    """The reasoning in a message or delta, by either of the names that engines give it."""
+    return message.get("reasoning_content") or message.get("reasoning")
+
+
+def reasoning_item(stem: str, index: int, text: str | None, status: str) -> JsonDict:
+    """A reasoning item; `text` None while there is no text yet."""
+    content = [] if text is None else [reasoning_part(text)]
+    item: JsonDict = {"id": item_id("reasoning", stem, index), "type": "reasoning", "summary": [], "content": content}
+    return item | {"encrypted_content": seal(text) if text and status != "in_progress" else None, "status": status}
+
+
+def message_item(stem: str, index: int, parts: list[JsonDict], status: str) -> JsonDict:
+    """A message of the assistant."""
+    item = {"id": item_id("message", stem, index), "type": "message", "status": status}
+    return item | {"role": "assistant", "content": parts}
+
+
+def call_item(stem: str, index: int, call_id: str | None, name: str, arguments: str, status: str) -> JsonDict:
+    """A function call; its `call_id` is the chat tool call's id, which the caller's result will name."""
+    own_id = item_id("function_call", stem, index)
+    call = {"id": own_id, "type": "function_call", "status": status, "call_id": call_id or own_id}
+    return call | {"name": name, "arguments": arguments}
+
+
+def text_part(text: str | None, logprobs: list[JsonDict]) -> JsonDict:
+    """A part of a message."""
+    return {"type": "output_text", "text": text or "", "annotations": [], "logprobs": logprobs}
+
+
+def reasoning_part(text: str) -> JsonDict:
+    """A part of a reasoning item."""
+    return {"type": "reasoning_text", "text": text}
+
+
+def logprobs_of(logprobs: object) -> list[JsonDict]:
+    """A chat choice's logprobs, as an output text has them; nothing where the caller asked for none."""
+    entries = (logprobs.get("content") or ()) if isinstance(logprobs, Mapping) else ()
+    return [
+        _logprob(entry) | {"top_logprobs": [_logprob(t) for t in entry.get("top_logprobs") or ()]} for entry in entries
+    ]
+
+
+def _logprob(entry: Mapping[str, Any]) -> JsonDict:
+    token = entry["token"]
+    spelt = entry.get("bytes")
+    return {
+        "token": token,
+        "bytes": list(token.encode("utf-8", "replace")) if spelt is None else spelt,
+        "logprob": entry["logprob"],
+    }
+
+
+def usage_of(usage: object) -> JsonDict | None:
+    """Token counts by their names here."""
+    if not isinstance(usage, Mapping):
+        return None
+    prompt, completion = usage.get("prompt_tokens") or 0, usage.get("completion_tokens") or 0
+    read = usage.get("prompt_tokens_details") or {}
+    written = usage.get("completion_tokens_details") or {}
+    return {
+        "input_tokens": prompt,
+        "input_tokens_details": {"cached_tokens": read.get("cached_tokens") or 0, "cache_write_tokens": 0},
+        "output_tokens": completion,
+        "output_tokens_details": {"reasoning_tokens": written.get("reasoning_tokens") or 0},
+        "total_tokens": prompt + completion,
+    }

@@ -1,0 +1,208 @@
+"""From chat chunks to the Responses API's events.
+
+A text is told as it comes, and is done when something else begins. Function calls are done only when the chat reply
+gives its finish reason: an agent acts on a call that is done, and what it acts on must be in the record.
+"""
+
+from collections.abc import Mapping
+from dataclasses import dataclass, field
+from typing import Any
+
+from leyden.gateway.core.faces.base import StreamFace, named_event
+from leyden.gateway.core.faces.responses import reply
+from leyden.gateway.core.prepare import JsonDict
+from leyden.gateway.core.refusals import Refusal
+
+
+@dataclass(slots=True)
+class _Part:
+    """One part of an item's content: a text of the model, its refusal, or its reasoning."""
+
+    kind: str
+    index: int
+    text: str = ""
+    logprobs: list[JsonDict] = field(default_factory=list)
+
+    def shown(self) -> JsonDict:
+        if self.kind == "output_text":
+            return reply.text_part(self.text, self.logprobs)
+        return {"type": self.kind, ("refusal" if self.kind == "refusal" else "text"): self.text}
+
+    def told(self, name: str, text: str, logprobs: list[JsonDict]) -> JsonDict:
+        """The fields of a delta or done event about this part."""
+        fields: JsonDict = {"content_index": self.index, name: text}
+        return fields | ({"logprobs": logprobs} if self.kind == "output_text" else {})
+
+
+@dataclass(slots=True)
+class _Item:
+    """One output item as it comes in."""
+
+    kind: str
+    index: int
+    stem: str
+    call_id: str | None = None
+    name: str = ""
+    arguments: str = ""
+    parts: list[_Part] = field(default_factory=list)
+    announced: bool = False
+    done: bool = False
+
+    def shown(self, status: str) -> JsonDict:
+        if self.kind == "function_call":
+            return reply.call_item(self.stem, self.index, self.call_id, self.name, self.arguments, status)
+        if self.kind == "message":
+            return reply.message_item(self.stem, self.index, [part.shown() for part in self.parts], status)
+        text = "".join(part.text for part in self.parts) if self.parts else None
+        return reply.reasoning_item(self.stem, self.index, text, status)
+
+
+class ResponseEvents(StreamFace):
+    """The events of one streamed response. Fed with every shown chunk in order, then ended or failed, once."""
+
+    def __init__(self, body: JsonDict) -> None:
+        self._body = body
+        self._number = 0
+        self._opened: JsonDict | None = None
+        self._items: list[_Item] = []
+        self._calls: dict[int, _Item] = {}
+        self._finish_reason: str | None = None
+        self._usage: object = None
+        self._out: list[bytes] = []
+
+    def feed(self, chunk: JsonDict) -> list[bytes]:
+        """The events that a chunk makes."""
+        self._open(chunk)
+        self._usage = chunk.get("usage") or self._usage
+        for choice in chunk.get("choices") or ():
+            self._take(choice)
+        return self._told()
+
+    def end(self) -> list[bytes]:
+        """What is still open is done, and `response.completed` or `response.incomplete` says all of it again."""
+        self._open({})
+        self._finish()
+        assert self._opened is not None
+        output = [item.shown("completed") for item in self._items]
+        final = reply.ended(self._opened, output, self._finish_reason, self._usage)
+        self._tell(f"response.{final['status']}", response=final)
+        return self._told()
+
+    def error(self, refusal: Refusal) -> bytes:
+        """`error`, and `response.failed` where the response had begun: clients look for the one or the other."""
+        self._tell("error", code=refusal.code, message=refusal.message, param=refusal.param)
+        if self._opened is not None:
+            error = {"code": "server_error", "message": refusal.message}
+            output = [item.shown("completed" if item.done else "incomplete") for item in self._items]
+            failed = self._opened | {"status": "failed", "error": error, "output": output}
+            self._tell("response.failed", response=failed)
+        return b"".join(self._told())
+
+    def _open(self, chunk: Mapping[str, Any]) -> None:
+        if self._opened is None:
+            self._opened = reply.envelope(chunk, self._body)
+            self._tell("response.created", response=self._opened)
+            self._tell("response.in_progress", response=self._opened)
+
+    def _take(self, choice: Mapping[str, Any]) -> None:
+        delta = choice.get("delta") or {}
+        if thought := reply.reasoning_in(delta):
+            self._say("reasoning", "reasoning_text", thought, [])
+        if text := delta.get("content"):
+            self._say("message", "output_text", text, reply.logprobs_of(choice.get("logprobs")))
+        if refusal := delta.get("refusal"):
+            self._say("message", "refusal", refusal, [])
+        for call in delta.get("tool_calls") or ():
+            self._call(call)
+        if reason := choice.get("finish_reason"):
+            self._finish_reason = reason
+            self._finish()
+
+    def _say(self, kind: str, part_kind: str, text: str, logprobs: list[JsonDict]) -> None:
+        item = self._current(kind)
+        if not item.parts or item.parts[-1].kind != part_kind:
+            part = _Part(part_kind, len(item.parts))
+            item.parts.append(part)
+            self._about(item, "response.content_part.added", content_index=part.index, part=part.shown())
+        part = item.parts[-1]
+        part.text += text
+        part.logprobs += logprobs
+        self._about(item, f"response.{part_kind}.delta", **part.told("delta", text, logprobs))
+
+    def _current(self, kind: str) -> _Item:
+        """The open item of a kind."""
+        last = self._items[-1] if self._items else None
+        if last and last.kind == kind and not last.done:
+            return last
+        self._end_last()
+        return self._begin(_Item(kind, len(self._items), self._stem()))
+
+    def _begin(self, item: _Item) -> _Item:
+        self._items.append(item)
+        return self._announce(item)
+
+    def _announce(self, item: _Item) -> _Item:
+        item.announced = True
+        self._tell("response.output_item.added", output_index=item.index, item=item.shown("in_progress"))
+        return item
+
+    def _call(self, delta: Mapping[str, Any]) -> None:
+        """A piece of a tool call. The call is announced once its name is known, which comes first and whole."""
+        function = delta.get("function") or {}
+        place = int(delta.get("index") or 0)
+        if place not in self._calls:
+            self._end_last()
+            self._calls[place] = _Item("function_call", len(self._items), self._stem())
+            self._items.append(self._calls[place])
+        item = self._calls[place]
+        item.call_id = item.call_id or delta.get("id")
+        if not item.announced:
+            item.name += function.get("name") or ""
+            if item.name or function.get("arguments"):
+                self._announce(item)
+        if arguments := function.get("arguments"):
+            item.arguments += arguments
+            self._about(item, "response.function_call_arguments.delta", delta=arguments)
+
+    def _end_last(self) -> None:
+        """Another item begins: what was said before it is done. Calls stay open until the reply is whole."""
+        if self._items and self._items[-1].kind != "function_call":
+            self._close(self._items[-1], "completed")
+
+    def _finish(self) -> None:
+        """The reply is whole: what is open is done. A reply of nothing is an empty message."""
+        if not self._items:
+            self._say("message", "output_text", "", [])
+        cut = self._finish_reason in reply.INCOMPLETE
+        for item in self._items:
+            self._close(item, "incomplete" if cut and item is self._items[-1] else "completed")
+
+    def _close(self, item: _Item, status: str) -> None:
+        if item.done:
+            return
+        item.done = True
+        if item.kind == "function_call":
+            if not item.announced:
+                self._announce(item)
+            fields = {"name": item.name, "arguments": item.arguments}
+            self._about(item, "response.function_call_arguments.done", **fields)
+        for part in item.parts:
+            name = "refusal" if part.kind == "refusal" else "text"
+            self._about(item, f"response.{part.kind}.done", **part.told(name, part.text, part.logprobs))
+            self._about(item, "response.content_part.done", content_index=part.index, part=part.shown())
+        self._tell("response.output_item.done", output_index=item.index, item=item.shown(status))
+
+    def _stem(self) -> str:
+        assert self._opened is not None
+        return str(self._opened["id"]).removeprefix("resp_")
+
+    def _about(self, item: _Item, event: str, /, **fields: Any) -> None:
+        self._tell(event, item_id=reply.item_id(item.kind, item.stem, item.index), output_index=item.index, **fields)
+
+    def _tell(self, event: str, /, **fields: Any) -> None:
+        self._out.append(named_event(event, {"type": event, "sequence_number": self._number, **fields}))
+        self._number += 1
+
+    def _told(self) -> list[bytes]:
+        out, self._out = self._out, []
+        return out

@@ -1,0 +1,110 @@
+"""Why an attempt failed, as far as the gateway saw more of it than the runner: its last model calls. No IO.
+
+The runner's word stands unless what was seen says otherwise: an agent behind an exit status or a framework's own
+exception cannot tell a model's error from its own, and nobody inside sees that it goes round in circles.
+"""
+
+import json
+from collections.abc import Mapping
+from dataclasses import dataclass
+from typing import Any
+
+from leyden.events import Failure, FailureClass, FailureEvidence, ModelCallRecorded
+from leyden.failures import is_context_overflow
+from leyden.ids import derive
+
+MAX_MESSAGE = 2000
+MAX_TRACEBACK = 4000
+MAX_NAME = 256
+MAX_CALL_ERROR = 500
+"""Characters of each that are kept; the failure stays in the log for ever."""
+LOOPS_BEHIND = frozenset(
+    {
+        FailureClass.AGENT_EXCEPTION,
+        FailureClass.TIMEOUT,
+        FailureClass.TOOL_ERROR,
+        FailureClass.MALFORMED_OUTPUT,
+        FailureClass.CONTEXT_OVERFLOW,
+    }
+)
+"""What a repetition loop may end in."""
+CALLER_LEFT = "cut_off:"
+"""How the error of a call begins whose caller did not wait: no fault of the model."""
+
+
+@dataclass(frozen=True, slots=True)
+class CallNote:
+    """What is kept of a call while its attempt runs."""
+
+    error: str = ""
+    finish_reason: str = ""
+    output: str = ""
+    """The same for the same output, and for no other; "" for none."""
+
+
+@dataclass(frozen=True, slots=True)
+class LastCall:
+    """The last call of an attempt, and how many in a row, it included, had its output."""
+
+    call_id: str
+    note: CallNote
+    repeats: int
+
+
+def note_of(call: ModelCallRecorded) -> CallNote:
+    """What to keep of a recorded call."""
+    finish = next((choice.finish_reason for choice in call.choices if choice.finish_reason), None)
+    outputs = [_output(choice.message) for choice in call.choices]
+    digest = derive("output", json.dumps(outputs)) if any(outputs) else ""
+    return CallNote((call.error or "")[:MAX_CALL_ERROR], finish or "", digest)
+
+
+def classified(reported: Failure | None, last: LastCall | None, loop_calls: int) -> Failure:
+    """The failure as it goes into the log: cut to size, with the last call, and of the class that this call shows."""
+    failure = _bounded(reported or Failure(failure_class=FailureClass.AGENT_EXCEPTION))
+    if last is None:
+        return failure
+    shown = _shown_class(failure.failure_class, last, loop_calls)
+    evidence = (failure.evidence or FailureEvidence()).model_copy(
+        update={
+            "call_id": last.call_id,
+            "call_error": last.note.error or None,
+            "finish_reason": last.note.finish_reason or None,
+            "repeats": last.repeats if last.repeats > 1 else None,
+            "reported_class": failure.failure_class if shown is not failure.failure_class else None,
+        }
+    )
+    return failure.model_copy(update={"failure_class": shown, "evidence": evidence})
+
+
+def _shown_class(reported: FailureClass, last: LastCall, loop_calls: int) -> FailureClass:
+    if reported in LOOPS_BEHIND and last.repeats >= loop_calls:
+        return FailureClass.REPETITION_LOOP
+    unsure = reported in (FailureClass.AGENT_EXCEPTION, FailureClass.MODEL_ERROR)
+    error = last.note.error
+    if not unsure or not error or error.startswith(CALLER_LEFT):
+        return reported
+    return FailureClass.CONTEXT_OVERFLOW if is_context_overflow(error) else FailureClass.MODEL_ERROR
+
+
+def _bounded(failure: Failure) -> Failure:
+    evidence = failure.evidence
+    if evidence is not None:
+        evidence = FailureEvidence(
+            error_type=_cut(evidence.error_type, MAX_NAME),
+            traceback=evidence.traceback[-MAX_TRACEBACK:] if evidence.traceback else None,
+            tool=_cut(evidence.tool, MAX_NAME),
+        )
+    return failure.model_copy(update={"message": failure.message[:MAX_MESSAGE], "evidence": evidence})
+
+
+def _cut(text: str | None, length: int) -> str | None:
+    return text[:length] if text else None
+
+
+def _output(message: Mapping[str, Any]) -> list[Any]:
+    """What a message says and does, without ids that differ each time."""
+    calls = [call.get("function") for call in message.get("tool_calls") or () if isinstance(call, dict)]
+    asked = [[one.get("name"), one.get("arguments")] for one in calls if isinstance(one, dict)]
+    content = message.get("content")
+    return [content, asked] if content or asked else []

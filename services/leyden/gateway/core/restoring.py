@@ -1,0 +1,102 @@
+"""From the log to the state of every rollout, after the store has lost it. Pure; fed with the events in their order."""
+
+from collections.abc import Iterator
+from dataclasses import dataclass
+from datetime import datetime
+
+from leyden.events import Event, Failure, FailureClass, RolloutEnded, RolloutStarted, Task, TaskEnqueued
+from leyden.gateway.core.rollouts import EndReport, RolloutSpec, RolloutState, specs_of
+from leyden.ids import AttemptRef
+
+
+@dataclass(frozen=True, slots=True)
+class Restored:
+    """A rollout as the log leaves it."""
+
+    ref: AttemptRef
+    """Its last attempt; of a queued one, the next."""
+    spec: RolloutSpec
+    state: RolloutState
+    status: str | None = None
+    retry_at: datetime | None = None
+    """When a queued one may be tried again."""
+    started_at: datetime | None = None
+    runner: str | None = None
+
+
+@dataclass(frozen=True, slots=True)
+class _Open:
+    attempt: int
+    started: RolloutStarted | None
+    """None while it waits for this attempt."""
+    retry_at: datetime | None = None
+
+
+class Past:
+    """What `rollouts.v1` tells. Memory: about 100 bytes a rollout that ended, more for those that did not."""
+
+    def __init__(self) -> None:
+        self._over: dict[bytes, tuple[int, bool]] = {}
+        self._open: dict[str, _Open] = {}
+
+    @property
+    def ended(self) -> int:
+        """How many rollouts ended for good."""
+        return len(self._over)
+
+    def note(self, event: Event) -> None:
+        """The next event of the topic; each rollout's come in their order, and some of them twice."""
+        match event:
+            case RolloutStarted() if _key(event.rollout_id) not in self._over:
+                known = self._open.get(event.rollout_id)
+                if known is None or event.attempt >= known.attempt:
+                    self._open[event.rollout_id] = _Open(event.attempt, event)
+            case RolloutEnded(final=True):
+                self._open.pop(event.rollout_id, None)
+                self._over[_key(event.rollout_id)] = (event.attempt, event.status == "succeeded")
+            case RolloutEnded() if _key(event.rollout_id) not in self._over:
+                known = self._open.get(event.rollout_id)
+                if known is None or event.attempt >= known.attempt:
+                    self._open[event.rollout_id] = _Open(event.attempt + 1, None, event.retry_at)
+            case _:
+                pass
+
+    def of_task(self, event: TaskEnqueued) -> Iterator[Restored]:
+        """The rollouts of a task."""
+        for rollout_id, spec in specs_of(event):
+            found = self._open.pop(rollout_id, None)
+            if over := self._over.get(_key(rollout_id)):
+                status = "succeeded" if over[1] else "failed"
+                yield Restored(AttemptRef(rollout_id, over[0]), spec, RolloutState.ENDED, status)
+            elif found is not None:
+                yield _restored(rollout_id, spec, found)
+            else:
+                yield Restored(AttemptRef(rollout_id, 0), spec, RolloutState.QUEUED)
+
+    def of_no_task(self) -> Iterator[Restored]:
+        """Rollouts that agents began and did not end; asked for after all tasks."""
+        for rollout_id, found in self._open.items():
+            if found.started is not None:
+                task = Task(task_id=found.started.task_id) if found.started.task_id else None
+                spec = RolloutSpec(task=task, group_id=found.started.group_id, group_size=found.started.group_size)
+                yield _restored(rollout_id, spec, found)
+
+
+def state_lost() -> EndReport:
+    """How an attempt ends that was under way when the store lost its state: its calls can no longer be counted."""
+    failure = Failure(
+        failure_class=FailureClass.INFRASTRUCTURE, message="the gateway's store lost its state while the attempt ran"
+    )
+    return EndReport(status="failed", failure=failure)
+
+
+def _restored(rollout_id: str, spec: RolloutSpec, found: _Open) -> Restored:
+    ref = AttemptRef(rollout_id, found.attempt)
+    if found.started is None:
+        return Restored(ref, spec, RolloutState.QUEUED, retry_at=found.retry_at)
+    started = found.started
+    return Restored(ref, spec, RolloutState.RUNNING, started_at=started.event_time, runner=started.runner)
+
+
+def _key(rollout_id: str) -> bytes:
+    return bytes.fromhex(rollout_id)

@@ -1,0 +1,128 @@
+"""API keys: made, revoked, and followed through keys.v1; and what a key's limits leave of a call."""
+
+import asyncio
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass, field
+from datetime import datetime
+from typing import get_args
+
+from leyden.clock import Clock
+from leyden.events import Event, KeyCreated, KeyLimits, KeyRevoked, ModelCallRecorded
+from leyden.events.codec import KEYS
+from leyden.events.keys import ScopeName
+from leyden.gateway.core.keys import Caller, KeyRing, KeyState, NewKey
+from leyden.gateway.core.limits import Level
+from leyden.gateway.core.refusals import Refusal
+from leyden.gateway.ports import Rates
+from leyden.ids import derive
+from leyden.kafka import Delivered, Outgoing, Publisher
+
+PRODUCER = "gateway"
+SCOPES: tuple[ScopeName, ...] = get_args(ScopeName)
+
+
+@dataclass(frozen=True, slots=True)
+class KeyRequest:
+    """What a key is made from."""
+
+    name: str
+    scopes: Sequence[ScopeName] = ("agent",)
+    project: str | None = None
+    models: Sequence[str] = ()
+    limits: KeyLimits = field(default_factory=KeyLimits)
+    expires_at: datetime | None = None
+
+
+class KeysHandler:
+    """Keeps the ring of this replica at what keys.v1 says; the same records again change nothing."""
+
+    def __init__(self, ring: KeyRing, publisher: Publisher, clock: Clock, mint: Callable[[], NewKey]) -> None:
+        self._ring = ring
+        self._publisher = publisher
+        self._clock = clock
+        self._mint = mint
+        self.read = asyncio.Event()
+        """Set once what was in keys.v1 at the start has been read."""
+
+    async def on_keys(self, batch: Sequence[Delivered[Event]]) -> None:
+        """Note what opens the gateway and what does not any more."""
+        for delivered in batch:
+            match delivered.event:
+                case KeyCreated() as created:
+                    self._ring.note_created(created)
+                case KeyRevoked() as revoked:
+                    self._ring.note_revoked(revoked)
+                case _:
+                    pass
+
+    async def create(self, request: KeyRequest) -> tuple[NewKey, KeyCreated]:
+        """Returns when Kafka has the key; it works here at once and in other replicas when they have read it."""
+        now = self._clock.now()
+        if request.expires_at is not None and request.expires_at <= now:
+            raise Refusal(400, "invalid_request", "expires_at: is over already", param="expires_at")
+        key = self._mint()
+        if self._ring.find(key.key_id):
+            raise Refusal(503, "unavailable", "the key's random id is taken; try again", retry_after_s=1.0)
+        event = KeyCreated(
+            event_id=derive("key-created", key.key_id),
+            event_time=now,
+            producer=PRODUCER,
+            key_id=key.key_id,
+            name=request.name,
+            digest=key.digest,
+            scopes=[scope for scope in SCOPES if scope in request.scopes],
+            project=request.project,
+            models=list(request.models),
+            limits=request.limits,
+            expires_at=request.expires_at,
+        )
+        await self._publisher.publish_all([Outgoing(KEYS, key.key_id, event)])
+        self._ring.note_created(event)
+        return key, event
+
+    async def revoke(self, key_id: str) -> KeyState:
+        """Returns when Kafka has the revocation; doing it again changes nothing. Raises a 404 for an unknown key."""
+        state = self._ring.find(key_id)
+        if state is None:
+            raise Refusal(404, "key_not_found", f"no key {key_id[:64]!r}")
+        if state.revoked_at is not None:
+            return state
+        event = KeyRevoked(
+            event_id=derive("key-revoked", key_id),
+            event_time=self._clock.now(),
+            producer=PRODUCER,
+            key_id=key_id,
+            name=state.name,
+        )
+        await self._publisher.publish_all([Outgoing(KEYS, key_id, event)])
+        self._ring.note_revoked(event)
+        return KeyState(key_id, state.name, state.created, event.event_time)
+
+
+class KeyLimiter:
+    """What keys with limits have left; a key without costs nothing here."""
+
+    def __init__(self, ring: KeyRing, rates: Rates, clock: Clock) -> None:
+        self._ring = ring
+        self._rates = rates
+        self._clock = clock
+
+    async def take(self, caller: Caller) -> Level | None:
+        """Count one call; None where the key has no such limit. Raises `Retry` when the store is away."""
+        if caller.key_id is None or not _has_rates(caller.limits):
+            return None
+        return await self._rates.take(caller.key_id, caller.limits, self._clock.now())
+
+    def charges(self, call: ModelCallRecorded) -> bool:
+        """Whether the call's tokens count for its key."""
+        return call.key_id is not None and self._ring.limits_of(call.key_id).tokens_per_minute is not None
+
+    async def charge(self, call: ModelCallRecorded) -> None:
+        """Take a recorded call's tokens off its key. Raises `Retry` when the store is away: then they go uncounted."""
+        used = call.usage.prompt_tokens + call.usage.completion_tokens
+        if call.key_id is not None and used:
+            await self._rates.charge(call.key_id, self._ring.limits_of(call.key_id), used, self._clock.now())
+
+
+def _has_rates(limits: KeyLimits) -> bool:
+    return limits.requests_per_minute is not None or limits.tokens_per_minute is not None

@@ -1,0 +1,123 @@
+"""An export request into the log: looked at, keyed, cut to size, and accepted only once Kafka has all of it."""
+
+import asyncio
+import threading
+from collections.abc import Iterator
+from contextlib import contextmanager
+from dataclasses import dataclass
+
+from leyden.events.codec import OTLP
+from leyden.events.otlp import (
+    ATTEMPT_BY_HEADER,
+    ATTEMPT_HEADER,
+    CONTENT_TYPE_HEADER,
+    PROJECT_HEADER,
+    SIGNAL_HEADER,
+    AttemptBy,
+    Signal,
+)
+from leyden.gateway.core.binding import bind
+from leyden.gateway.core.keys import Caller
+from leyden.gateway.core.otlp.look import look
+from leyden.gateway.core.otlp.split import split
+from leyden.gateway.core.otlp.unpack import Reserve
+from leyden.gateway.core.refusals import Refusal
+from leyden.gateway.metrics import OTLP_ITEMS, OTLP_NOT_KEPT, TRACE_BYTES
+from leyden.gateway.ports import Log
+from leyden.ids import AttemptRef
+
+
+class Budget:
+    """How many bytes of requests may be in memory at a time; more are refused, never queued."""
+
+    def __init__(self, limit: int, retry_after_s: float) -> None:
+        self._limit = limit
+        self._retry_after_s = retry_after_s
+        self.held = 0
+        self._lock = threading.Lock()
+
+    @contextmanager
+    def open(self) -> Iterator[Reserve]:
+        """A function that takes bytes of the budget, or raises a 503 `Refusal`; at the end all are given back."""
+        taken = 0
+
+        def reserve(size: int) -> None:
+            nonlocal taken
+            with self._lock:
+                if self.held + size > self._limit:
+                    message = "too many bytes of OTLP requests are being served already"
+                    raise Refusal(503, "overloaded", message, retry_after_s=self._retry_after_s)
+                self.held += size
+                taken += size
+
+        try:
+            yield reserve
+        finally:
+            with self._lock:
+                self.held -= taken
+
+
+@dataclass(frozen=True, slots=True)
+class Export:
+    """An export request at the door, unpacked."""
+
+    signal: Signal
+    content_type: str
+    body: bytes
+    caller: Caller
+    attempt: AttemptRef | None = None
+    """Where the URL or the session header says that it belongs."""
+
+
+def attempt_of(caller: Caller, path_id: str | None, session: str | None) -> AttemptRef | None:
+    """The attempt that the request itself names; raises a `Refusal` for none, and for one that is not the caller's."""
+    if path_id is None and not session:
+        return None
+    return bind(path_id, caller, None, session).attempt
+
+
+class OtlpDoor:
+    """What both doors, HTTP and gRPC, do with a request."""
+
+    def __init__(self, log: Log, record_bytes: int) -> None:
+        self._log = log
+        self._record_bytes = record_bytes
+
+    def must_be_open(self) -> None:
+        """Raise `Retry` while Kafka is known to be away: better said before the body is read."""
+        self._log.must_be_up()
+
+    async def take(self, export: Export) -> None:
+        """Returns once Kafka has acknowledged the whole request. Raises a `Refusal`, or `Retry` when it did not."""
+        if export.signal is Signal.METRICS:
+            OTLP_NOT_KEPT.inc(len(export.body))
+            return
+        records = [export.body]
+        if len(export.body) > self._record_bytes:
+            records = await asyncio.to_thread(
+                split, export.signal, export.content_type, export.body, self._record_bytes
+            )
+        seen = [look(export.signal, export.content_type, record) for record in records]
+        items = sum(one.items for one in seen)
+        if not items:
+            return
+        attempt = export.caller.attempt or export.attempt
+        key = attempt.trace_id if attempt else next((one.trace_id for one in seen if one.trace_id), "")
+        headers = _headers(export)
+        if len(records) == 1:  # nearly always: worth not making a task
+            await self._log.publish_raw(OTLP, key, records[0], headers)
+        else:
+            await asyncio.gather(*(self._log.publish_raw(OTLP, key, record, headers) for record in records))
+        OTLP_ITEMS.labels(signal=export.signal).inc(items)
+        TRACE_BYTES.inc(len(export.body))
+
+
+def _headers(export: Export) -> dict[str, str]:
+    headers = {CONTENT_TYPE_HEADER: export.content_type, SIGNAL_HEADER: str(export.signal)}
+    if export.caller.project:
+        headers[PROJECT_HEADER] = export.caller.project
+    if export.caller.attempt:
+        headers |= {ATTEMPT_HEADER: export.caller.attempt.trace_id, ATTEMPT_BY_HEADER: AttemptBy.KEY}
+    elif export.attempt:
+        headers |= {ATTEMPT_HEADER: export.attempt.trace_id, ATTEMPT_BY_HEADER: AttemptBy.URL}
+    return headers

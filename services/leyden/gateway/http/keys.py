@@ -1,0 +1,89 @@
+"""`/leyden/v1/keys`: API keys made, listed and revoked. A key's text is only in the answer that makes it."""
+
+from dataclasses import dataclass
+from typing import Annotated, Any
+
+import orjson
+from pydantic import AwareDatetime, Field, StringConstraints
+from starlette.requests import Request
+from starlette.responses import Response
+from starlette.routing import BaseRoute, Route
+
+from leyden.events import KeyLimits
+from leyden.events.keys import ScopeName
+from leyden.gateway.core.keys import KeyRing, KeyState, Scope
+from leyden.gateway.handlers.keys import KeyRequest, KeysHandler
+from leyden.gateway.http.bodies import Body, Name
+from leyden.gateway.http.errors import leyden_shape, telling
+from leyden.gateway.http.intake import credential, json_body
+
+PATH = "/leyden/v1/keys"
+Pattern = Annotated[str, StringConstraints(min_length=1, max_length=256)]
+Project = Annotated[str, StringConstraints(pattern=r"^[A-Za-z0-9][A-Za-z0-9._-]{0,127}$")]
+
+
+class KeyBody(Body):
+    """`POST /leyden/v1/keys`."""
+
+    name: str = Name
+    scopes: list[ScopeName] = Field(default=["agent"], min_length=1, max_length=3)
+    project: Project | None = None
+    models: list[Pattern] = Field(default_factory=list, max_length=100)
+    requests_per_minute: int | None = Field(default=None, ge=1, le=10_000_000)
+    tokens_per_minute: int | None = Field(default=None, ge=1, le=1_000_000_000_000)
+    concurrency: int | None = Field(default=None, ge=1, le=100_000)
+    expires_at: AwareDatetime | None = None
+
+    def request(self) -> KeyRequest:
+        """As the handler takes it."""
+        limits = KeyLimits.model_validate(self.model_dump(include=set(KeyLimits.model_fields)))
+        return KeyRequest(self.name, self.scopes, self.project, self.models, limits, self.expires_at)
+
+
+@dataclass(frozen=True)
+class KeysApi:
+    """What the admin API of keys is made of."""
+
+    ring: KeyRing
+    handler: KeysHandler
+    max_body_bytes: int
+    retry_after_s: float
+
+    def routes(self) -> list[BaseRoute]:
+        """The routes; all need a key with scope admin."""
+        told = telling(leyden_shape, self.retry_after_s)
+        return [
+            Route(PATH, told(self._create), methods=["POST"]),
+            Route(PATH, told(self._list), methods=["GET"]),
+            Route(f"{PATH}/{{key_id}}", told(self._revoke), methods=["DELETE"]),
+        ]
+
+    async def _create(self, request: Request) -> Response:
+        self._must_be_admin(request)
+        body = await json_body(request, KeyBody, self.max_body_bytes)
+        key, created = await self.handler.create(body.request())
+        return _json({"key": key.text} | _shown(KeyState(key.key_id, created.name, created)), 201)
+
+    async def _list(self, request: Request) -> Response:
+        self._must_be_admin(request)
+        return _json({"keys": [_shown(state) for state in self.ring.states()]})
+
+    async def _revoke(self, request: Request) -> Response:
+        self._must_be_admin(request)
+        return _json(_shown(await self.handler.revoke(str(request.path_params["key_id"]))))
+
+    def _must_be_admin(self, request: Request) -> None:
+        self.ring.caller(credential(request)).must(Scope.ADMIN)
+
+
+def _shown(state: KeyState) -> dict[str, Any]:
+    answer: dict[str, Any] = {"key_id": state.key_id, "name": state.name, "revoked_at": state.revoked_at}
+    if created := state.created:
+        answer |= {"created_at": created.event_time, "expires_at": created.expires_at, "scopes": created.scopes}
+        answer |= {"project": created.project, "models": created.models} | created.limits.model_dump()
+    return answer
+
+
+def _json(answer: dict[str, Any], status: int = 200) -> Response:
+    # A key must not stay in a cache between.
+    return Response(orjson.dumps(answer), status, {"cache-control": "no-store"}, media_type="application/json")

@@ -1,0 +1,85 @@
+"""`/leyden/v1`: work called off, and the queue paused."""
+
+import asyncio
+from dataclasses import dataclass
+
+import orjson
+from starlette.requests import Request
+from starlette.responses import Response
+from starlette.routing import BaseRoute, Route
+
+from leyden.gateway.core.keys import Caller, KeyRing, Scope
+from leyden.gateway.core.refusals import Refusal
+from leyden.gateway.handlers.rollouts import Rollouts
+from leyden.gateway.handlers.tasks import CANCELS_AT_ONCE, TasksHandler
+from leyden.gateway.http.bodies import CancelRolloutsBody, CancelTasksBody, PauseBody
+from leyden.gateway.http.errors import leyden_shape, telling
+from leyden.gateway.http.intake import credential, json_body
+
+V1 = "/leyden/v1"
+
+
+@dataclass(frozen=True)
+class QueueApi:
+    """What steers the queue. A key of a project steers that project's work only."""
+
+    keys: KeyRing
+    tasks: TasksHandler
+    rollouts: Rollouts
+    max_body_bytes: int
+    retry_after_s: float
+
+    def routes(self) -> list[BaseRoute]:
+        """Its routes."""
+        told = telling(leyden_shape, self.retry_after_s)
+        return [
+            Route(f"{V1}/tasks/cancel", told(self._cancel_tasks), methods=["POST"]),
+            Route(f"{V1}/rollouts/cancel", told(self._cancel_rollouts), methods=["POST"]),
+            Route(f"{V1}/queue/pause", told(self._pause), methods=["POST"]),
+            Route(f"{V1}/queue/resume", told(self._resume), methods=["POST"]),
+        ]
+
+    async def _cancel_tasks(self, request: Request) -> Response:
+        caller = self._caller(request, Scope.RUNNER)
+        body = await json_body(request, CancelTasksBody, self.max_body_bytes)
+        done = [await self.tasks.cancel(task_id, body.reason, caller.project) for task_id in body.task_ids]
+        answer = [{"task_id": d.task_id, "rollouts": d.rollouts, "cancelled": d.cancelled} for d in done]
+        return _json({"tasks": answer})
+
+    async def _cancel_rollouts(self, request: Request) -> Response:
+        caller = self._caller(request, Scope.RUNNER)
+        body = await json_body(request, CancelRolloutsBody, self.max_body_bytes)
+        for rollout_id in body.rollout_ids:
+            view = await self.rollouts.find(rollout_id)
+            if caller.project is not None and view.spec.project != caller.project:
+                raise Refusal(404, "rollout_not_found", f"no rollout {rollout_id[:64]}")
+        done: list[bool] = []
+        for at in range(0, len(body.rollout_ids), CANCELS_AT_ONCE):
+            part = body.rollout_ids[at : at + CANCELS_AT_ONCE]
+            done += await asyncio.gather(*(self.rollouts.cancel(one, body.reason) for one in part))
+        pairs = zip(body.rollout_ids, done, strict=True)
+        return _json({"rollouts": [{"rollout_id": rollout_id, "cancelled": is_off} for rollout_id, is_off in pairs]})
+
+    async def _pause(self, request: Request) -> Response:
+        return await self._set(request, paused=True)
+
+    async def _resume(self, request: Request) -> Response:
+        return await self._set(request, paused=False)
+
+    async def _set(self, request: Request, paused: bool) -> Response:
+        caller = self._caller(request, Scope.ADMIN)
+        body = await json_body(request, PauseBody, self.max_body_bytes)
+        project = body.project or caller.project
+        if caller.project is not None and project != caller.project:
+            raise Refusal(403, "wrong_project", f"this key is of project {caller.project!r}")
+        await self.tasks.pause(project, paused, body.reason)
+        return _json({"project": project, "paused": paused})
+
+    def _caller(self, request: Request, scope: Scope) -> Caller:
+        caller = self.keys.caller(credential(request))
+        caller.must(scope)
+        return caller
+
+
+def _json(answer: object) -> Response:
+    return Response(orjson.dumps(answer), media_type="application/json")

@@ -1,0 +1,121 @@
+"""OTLP over gRPC: the same door as `http/otlp.py`, for the Export methods of traces, logs and metrics.
+
+Messages come as bytes and are not decoded. Which codes an exporter may retry, and that RESOURCE_EXHAUSTED is one only
+with a `RetryInfo`, is OTLP's: so overload is UNAVAILABLE with a `RetryInfo`, and a message over the limit is
+RESOURCE_EXHAUSTED without one (gRPC itself refuses it, unpacked size included). TLS is the proxy's.
+"""
+
+import logging
+from dataclasses import dataclass
+from functools import partial
+from typing import NoReturn
+
+import grpc
+from google.protobuf.any_pb2 import Any
+from google.protobuf.duration_pb2 import Duration
+from google.rpc.error_details_pb2 import RetryInfo  # type: ignore[import-untyped]
+from google.rpc.status_pb2 import Status  # type: ignore[import-untyped]
+
+from leyden.events.otlp import PROTOBUF, Signal
+from leyden.gateway.core.binding import SESSION_HEADER
+from leyden.gateway.core.keys import Scope
+from leyden.gateway.core.otlp.answers import status_code, success
+from leyden.gateway.core.refusals import Refusal
+from leyden.gateway.handlers.otlp import Export, attempt_of
+from leyden.gateway.http.errors import counted, unavailable
+from leyden.gateway.http.otlp import OtlpApi
+from leyden.kafka import Retry
+
+log = logging.getLogger(__name__)
+SERVICES = {
+    Signal.TRACES: "opentelemetry.proto.collector.trace.v1.TraceService",
+    Signal.LOGS: "opentelemetry.proto.collector.logs.v1.LogsService",
+    Signal.METRICS: "opentelemetry.proto.collector.metrics.v1.MetricsService",
+}
+DETAILS = "grpc-status-details-bin"
+GRACE_S = 15.0
+STATUS_CODES = {code.value[0]: code for code in grpc.StatusCode}
+
+
+@dataclass(frozen=True)
+class GrpcOtlp:
+    """The gRPC server of one gateway: who may come in and how much is `api`'s, shared with HTTP."""
+
+    api: OtlpApi
+    host: str
+    port: int
+    max_streams: int
+    """Requests at a time on one connection: what HTTP/2 holds back is not in our memory."""
+
+    async def serve(self) -> None:
+        """Serve until cancelled; then requests under way are finished. Raises when the port is taken."""
+        server = self.server()
+        host = f"[{self.host}]" if ":" in self.host else self.host
+        bound = server.add_insecure_port(f"{host}:{self.port}")
+        await server.start()
+        log.info("OTLP over gRPC on %s:%d", self.host, bound)
+        try:
+            await server.wait_for_termination()
+        finally:
+            await server.stop(GRACE_S)
+
+    def server(self) -> grpc.aio.Server:
+        """The server, not yet on a port."""
+        server = grpc.aio.server(
+            options=[
+                ("grpc.max_receive_message_length", self.api.max_bytes),
+                ("grpc.max_concurrent_streams", self.max_streams),
+                ("grpc.so_reuseport", 0),  # a second gateway on the port fails, and does not take half of the requests
+            ]
+        )
+        server.add_generic_rpc_handlers(
+            [
+                grpc.method_handlers_generic_handler(
+                    name, {"Export": grpc.unary_unary_rpc_method_handler(partial(self._export, signal))}
+                )
+                for signal, name in SERVICES.items()
+            ]
+        )
+        return server
+
+    async def _export(self, signal: Signal, body: bytes, context: grpc.aio.ServicerContext) -> bytes:
+        try:
+            await self._take(signal, body, dict(context.invocation_metadata() or ()))
+        except Refusal as refusal:
+            await _abort(context, refusal)
+        except Retry:
+            await _abort(context, unavailable(self.api.retry_after_s))
+        return success(signal, PROTOBUF)
+
+    async def _take(self, signal: Signal, body: bytes, metadata: dict[str, str | bytes]) -> None:
+        caller = self.api.keys.caller(_credential(metadata))
+        caller.must(Scope.AGENT)
+        attempt = attempt_of(caller, None, _text(metadata, SESSION_HEADER))
+        with self.api.limiter.slot(), self.api.budget.open() as reserve:
+            self.api.door.must_be_open()
+            reserve(len(body))
+            await self.api.door.take(Export(signal, PROTOBUF, body, caller, attempt))
+
+
+async def _abort(context: grpc.aio.ServicerContext, refusal: Refusal) -> NoReturn:
+    counted(refusal)
+    status = Status(code=status_code(refusal), message=refusal.message)
+    if refusal.retry_after_s is not None:
+        after = Duration()
+        after.FromMilliseconds(round(refusal.retry_after_s * 1000))
+        detail = Any()
+        detail.Pack(RetryInfo(retry_delay=after))
+        status.details.append(detail)
+    trailers = ((DETAILS, status.SerializeToString()),)
+    await context.abort(STATUS_CODES[status.code], refusal.message, trailers)
+    raise AssertionError("abort raises")
+
+
+def _credential(metadata: dict[str, str | bytes]) -> str | None:
+    key = _text(metadata, "x-api-key") or _text(metadata, "api-key")
+    return _text(metadata, "authorization") or (f"Bearer {key}" if key else None)
+
+
+def _text(metadata: dict[str, str | bytes], name: str) -> str | None:
+    value = metadata.get(name)
+    return value if isinstance(value, str) else None

@@ -1,0 +1,171 @@
+"""A record of `otlp.v1` as OTLP messages: what the door wrote is told in `leyden.events.otlp`, this reads it.
+
+One item (a span, a log record) that cannot be read is set apart, and does not touch its neighbours.
+"""
+
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, field
+from typing import Any
+
+import orjson
+from google.protobuf.json_format import ParseDict, ParseError
+from google.protobuf.message import DecodeError, Message
+from opentelemetry.proto.collector.logs.v1.logs_service_pb2 import ExportLogsServiceRequest
+from opentelemetry.proto.collector.trace.v1.trace_service_pb2 import ExportTraceServiceRequest
+from opentelemetry.proto.logs.v1.logs_pb2 import LogRecord
+from opentelemetry.proto.trace.v1.trace_pb2 import Span
+
+from leyden.events.otlp import (
+    ATTEMPT_BY_HEADER,
+    ATTEMPT_HEADER,
+    CONTENT_TYPE_HEADER,
+    JSON,
+    PROJECT_HEADER,
+    PROTOBUF,
+    SIGNAL_HEADER,
+    AttemptBy,
+    Signal,
+)
+from leyden.events.outline import outline
+from leyden.ids import AttemptRef, attempt_of_trace
+from leyden.ingest.core.hex_ids import with_bytes_for_hex
+
+MAX_JSON_DEPTH = 100
+
+
+class UnreadableError(ValueError):
+    """Nothing of this record can be read."""
+
+
+@dataclass(frozen=True, slots=True)
+class BadItem:
+    """An item that cannot be read: why, and a request, in the record's own encoding, that holds it alone."""
+
+    reason: str
+    request: bytes
+
+
+@dataclass(slots=True)
+class Decoded:
+    """A record's content, and what the door knew of it. Only the request of its signal holds anything."""
+
+    signal: Signal
+    content_type: str = PROTOBUF
+    traces: ExportTraceServiceRequest = field(default_factory=ExportTraceServiceRequest)
+    logs: ExportLogsServiceRequest = field(default_factory=ExportLogsServiceRequest)
+    bad: list[BadItem] = field(default_factory=list)
+    project: str | None = None
+    attempt: AttemptRef | None = None
+    attempt_by: AttemptBy | None = None
+
+
+@dataclass(frozen=True, slots=True)
+class _Form:
+    """What the levels of a request are called, and what its items are."""
+
+    fields: tuple[str, str, str]
+    names: tuple[str, str, str]
+    item: type[Message]
+
+
+_FORMS = {
+    Signal.TRACES: _Form(("resource_spans", "scope_spans", "spans"), ("resourceSpans", "scopeSpans", "spans"), Span),
+    Signal.LOGS: _Form(
+        ("resource_logs", "scope_logs", "log_records"), ("resourceLogs", "scopeLogs", "logRecords"), LogRecord
+    ),
+}
+
+
+def decode(value: bytes, headers: Mapping[str, str]) -> Decoded:
+    """Raises `UnreadableError`."""
+    try:
+        decoded = Decoded(Signal(headers.get(SIGNAL_HEADER, Signal.TRACES)))
+        decoded.attempt_by = AttemptBy(headers[ATTEMPT_BY_HEADER]) if ATTEMPT_BY_HEADER in headers else None
+        form = _FORMS[decoded.signal]
+    except (ValueError, KeyError) as error:
+        raise UnreadableError(f"not an OTLP record: {error}") from error
+    decoded.content_type = headers.get(CONTENT_TYPE_HEADER, PROTOBUF)
+    decoded.project = headers.get(PROJECT_HEADER)
+    decoded.attempt = attempt_of_trace(headers.get(ATTEMPT_HEADER, ""))
+    request: Any = decoded.logs if decoded.signal is Signal.LOGS else decoded.traces
+    try:
+        if decoded.content_type == JSON:
+            decoded.bad = _read_json(request, form, value)
+        else:
+            decoded.bad = _read_protobuf(request, form, value)
+    except (DecodeError, ParseError, orjson.JSONDecodeError, TypeError) as error:
+        raise UnreadableError(f"not an OTLP {decoded.signal} request: {error}") from error
+    return decoded
+
+
+def _read_protobuf(request: Any, form: _Form, value: bytes) -> list[BadItem]:
+    try:
+        request.ParseFromString(value)
+    except DecodeError:
+        request.Clear()
+        return _read_each(request, form, value)
+    return []
+
+
+def _read_each(request: Any, form: _Form, value: bytes) -> list[BadItem]:
+    """Item by item, because one of them cannot be read."""
+    bad: list[BadItem] = []
+    for group in outline(value).groups:
+        into_group = getattr(request, form.fields[0]).add(schema_url=group.schema_url)
+        into_group.resource.ParseFromString(group.resource)
+        for scope in group.scopes:
+            into_scope = getattr(into_group, form.fields[1]).add(schema_url=scope.schema_url)
+            into_scope.scope.ParseFromString(scope.scope)
+            items = getattr(into_scope, form.fields[2])
+            for item in scope.items:
+                try:
+                    items.append(form.item.FromString(item))
+                except DecodeError as error:
+                    head: Any = type(request)()
+                    alone = getattr(head, form.fields[0]).add(resource=into_group.resource)
+                    getattr(alone, form.fields[1]).add(scope=into_scope.scope)
+                    bad.append(BadItem(str(error), _with_item(head.SerializeToString(), item)))
+    return bad
+
+
+def _with_item(request: bytes, item: bytes) -> bytes:
+    alone: Any = outline(request)
+    alone.groups[0].scopes[0].items.append(item)
+    whole: bytes = alone.SerializeToString()
+    return whole
+
+
+def _read_json(request: Any, form: _Form, value: bytes) -> list[BadItem]:
+    bad: list[BadItem] = []
+    for group in _list(orjson.loads(value), form.names[0]):
+        into_group = getattr(request, form.fields[0]).add()
+        _parse(group.get("resource"), into_group.resource)
+        for scope in _list(group, form.names[1]):
+            into_scope = getattr(into_group, form.fields[1]).add()
+            _parse(scope.get("scope"), into_scope.scope)
+            items = getattr(into_scope, form.fields[2])
+            for item in _list(scope, form.names[2]):
+                try:
+                    read = form.item()
+                    _parse(with_bytes_for_hex(item), read)
+                    items.append(read)
+                except (ParseError, ValueError, TypeError) as error:
+                    scopes = [{**scope, form.names[2]: [item]}]
+                    alone = {form.names[0]: [{**group, form.names[1]: scopes}]}
+                    bad.append(BadItem(str(error), orjson.dumps(alone)))
+    return bad
+
+
+def _parse(value: Any, into: Message) -> None:
+    """Unknown fields and enum names are ignored, as OTLP has it."""
+    if value is not None:
+        ParseDict(value, into, ignore_unknown_fields=True, max_recursion_depth=MAX_JSON_DEPTH)
+
+
+def _list(holder: Any, name: str) -> Sequence[Any]:
+    found = holder.get(name) if isinstance(holder, dict) else None
+    if found is None and isinstance(holder, dict):
+        return []
+    if not isinstance(found, list):
+        raise ParseError(f"{name} is not a list in an object")
+    return found

@@ -1,0 +1,152 @@
+"""Messages of every dialect as chat messages: role, content, tool_calls, tool_call_id. Knows forms, no attributes.
+
+A message in OpenAI's form stays as it is. What has another form (the GenAI conventions' parts, LangChain's dumps, the
+items of OpenAI's responses) is turned; what is not understood of it is kept under the names that it has.
+"""
+
+from leyden.events import Json, JsonObject
+from leyden.ingest.core.values import listed, mapping, objects, parsed, text, written
+
+_ROLES = {"human": "user", "ai": "assistant", "developer": "system", "model": "assistant"}
+
+
+def messages_of(value: Json) -> list[JsonObject]:
+    """The messages in a list, in one message, or in the JSON text of either; a bare text is what the user said."""
+    found = parsed(value)
+    if isinstance(found, str) and found:
+        return [{"role": "user", "content": found}]
+    if isinstance(found, list) and len(found) == 1 and isinstance(found[0], list):
+        found = found[0]
+    messages: list[JsonObject] = []
+    for item in found if isinstance(found, list) else (found,):
+        inner = item if isinstance(item, dict) else parsed(item)
+        if isinstance(inner, dict):
+            messages += chat_messages(inner)
+    return messages
+
+
+def chat_messages(message: JsonObject) -> list[JsonObject]:
+    """One message in any form as chat messages: several, when it carries the answers of several tools; what has no
+    role and no known form is none.
+    """
+    parts = message.get("parts")
+    if isinstance(parts, list):
+        return _of_parts(message, parts)
+    kwargs = message.get("kwargs") if "lc" in message else message.get("data")
+    if isinstance(kwargs, dict) and ("lc" in message or "type" in message):
+        kind = message.get("id")
+        named = text(kwargs.get("type")) or text(message.get("type"))
+        named = named if named != "constructor" else None
+        return [_of_langchain(kwargs, named or (str(kind[-1]) if isinstance(kind, list) and kind else ""))]
+    if "role" not in message and isinstance(message.get("type"), str) and "content" in message:
+        return [_of_langchain(message, str(message["type"]))]
+    if message.get("type") == "function_call":
+        asked = tool_call(message.get("call_id"), message.get("name"), message.get("arguments"))
+        return [{"role": "assistant", "content": None, "tool_calls": [asked]}]
+    if message.get("type") == "function_call_output":
+        return [{"role": "tool", "tool_call_id": message.get("call_id"), "content": message.get("output")}]
+    return [message] if isinstance(message.get("role"), str) else []
+
+
+def _of_parts(message: JsonObject, parts: list[Json]) -> list[JsonObject]:
+    said: list[str] = []
+    other: list[Json] = []
+    found: JsonObject = {"role": text(message.get("role")) or "assistant"}
+    calls: list[Json] = []
+    answers: list[JsonObject] = []
+    for part in parts:
+        kind = part.get("type") if isinstance(part, dict) else None
+        if not isinstance(part, dict):
+            other.append(part)
+        elif kind == "text" and isinstance(content := part.get("content", part.get("text")), str):
+            said.append(content)
+        elif kind == "tool_call":
+            calls.append(tool_call(part.get("id"), part.get("name"), part.get("arguments")))
+        elif kind == "tool_call_response":
+            result = next((part[name] for name in ("response", "result", "content") if name in part), None)
+            answers.append({"role": "tool", "tool_call_id": part.get("id"), "content": result})
+        elif kind in ("reasoning", "thinking") and isinstance(content := part.get("content"), str):
+            found["reasoning_content"] = f"{found.get('reasoning_content', '')}{content}"
+        else:
+            other.append(part)
+    if not (said or calls or other) and answers:
+        return answers
+    words = "\n".join(said)
+    first: list[Json] = [{"type": "text", "text": words}] if said else []
+    found["content"] = [*first, *other] if other else words or None
+    if calls:
+        found["tool_calls"] = calls
+    if name := text(message.get("name")):
+        found["name"] = name
+    return [found, *answers]
+
+
+def _of_langchain(kwargs: JsonObject, kind: str) -> JsonObject:
+    kind = kind.removesuffix("MessageChunk").removesuffix("Message").lower()
+    found: JsonObject = {"role": _ROLES.get(kind, kind), "content": kwargs.get("content")}
+    calls = [tool_call(c.get("id"), c.get("name"), c.get("args")) for c in objects(kwargs.get("tool_calls"))]
+    if calls:
+        found["tool_calls"] = list(calls)
+    for name in ("tool_call_id", "name"):
+        if (value := text(kwargs.get(name))) is not None:
+            found[name] = value
+    return found
+
+
+def tool_call(id_: Json, name: Json, arguments: Json) -> JsonObject:
+    """A tool call in OpenAI's form: its arguments are JSON text."""
+    said = arguments if arguments is None else written(arguments)
+    return {"id": id_, "type": "function", "function": {"name": name, "arguments": said}}
+
+
+def of_flat(items: list[JsonObject], envelope: str | None = None) -> list[JsonObject]:
+    """Messages that were flattened into attributes: `role`, `content`, `tool_calls.{j}.(tool_call.)(function.)name`."""
+    found = []
+    for item in items:
+        inner = item.get(envelope) if envelope else item
+        if isinstance(inner, dict):
+            found.append(_of_flat_one(inner))
+    return found
+
+
+def _of_flat_one(inner: JsonObject) -> JsonObject:
+    message = {name: value for name, value in inner.items() if name not in ("tool_calls", "contents", "finish_reason")}
+    calls = []
+    for item in objects(inner.get("tool_calls")):
+        call = item.get("tool_call", item)
+        call = call if isinstance(call, dict) else {}
+        function = call.get("function", call)
+        function = function if isinstance(function, dict) else {}
+        calls.append(tool_call(call.get("id"), function.get("name"), function.get("arguments")))
+    if calls:
+        message["tool_calls"] = list(calls)
+    contents = [item.get("message_content", item) for item in objects(inner.get("contents"))]
+    if contents and "content" not in message:
+        spoken = [c.get("text") for c in contents if isinstance(c, dict) and c.get("type") == "text"]
+        all_text = len(spoken) == len(contents) and all(isinstance(part, str) for part in spoken)
+        message["content"] = "\n".join(map(str, spoken)) if all_text else contents
+    message.setdefault("content", None)
+    if not isinstance(message.get("role"), str):
+        message["role"] = "assistant"
+    return message
+
+
+def finish_reasons_of(value: Json) -> list[str]:
+    """The reasons that output messages carry themselves."""
+    return [reason for item in objects(value) if (reason := text(item.get("finish_reason")))]
+
+
+def langchain_generations(value: Json) -> tuple[list[JsonObject], JsonObject]:
+    """(The messages, the first one's metadata) of a dump of LangChain's LLMResult; nothing of anything else."""
+    messages: list[JsonObject] = []
+    metadata: JsonObject = {}
+    for batch in listed(mapping(value).get("generations")):
+        for generation in objects(batch):
+            message = generation.get("message")
+            if isinstance(message, dict):
+                messages += chat_messages(message)
+                kwargs = mapping(message.get("kwargs") or message.get("data") or message)
+                metadata = metadata or mapping(kwargs.get("response_metadata"))
+            elif isinstance(generation.get("text"), str):
+                messages.append({"role": "assistant", "content": generation["text"]})
+    return messages, metadata

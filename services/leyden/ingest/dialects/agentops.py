@@ -1,0 +1,73 @@
+"""AgentOps: `agentops.span.kind` of sessions, agents, operations and tools; its model calls are flattened (`flat`).
+
+A `tool_call.<name>` span of it is what the model asked for, not the tool's execution: it is kept, and is no tool call.
+"""
+
+from collections.abc import Sequence
+
+from leyden.events import JsonObject, SpanKind
+from leyden.ingest.core import fields
+from leyden.ingest.core.dialect import Meaning
+from leyden.ingest.core.raw import RawSpan
+from leyden.ingest.core.values import first, parsed, text
+from leyden.ingest.dialects import flat, gen_ai
+from leyden.ingest.dialects.gen_ai import take
+
+KIND = "agentops.span.kind"
+_NAMES = ("operation.name", "agentops.entity.name", "agentops.operation.name")
+_KINDS = {
+    "llm": SpanKind.LLM_CALL,
+    "tool": SpanKind.TOOL_CALL,
+    "guardrail": SpanKind.OTHER,
+}
+_INPUTS = ("agentops.tool.input", "tool.parameters", "agentops.entity.input")
+_OUTPUTS = ("agentops.tool.output", "tool.result", "agentops.entity.output")
+
+
+class AgentOps:
+    """Spans with AgentOps' kind, and tool calls that a model asked for."""
+
+    name = "agentops"
+
+    def recognises(self, span: RawSpan) -> bool:
+        return KIND in span.attributes or _is_request(span)
+
+    def meaning(self, span: RawSpan) -> Meaning:
+        attributes = span.attributes
+        said = text(attributes.get(KIND))
+        if said is None:
+            return Meaning(SpanKind.OTHER)
+        kind = _KINDS.get(said, SpanKind.AGENT_STEP)
+        meaning = flat.read(span, kind)
+        meaning.understood.add(KIND)
+        if kind is SpanKind.TOOL_CALL:
+            _tool_call(meaning, span)
+        if meaning.agent_name is None:
+            meaning.agent_name = take(meaning, attributes, "agent.name")
+        if meaning.agent_name is None and said == "agent":
+            meaning.agent_name = take(meaning, attributes, *_NAMES)
+        return meaning
+
+    def evaluations(self, span: RawSpan) -> Sequence[tuple[int, JsonObject]]:
+        return gen_ai.evaluations(span)
+
+
+def _is_request(span: RawSpan) -> bool:
+    return (
+        span.name.startswith("tool_call.") and "tool.parameters" in span.attributes and "tool.name" in span.attributes
+    )
+
+
+def _tool_call(meaning: Meaning, span: RawSpan) -> None:
+    attributes = span.attributes
+    given = parsed(first(attributes, *_INPUTS))
+    if isinstance(given, dict) and set(given) == {"args", "kwargs"} and not given["args"]:
+        given = given["kwargs"]
+    meaning.tool = fields.tool_call(
+        take(meaning, attributes, "tool.name", *_NAMES) or span.name.removesuffix(".tool"),
+        call_id=take(meaning, attributes, "tool.call.id"),
+        arguments=given,
+        result=parsed(first(attributes, *_OUTPUTS)),
+        description=take(meaning, attributes, "tool.description"),
+    )
+    meaning.understood |= {next((n for n in wanted if n in attributes), wanted[0]) for wanted in (_INPUTS, _OUTPUTS)}

@@ -1,0 +1,115 @@
+"""A logs request as span events: scores, messages of model calls, and errors; each under the span that it names.
+
+What becomes an event: `gen_ai.evaluation.result` an evaluation; the older conventions' messages (`gen_ai.user.message`,
+`gen_ai.choice` …) a span of kind other that holds the message; a record of severity ERROR or with an exception one of
+kind other. All are `derived`: no exporter counted them. Everything else, and what names no trace, is let go, counted.
+"""
+
+from collections.abc import Iterator
+from dataclasses import dataclass
+
+from opentelemetry.proto.collector.logs.v1.logs_service_pb2 import ExportLogsServiceRequest
+from opentelemetry.proto.logs.v1.logs_pb2 import LogRecord
+
+from leyden.events import Json, JsonObject, SpanKind
+from leyden.ids import derive
+from leyden.ingest.core import fields
+from leyden.ingest.core.binding import NO_DOOR, Door, attempt_of
+from leyden.ingest.core.dialect import Meaning
+from leyden.ingest.core.event import Normalised, written
+from leyden.ingest.core.limits import Bounded, Limits
+from leyden.ingest.core.normalise import NO_LIMITS
+from leyden.ingest.core.raw import RawSpan, StatusName, plain_value, read_scope
+from leyden.ingest.core.values import mapping, text
+from leyden.ingest.dialects import names
+from leyden.ingest.dialects.gen_ai import DETAILS_EVENT, MESSAGE_EVENTS, evaluation_of, messages_in_event, read
+
+SEVERITY_ERROR = 17
+EVENT_NAME = "event.name"
+"""Attribute with the record's event name, from before records had a field for it."""
+BODY = "log.body"
+
+
+@dataclass(frozen=True, slots=True)
+class LetGo:
+    """A log record that becomes no event."""
+
+    why: str
+
+
+@dataclass(slots=True)
+class _Record:
+    name: str
+    severity: int
+    body: Json
+    span: RawSpan
+
+
+def normalise_logs(
+    request: ExportLogsServiceRequest, door: Door = NO_DOOR, limits: Limits = NO_LIMITS
+) -> Iterator[Normalised | LetGo]:
+    """Every record of `request`, in order."""
+    for group in request.resource_logs:
+        resource = Bounded(limits)(group.resource.attributes)
+        for scope in group.scope_logs:
+            named = read_scope(scope.scope)
+            for record in scope.log_records:
+                yield _normalise_one(record, resource, named, door, limits)
+
+
+def _normalise_one(
+    record: LogRecord, resource: JsonObject, scope: JsonObject | None, door: Door, limits: Limits
+) -> Normalised | LetGo:
+    bounds = Bounded(limits)
+    attributes = bounds(record.attributes)
+    attempt = attempt_of(record.trace_id.hex(), attributes, resource, door)
+    trace_id = record.trace_id.hex() if len(record.trace_id) == 16 and any(record.trace_id) else None
+    if trace_id is None and attempt is not None:
+        trace_id = attempt.trace_id
+    if trace_id is None:
+        return LetGo("no_trace")
+    body = bounds.fit(BODY, plain_value(record.body))
+    name = record.event_name or text(attributes.get(EVENT_NAME)) or ""
+    parent = record.span_id.hex() if len(record.span_id) == 8 and any(record.span_id) else None
+    at = record.time_unix_nano or record.observed_time_unix_nano
+    span_id = derive("log", trace_id, parent, at, name, record.SerializeToString(deterministic=True).hex())[:16]
+    context: JsonObject = {"otel.scope": scope} if scope is not None else {}
+    if resource:
+        context["otel.resource"] = resource
+    context |= bounds.marks()
+    status: StatusName = "error" if record.severity_number >= SEVERITY_ERROR else "unset"
+    raw = RawSpan(trace_id, span_id, parent, name or "log", status, "", at, at, attributes, (), resource, context)
+    meaning = _meaning(_Record(name, record.severity_number, body, raw))
+    if meaning is None:
+        return LetGo("not_evidence")
+    kept = {k: v for k, v in attributes.items() if k not in meaning.understood} | context
+    if meaning.llm is None and meaning.evaluation is None and body is not None:
+        kept[BODY] = body
+    odd = ("cut",) if bounds.marks() else ()
+    return written(raw, meaning, kept, attempt, "log", door, derived=True, odd=odd)
+
+
+def _meaning(record: _Record) -> Meaning | None:
+    attributes = record.span.attributes
+    if record.name == names.EVALUATION_RESULT or names.EVALUATION_NAME in attributes:
+        score = evaluation_of({**mapping(record.body), **attributes})
+        used = {names.EVALUATION_NAME, names.EVALUATION_LABEL, names.EVALUATION_EXPLANATION}
+        used |= {names.EVALUATION_VALUE} if score["value"] is not None else set()
+        return Meaning(SpanKind.EVALUATION, evaluation=score, understood=used)
+    if record.name == DETAILS_EVENT:
+        record.span.attributes.update(mapping(record.body))
+        meaning = read(record.span, SpanKind.LLM_CALL)
+        meaning.kind = SpanKind.OTHER
+        return meaning
+    if record.name in MESSAGE_EVENTS:
+        given, said = messages_in_event(record.name, attributes, record.body)
+        llm = fields.llm_call(
+            provider=text(attributes.get(names.SYSTEM)),
+            input_messages=given,
+            output_messages=said,
+        )
+        return Meaning(SpanKind.OTHER, llm=llm, understood={EVENT_NAME, names.SYSTEM})
+    if record.severity >= SEVERITY_ERROR or "exception.type" in attributes:
+        said_type = text(attributes.get("exception.type")) or text(attributes.get("error.type"))
+        return Meaning(SpanKind.OTHER, error_type=said_type, error_message=text(attributes.get("exception.message")))
+    return None

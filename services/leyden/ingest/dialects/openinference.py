@@ -1,0 +1,169 @@
+"""OpenInference (Arize): `openinference.span.kind`, and messages flattened into attributes."""
+
+from collections.abc import Sequence
+
+from leyden.events import Json, JsonObject, SpanKind
+from leyden.ingest.core import fields
+from leyden.ingest.core.dialect import Meaning
+from leyden.ingest.core.messages import langchain_generations, messages_of, of_flat
+from leyden.ingest.core.raw import RawSpan
+from leyden.ingest.core.values import integer, listed, mapping, number, parsed, text, unflattened
+from leyden.ingest.dialects import gen_ai
+from leyden.ingest.dialects.gen_ai import take
+
+KIND = "openinference.span.kind"
+_KINDS = {
+    "LLM": SpanKind.LLM_CALL,
+    "EMBEDDING": SpanKind.LLM_CALL,
+    "TOOL": SpanKind.TOOL_CALL,
+    "AGENT": SpanKind.AGENT_STEP,
+    "CHAIN": SpanKind.AGENT_STEP,
+    "RETRIEVER": SpanKind.RETRIEVAL,
+    "RERANKER": SpanKind.RETRIEVAL,
+}
+INPUT, OUTPUT = "input.value", "output.value"
+_MIMES = frozenset({"input.mime_type", "output.mime_type"})
+_COUNTS = {
+    "input_tokens": "llm.token_count.prompt",
+    "output_tokens": "llm.token_count.completion",
+    "cached_tokens": "llm.token_count.prompt_details.cache_read",
+}
+_DOCUMENTS = ("retrieval.documents.", "reranker.output_documents.")
+
+
+class OpenInference:
+    """Spans that name their OpenInference kind."""
+
+    name = "openinference"
+
+    def recognises(self, span: RawSpan) -> bool:
+        return KIND in span.attributes
+
+    def meaning(self, span: RawSpan) -> Meaning:
+        attributes = span.attributes
+        said = text(attributes.get(KIND)) or ""
+        kind = _KINDS.get(said.upper(), SpanKind.OTHER)
+        if kind is SpanKind.TOOL_CALL and "tool.name" not in attributes and span.name.startswith("handoff"):
+            kind = SpanKind.AGENT_STEP
+        score = _score(attributes, span.name) if said.upper() == "EVALUATOR" else None
+        meaning = Meaning(SpanKind.EVALUATION if score else kind, evaluation=score)
+        _identity(meaning, attributes, said.upper() == "AGENT")
+        if kind is SpanKind.LLM_CALL:
+            _model_call(meaning, attributes, said.upper())
+        elif kind is SpanKind.TOOL_CALL:
+            _tool_call(meaning, span)
+        elif kind is SpanKind.RETRIEVAL:
+            _retrieval(meaning, attributes)
+        if meaning.kind is not SpanKind.OTHER:
+            meaning.understood.add(KIND)
+        return meaning
+
+    def evaluations(self, span: RawSpan) -> Sequence[tuple[int, JsonObject]]:
+        return gen_ai.evaluations(span)
+
+
+def _identity(meaning: Meaning, attributes: JsonObject, is_agent: bool) -> None:
+    """`agent.name`; LangChain's name for it is in the metadata of every span of the agent."""
+    meaning.agent_name = take(meaning, attributes, "agent.name")
+    meaning.conversation_id = take(meaning, attributes, "session.id")
+    if meaning.agent_name is None and is_agent:
+        meaning.agent_name = text(attributes.get("graph.node.id"))
+    metadata = attributes.get("metadata")
+    if isinstance(metadata, str) and (meaning.agent_name is None or meaning.conversation_id is None):
+        held = mapping(metadata)
+        meaning.agent_name = meaning.agent_name or text(held.get("lc_agent_name"))
+        meaning.conversation_id = meaning.conversation_id or text(held.get("thread_id")) or text(held.get("session_id"))
+
+
+def _model_call(meaning: Meaning, attributes: JsonObject, said: str) -> None:
+    meaning.model = take(meaning, attributes, "llm.model_name", "embedding.model_name")
+    given, used = unflattened(attributes, "llm.input_messages.")
+    answered, also_used = unflattened(attributes, "llm.output_messages.")
+    output = parsed(attributes.get(OUTPUT))
+    messages, metadata = langchain_generations(output)
+    input_messages, output_messages = of_flat(given, "message"), of_flat(answered, "message") or messages
+    if input_messages or not isinstance(attributes.get(INPUT), str):
+        meaning.understood.update(used)
+    elif said == "LLM":
+        input_messages = messages_of(mapping(attributes[INPUT]).get("messages") or parsed(attributes[INPUT]))
+    meaning.understood.update(also_used)
+    meaning.repeated = {name for name, is_in in ((INPUT, input_messages), (OUTPUT, output_messages)) if is_in}
+    meaning.understood |= _MIMES
+    parameters = mapping(
+        attributes.get("llm.invocation_parameters") or attributes.get("embedding.invocation_parameters")
+    )
+    reason = take(meaning, attributes, "llm.finish_reason") or text(metadata.get("finish_reason"))
+    meaning.llm = fields.llm_call(
+        operation="embeddings" if said == "EMBEDDING" else "chat",
+        provider=take(meaning, attributes, "llm.provider", "llm.system"),
+        response_id=_response_id(output, metadata),
+        finish_reasons=[reason] if reason else None,
+        # Its tools are a second time among llm.tools.
+        parameters={name: value for name, value in parameters.items() if name not in ("model", "tools")},
+        input_messages=input_messages,
+        output_messages=output_messages,
+    )
+    if parameters:
+        meaning.repeated.add("llm.invocation_parameters")
+    for field, name in _COUNTS.items():
+        if (count := integer(attributes.get(name))) is not None:
+            meaning.llm[field] = count
+            meaning.understood.add(name)
+
+
+def _response_id(output: Json, metadata: JsonObject) -> str | None:
+    """The reply's id is in no attribute of its own, but in the reply, which is there whole."""
+    return text(output.get("id")) or text(metadata.get("id")) if isinstance(output, dict) else None
+
+
+def _tool_call(meaning: Meaning, span: RawSpan) -> None:
+    attributes = span.attributes
+    result = parsed(attributes.get(OUTPUT))
+    message = _tool_message(result)
+    schema = parsed(attributes.get("tool.json_schema") or attributes.get("tool.parameters"))
+    given, found = attributes.get(INPUT), parsed(attributes.get(INPUT))
+    is_schema = isinstance(schema, dict) and ("properties" in schema or "$schema" in schema)
+    meaning.tool = fields.tool_call(
+        take(meaning, attributes, "tool.name") or span.name,
+        call_id=take(meaning, attributes, "tool_call.id", "tool.id") or text(message.get("tool_call_id")),
+        arguments=found if given is not None else (None if is_schema else schema),
+        result=message.get("content") if message else result,
+        parameters_schema=schema if is_schema and isinstance(schema, dict) else None,
+        description=take(meaning, attributes, "tool.description"),
+    )
+    meaning.understood |= {INPUT, OUTPUT, *_MIMES}
+    if is_schema or given is None:
+        meaning.understood.add("tool.parameters")
+
+
+def _tool_message(result: Json) -> JsonObject:
+    """LangChain's tools answer with a message: what the tool said is its content."""
+    held = result.get("data") if isinstance(result, dict) and result.get("type") == "tool" else None
+    return held if isinstance(held, dict) and "content" in held else {}
+
+
+def _retrieval(meaning: Meaning, attributes: JsonObject) -> None:
+    documents: list[Json] | None = None
+    for prefix in _DOCUMENTS:
+        items, used = unflattened(attributes, prefix)
+        if items:
+            documents = [item.get("document", item) for item in items]
+            meaning.understood.update(used)
+            meaning.repeated.add(OUTPUT)
+            break
+    else:
+        output = mapping(attributes.get(OUTPUT))
+        if isinstance(output.get("documents"), list):
+            documents = listed(output["documents"])
+            meaning.understood |= {OUTPUT}
+    meaning.retrieval = fields.retrieval(parsed(attributes.get(INPUT)), documents)
+    meaning.understood |= {INPUT, *_MIMES}
+
+
+def _score(attributes: JsonObject, name: str) -> JsonObject | None:
+    """An evaluator's answer, where it is an object with a score or a label."""
+    output = mapping(attributes.get(OUTPUT))
+    value, label = number(output.get("score")), text(output.get("label"))
+    if value is None and label is None:
+        return None
+    return fields.evaluation(text(output.get("name")) or name, value, label, text(output.get("explanation")))

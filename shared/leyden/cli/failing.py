@@ -1,0 +1,220 @@
+"""`leyden errors`: reads failed attempts from the log and prints them in groups, as a table or as JSON."""
+
+import json
+import re
+from dataclasses import asdict, dataclass, replace
+from datetime import UTC, datetime, timedelta
+from pathlib import Path
+from typing import Any
+
+from rich.console import Console
+from rich.table import Table
+
+from leyden.analysis.failures import FailedAttempt, FailureGroup, GroupBy, grouped
+from leyden.cli.looks import TABLE, safe, short
+from leyden.events import FailureClass, ModelCallRecorded, RolloutEnded
+from leyden.events.codec import MODEL_CALLS, ROLLOUTS
+from leyden.ids import AttemptRef, attempt_of_trace
+from leyden.reading import Log, place_of
+from leyden.reading.log import Tell
+from leyden.stack.errors import StackError
+
+UNITS = {"s": "seconds", "m": "minutes", "h": "hours", "d": "days", "w": "weeks"}
+ENDED = b'{"type":"rollout-ended"'
+FAILED = b'"status":"failed"'
+
+
+@dataclass(frozen=True)
+class ErrorsPlan:
+    """What the user chose."""
+
+    data_dir: Path
+    prefix: str | None
+    since: datetime | None
+    by: GroupBy = GroupBy.MESSAGE
+    kind: str | None = None
+    show: str | None = None
+
+
+@dataclass(frozen=True)
+class Failures:
+    """What the log holds."""
+
+    ended: int
+    """Attempts that ended in that time, well or badly."""
+    attempts: list[FailedAttempt]
+
+
+def since(text: str | None, now: datetime) -> datetime | None:
+    """`2h` (also s, m, d, w) ago, or an ISO date or time, UTC where it names no zone. Raises StackError."""
+    if text is None:
+        return None
+    if match := re.fullmatch(r"(\d{1,6})([smhdw])", text.strip()):
+        return now - timedelta(**{UNITS[match[2]]: int(match[1])})
+    try:
+        moment = datetime.fromisoformat(text)
+    except ValueError as error:
+        raise StackError(f"--since {text}: write 30m, 12h, 7d, or a date such as 2026-01-31.") from error
+    return moment if moment.tzinfo else moment.replace(tzinfo=UTC)
+
+
+async def look_at_failures(plan: ErrorsPlan, tell: Tell) -> Failures:
+    """The failed attempts; raises StackError for a class that there is not."""
+    if plan.kind is not None and plan.kind not in list(FailureClass):
+        raise StackError(f"--class {plan.kind}: choose one of {', '.join(FailureClass)}.")
+    with place_of(plan.data_dir) as place:
+        async with Log(place, plan.prefix, tell) as log:
+            return await read_failures(log, plan)
+
+
+async def read_failures(log: Log, plan: ErrorsPlan) -> Failures:
+    """From `rollouts.v1`; agents and versions from the attempts' calls, where they are asked for."""
+    seen = 0
+
+    def wanted(_: bytes, value: bytes) -> bool:
+        nonlocal seen
+        if not value:  # one that was too big for Kafka: what it is shows when it is fetched
+            return True
+        seen += value.startswith(ENDED)
+        return value.startswith(ENDED) and FAILED in value
+
+    found: dict[AttemptRef, FailedAttempt] = {}
+    begun: list[datetime] = []
+    async for one in log.read(ROLLOUTS, wanted=wanted, start=plan.since):
+        event = one.event
+        if isinstance(event, RolloutEnded) and event.status == "failed" and event.ref not in found:
+            attempt = failed_attempt(event)
+            if plan.kind in (None, attempt.failure_class):
+                found[event.ref] = attempt
+                begun.append(event.started_at)
+    if found and (plan.by in (GroupBy.AGENT, GroupBy.POLICY_VERSION) or plan.show):
+        found = await _with_calls(log, found, min(begun))
+    return Failures(seen, list(found.values()))
+
+
+def failed_attempt(event: RolloutEnded) -> FailedAttempt:
+    """What an end says of a failure; one without a failure is the agent's."""
+    failure = event.failure
+    return FailedAttempt(
+        ref=event.ref,
+        at=event.event_time,
+        failure_class=failure.failure_class if failure else FailureClass.AGENT_EXCEPTION,
+        message=failure.message if failure else "",
+        evidence=failure.evidence if failure else None,
+        final=event.final,
+        task_id=event.task.task_id if event.task else None,
+    )
+
+
+async def _with_calls(
+    log: Log, found: dict[AttemptRef, FailedAttempt], begun: datetime
+) -> dict[AttemptRef, FailedAttempt]:
+    agents: dict[AttemptRef, set[str]] = {}
+    versions: dict[AttemptRef, set[str]] = {}
+    async for one in log.read(MODEL_CALLS, keys={ref.rollout_id for ref in found}, start=begun):
+        call = one.event
+        if not isinstance(call, ModelCallRecorded) or call.rollout_id is None:
+            continue
+        ref = AttemptRef(call.rollout_id, call.attempt)
+        if call.agent_name:
+            agents.setdefault(ref, set()).add(call.agent_name)
+        if call.policy is not None and call.policy_version is not None:
+            versions.setdefault(ref, set()).add(f"{call.policy}@{call.policy_version}")
+    return {
+        ref: replace(
+            attempt, agents=tuple(sorted(agents.get(ref, ()))), policy_versions=tuple(sorted(versions.get(ref, ())))
+        )
+        for ref, attempt in found.items()
+    }
+
+
+def chosen(failures: Failures, plan: ErrorsPlan) -> list[FailedAttempt]:
+    """The attempts that `--show` names: a group's id, a rollout's, or a trace id. Raises StackError for nothing."""
+    assert plan.show is not None
+    if ref := attempt_of_trace(plan.show):
+        whole = len(plan.show) == len(ref.rollout_id)
+        found = [a for a in failures.attempts if (a.ref.rollout_id == ref.rollout_id if whole else a.ref == ref)]
+    else:
+        groups = {group.group: group for group in grouped(failures.attempts, plan.by)}
+        names = set(groups[plan.show].examples) if plan.show in groups else set()
+        found = [attempt for attempt in failures.attempts if attempt.ref.trace_id in names]
+    if not found:
+        raise StackError(f"No failed attempt is {plan.show}: name a group of this report, a rollout or a trace id.")
+    return sorted(found, key=lambda attempt: attempt.at, reverse=True)
+
+
+def as_json(failures: Failures, plan: ErrorsPlan) -> str:
+    """The report, nothing shortened."""
+    if plan.show is not None:
+        document: Any = [_shown(attempt) for attempt in chosen(failures, plan)]
+    else:
+        groups = [asdict(group) | {"newest": _shown(group.newest)} for group in grouped(failures.attempts, plan.by)]
+        document = {"ended": failures.ended, "failed": len(failures.attempts), "groups": groups}
+    return json.dumps(document, indent=2, ensure_ascii=False, default=_plain)
+
+
+def _shown(attempt: FailedAttempt) -> dict[str, Any]:
+    evidence = attempt.evidence.model_dump(mode="json", exclude_none=True) if attempt.evidence else {}
+    whole = asdict(replace(attempt, evidence=None)) | {"evidence": evidence}
+    del whole["ref"]
+    return {"rollout_id": attempt.ref.rollout_id, "attempt": attempt.ref.attempt, **whole}
+
+
+def _plain(value: Any) -> Any:
+    if isinstance(value, datetime):
+        return value.isoformat()
+    raise TypeError(f"{type(value).__name__} has no form in JSON")
+
+
+def print_failures(failures: Failures, plan: ErrorsPlan, console: Console) -> None:
+    """Groups as a table, or the attempts that were asked for, whole."""
+    if plan.show is not None:
+        for attempt in chosen(failures, plan):
+            _print_attempt(attempt, console)
+        return
+    failed = len(failures.attempts)
+    share = f" ({failed / failures.ended:.1%})" if failures.ended else ""
+    console.print(f"{failed} of {failures.ended} attempts failed{share}", highlight=False)
+    if not failed:
+        return
+    table = Table(box=TABLE)
+    for head in ("group", "class", plan.by.value if plan.by is not GroupBy.CLASS else "newest message"):
+        table.add_column(head, overflow="fold")
+    for head in ("attempts", "rollouts", "final"):
+        table.add_column(head, justify="right")
+    for head in ("first", "last", "example"):
+        table.add_column(head)
+    for group in grouped(failures.attempts, plan.by):
+        table.add_row(*_row(group, plan.by))
+    console.print(table)
+    console.print("`leyden errors --show GROUP` has the evidence, `leyden inspect EXAMPLE` the whole rollout")
+
+
+def _row(group: FailureGroup, by: GroupBy) -> list[str]:
+    about = short(group.newest.shape) if by is GroupBy.CLASS else group.about
+    times = [f"{moment.astimezone(UTC):%m-%d %H:%M:%S}" for moment in (group.first, group.last)]
+    numbers = [str(group.count), str(group.rollouts), str(group.final)]
+    return [group.group, group.failure_class.value, safe(about or "-"), *numbers, *times, group.examples[0]]
+
+
+def _print_attempt(attempt: FailedAttempt, console: Console) -> None:
+    table = Table.grid(padding=(0, 2))
+    evidence = attempt.evidence.model_dump(mode="json", exclude_none=True) if attempt.evidence else {}
+    traceback = evidence.pop("traceback", None)
+    rows = {
+        "rollout": attempt.ref.rollout_id,
+        "attempt": f"{attempt.ref.attempt}{'' if attempt.final else ' (tried again)'}",
+        "at": f"{attempt.at.astimezone(UTC):%Y-%m-%d %H:%M:%S} UTC",
+        "task": attempt.task_id or "-",
+        "class": attempt.failure_class.value,
+        "message": attempt.message or "-",
+        "agents": ", ".join(attempt.agents) or "-",
+        "policies": ", ".join(attempt.policy_versions) or "-",
+        **{name.replace("_", " "): value for name, value in evidence.items()},
+    }
+    for name, value in rows.items():
+        table.add_row(f"[bold]{name}[/]", safe(value))
+    console.print(table)
+    if traceback:
+        console.print(traceback, highlight=False, markup=False)
+    console.print()

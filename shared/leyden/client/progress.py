@@ -1,0 +1,135 @@
+"""How far a runner is: a bar where rich is installed and somebody watches, else a log line every few seconds."""
+
+import logging
+import sys
+import time
+from collections import Counter
+from contextlib import AbstractContextManager
+from dataclasses import dataclass, field
+from types import TracebackType
+from typing import Any, Protocol, Self
+
+from leyden.client.outcomes import Outcome
+
+logger = logging.getLogger("leyden.client")
+
+EVERY_S = 10.0
+
+
+@dataclass
+class Tally:
+    """Ended attempts so far."""
+
+    counts: Counter[str] = field(default_factory=Counter)
+    """`succeeded`, a failure class, or `lease_lost`."""
+    rewards: int = 0
+    reward_sum: float = 0.0
+    running: int = 0
+    began: float = field(default_factory=time.monotonic)
+
+    def add(self, outcome: Outcome | None) -> None:
+        """One more; None is a lost lease."""
+        self.counts["lease_lost" if outcome is None else outcome.failure_class or outcome.status] += 1
+        if outcome is not None and outcome.reward is not None:
+            self.rewards += 1
+            self.reward_sum += outcome.reward
+
+    @property
+    def done(self) -> int:
+        """All that ended."""
+        return self.counts.total()
+
+    @property
+    def failed(self) -> int:
+        """Those that did not succeed."""
+        return self.done - self.counts["succeeded"]
+
+    def line(self) -> str:
+        """In words."""
+        minutes = max(time.monotonic() - self.began, 1e-3) / 60
+        mean = f"{self.reward_sum / self.rewards:.3f}" if self.rewards else "-"
+        return (
+            f"{self.done} done ({self.failed} failed), {self.running} running, "
+            f"{self.done / minutes:.1f}/min, mean reward {mean}"
+        )
+
+
+class Progress(AbstractContextManager["Progress"], Protocol):
+    """Is told after every change."""
+
+    def show(self, tally: Tally) -> None:
+        """Show it."""
+
+
+def progress_of(wanted: bool | None, total: int | None) -> Progress:
+    """A bar, lines, or nothing: None chooses a bar on a terminal and lines elsewhere."""
+    if wanted is False:
+        return Quiet()
+    if sys.stderr.isatty():
+        try:
+            return Bar(total)
+        except ModuleNotFoundError:
+            logger.debug("without rich there is no progress bar")
+    return Lines()
+
+
+class Quiet(Progress):
+    """Shows nothing."""
+
+    def show(self, tally: Tally) -> None:
+        """Nothing."""
+
+    def __exit__(
+        self, kind: type[BaseException] | None, error: BaseException | None, traceback: TracebackType | None
+    ) -> None:
+        """Nothing to do."""
+
+
+class Lines(Quiet):
+    """A log line every `EVERY_S`, and one at the end."""
+
+    def __init__(self) -> None:
+        self._due = time.monotonic() + EVERY_S
+        self._last: Tally | None = None
+
+    def show(self, tally: Tally) -> None:
+        """Say it when it is time."""
+        self._last = tally
+        if time.monotonic() >= self._due:
+            logger.info("%s", tally.line())
+            self._due = time.monotonic() + EVERY_S
+
+    def __exit__(
+        self, kind: type[BaseException] | None, error: BaseException | None, traceback: TracebackType | None
+    ) -> None:
+        """The last word."""
+        if self._last is not None:
+            logger.info("%s", self._last.line())
+
+
+class Bar(Quiet):
+    """rich's. Raises ModuleNotFoundError without it."""
+
+    def __init__(self, total: int | None) -> None:
+        from rich.console import Console
+        from rich.progress import BarColumn, MofNCompleteColumn, TextColumn, TimeElapsedColumn
+        from rich.progress import Progress as RichProgress
+
+        columns: list[Any] = [MofNCompleteColumn(), BarColumn(), TextColumn("{task.description}"), TimeElapsedColumn()]
+        self._bar = RichProgress(*columns, console=Console(stderr=True))
+        self._task = self._bar.add_task("waiting for tasks", total=total)
+
+    def __enter__(self) -> Self:
+        """Draw it."""
+        self._bar.start()
+        return self
+
+    def show(self, tally: Tally) -> None:
+        """Redraw it."""
+        self._bar.update(self._task, completed=tally.done, description=tally.line())
+
+    def __exit__(
+        self, kind: type[BaseException] | None, error: BaseException | None, traceback: TracebackType | None
+    ) -> None:
+        """Leave the last state standing."""
+        self._bar.stop()

@@ -1,0 +1,323 @@
+"""`leyden enqueue`: rows become tasks, in batches, and twice is once."""
+
+import json
+import sys
+from collections.abc import Iterator
+from datetime import date
+from pathlib import Path
+from types import ModuleType
+from typing import Any
+
+import httpx
+import pyarrow as pa
+import pyarrow.parquet as pq
+import pytest
+from hypothesis import given, settings
+from hypothesis import strategies as st
+from typer.testing import CliRunner, Result
+
+from leyden.cli.app import app
+from leyden.cli.enqueueing import BATCH_BYTES, BATCH_TASKS, Enqueued, EnqueuePlan, batches, enqueue, tasks_of, told
+from leyden.cli.queue_door import QueueDoor
+from leyden.cli.task_rows import Source
+from leyden.client.gateway import Gateway
+from leyden.gateway.http.bodies import TasksBody
+from leyden.stack.errors import StackError
+
+ROWS = [{"question": f"{n} + 1?", "answer": n + 1, "level": "easy"} for n in range(5)]
+SHARED = {"samples": 2, "mode": "validation"}
+
+
+class TaskGateway:
+    """A gateway that keeps tasks by id, and is away when told to be."""
+
+    def __init__(self) -> None:
+        self.tasks: dict[str, dict[str, Any]] = {}
+        self.requests: list[int] = []
+        self.away = 0
+        self.paths: list[tuple[str, Any]] = []
+
+    def __call__(self, request: httpx.Request) -> httpx.Response:
+        if self.away:
+            self.away -= 1
+            return httpx.Response(503, headers={"retry-after": "0"}, json={"error": {"message": "Kafka is slow"}})
+        body = json.loads(request.content)
+        self.paths.append((request.url.path, body))
+        TasksBody.model_validate(body)
+        self.requests.append(len(body["tasks"]))
+        answers = []
+        for task in body["tasks"]:
+            new = task["task_id"] not in self.tasks
+            kept = self.tasks.setdefault(task["task_id"], task)
+            answers.append({"rollout_ids": ["r"] * kept.get("samples", 1), "new": new})
+        return httpx.Response(201, json={"tasks": answers})
+
+
+@pytest.fixture
+def gateway() -> TaskGateway:
+    return TaskGateway()
+
+
+@pytest.fixture
+def door(gateway: TaskGateway) -> QueueDoor:
+    return door_to(gateway)
+
+
+def door_to(gateway: TaskGateway, patience_s: float = 5.0) -> QueueDoor:
+    return QueueDoor(Gateway("http://g", "k"), patience_s, httpx.MockTransport(gateway), lambda _: None)
+
+
+def jsonl(folder: Path, rows: list[Any], name: str = "sums.jsonl") -> str:
+    path = folder / name
+    path.write_text("".join(json.dumps(row) + "\n" for row in rows))
+    return str(path)
+
+
+def plan(source: str, **changes: Any) -> EnqueuePlan:
+    chosen = {"input_columns": ["question"], "metadata_columns": ["answer"], "shared": SHARED}
+    return EnqueuePlan(Source(source), **(chosen | changes))
+
+
+def quiet(_: str) -> None:
+    pass
+
+
+def test_a_row_is_a_task_with_its_input_shown_and_its_metadata_kept(tmp_path: Path) -> None:
+    first = next(iter(tasks_of(plan(jsonl(tmp_path, ROWS)))))
+    task_id = first.pop("task_id")
+    assert task_id.startswith("sums:")
+    assert first == {"input": "0 + 1?", "metadata": {"answer": 1}, **SHARED}
+
+
+def test_running_it_twice_changes_nothing(tmp_path: Path, gateway: TaskGateway, door: QueueDoor) -> None:
+    source = jsonl(tmp_path, ROWS)
+    assert enqueue(plan(source), door, quiet) == Enqueued(tasks=5, rollouts=10, known=0)
+    before = dict(gateway.tasks)
+    assert enqueue(plan(source), door, quiet) == Enqueued(tasks=5, rollouts=10, known=5)
+    assert gateway.tasks == before
+
+
+def test_another_name_makes_new_tasks_and_other_samples_are_told(
+    tmp_path: Path, gateway: TaskGateway, door: QueueDoor
+) -> None:
+    source = jsonl(tmp_path, ROWS)
+    enqueue(plan(source), door, quiet)
+    assert enqueue(plan(source, name="epoch-2"), door, quiet).known == 0
+    other = enqueue(plan(source, shared={"samples": 9}), door, quiet)
+    assert (other.known, other.otherwise, len(gateway.tasks)) == (5, 5, 10)
+    assert "5 were there before with another number of samples" in told(other)
+
+
+def test_a_run_that_was_cut_off_is_gone_on_with(tmp_path: Path, gateway: TaskGateway) -> None:
+    source = jsonl(tmp_path, [{"input": n} for n in range(3 * BATCH_TASKS)])
+    whole = EnqueuePlan(Source(source))
+
+    def dies(request: httpx.Request) -> httpx.Response:
+        if len(gateway.requests) == 2:
+            raise httpx.ConnectError("gone", request=request)
+        return gateway(request)
+
+    dying = QueueDoor(Gateway("http://g", "k"), 0.0, httpx.MockTransport(dies), lambda _: None)
+    with pytest.raises(StackError, match=r"Run the command again to go on.*400 tasks were taken before"):
+        enqueue(whole, dying, quiet)
+    done = enqueue(whole, door_to(gateway), quiet)
+    assert (done.tasks, done.known, len(gateway.tasks)) == (600, 400, 600)
+
+
+def test_a_gateway_that_is_away_is_waited_for(tmp_path: Path, gateway: TaskGateway, door: QueueDoor) -> None:
+    gateway.away = 2
+    assert enqueue(plan(jsonl(tmp_path, ROWS)), door, quiet).tasks == 5
+
+
+def test_a_refusal_is_told_in_the_gateways_words(tmp_path: Path) -> None:
+    def refuses(_: httpx.Request) -> httpx.Response:
+        return httpx.Response(403, json={"error": {"type": "scope_needed", "message": "scope `runner` is needed"}})
+
+    refused = QueueDoor(Gateway("http://g", "k"), 5.0, httpx.MockTransport(refuses), lambda _: None)
+    with pytest.raises(StackError, match="answered 403: scope `runner` is needed"):
+        enqueue(plan(jsonl(tmp_path, ROWS)), refused, quiet)
+
+
+def test_ids_come_from_a_column_or_from_what_the_row_says(tmp_path: Path) -> None:
+    rows = [{"input": "a", "id": 7}, {"input": "a", "id": 8}, {"input": "a", "id": 9, "other": 1}]
+    source = jsonl(tmp_path, rows)
+    named = [task["task_id"] for task in tasks_of(EnqueuePlan(Source(source), id_column="id"))]
+    assert named == ["sums:7", "sums:8", "sums:9"]
+    content = {task["task_id"] for task in tasks_of(EnqueuePlan(Source(source)))}
+    assert len(content) == 1, "the same input and metadata are the same task"
+    own = jsonl(tmp_path, [{"input": "a", "task_id": "x" * 300}], "own.jsonl")
+    (task,) = tasks_of(EnqueuePlan(Source(own)))
+    assert task["task_id"].startswith("own:xxx") and len(task["task_id"]) <= 256
+
+
+def test_columns_can_be_many_or_all_others(tmp_path: Path) -> None:
+    source = jsonl(tmp_path, ROWS)
+    (task, *_) = tasks_of(plan(source, input_columns=["question", "level"], metadata_columns=["*"]))
+    assert (task["input"], task["metadata"]) == ({"question": "0 + 1?", "level": "easy"}, {"answer": 1})
+    held = jsonl(tmp_path, [{"input": 1, "metadata": {"answer": 2}}], "held.jsonl")
+    (task,) = tasks_of(EnqueuePlan(Source(held)))
+    assert (task["input"], task["metadata"]) == (1, {"answer": 2})
+
+
+def test_rows_can_be_skipped_and_limited(tmp_path: Path) -> None:
+    source = jsonl(tmp_path, ROWS)
+    assert [t["input"] for t in tasks_of(plan(source, skip=1, limit=2))] == ["1 + 1?", "2 + 1?"]
+
+
+def test_parquet_gives_the_same_tasks_as_json_lines(tmp_path: Path) -> None:
+    source = jsonl(tmp_path, ROWS)
+    path = tmp_path / "sums.parquet"
+    pq.write_table(pa.Table.from_pylist(ROWS), path, row_group_size=2)
+    assert list(tasks_of(plan(str(path)))) == list(tasks_of(plan(source)))
+    assert len(list(tasks_of(plan(str(path), id_column="level")))) == 5, "only the named columns are read"
+
+
+def test_values_that_json_has_no_form_for(tmp_path: Path) -> None:
+    path = tmp_path / "odd.parquet"
+    pq.write_table(pa.Table.from_pylist([{"input": date(2026, 1, 2), "image": b"\x00"}]), path)
+    (task,) = tasks_of(EnqueuePlan(Source(str(path))))
+    assert task["input"] == "2026-01-02"
+    with pytest.raises(StackError, match="Row 1, column image, has no form in JSON: a bytes"):
+        list(tasks_of(EnqueuePlan(Source(str(path)), metadata_columns=["image"])))
+
+
+@pytest.mark.parametrize(
+    ("text", "changes", "said"),
+    [
+        ('{"a": 1}\n', {"input_columns": []}, "Row 1 has no column input; it has a. Name the input's column"),
+        ('{"question": 1}\n', {}, "Row 1 has no column answer; it has question."),
+        ('{"question": 1}\n[1]\n', {"metadata_columns": []}, "line 2: a row is a JSON object"),
+        ('{"question": 1}\n{\n', {"metadata_columns": []}, "line 2: not JSON"),
+        ('{"question": 1, "answer": 1, "id": 1.5}\n', {"id_column": "id"}, "an id is a text or a whole number"),
+    ],
+)
+def test_what_is_wrong_with_a_row_is_one_sentence(
+    tmp_path: Path, text: str, changes: dict[str, Any], said: str
+) -> None:
+    path = tmp_path / "rows.jsonl"
+    path.write_text(text)
+    with pytest.raises(StackError, match=said):
+        list(tasks_of(plan(str(path), **changes)))
+
+
+@pytest.mark.parametrize(
+    ("name", "said"),
+    [("none.jsonl", "There is no file"), ("rows.csv", "files end in .jsonl or .parquet, not in .csv")],
+)
+def test_what_is_no_source_is_one_sentence(tmp_path: Path, name: str, said: str) -> None:
+    (tmp_path / "rows.csv").write_text("a,b\n")
+    with pytest.raises(StackError, match=said):
+        list(tasks_of(plan(str(tmp_path / name))))
+
+
+def test_a_broken_parquet_file_is_one_sentence(tmp_path: Path) -> None:
+    path = tmp_path / "rows.parquet"
+    path.write_bytes(b"no parquet at all")
+    with pytest.raises(StackError, match="cannot be read as Parquet"):
+        list(tasks_of(plan(str(path))))
+    pq.write_table(pa.Table.from_pylist([{"question": 1, "answer": 2}]), path)
+    with pytest.raises(StackError, match="has no column id; it has question, answer"):
+        list(tasks_of(plan(str(path), id_column="id")))
+
+
+def test_a_data_set_of_hugging_face_is_streamed(monkeypatch: pytest.MonkeyPatch) -> None:
+    asked: list[Any] = []
+
+    def load_dataset(name: str, config: str | None, *, split: str, streaming: bool) -> Iterator[dict[str, Any]]:
+        asked.append((name, config, split, streaming))
+        if name == "no/such":
+            raise FileNotFoundError("not on the hub")
+        return iter(ROWS)
+
+    module = ModuleType("datasets")
+    module.load_dataset = load_dataset  # type: ignore[attr-defined]
+    monkeypatch.setitem(sys.modules, "datasets", module)
+    source = Source("hf:openai/gsm8k", "main", "test")
+    (task, *_) = tasks_of(EnqueuePlan(source, input_columns=["question"]))
+    assert asked == [("openai/gsm8k", "main", "test", True)]
+    assert task["task_id"].startswith("openai/gsm8k/main/test:")
+    with pytest.raises(StackError, match="no/such cannot be loaded: FileNotFoundError: not on the hub"):
+        list(tasks_of(plan("hf:no/such")))
+
+
+def test_without_the_package_of_hugging_face_it_is_named(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setitem(sys.modules, "datasets", None)
+    with pytest.raises(StackError, match="`pip install datasets`"):
+        list(tasks_of(plan("hf:openai/gsm8k")))
+
+
+@settings(max_examples=25)
+@given(st.lists(st.sampled_from([0, 10, 100_000, 600_000, 2_000_000]), max_size=30))
+def test_batches_keep_order_and_stay_within_their_bounds(sizes: list[int]) -> None:
+    tasks = [{"task_id": str(n), "input": "x" * size} for n, size in enumerate(sizes)]
+    found = list(batches(tasks))
+    assert [task for batch in found for task in batch] == tasks
+    for batch in found:
+        assert 0 < len(batch) <= BATCH_TASKS
+        assert len(batch) == 1 or sum(len(json.dumps(task)) for task in batch) <= BATCH_BYTES
+
+
+def test_a_task_that_is_too_big_for_any_request_is_named() -> None:
+    with pytest.raises(StackError, match=r"Task big has \d+ bytes"):
+        list(batches([{"task_id": "big", "input": "x" * (5 << 20)}]))
+
+
+def run(*arguments: object) -> Result:
+    return CliRunner().invoke(app, [str(argument) for argument in arguments], env={"COLUMNS": "200", "TERM": "dumb"})
+
+
+def test_a_dry_run_prints_the_first_tasks_and_asks_no_gateway(tmp_path: Path) -> None:
+    source = jsonl(tmp_path, ROWS)
+    done = run("enqueue", source, "--input-column", "question", "--metadata-columns", "answer, level", "--dry-run",
+               "--samples", 4, "--retry-on", "infrastructure", "--backoff", 2)  # fmt: skip
+    assert done.exit_code == 0, done.output
+    tasks = [json.loads(line) for line in done.output.splitlines()]
+    assert len(tasks) == 3
+    assert (tasks[0]["metadata"], tasks[0]["samples"]) == ({"answer": 1, "level": "easy"}, 4)
+    assert tasks[0]["retry"] == {"backoff_s": 2.0, "on": ["infrastructure"]}
+    TasksBody.model_validate({"tasks": tasks})
+
+
+@pytest.mark.parametrize(
+    ("command", "options"),
+    [
+        ("enqueue", ["--input-column", "--metadata-columns", "--id-column", "--samples", "--mode", "--name", "--split",
+                     "--priority", "--max-attempts", "--backoff", "--retry-on", "--skip", "--limit", "--dry-run"]),
+        ("cancel", ["--tasks", "--reason", "--gateway", "--api-key"]),
+        ("pause", ["--project", "--reason"]),
+        ("resume", ["--project"]),
+        ("errors", ["--since", "--group-by", "--class", "--show", "--json", "--data-dir"]),
+    ],
+)  # fmt: skip
+def test_help_names_every_option(command: str, options: list[str]) -> None:
+    done = run(command, "--help")
+    assert done.exit_code == 0
+    assert [option for option in options if option not in done.output] == []
+
+
+def test_steering_the_queue_says_what_was_done(monkeypatch: pytest.MonkeyPatch) -> None:
+    asked: list[tuple[str, Any]] = []
+    answers = {
+        "tasks/cancel": {"tasks": [{"task_id": "t", "rollouts": 4, "cancelled": 3}]},
+        "rollouts/cancel": {"rollouts": [{"rollout_id": "r", "cancelled": False}]},
+        "queue/pause": {"project": None, "paused": True},
+        "queue/resume": {"project": "p", "paused": False},
+    }
+
+    def post(self: QueueDoor, path: str, body: dict[str, Any]) -> dict[str, Any]:
+        asked.append((path, body))
+        return answers[path]
+
+    monkeypatch.setattr(QueueDoor, "post", post)
+    monkeypatch.setattr("signal.signal", lambda *_: None)
+    at = ("--gateway", "http://g", "--api-key", "k")
+    assert "t: 3 of 4 rollouts cancelled" in run("cancel", "t", "--tasks", "--reason", "wrong", *at).output
+    assert "r: had ended before" in run("cancel", "r", *at).output
+    assert "paused: all projects" in run("pause", *at).output
+    assert "resumed: p" in run("resume", "--project", "p", *at).output
+    assert asked == [
+        ("tasks/cancel", {"task_ids": ["t"], "reason": "wrong"}),
+        ("rollouts/cancel", {"rollout_ids": ["r"], "reason": ""}),
+        ("queue/pause", {"project": None, "reason": ""}),
+        ("queue/resume", {"project": "p"}),
+    ]

@@ -1,0 +1,63 @@
+"""A rollout as environment variables, written and read again."""
+
+from typing import Any
+
+import pytest
+
+from leyden.client.claims import Claim
+from leyden.client.environment import environment_of, inherited
+from leyden.ids import AttemptRef, new_rollout_id
+
+REF = AttemptRef(new_rollout_id(), 2)
+PARENT = f"00-{REF.trace_id}-00000000000000ff-01"
+
+
+def claim(**fields: Any) -> Claim:
+    base = f"http://gateway/rollouts/{REF.trace_id}/v1"
+    return Claim(REF.rollout_id, REF.attempt, REF.trace_id, PARENT, base, "lrk-key", **fields)
+
+
+def test_a_program_finds_its_model_its_spans_and_its_rollout() -> None:
+    env = environment_of(claim(input={"q": 1}, task_id="t", group_id="g"), "http://gateway", PARENT, {"PATH": "/bin"})
+    assert env["PATH"] == "/bin"
+    assert env["OPENAI_BASE_URL"] == env["OPENAI_API_BASE"] == f"http://gateway/rollouts/{REF.trace_id}/v1"
+    assert env["ANTHROPIC_BASE_URL"] == f"http://gateway/rollouts/{REF.trace_id}"
+    assert env["OPENAI_API_KEY"] == env["ANTHROPIC_API_KEY"] == env["LEYDEN_API_KEY"] == "lrk-key"
+    assert env["OTEL_EXPORTER_OTLP_ENDPOINT"] == env["LEYDEN_GATEWAY_URL"] == "http://gateway"
+    assert env["OTEL_EXPORTER_OTLP_HEADERS"] == "authorization=Bearer%20lrk-key"
+    assert env["TRACEPARENT"] == PARENT
+    assert env["LEYDEN_TASK_INPUT"] == '{"q": 1}'
+
+
+def test_resource_attributes_of_the_user_are_kept_and_ours_replaced() -> None:
+    before = {"OTEL_RESOURCE_ATTRIBUTES": "service.name=agent,leyden.attempt=7"}
+    env = environment_of(claim(), "http://gateway", PARENT, before)
+    assert env["OTEL_RESOURCE_ATTRIBUTES"] == (
+        f"service.name=agent,leyden.rollout_id={REF.rollout_id},leyden.attempt=2"
+    )
+
+
+def test_what_another_rollout_left_behind_and_foreign_keys_are_gone() -> None:
+    before = {"LEYDEN_TASK_INPUT": "old", "LEYDEN_GROUP_ID": "old", "ANTHROPIC_AUTH_TOKEN": "secret"}
+    env = environment_of(claim(), "http://gateway", PARENT, before)
+    assert not set(before) & set(env)
+
+
+def test_an_input_too_long_for_a_variable_is_left_to_standard_input() -> None:
+    env = environment_of(claim(input="x" * 200_000), "http://gateway", PARENT, {})
+    assert "LEYDEN_TASK_INPUT" not in env
+
+
+@pytest.mark.parametrize("value", [{"q": [1, "ü"]}, "plain text", 3, None])
+def test_a_child_reads_what_was_written(value: Any, monkeypatch: pytest.MonkeyPatch) -> None:
+    written = claim(input=value, task_id="t", group_id="g", mode="validation")
+    for name, text in environment_of(written, "http://gateway", PARENT, {}).items():
+        monkeypatch.setenv(name, text)
+    assert inherited() == written
+
+
+def test_a_process_of_no_rollout_inherits_none(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.delenv("LEYDEN_ROLLOUT_ID", raising=False)
+    assert inherited() is None
+    monkeypatch.setenv("LEYDEN_ROLLOUT_ID", "not one")
+    assert inherited() is None

@@ -1,0 +1,152 @@
+"""Records of otlp.v1 read: both encodings, both signals, and one item that cannot be read beside others that can."""
+
+from pathlib import Path
+from typing import Any
+
+import orjson
+import pytest
+from opentelemetry.proto.collector.logs.v1.logs_service_pb2 import ExportLogsServiceRequest
+from opentelemetry.proto.collector.trace.v1.trace_service_pb2 import ExportTraceServiceRequest
+from opentelemetry.proto.trace.v1.trace_pb2 import Span
+
+from leyden.events.otlp import JSON, PROTOBUF, AttemptBy, Signal
+from leyden.ids import AttemptRef
+from leyden.ingest.core.decode import UnreadableError, decode
+from unit.ingest.otlp_builders import ATTEMPT, any_value, otlp_request, otlp_span
+
+VECTORS = Path(__file__).parents[2] / "golden" / "otlp"
+IN_JSON = {"content-type": JSON, "leyden-signal": "traces"}
+LOGS = {"content-type": PROTOBUF, "leyden-signal": "logs"}
+TRACE, SPAN = "1e7de" + "b" * 23 + "0001", "00f067aa0ba902b7"
+
+
+def vector(name: str) -> Span:
+    decoded = decode((VECTORS / f"{name}_traces.json").read_bytes(), IN_JSON)
+    assert decoded.bad == []
+    return decoded.traces.resource_spans[0].scope_spans[0].spans[0]
+
+
+@pytest.mark.parametrize("exporter", ["javascript", "python"])
+def test_spans_of_the_official_json_exporters(exporter: str) -> None:
+    span = vector(exporter)
+    assert (span.trace_id.hex(), span.span_id.hex(), span.parent_span_id.hex()) == (TRACE, SPAN, "00f067aa0ba902b8")
+    assert (span.name, span.kind, span.status.code, span.status.message) == ("chat policy", 3, 2, "it broke")
+    assert (span.start_time_unix_nano, span.end_time_unix_nano) == (
+        1_700_000_000_123_456_789,
+        1_700_000_001_987_654_321,
+    )
+    assert [(e.name, e.time_unix_nano) for e in span.events] == [("gen_ai.choice", 1_700_000_000_200_000_000)]
+    assert {a.key: a.value for a in span.attributes} == {
+        key: any_value(value)
+        for key, value in {
+            "gen_ai.operation.name": "chat",
+            "gen_ai.request.model": "policy",
+            "gen_ai.usage.input_tokens": 12,
+            "big": 9007199254740991,
+            "share": 0.5,
+            "yes": True,
+            "list": ["a", "b"],
+            "unicode": "Grüße, 世界",
+        }.items()
+    }
+
+
+@pytest.mark.parametrize("exporter", ["javascript", "python"])
+def test_log_records_of_the_official_json_exporters(exporter: str) -> None:
+    decoded = decode((VECTORS / f"{exporter}_logs.json").read_bytes(), {"content-type": JSON, "leyden-signal": "logs"})
+    record = decoded.logs.resource_logs[0].scope_logs[0].log_records[0]
+    assert (record.event_name, record.trace_id.hex(), record.span_id.hex()) == ("gen_ai.evaluation.result", TRACE, SPAN)
+    assert {a.key: a.value for a in record.attributes}["gen_ai.evaluation.score.value"] == any_value(0.75)
+    assert record.body == any_value({"why": "good"})
+
+
+def test_a_record_without_headers_is_a_protobuf_trace_request() -> None:
+    request = otlp_request(otlp_span())
+    decoded = decode(request.SerializeToString(), {})
+    assert (decoded.signal, decoded.traces, decoded.project, decoded.attempt) == (Signal.TRACES, request, None, None)
+
+
+def test_the_headers_say_project_and_attempt() -> None:
+    headers = {"leyden-project": "search", "leyden-attempt": ATTEMPT.trace_id, "leyden-attempt-by": "key"}
+    decoded = decode(b"", headers)
+    assert (decoded.project, decoded.attempt, decoded.attempt_by) == ("search", AttemptRef(*ATTEMPT), AttemptBy.KEY)
+
+
+def test_log_records_in_protobuf() -> None:
+    request = ExportLogsServiceRequest()
+    request.resource_logs.add().scope_logs.add().log_records.add(event_name="e")
+    decoded = decode(request.SerializeToString(), LOGS)
+    assert (decoded.logs, decoded.traces) == (request, ExportTraceServiceRequest())
+
+
+def test_one_unreadable_span_in_protobuf_is_set_apart() -> None:
+    good = otlp_span(name="good")
+    whole = otlp_request(otlp_span(name="ab"), good, resource={"service.name": "s"}).SerializeToString()
+    decoded = decode(whole.replace(b"ab", b"\xff\xff", 1), {})  # no UTF-8
+    scope = decoded.traces.resource_spans[0].scope_spans[0]
+    assert [span.name for span in scope.spans] == ["good"]
+    assert (scope.scope.name, decoded.traces.resource_spans[0].resource.attributes[0].key) == ("tests", "service.name")
+    [bad] = decoded.bad
+    again = decode(bad.request, {})
+    assert [one.request for one in again.bad] == [bad.request]
+    assert not again.traces.resource_spans[0].scope_spans[0].spans
+
+
+@pytest.mark.parametrize(
+    ("wrong", "why"),
+    [
+        ({"traceId": "not hex"}, "not hex"),
+        ({"spanId": 12}, "not hex"),
+        ({"traceId": "W47/95gDgQPSabYzgT/GDA=="}, "not hex"),
+        ({"attributes": "none"}, "attributes"),
+        ({"startTimeUnixNano": "soon"}, "startTimeUnixNano"),
+        (7, "int"),
+    ],
+)
+def test_one_unreadable_span_in_json_is_set_apart(wrong: Any, why: str) -> None:
+    good = {"traceId": "AB" * 16, "spanId": SPAN, "name": "good", "parentSpanId": "", "new": {"field": 1}}
+    bad = wrong if isinstance(wrong, int) else good | {"name": "bad"} | wrong
+    group = {"resource": {"attributes": []}, "scopeSpans": [{"scope": {"name": "s"}, "spans": [good, bad]}]}
+    decoded = decode(orjson.dumps({"resourceSpans": [group]}), IN_JSON)
+    [span] = decoded.traces.resource_spans[0].scope_spans[0].spans
+    assert (span.name, span.trace_id, span.parent_span_id) == ("good", b"\xab" * 16, b"")
+    [apart] = decoded.bad
+    assert why in apart.reason
+    scopes = [{"scope": {"name": "s"}, "spans": [bad]}]
+    assert orjson.loads(apart.request) == {"resourceSpans": [group | {"scopeSpans": scopes}]}
+
+
+def test_enums_are_numbers_and_64_bit_numbers_may_be_text() -> None:
+    links = [{"traceId": "cd" * 16, "spanId": SPAN}]
+    span = {"traceId": "ab" * 16, "spanId": SPAN, "kind": 3, "status": {"code": 2}, "endTimeUnixNano": 5}
+    attributes = [
+        {"key": "n", "value": {"intValue": "-9223372036854775808"}},
+        {"key": "nan", "value": {"doubleValue": "NaN"}},
+        {"key": "raw", "value": {"bytesValue": "AAE="}},
+    ]
+    body = orjson.dumps(
+        {"resourceSpans": [{"scopeSpans": [{"spans": [span | {"attributes": attributes, "links": links}]}]}]}
+    )
+    [read] = decode(body, IN_JSON).traces.resource_spans[0].scope_spans[0].spans
+    assert (read.kind, read.status.code, read.end_time_unix_nano) == (3, 2, 5)
+    assert (read.links[0].trace_id, read.links[0].span_id.hex()) == (b"\xcd" * 16, SPAN)
+    values = {a.key: a.value for a in read.attributes}
+    assert (values["n"].int_value, values["raw"].bytes_value) == (-(2**63), b"\x00\x01")
+    assert values["nan"].double_value != values["nan"].double_value
+
+
+@pytest.mark.parametrize(
+    ("value", "headers"),
+    [
+        (b"\xff\xff\xff not protobuf", {}),
+        (b"no json", IN_JSON),
+        (b"[]", IN_JSON),
+        (b'{"resourceSpans":{}}', IN_JSON),
+        (b'{"resourceSpans":[{"resource":1}]}', IN_JSON),
+        (b"", {"leyden-signal": "metrics"}),
+        (b"", {"leyden-signal": "?"}),
+    ],
+)
+def test_what_is_no_request_is_said_to_be_unreadable(value: bytes, headers: dict[str, str]) -> None:
+    with pytest.raises(UnreadableError):
+        decode(value, headers)
