@@ -32,6 +32,7 @@ from leyden.telemetry.logs import setup_logging
 from leyden.telemetry.ops import health_routes, metrics_route
 
 log = logging.getLogger(__name__)
+CANCEL_AGAIN_S = 1.0
 STARTUP_PATIENCE_S = 120.0
 """How long a starting service waits for Kafka before it ends with a clear message."""
 
@@ -217,13 +218,20 @@ async def _until_stopped(servers: Sequence[uvicorn.Server], beside: Sequence[Cal
     done, _ = await asyncio.wait([*serving, *tasks], return_when=asyncio.FIRST_COMPLETED)
     for server in servers:
         server.should_exit = True
-    for task in tasks:
-        if task not in done:
-            task.cancel()
+    await _cancelled([task for task in tasks if task not in done])
     results = await asyncio.gather(*serving, *tasks, return_exceptions=True)
     errors = [r for r in results if isinstance(r, BaseException) and not isinstance(r, asyncio.CancelledError)]
     if errors:
         raise errors[0]
+
+
+async def _cancelled(tasks: Sequence[asyncio.Future[None]]) -> None:
+    """Cancel until all have ended: Python 3.11's `wait_for`, in any library, may swallow a single cancellation."""
+    pending = set(tasks)
+    while pending:
+        for task in pending:
+            task.cancel()
+        _, pending = await asyncio.wait(pending, timeout=CANCEL_AGAIN_S)
 
 
 def _settings_help() -> str:
