@@ -30,7 +30,7 @@ class KafkaSettings(BaseSettings):
     max_request_size: int = 8 * 1024 * 1024
     """Largest record; larger values are stored aside and referenced (claim check)."""
     linger_ms: int = 0
-    """How long a record waits for others: a model call waits for its record, and batches form while one is on its way."""
+    """How long a record waits for others. A model call waits for its record; batches form while one is on its way."""
     batch_size: int = 256 * 1024
     compression_type: Literal["gzip", "snappy", "lz4", "zstd"] = "zstd"
     """zstd takes a quarter of the CPU of aiokafka's lz4, for smaller records. Topics must keep Kafka's own default,
