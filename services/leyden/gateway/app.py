@@ -170,7 +170,13 @@ def build(runtime: Runtime) -> Service:
     shares = {"train": settings.train_share, "validation": settings.validation_share}
     store = RedisRolloutStore(runtime.redis, namespace, settings.store_timeout_s, settings.state_ttl_s, shares)
     rates = RedisRates(runtime.redis, runtime.namespace("rates"), settings.store_timeout_s)
-    said = RedisEarlierCalls(runtime.redis, runtime.namespace("said"), settings.state_ttl_s, settings.tokens_in_answers)
+    said = RedisEarlierCalls(
+        runtime.redis,
+        runtime.namespace("said"),
+        settings.state_ttl_s,
+        settings.tokens_in_answers,
+        settings.store_timeout_s,
+    )
     earlier = said if settings.tokens_in_policies else None
     gateway = Gateway(settings, store, engines, log, SystemClock(), rates, upstreams, earlier)
     history = KafkaHistory(runtime.kafka, runtime.settings.topic_prefix, ClaimStore(runtime.settings.claims))

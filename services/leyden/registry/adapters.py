@@ -4,9 +4,8 @@ from collections.abc import Awaitable, Collection, Mapping
 from typing import cast
 
 from redis.asyncio import Redis
-from redis.exceptions import RedisError
 
-from leyden.kafka import Retry
+from leyden.state import redis_or_retry
 
 _RAISE = """
 local current = tonumber(redis.call('HGET', KEYS[1], ARGV[1]) or '0')
@@ -26,14 +25,10 @@ class RedisPromotions:
         names = sorted(policies)
         if not names:
             return {}
-        try:
+        with redis_or_retry():
             found = await cast(Awaitable[list[bytes | None]], self._redis.hmget(self._key, names))
-        except RedisError as error:
-            raise Retry(f"Redis did not answer: {error}") from error
         return {name: int(value) for name, value in zip(names, found, strict=True) if value is not None}
 
     async def raise_to(self, policy: str, version: int) -> None:
-        try:
+        with redis_or_retry():
             await cast(Awaitable[object], self._redis.eval(_RAISE, 1, self._key, policy, str(version)))
-        except RedisError as error:
-            raise Retry(f"Redis did not keep the promotion: {error}") from error

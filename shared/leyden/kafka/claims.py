@@ -1,8 +1,12 @@
 """Claim checks: a value too big for Kafka is stored once, by its content, and referenced."""
 
+import asyncio
 import hashlib
 
 import fsspec
+from aiokafka import ConsumerRecord
+
+from leyden.kafka.delivered import CLAIM_HEADER
 
 
 class ClaimStore:
@@ -20,6 +24,11 @@ class ClaimStore:
             fs.pipe_file(f"{path}.tmp", value)
             fs.mv(f"{path}.tmp", path)
         return target
+
+    async def value_of(self, record: ConsumerRecord) -> bytes:
+        """A record's value, from wherever it is. Raises what `get` raises."""
+        claim = next((value for name, value in record.headers if name == CLAIM_HEADER), None)
+        return (record.value or b"") if claim is None else await asyncio.to_thread(self.get, claim.decode())
 
     def get(self, url: str) -> bytes:
         """The value behind `url`. Raises ValueError for one of another store, or with content not its name's."""

@@ -58,7 +58,7 @@ class KafkaPublisher:
             raise Retry(f"cannot publish to {self._prefix + topic}: {error}") from error
 
     def _producer(self) -> AIOKafkaProducer:
-        """FastStream's own producer, without its `publish`: building a message costs three times what sending does."""
+        """FastStream's own producer, without its `publish`: building a message costs as much again as sending it."""
         return cast(AioKafkaFastProducerImpl, self._broker.config.producer)._producer.producer
 
 

@@ -217,7 +217,7 @@ class BatchConsumer:
         by_topic: dict[str, list[tuple[int, ConsumerRecord, bytes]]] = {}
         for index, record in enumerate(records):
             by_topic.setdefault(record.topic.removeprefix(self._prefix), []).append(
-                (index, record, await self._value(record))
+                (index, record, await self._claims.value_of(record))
             )
         found: dict[int, Delivered[Any]] = {}
         for topic, items in by_topic.items():
@@ -246,12 +246,6 @@ class BatchConsumer:
                 )
                 await self._dead_letter(self._delivered(record, topic, value, value), reason)
         return good
-
-    async def _value(self, record: ConsumerRecord) -> bytes:
-        claim = next((value for name, value in record.headers if name == CLAIM_HEADER), None)
-        if claim is None:
-            return record.value or b""
-        return await asyncio.to_thread(self._claims.get, claim.decode())
 
     def _delivered(self, record: ConsumerRecord, topic: str, body: Any, value: bytes) -> Delivered[Any]:
         headers = {name: value.decode("utf-8", "replace") for name, value in record.headers}

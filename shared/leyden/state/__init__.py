@@ -2,6 +2,6 @@
 
 from leyden.state.backlog import RedisBacklog
 from leyden.state.evidence import EvidenceStore, MemoryEvidenceStore, RedisEvidenceStore
-from leyden.state.faults import redis_or_retry
+from leyden.state.faults import redis_or_retry, redis_step
 
-__all__ = ["EvidenceStore", "MemoryEvidenceStore", "RedisBacklog", "RedisEvidenceStore", "redis_or_retry"]
+__all__ = ["EvidenceStore", "MemoryEvidenceStore", "RedisBacklog", "RedisEvidenceStore", "redis_or_retry", "redis_step"]

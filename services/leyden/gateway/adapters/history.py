@@ -10,7 +10,6 @@ from leyden.events.codec import decode
 from leyden.kafka import Retry
 from leyden.kafka.admin import topic_partitions
 from leyden.kafka.claims import ClaimStore
-from leyden.kafka.delivered import CLAIM_HEADER
 from leyden.kafka.ranges import read_range, resolve_range
 from leyden.kafka.settings import KafkaSettings
 
@@ -29,9 +28,7 @@ class KafkaHistory:
             partitions = await topic_partitions(self._kafka, [self._prefix + topic])
             wanted = await resolve_range(self._kafka, partitions, None, None)
             async for record in read_range(self._kafka, wanted):
-                value = record.value or b""
-                if (url := dict(record.headers).get(CLAIM_HEADER)) is not None:
-                    value = self._claims.get(url.decode())
+                value = await self._claims.value_of(record)
                 try:
                     event = decode(topic, value)
                 except ValidationError:

@@ -4,16 +4,14 @@ The `limits` package was considered: its asyncio strategies need a round trip fo
 left, and none lets a call be charged afterwards for the tokens that it turned out to use.
 """
 
-import asyncio
 from datetime import datetime
 from typing import Any
 
 from redis.asyncio import Redis
-from redis.exceptions import RedisError
 
 from leyden.events import KeyLimits
 from leyden.gateway.core.limits import Level
-from leyden.kafka import Retry
+from leyden.state import redis_step
 
 FORGET_AFTER_MS = 3_600_000
 """A bucket without calls for this long is full, unless it was an hour's tokens in debt."""
@@ -72,8 +70,5 @@ class RedisRates:
     async def _run(self, script: Any, key_id: str, limits: KeyLimits, now: datetime, tokens: int) -> Any:
         of_a_minute = [limits.requests_per_minute or 0, limits.tokens_per_minute or 0]
         arguments = [int(now.timestamp() * 1000), *of_a_minute, tokens, FORGET_AFTER_MS]
-        try:
-            async with asyncio.timeout(self._timeout_s):
-                return await script([f"{self._ns}:{key_id}"], arguments)
-        except (RedisError, OSError, TimeoutError) as error:
-            raise Retry(f"Redis did not say what the key has left: {error!r}") from error
+        async with redis_step(self._timeout_s):
+            return await script([f"{self._ns}:{key_id}"], arguments)

@@ -6,7 +6,7 @@ from typing import cast
 from redis.asyncio import Redis
 
 from leyden.ids import AttemptRef
-from leyden.state import redis_or_retry
+from leyden.state import redis_step
 
 _KEEP = """
 -- KEYS: the attempt's hash  ARGV: ttl_s, most, then digests and calls
@@ -20,16 +20,17 @@ redis.call('EXPIRE', KEYS[1], ARGV[1])
 class RedisEarlierCalls:
     """Bounded: an attempt's first `most` answers are kept, for `ttl_s` after the last one."""
 
-    def __init__(self, redis: Redis, namespace: str, ttl_s: int, most: int) -> None:
+    def __init__(self, redis: Redis, namespace: str, ttl_s: int, most: int, timeout_s: float = 5.0) -> None:
         self._redis = redis
         self._namespace = namespace
         self._ttl_s = ttl_s
         self._most = most
+        self._timeout_s = timeout_s
         self._keep = redis.register_script(_KEEP)
 
     async def find(self, ref: AttemptRef, digests: Sequence[bytes]) -> tuple[bytes | None, bool]:
         key = self._key(ref)
-        with redis_or_retry():
+        async with redis_step(self._timeout_s):
             if not digests:
                 return None, bool(await self._redis.exists(key))
             async with self._redis.pipeline(transaction=False) as pipe:
@@ -40,7 +41,7 @@ class RedisEarlierCalls:
 
     async def keep(self, ref: AttemptRef, calls: Mapping[bytes, bytes]) -> None:
         flat = [item for pair in calls.items() for item in pair]
-        with redis_or_retry():
+        async with redis_step(self._timeout_s):
             await self._keep([self._key(ref)], [self._ttl_s, self._most, *flat])
 
     def _key(self, ref: AttemptRef) -> str:

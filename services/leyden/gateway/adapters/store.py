@@ -1,13 +1,11 @@
 """`RolloutStore` on Redis: every step is one script or one pipeline, bounded in time."""
 
-import asyncio
-from collections.abc import AsyncIterator, Mapping, Sequence
-from contextlib import asynccontextmanager
+from collections.abc import Mapping, Sequence
+from contextlib import AbstractAsyncContextManager
 from datetime import datetime
 from typing import Any
 
 from redis.asyncio import Redis
-from redis.exceptions import RedisError
 
 from leyden.gateway.adapters import scripts
 from leyden.gateway.adapters.rows import ids, ms, offset, outcome, row, whose
@@ -17,6 +15,7 @@ from leyden.gateway.core.rollouts import RolloutSpec, RolloutState, Running
 from leyden.gateway.ports import EndOutcome, EndResult, QueueCounts, RolloutView, Standing
 from leyden.ids import AttemptRef, attempt_of_trace
 from leyden.kafka import Retry
+from leyden.state import redis_step
 
 EQUAL_SHARES: Mapping[str, float] = {"train": 1.0, "validation": 1.0}
 
@@ -270,13 +269,8 @@ class RedisRolloutStore:
             )
         return [ref for trace in found if (ref := attempt_of_trace(trace.decode()))]
 
-    @asynccontextmanager
-    async def _step(self) -> AsyncIterator[None]:
-        try:
-            async with asyncio.timeout(self._timeout_s):
-                yield
-        except (RedisError, OSError, TimeoutError) as error:
-            raise Retry(f"Redis did not do its part: {error!r}") from error
+    def _step(self) -> AbstractAsyncContextManager[None]:
+        return redis_step(self._timeout_s)
 
     def _queue(self, spec: RolloutSpec) -> str:
         return self._key("queue", spec.lane)

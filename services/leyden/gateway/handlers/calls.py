@@ -6,7 +6,7 @@ from dataclasses import dataclass, field
 from datetime import datetime
 
 from leyden.clock import Clock
-from leyden.engine_face import CONTINUE_FIELD, VERSION_HEADER
+from leyden.engine_face import CONTINUE_FIELD
 from leyden.gateway.core.agent import NOBODY, Agent
 from leyden.gateway.core.binding import Binding
 from leyden.gateway.core.faces import CHAT, Face
@@ -20,8 +20,6 @@ from leyden.gateway.handlers.reply import OpenCall, Sent
 from leyden.gateway.handlers.targets import Targets
 from leyden.gateway.metrics import OVERRIDDEN, VERSION_MOVES
 from leyden.gateway.ports import RolloutStore
-
-__all__ = ["VERSION_HEADER", "Incoming", "ModelCalls"]
 
 
 @dataclass(frozen=True, slots=True)

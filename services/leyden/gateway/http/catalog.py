@@ -5,7 +5,6 @@ from dataclasses import dataclass
 from datetime import UTC, datetime
 from typing import NamedTuple
 
-import orjson
 from starlette.requests import Request
 from starlette.responses import Response
 from starlette.routing import BaseRoute, Route
@@ -16,6 +15,7 @@ from leyden.gateway.core.prepare import JsonDict
 from leyden.gateway.core.refusals import Refusal
 from leyden.gateway.core.routing import ModelName, RoutingTable
 from leyden.gateway.core.upstreams import Upstreams
+from leyden.gateway.http.answers import json_answer
 from leyden.gateway.http.errors import Endpoint, face_shape, request_ids, telling
 from leyden.gateway.http.model_api import ROLLOUT_PREFIX, bind_request
 
@@ -98,4 +98,4 @@ def _shown(request: Request, model: Listed) -> JsonDict:
 
 
 def _json(answer: JsonDict) -> Response:
-    return Response(orjson.dumps(answer), 200, request_ids(), media_type="application/json")
+    return json_answer(answer, headers=request_ids())

@@ -2,7 +2,6 @@
 
 from dataclasses import dataclass
 
-import orjson
 from starlette.requests import Request
 from starlette.responses import Response
 from starlette.routing import BaseRoute, Route
@@ -12,6 +11,7 @@ from leyden.gateway.core.faces.messages import count_request
 from leyden.gateway.core.keys import KeyRing
 from leyden.gateway.handlers.counting import TokenCounter
 from leyden.gateway.handlers.reply import Failed
+from leyden.gateway.http.answers import json_answer
 from leyden.gateway.http.errors import face_shape, request_ids, telling
 from leyden.gateway.http.intake import Limiter, json_object, read_body
 from leyden.gateway.http.model_api import ROLLOUT_PREFIX, bind_request
@@ -44,4 +44,4 @@ class CountingApi:
             except Failed as failed:
                 body = MESSAGES.engine_error(failed.status, failed.body, ids["request-id"])
                 return Response(body, failed.status, ids, media_type="application/json")
-        return Response(orjson.dumps({"input_tokens": count}), 200, ids, media_type="application/json")
+        return json_answer({"input_tokens": count}, headers=ids)

@@ -7,12 +7,12 @@ from functools import wraps
 from types import MappingProxyType
 from typing import Any
 
-import orjson
 from starlette.requests import ClientDisconnect, Request
 from starlette.responses import Response
 
 from leyden.gateway.core.faces import Face
 from leyden.gateway.core.refusals import Refusal
+from leyden.gateway.http.answers import json_answer
 from leyden.gateway.metrics import REFUSED
 from leyden.kafka import Retry
 
@@ -83,7 +83,7 @@ def _json(refusal: Refusal, body: dict[str, Any], headers: Mapping[str, str] = M
     headers = {**headers, **_retry_after(refusal)}
     if refusal.status == 401:
         headers["www-authenticate"] = "Bearer"
-    return Response(orjson.dumps(body), refusal.status, headers, media_type="application/json")
+    return json_answer(body, refusal.status, headers)
 
 
 def _retry_after(refusal: Refusal) -> dict[str, str]:

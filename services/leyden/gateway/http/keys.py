@@ -3,7 +3,6 @@
 from dataclasses import dataclass
 from typing import Annotated, Any
 
-import orjson
 from pydantic import AwareDatetime, Field, StringConstraints
 from starlette.requests import Request
 from starlette.responses import Response
@@ -13,6 +12,7 @@ from leyden.events import KeyLimits
 from leyden.events.keys import ScopeName
 from leyden.gateway.core.keys import KeyRing, KeyState, Scope
 from leyden.gateway.handlers.keys import KeyRequest, KeysHandler
+from leyden.gateway.http.answers import json_answer
 from leyden.gateway.http.bodies import Body, Name
 from leyden.gateway.http.errors import leyden_shape, telling
 from leyden.gateway.http.intake import credential, json_body
@@ -86,4 +86,4 @@ def _shown(state: KeyState) -> dict[str, Any]:
 
 def _json(answer: dict[str, Any], status: int = 200) -> Response:
     # A key must not stay in a cache between.
-    return Response(orjson.dumps(answer), status, {"cache-control": "no-store"}, media_type="application/json")
+    return json_answer(answer, status, {"cache-control": "no-store"})

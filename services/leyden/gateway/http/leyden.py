@@ -4,7 +4,6 @@ import secrets
 from dataclasses import dataclass
 from typing import Any, TypeVar
 
-import orjson
 from starlette.requests import Request
 from starlette.responses import Response
 from starlette.routing import BaseRoute, Route
@@ -15,6 +14,7 @@ from leyden.gateway.core.rollouts import Running, begun_rollout_id
 from leyden.gateway.core.routing import PolicyState, RoutingTable
 from leyden.gateway.handlers.rollouts import Rollouts, traceparent_of
 from leyden.gateway.handlers.tasks import Accepted, TasksHandler
+from leyden.gateway.http.answers import json_answer
 from leyden.gateway.http.bodies import BeginBody, Body, ClaimBody, EndBody, TasksBody
 from leyden.gateway.http.errors import leyden_shape, telling
 from leyden.gateway.http.intake import credential, json_body
@@ -61,7 +61,7 @@ class LeydenApi:
         caller.must(Scope.RUNNER)
         body = await self._body(request, TasksBody)
         accepted = await self.tasks.accept([t.request(secrets.token_hex(16), caller.project) for t in body.tasks])
-        return _json({"tasks": [_accepted(one) for one in accepted]}, 201)
+        return json_answer({"tasks": [_accepted(one) for one in accepted]}, 201)
 
     async def _claim(self, request: Request) -> Response:
         caller = self._caller(request)
@@ -69,7 +69,7 @@ class LeydenApi:
         body = await self._body(request, ClaimBody)
         left = request.is_disconnected
         claimed = await self.rollouts.claim(body.runner, body.limit, body.wait_s, left, caller.project)
-        return _json({"rollouts": [self._shown(running, self.lease_s, caller) for running in claimed]})
+        return json_answer({"rollouts": [self._shown(running, self.lease_s, caller) for running in claimed]})
 
     async def _begin(self, request: Request) -> Response:
         caller = self._caller(request)
@@ -81,17 +81,17 @@ class LeydenApi:
         new_id = derive("own-task", rollout_id) if rollout_id else secrets.token_hex(16)
         spec = body.spec(new_id, caller.project).model_copy(update={"begun_by": caller.key_id})
         running = await self.rollouts.begin(spec, body.runner, rollout_id)
-        return _json(self._shown(running, running.spec.timeout_s, caller), 201)
+        return json_answer(self._shown(running, running.spec.timeout_s, caller), 201)
 
     async def _heartbeat(self, request: Request) -> Response:
-        return _json({"lease_s": await self.rollouts.heartbeat(await self._own_attempt(request))})
+        return json_answer({"lease_s": await self.rollouts.heartbeat(await self._own_attempt(request))})
 
     async def _end(self, request: Request) -> Response:
         ref = await self._own_attempt(request)
         body = await self._body(request, EndBody)
         event = await self.rollouts.end(ref, body.report())
         answer = {"rollout_id": ref.rollout_id, "attempt": ref.attempt, "status": event.status, "final": event.final}
-        return _json(answer | {"calls": len(event.call_ids)})
+        return json_answer(answer | {"calls": len(event.call_ids)})
 
     async def _rollout(self, request: Request) -> Response:
         rollout_id = _rollout_id(request)
@@ -101,11 +101,11 @@ class LeydenApi:
         await self._must_be_theirs(caller, rollout_id)
         view = await self.rollouts.find(rollout_id)
         answer = {"rollout_id": rollout_id, "attempt": view.attempt, "state": view.state}
-        return _json(answer | ({"status": view.status} if view.status else {}))
+        return json_answer(answer | ({"status": view.status} if view.status else {}))
 
     async def _policies(self, request: Request) -> Response:
         self._caller(request).must(Scope.RUNNER)
-        return _json({"policies": [_policy(state) for state in self.table.policies()]})
+        return json_answer({"policies": [_policy(state) for state in self.table.policies()]})
 
     async def _queue(self, request: Request) -> Response:
         caller = self._caller(request)
@@ -113,7 +113,7 @@ class LeydenApi:
         counts = await self.rollouts.counts()
         ours = [lane for lane in counts.lanes if caller.project in (None, lane.partition(":")[2])]
         paused = [whose for whose in counts.paused if caller.project is None or whose in ("*", caller.project)]
-        return _json(
+        return json_answer(
             {
                 "queued": counts.queued,
                 "running": counts.running,
@@ -198,7 +198,3 @@ def _policy(state: PolicyState) -> dict[str, Any]:
         "live_version": state.live_version,
         "replicas": replicas,
     }
-
-
-def _json(answer: dict[str, Any], status: int = 200) -> Response:
-    return Response(orjson.dumps(answer), status, media_type="application/json")

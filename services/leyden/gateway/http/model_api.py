@@ -8,11 +8,12 @@ from starlette.requests import Request
 from starlette.responses import Response
 from starlette.routing import BaseRoute, Route
 
+from leyden.engine_face import VERSION_HEADER
 from leyden.gateway.core.agent import NAME_HEADER, NOBODY, ROLE_HEADER, Agent, agent_of
 from leyden.gateway.core.binding import SESSION_HEADER, Binding, bind
 from leyden.gateway.core.faces import FACES, Face
 from leyden.gateway.core.keys import KeyRing
-from leyden.gateway.handlers.calls import VERSION_HEADER, Incoming, ModelCalls
+from leyden.gateway.handlers.calls import Incoming, ModelCalls
 from leyden.gateway.handlers.reply import Failed, OpenCall
 from leyden.gateway.http.arrival import note_wait
 from leyden.gateway.http.errors import Endpoint, face_shape, request_ids, telling

@@ -3,7 +3,6 @@
 import asyncio
 from dataclasses import dataclass
 
-import orjson
 from starlette.requests import Request
 from starlette.responses import Response
 from starlette.routing import BaseRoute, Route
@@ -12,11 +11,11 @@ from leyden.gateway.core.keys import Caller, KeyRing, Scope
 from leyden.gateway.core.refusals import Refusal
 from leyden.gateway.handlers.rollouts import Rollouts
 from leyden.gateway.handlers.tasks import CANCELS_AT_ONCE, TasksHandler
+from leyden.gateway.http.answers import json_answer
 from leyden.gateway.http.bodies import CancelRolloutsBody, CancelTasksBody, PauseBody
 from leyden.gateway.http.errors import leyden_shape, telling
 from leyden.gateway.http.intake import credential, json_body
-
-V1 = "/leyden/v1"
+from leyden.gateway.http.leyden import V1
 
 
 @dataclass(frozen=True)
@@ -44,7 +43,7 @@ class QueueApi:
         body = await json_body(request, CancelTasksBody, self.max_body_bytes)
         done = [await self.tasks.cancel(task_id, body.reason, caller.project) for task_id in body.task_ids]
         answer = [{"task_id": d.task_id, "rollouts": d.rollouts, "cancelled": d.cancelled} for d in done]
-        return _json({"tasks": answer})
+        return json_answer({"tasks": answer})
 
     async def _cancel_rollouts(self, request: Request) -> Response:
         caller = self._caller(request, Scope.RUNNER)
@@ -58,7 +57,8 @@ class QueueApi:
             part = body.rollout_ids[at : at + CANCELS_AT_ONCE]
             done += await asyncio.gather(*(self.rollouts.cancel(one, body.reason) for one in part))
         pairs = zip(body.rollout_ids, done, strict=True)
-        return _json({"rollouts": [{"rollout_id": rollout_id, "cancelled": is_off} for rollout_id, is_off in pairs]})
+        answer = [{"rollout_id": rollout_id, "cancelled": is_off} for rollout_id, is_off in pairs]
+        return json_answer({"rollouts": answer})
 
     async def _pause(self, request: Request) -> Response:
         return await self._set(request, paused=True)
@@ -73,13 +73,9 @@ class QueueApi:
         if caller.project is not None and project != caller.project:
             raise Refusal(403, "wrong_project", f"this key is of project {caller.project!r}")
         await self.tasks.pause(project, paused, body.reason)
-        return _json({"project": project, "paused": paused})
+        return json_answer({"project": project, "paused": paused})
 
     def _caller(self, request: Request, scope: Scope) -> Caller:
         caller = self.keys.caller(credential(request))
         caller.must(scope)
         return caller
-
-
-def _json(answer: object) -> Response:
-    return Response(orjson.dumps(answer), media_type="application/json")
