@@ -13,6 +13,8 @@ from leyden.events import Json, JsonObject
 
 StatusName = Literal["unset", "ok", "error"]
 _STATUS: dict[int, StatusName] = {Status.STATUS_CODE_OK: "ok", Status.STATUS_CODE_ERROR: "error"}
+NO_ID = b"\0"
+"""What an id that names nothing is made of."""
 _KINDS = {kind: name.removeprefix("SPAN_KIND_").lower() for name, kind in Span.SpanKind.items()}
 
 Attributes = Callable[[Iterable[KeyValue]], JsonObject]
@@ -91,7 +93,7 @@ def read_span(
     return RawSpan(
         hex_id(span.trace_id, 16, "trace id"),
         hex_id(span.span_id, 8, "span id"),
-        parent.hex() if parent and any(parent) else None,
+        parent.hex() if parent.strip(NO_ID) else None,
         span.name,
         _STATUS.get(status.code, "unset"),
         status.message,
@@ -111,7 +113,7 @@ def read_scope(scope: InstrumentationScope) -> JsonObject | None:
 
 def hex_id(raw: bytes, length: int, what: str) -> str:
     """The id in hexadecimal; raises `BadSpanError` when it is none."""
-    if len(raw) != length or not any(raw):
+    if len(raw) != length or not raw.strip(NO_ID):
         raise BadSpanError(f"{what} {raw[:32].hex()!r} is not {length} bytes, at least one of them not 0")
     return raw.hex()
 

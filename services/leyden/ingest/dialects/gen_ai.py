@@ -242,7 +242,10 @@ def _count(meaning: Meaning, attributes: JsonObject, wanted: Sequence[str]) -> i
 def _add_cached(llm: JsonObject, attributes: JsonObject) -> None:
     """Anthropic's own count leaves cached tokens out: where it is smaller than they are, both are added."""
     total, cached = llm["input_tokens"], llm["cached_tokens"]
-    written = next((count for name in names.CACHE_WRITE_TOKENS if (count := integer(attributes.get(name)))), 0)
+    written = 0
+    for name in names.CACHE_WRITE_TOKENS:
+        if name in attributes and (written := integer(attributes[name]) or 0):
+            break
     if not isinstance(total, int) or not isinstance(cached, int | None) or not (cached or written):
         return
     missing = (cached or 0) + written
