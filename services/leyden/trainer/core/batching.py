@@ -66,6 +66,8 @@ class Finished:
 class _Revision:
     """One revision of a group as far as it has come."""
 
+    first: tuple[int, int]
+    """(Partition, offset) of the first of its records."""
     sequences: dict[int, TrainSequence] = field(default_factory=dict)
     malformed: str | None = None
     """Why one of its sequences cannot be used; a group is trained whole or not at all."""
@@ -101,7 +103,7 @@ class GroupBuffer:
         if (event.policy, event.credit) != (self._rules.policy, self._rules.credit) or not self._is_news(event):
             return
         group_id = event.group_id
-        revision = self._open.setdefault(group_id, {}).setdefault(event.revision, _Revision())
+        revision = self._open.setdefault(group_id, {}).setdefault(event.revision, _Revision((partition, offset)))
         self._pending.setdefault(group_id, (partition, offset))
         if isinstance(event, GroupCredited):
             revision.closing = event
@@ -202,11 +204,14 @@ class GroupBuffer:
     def _close(self, group: ReadyGroup) -> None:
         """Remember the group as finished. A newer revision of a dropped one that has begun to come stays open."""
         group_id = group.group_id
-        if group_id not in self._untrained or group_id not in self._open:
-            self._pending.pop(group_id, None)
-            self._open.pop(group_id, None)
+        done = max(group.revision, self._spoiled.pop(group_id, 0))
+        newer = {n: one for n, one in self._open.pop(group_id, {}).items() if n > done}
+        self._pending.pop(group_id, None)
+        if newer and group_id in self._untrained:
+            self._open[group_id] = newer
+            self._pending[group_id] = min(one.first for one in newer.values())
         self._done.pop(group_id, None)
-        self._done[group_id] = max(group.revision, self._spoiled.pop(group_id, 0))
+        self._done[group_id] = done
         while len(self._done) > REMEMBERED_GROUPS:
             oldest = next(iter(self._done))
             del self._done[oldest]
