@@ -91,8 +91,11 @@ def main() -> None:
     chosen = parser.parse_args()
     arms = {"without": False, "with": True}
     python = chosen.python.absolute()
-    found = {arm: measure(python, chosen.conversations, chosen.model, on) for arm, on in arms.items()}
-    print(json.dumps(found, indent=2))
+    print("| token in, token out | program | turns after the first | exact |\n|---|---|---|---|", flush=True)
+    for arm, on in arms.items():
+        for name, counts in measure(python, chosen.conversations, chosen.model, on).items():
+            share = counts["exact"] / max(counts["turns"], 1)
+            print(f"| {arm} | {name} | {counts['turns']} | {counts['exact']} ({share:.0%}) |", flush=True)
 
 
 if __name__ == "__main__":

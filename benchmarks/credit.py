@@ -20,6 +20,7 @@ from pathlib import Path
 
 from redis.asyncio import Redis
 
+from benchmarks.servers import PREFIX, cpu_s, mib
 from benchmarks.workload import Shape, rollout_events
 from leyden.events.codec import TRANSITIONS
 from leyden.kafka.admin import end_offsets, ensure_topics, topic_partitions
@@ -32,7 +33,6 @@ from leyden.stack.ports import free_ports
 from leyden.stack.probes import HttpProbe
 from leyden.stack.redis import RedisServer
 
-PREFIX = "benchmark."
 ROLLOUTS_AT_A_TIME = 100
 
 
@@ -62,12 +62,10 @@ class _Replica:
     cpu_before_s: float = 0.0
 
     def cpu_s(self) -> float:
-        fields = Path(f"/proc/{self.process.pid}/stat").read_text().rpartition(")")[2].split()
-        return (int(fields[11]) + int(fields[12])) / os.sysconf("SC_CLK_TCK")
+        return cpu_s(self.process.pid)
 
     def mib(self) -> float:
-        pages = int(Path(f"/proc/{self.process.pid}/statm").read_text().split()[1])
-        return pages * os.sysconf("SC_PAGE_SIZE") / 2**20
+        return mib(self.process.pid)
 
 
 async def fill(settings: KafkaSettings, rollouts: int, shape: Shape, folder: Path) -> None:

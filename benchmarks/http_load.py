@@ -1,15 +1,19 @@
 """Keep so many connections busy with one request, and say how long each answer took. A process of its own, on uvloop.
 
-Closed loop: a connection sends its next request when the answer to the last is whole. Prints one line of JSON.
+Closed loop: a connection sends its next request when the answer to the last is whole, whatever that says. Prints one
+line of JSON.
 """
 
 import argparse
 import asyncio
+import itertools
 import json
 import statistics
-import sys
 import time
+from collections import Counter
+from collections.abc import Callable
 from dataclasses import asdict, dataclass
+from functools import partial
 from pathlib import Path
 from urllib.parse import urlsplit
 
@@ -17,6 +21,8 @@ import uvloop
 
 HEAD_END = b"\r\n\r\n"
 LAST_CHUNK = b"0\r\n\r\n"
+STATUS = slice(9, 12)
+"""Where an answer that begins with `HTTP/1.1 200` says it."""
 
 
 @dataclass(frozen=True)
@@ -30,14 +36,14 @@ class Load:
     p99_ms: float
     first_p50_ms: float
     """Until the first bytes of the answer: of a stream, its first event's."""
-    errors: int
-    """Answers with another status than 200."""
+    answers: dict[str, int]
+    """How many of each status."""
 
 
 class Connection(asyncio.Protocol):
     """One connection that asks again and again until the deadline."""
 
-    def __init__(self, request: bytes, deadline: float, times: list[float], firsts: list[float]) -> None:
+    def __init__(self, request: Callable[[], bytes], deadline: float, times: list[float], firsts: list[float]) -> None:
         self._request = request
         self._deadline = deadline
         self._times = times
@@ -45,7 +51,7 @@ class Connection(asyncio.Protocol):
         self._seen = bytearray()
         self._sent = 0.0
         self._first = 0.0
-        self.errors = 0
+        self.answers: Counter[str] = Counter()
         self.done: asyncio.Future[None] = asyncio.get_running_loop().create_future()
 
     def connection_made(self, transport: asyncio.BaseTransport) -> None:
@@ -60,7 +66,7 @@ class Connection(asyncio.Protocol):
             now = time.perf_counter()
             self._times.append(now - self._sent)
             self._firsts.append(self._first - self._sent)
-            self.errors += not self._seen.startswith(b"HTTP/1.1 200")
+            self.answers[self._seen[STATUS].decode()] += 1
             self._seen.clear()
             if now < self._deadline:
                 self._ask()
@@ -72,8 +78,9 @@ class Connection(asyncio.Protocol):
             self.done.set_exception(error or ConnectionError("the server closed a connection"))
 
     def _ask(self) -> None:
+        request = self._request()
         self._sent = time.perf_counter()
-        self._transport.write(self._request)  # type: ignore[attr-defined]
+        self._transport.write(request)  # type: ignore[attr-defined]
 
 
 def whole(seen: bytearray) -> bool:
@@ -90,22 +97,32 @@ def whole(seen: bytearray) -> bool:
     return seen.endswith(LAST_CHUNK)
 
 
-async def keep_busy(url: str, body: bytes, key: str, connections: int, seconds: float, content_type: str) -> Load:
-    """Ask over `connections` connections for `seconds`."""
+def requests(url: str, body: bytes, chosen: argparse.Namespace) -> Callable[[], bytes]:
+    """What gives the next request for `url`."""
     where = urlsplit(url)
-    head = f"POST {where.path} HTTP/1.1\r\nHost: {where.netloc}\r\nAuthorization: Bearer {key}\r\n"
-    head += f"Content-Type: {content_type}\r\nContent-Length: {len(body)}\r\n\r\n"
+    head = f"POST {where.path} HTTP/1.1\r\nHost: {where.netloc}\r\nAuthorization: Bearer {chosen.key}\r\n"
+    head += f"Content-Type: {chosen.content_type}\r\nContent-Length: {len(body)}\r\n\r\n"
+    whole_request = head.encode() + body
+    if not chosen.stamp:
+        return lambda: whole_request
+    stamp = chosen.stamp.encode()
+    # By the clock, so that the next run goes on where this one cannot have been.
+    numbers = itertools.count(time.time_ns() // 1000)
+    return lambda: whole_request.replace(stamp, next(numbers).to_bytes(8, "big")[-len(stamp) :])
+
+
+async def keep_busy(urls: list[str], body: bytes, chosen: argparse.Namespace) -> Load:
+    """Ask over connections that take the URLs in turn."""
+    asks = [requests(url, body, chosen) for url in urls]
     times: list[float] = []
     firsts: list[float] = []
     began = time.perf_counter()
-
-    def connection() -> Connection:
-        return Connection(head.encode() + body, began + seconds, times, firsts)
-
     loop = asyncio.get_running_loop()
-    assert where.hostname
-    assert where.port
-    opened = [await loop.create_connection(connection, where.hostname, where.port) for _ in range(connections)]
+    opened: list[tuple[asyncio.BaseTransport, Connection]] = []
+    for number in range(chosen.connections):
+        where = urlsplit(urls[number % len(urls)])
+        new = partial(Connection, asks[number % len(urls)], began + chosen.seconds, times, firsts)
+        opened.append(await loop.create_connection(new, where.hostname or "", where.port or 80))
     await asyncio.gather(*(protocol.done for _, protocol in opened))
     took = time.perf_counter() - began
     for transport, _ in opened:
@@ -118,24 +135,23 @@ async def keep_busy(url: str, body: bytes, key: str, connections: int, seconds: 
         p50_ms=1000 * cuts[49],
         p99_ms=1000 * cuts[98],
         first_p50_ms=1000 * statistics.median(firsts),
-        errors=sum(protocol.errors for _, protocol in opened),
+        answers=dict(sum((protocol.answers for _, protocol in opened), Counter[str]())),
     )
 
 
 def main() -> None:
     """Command line."""
     parser = argparse.ArgumentParser(prog="python -m benchmarks.http_load", description=__doc__)
-    parser.add_argument("url")
     parser.add_argument("body", type=Path, help="a file that holds the request's body")
+    parser.add_argument("urls", nargs="+", help="taken in turn by the connections")
+    parser.add_argument("--stamp", help="at most 8 characters that each request has other bytes for, wherever they are")
     parser.add_argument("--content-type", default="application/json")
     parser.add_argument("--key", default="key")
     parser.add_argument("--connections", type=int, default=1)
     parser.add_argument("--seconds", type=float, default=2.0)
     chosen = parser.parse_args()
-    body = chosen.body.read_bytes()
-    load = uvloop.run(keep_busy(chosen.url, body, chosen.key, chosen.connections, chosen.seconds, chosen.content_type))
+    load = uvloop.run(keep_busy(chosen.urls, chosen.body.read_bytes(), chosen))
     print(json.dumps(asdict(load)))
-    sys.exit(1 if load.errors else 0)
 
 
 if __name__ == "__main__":

@@ -1,4 +1,4 @@
-"""How many spans a second one core of ingest decodes and normalises, and with `--kafka` takes from topic to topic.
+"""How many spans a second one core of ingest decodes and normalises; with `--kafka`, the time and memory of a backlog.
 
 The spans are those that real instrumentations were recorded with (tests/golden/spans), in requests of 100, and a plain
 mix in the GenAI conventions. `relative` is the time of a span in times of the plain mix, which neighbours cannot spoil;
@@ -8,10 +8,8 @@ so is the calibration: how long this machine's core takes, at that moment, to ad
 import argparse
 import asyncio
 import json
-import os
 import signal
 import statistics
-import subprocess
 import sys
 import tempfile
 import time
@@ -26,12 +24,14 @@ from opentelemetry.proto.collector.trace.v1.trace_service_pb2 import ExportTrace
 from opentelemetry.proto.common.v1.common_pb2 import AnyValue, KeyValue
 from opentelemetry.proto.trace.v1.trace_pb2 import ResourceSpans, ScopeSpans, Span
 
+from benchmarks.otlp import batch
+from benchmarks.servers import PREFIX, Bench, cpu_s, mib, records
 from leyden.events.codec import OTLP, SPANS
 from leyden.events.otlp import CONTENT_TYPE_HEADER, JSON
 from leyden.ingest.core.decode import decode
 from leyden.ingest.core.normalise import normalise_traces
 from leyden.ingest.dialects import DIALECTS
-from leyden.kafka.admin import end_offsets, ensure_topics, topic_partitions
+from leyden.kafka.admin import ensure_topics
 from leyden.kafka.claims import ClaimStore
 from leyden.kafka.publisher import KafkaPublisher
 from leyden.kafka.settings import KafkaSettings
@@ -41,8 +41,13 @@ from leyden.stack.ports import free_port
 from leyden.stack.probes import HttpProbe
 
 RECORDED = Path(__file__).parents[1] / "tests/golden/spans"
-PREFIX = "benchmark."
 IN_A_REQUEST = 100
+AT_A_TIME = 50
+SETTLED_S = 5.0
+"""Until the group's rebalancing is over."""
+COLUMNS = (
+    "spans", "requests", "spans in all", "spans/s", "us of CPU", "spans/s of a core", "MiB before", "MiB at most",
+)  # fmt: skip
 _CHAT = {
     "gen_ai.operation.name": "chat", "gen_ai.provider.name": "openai", "gen_ai.request.model": "policy",
     "gen_ai.response.model": "policy", "gen_ai.response.id": "chatcmpl-1", "gen_ai.usage.input_tokens": 120,
@@ -128,62 +133,59 @@ def in_memory(loads: list[Load], rounds: int, at_least_s: float) -> None:
         print(f"| {load.name} | {size} | {middle * 1e6:.0f} | {rates} | {middle / base:.1f} |")
 
 
-async def fill(settings: KafkaSettings, load: Load, requests: int, folder: Path) -> None:
+async def fill(settings: KafkaSettings, prefix: str, load: Load, requests: int, folder: Path) -> None:
     """Put `requests` requests into the topic, each with trace ids of its own."""
     broker = make_broker("benchmark", settings)
     await broker.connect()
-    publisher = KafkaPublisher(broker, PREFIX, ClaimStore(f"file://{folder}/claims"), settings.max_request_size)
-    for number in range(requests):
-        request = ExportTraceServiceRequest.FromString(load.requests[0])
-        for span in request.resource_spans[0].scope_spans[0].spans:
-            span.trace_id = (number + 1).to_bytes(16, "big")
-        await publisher.publish_raw(OTLP, f"{number}", request.SerializeToString())
+    publisher = KafkaPublisher(broker, prefix, ClaimStore(f"file://{folder}/claims"), settings.max_request_size)
+    request = ExportTraceServiceRequest.FromString(load.requests[0])
+    for first in range(0, requests, AT_A_TIME):
+        sends = []
+        for number in range(first, min(first + AT_A_TIME, requests)):
+            for span in request.resource_spans[0].scope_spans[0].spans:
+                span.trace_id = (number + 1).to_bytes(16, "big")
+            sends.append(publisher.publish_raw(OTLP, f"{number}", request.SerializeToString()))
+        await asyncio.gather(*sends)
     await broker.stop()
 
 
-async def work_off(settings: KafkaSettings, process: subprocess.Popen[bytes], expected: int) -> tuple[float, float]:
-    """(Seconds, CPU seconds) until `expected` events are in the topic."""
-    partitions = await topic_partitions(settings, [PREFIX + SPANS])
-    before, began = _cpu_s(process.pid), time.monotonic()
+def through_kafka(bench: Bench, settings: KafkaSettings, load: Load, requests: int) -> str:
+    """A row: the ordinary service, held still while its topic is filled, then let go."""
+    prefix = f"{PREFIX}{load.name.replace(' ', '-')}-{requests}."
+    asyncio.run(ensure_topics(settings, prefix))
+    port = free_port()
+    process = bench.start(
+        [sys.executable, "-m", "leyden.ingest"], HttpProbe(f"http://127.0.0.1:{port}/readyz"),
+        KAFKA_BOOTSTRAP_SERVERS=settings.bootstrap_servers, LEYDEN_TOPIC_PREFIX=prefix,
+        KAFKA_SESSION_TIMEOUT_MS="1800000", LEYDEN_OPS_PORT=str(port), LEYDEN_DATA_DIR=str(bench.folder),
+    )  # fmt: skip
+    time.sleep(SETTLED_S)
+    process.send_signal(signal.SIGSTOP)
+    asyncio.run(fill(settings, prefix, load, requests, bench.folder))
+    spans, idle, cpu = requests * load.spans, mib(process.pid), cpu_s(process.pid)
+    began = time.monotonic()
     process.send_signal(signal.SIGCONT)
-    while sum((await end_offsets(settings, partitions)).values()) < expected:
-        await asyncio.sleep(0.1)
+    while records(settings, prefix + SPANS) < spans:
+        time.sleep(0.2)
         if process.poll() is not None:
             raise SystemExit("ingest ended before its work was done")
-    return time.monotonic() - began, _cpu_s(process.pid) - before
+    seconds, cpu = time.monotonic() - began, cpu_s(process.pid) - cpu
+    peak = mib(process.pid, peak=True)
+    process.kill()
+    rates = f"{spans / seconds:,.0f} | {cpu / spans * 1e6:.0f} | {spans / cpu:,.0f}"
+    return f"| {load.name} | {requests} | {spans} | {rates} | {idle:.0f} | {peak:.0f} |"
 
 
-def _cpu_s(pid: int) -> float:
-    fields = Path(f"/proc/{pid}/stat").read_text().rpartition(")")[2].split()
-    return (int(fields[11]) + int(fields[12])) / os.sysconf("SC_CLK_TCK")
-
-
-def through_kafka(load: Load, requests: int) -> None:
-    """The ordinary service from topic to topic, on a broker of its own."""
+def backlogs(loads: list[Load], requests: list[int]) -> None:
+    """Print a row for each load and size of backlog."""
     with ExitStack() as stack:
         folder = Path(stack.enter_context(tempfile.TemporaryDirectory(prefix="leyden-benchmark-")))
         kafka = stack.enter_context(KafkaBroker(folder / "kafka"))
         settings = KafkaSettings(bootstrap_servers=kafka.bootstrap_servers)
-        asyncio.run(ensure_topics(settings, PREFIX))
-        port = free_port()
-        env = os.environ | {
-            "KAFKA_BOOTSTRAP_SERVERS": kafka.bootstrap_servers, "LEYDEN_TOPIC_PREFIX": PREFIX,
-            "KAFKA_SESSION_TIMEOUT_MS": "1800000", "LEYDEN_OPS_PORT": str(port), "LEYDEN_DATA_DIR": str(folder),
-        }  # fmt: skip
-        process = subprocess.Popen([sys.executable, "-m", "leyden.ingest"], env=env, stdout=subprocess.DEVNULL)
-        stack.callback(process.wait)
-        stack.callback(process.kill)
-        while not HttpProbe(f"http://127.0.0.1:{port}/readyz")():
-            time.sleep(0.1)
-        time.sleep(5)  # until the group's rebalancing is over
-        process.send_signal(signal.SIGSTOP)
-        asyncio.run(fill(settings, load, requests, folder))
-        spans = requests * load.spans
-        seconds, cpu = asyncio.run(work_off(settings, process, spans))
-        print(
-            f"{load.name} through Kafka: {spans} spans in {seconds:.1f} s, {spans / seconds:,.0f}/s; "
-            f"{cpu / spans * 1e6:.0f} us of CPU a span, {spans / cpu:,.0f}/s of a core"
-        )
+        print(f"| {' | '.join(COLUMNS)} |", "|" + "---|" * len(COLUMNS), sep="\n", flush=True)
+        for load in loads:
+            for number in requests:
+                print(through_kafka(Bench(stack, folder), settings, load, number), flush=True)
 
 
 def main() -> None:
@@ -191,12 +193,12 @@ def main() -> None:
     parser = argparse.ArgumentParser(prog="python -m benchmarks.ingest", description=__doc__)
     parser.add_argument("--rounds", type=int, default=5)
     parser.add_argument("--seconds", type=float, default=0.3, help="of CPU, for each cell of a round")
-    parser.add_argument("--kafka", action="store_true")
-    parser.add_argument("--requests", type=int, default=300, help="of 100 spans, through Kafka")
+    parser.add_argument("--kafka", action="store_true", help="from topic to topic, and the memory that takes")
+    parser.add_argument("--requests", type=int, nargs="+", default=[300], help="of 100 spans: backlogs in Kafka")
     chosen = parser.parse_args()
     print(f"calibration: {calibration_us():.1f} us")
     if chosen.kafka:
-        through_kafka(plain(), chosen.requests)
+        backlogs([plain(), Load("token ids", [batch(token_ids=True)], IN_A_REQUEST)], chosen.requests)
     else:
         in_memory([plain(), *recorded()], chosen.rounds, chosen.seconds)
 
