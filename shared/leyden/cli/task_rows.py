@@ -13,13 +13,15 @@ from leyden.stack.errors import StackError
 
 HUB = "hf:"
 """What a source begins with that is a data set and not a file."""
+SAVED = "state.json"
+"""In a folder that `Dataset.save_to_disk` wrote: one split, in a form of its own."""
 PARQUET_ROWS = 500
 Row = dict[str, Any]
 
 
 @dataclass(frozen=True)
 class Source:
-    """Where rows come from: a path, or `hf:NAME` with its configuration and split."""
+    """Where rows come from: a path, or `hf:NAME` (of a data set, or its folder) with its configuration and split."""
 
     text: str
     config: str | None = None
@@ -29,7 +31,9 @@ class Source:
     def name(self) -> str:
         """What tasks are named after: the file's name without its ending, or the data set's."""
         if self.text.startswith(HUB):
-            return "/".join(part for part in (self.text.removeprefix(HUB).strip("/"), self.config, self.split) if part)
+            data = self.text.removeprefix(HUB)
+            named = Path(data).resolve().name if Path(data).is_dir() else data.strip("/")
+            return "/".join(part for part in (named, self.config, self.split) if part)
         return Path(self.text).stem
 
 
@@ -90,7 +94,7 @@ def _of_parquet(path: Path, columns: Sequence[str] | None) -> Iterator[Row]:
 
 def _of_hub(source: Source) -> Iterator[Row]:
     try:
-        from datasets import load_dataset  # type: ignore[import-not-found, unused-ignore]
+        import datasets
     except ImportError as error:
         raise StackError(
             f"{source.text} needs Hugging Face's package `datasets`, which is not installed here: "
@@ -98,10 +102,11 @@ def _of_hub(source: Source) -> Iterator[Row]:
         ) from error
     name = source.text.removeprefix(HUB)
     try:
-        rows = load_dataset(name, source.config, split=source.split, streaming=True)
+        if (Path(name) / SAVED).is_file():
+            return iter(datasets.load_from_disk(name))
+        return iter(datasets.load_dataset(name, source.config, split=source.split, streaming=True))
     except Exception as error:
         raise StackError(f"The data set {name} cannot be loaded: {type(error).__name__}: {error}") from error
-    return iter(rows)
 
 
 def jsonable(value: Any, where: str) -> Any:

@@ -64,7 +64,7 @@ def door(gateway: TaskGateway) -> QueueDoor:
 
 
 def door_to(gateway: TaskGateway, patience_s: float = 5.0) -> QueueDoor:
-    return QueueDoor(Gateway("http://g", "k"), patience_s, httpx.MockTransport(gateway), lambda _: None)
+    return QueueDoor(Gateway("http://g", "k", transport=httpx.MockTransport(gateway)), patience_s)
 
 
 def jsonl(folder: Path, rows: list[Any], name: str = "sums.jsonl") -> str:
@@ -117,7 +117,7 @@ def test_a_run_that_was_cut_off_is_gone_on_with(tmp_path: Path, gateway: TaskGat
             raise httpx.ConnectError("gone", request=request)
         return gateway(request)
 
-    dying = QueueDoor(Gateway("http://g", "k"), 0.0, httpx.MockTransport(dies), lambda _: None)
+    dying = QueueDoor(Gateway("http://g", "k", transport=httpx.MockTransport(dies)), 0.0)
     with pytest.raises(StackError, match=r"Run the command again to go on.*400 tasks were taken before"):
         enqueue(whole, dying, quiet)
     done = enqueue(whole, door_to(gateway), quiet)
@@ -133,7 +133,7 @@ def test_a_refusal_is_told_in_the_gateways_words(tmp_path: Path) -> None:
     def refuses(_: httpx.Request) -> httpx.Response:
         return httpx.Response(403, json={"error": {"type": "scope_needed", "message": "scope `runner` is needed"}})
 
-    refused = QueueDoor(Gateway("http://g", "k"), 5.0, httpx.MockTransport(refuses), lambda _: None)
+    refused = QueueDoor(Gateway("http://g", "k", transport=httpx.MockTransport(refuses)), 5.0)
     with pytest.raises(StackError, match="answered 403: scope `runner` is needed"):
         enqueue(plan(jsonl(tmp_path, ROWS)), refused, quiet)
 
@@ -238,6 +238,37 @@ def test_a_data_set_of_hugging_face_is_streamed(monkeypatch: pytest.MonkeyPatch)
     assert task["task_id"].startswith("openai/gsm8k/main/test:")
     with pytest.raises(StackError, match="no/such cannot be loaded: FileNotFoundError: not on the hub"):
         list(tasks_of(plan("hf:no/such")))
+
+
+def folder_of(tmp_path: Path, form: str) -> Path:
+    """`ROWS` as a data set on disk, in one of the forms that Hugging Face's own library writes and reads."""
+    from datasets import Dataset, DatasetDict, disable_progress_bars
+
+    disable_progress_bars()
+    made, folder = Dataset.from_list(ROWS), tmp_path / "sums"
+    folder.mkdir()
+    match form:
+        case "parquet":
+            made.to_parquet(folder / "train-00000-of-00001.parquet")
+        case "jsonl":
+            made.to_json(folder / "train.jsonl")
+        case "saved":
+            made.save_to_disk(folder)
+        case "saved splits":
+            DatasetDict({"train": made, "test": made.select([0])}).save_to_disk(folder)
+    return folder
+
+
+@pytest.mark.parametrize("form", ["parquet", "jsonl", "saved", "saved splits"])
+def test_a_data_set_on_disk_is_enqueued_as_the_real_library_reads_it(
+    gateway: TaskGateway, door: QueueDoor, tmp_path: Path, form: str
+) -> None:
+    done = enqueue(plan(f"hf:{folder_of(tmp_path, form)}", metadata_columns=["*"]), door, quiet)
+    assert (done.tasks, done.known) == (5, 0)
+    assert [(task["input"], task["metadata"]) for task in gateway.tasks.values()] == [
+        (row["question"], {"answer": row["answer"], "level": row["level"]}) for row in ROWS
+    ]
+    assert all(task_id.startswith("sums/train:") for task_id in gateway.tasks)
 
 
 def test_without_the_package_of_hugging_face_it_is_named(monkeypatch: pytest.MonkeyPatch) -> None:

@@ -9,6 +9,7 @@ import json
 from pathlib import Path
 from typing import Any
 
+import pyarrow.parquet as pq
 import pytest
 
 import command_support as s
@@ -20,7 +21,6 @@ from leyden.export.messages import NotTextError, plain_message
 from leyden.export.rows import Row, rows_of
 from leyden.export.tasks import GroundTruth
 
-pq = pytest.importorskip("pyarrow.parquet")
 SYSTEM, ASKED = {"role": "system", "content": "Be brief."}, {"role": "user", "content": "How high is the Zugspitze?"}
 CALLED = {
     "role": "assistant",
@@ -102,14 +102,20 @@ def test_trl_reads_prompt_and_completion_as_conversations(tmp_path: Path) -> Non
     assert [row["advantage"] for row in found] == [0.7, 0.7, -0.7]
 
 
-def test_the_datasets_library_loads_every_format(tmp_path: Path) -> None:
-    datasets = pytest.importorskip("datasets")
+def test_the_datasets_library_loads_every_format_as_it_was_written(tmp_path: Path) -> None:
+    from datasets import load_dataset
+
     for name in ExportFormat:
-        path = tmp_path / f"{name}.{'parquet' if name in (ExportFormat.PARQUET, ExportFormat.VERL) else 'jsonl'}"
+        kind = "parquet" if name in (ExportFormat.PARQUET, ExportFormat.VERL) else "json"
+        path = tmp_path / f"{name}.{kind}"
         written(name, path, rows())
-        kind = "parquet" if path.suffix == ".parquet" else "json"
-        loaded = datasets.load_dataset(kind, data_files=str(path), split="train", cache_dir=str(tmp_path / "cache"))
-        assert len(loaded) == 3
+        loaded = load_dataset(kind, data_files=str(path), split="train", cache_dir=str(tmp_path / "cache"))
+        held = pq.read_table(path).to_pylist() if kind == "parquet" else json_lines(path)
+        assert len(held) == 3
+        for row, other in zip(loaded, held, strict=True):
+            dated = [one.pop("time", None) for one in (row, other)]  # JSON's times are read as times
+            assert _without_nulls(row) == _without_nulls(other)
+            assert (dated[0] is None) == (dated[1] is None)
 
 
 def test_verl_reads_its_five_fields_and_the_whole_conversation(tmp_path: Path) -> None:
@@ -199,5 +205,10 @@ def test_a_file_is_there_only_once_it_is_whole(tmp_path: Path) -> None:
             assert (tmp_path / name).exists()
 
 
-def _without_nulls(message: dict[str, Any]) -> dict[str, Any]:
-    return {key: value for key, value in message.items() if value is not None}
+def _without_nulls(value: Any) -> Any:
+    """What a table has no value for is null in its rows, and not there in JSON Lines."""
+    if isinstance(value, list):
+        return [_without_nulls(each) for each in value]
+    if isinstance(value, dict):
+        return {key: _without_nulls(each) for key, each in value.items() if each is not None}
+    return value
