@@ -6,7 +6,26 @@ service never loads the client, nor the client a service. Services live in a sec
 
 from importlib import import_module
 from pkgutil import extend_path
-from typing import Any
+from typing import TYPE_CHECKING, Any
+
+if TYPE_CHECKING:
+    from leyden.client import (
+        Rollout,
+        Runner,
+        annotate,
+        carry,
+        current_rollout,
+        emit_exception,
+        emit_message,
+        emit_object,
+        emit_reward,
+        flush,
+        init,
+        operation,
+        rollout,
+        stats,
+        tool,
+    )
 
 __path__ = extend_path(__path__, __name__)
 

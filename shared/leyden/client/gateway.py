@@ -103,8 +103,20 @@ class Gateway:
 
     def waiting(self) -> int:
         """How many attempts wait in the queue."""
-        answer = _json(self._send("/leyden/v1/queue", {}, self.patience_s, method="GET"))
-        return int(answer.get("queued", 0))
+        return int(self.ask("GET", "/leyden/v1/queue").get("queued", 0))
+
+    def ask(
+        self,
+        method: str,
+        path: str,
+        body: dict[str, Any] | None = None,
+        patience_s: float | None = None,
+        timeout_s: float = TIMEOUT_S,
+    ) -> dict[str, Any]:
+        """The answer of any route that may be asked again, or once without patience. Raises `GatewayError`."""
+        patience = self.patience_s if patience_s is None else patience_s
+        content = {"timeout": timeout_s} | ({} if body is None else {"json": body})
+        return _json(self._send(path, content, patience, method=method))
 
     def export(self, payload: bytes) -> int:
         """Send an OTLP export request (protobuf); the number of spans that were rejected."""
@@ -159,7 +171,8 @@ class Gateway:
                 if answer.status_code != httpx.codes.TOO_MANY_REQUESTS and answer.status_code < 500:
                     self.failing = False
                     return _accepted(answer)
-                problem, retry_after = f"{answer.status_code}: {_message(answer)}", _retry_after(answer)
+                problem = f"the gateway answered {answer.status_code}: {_message(answer)}"
+                retry_after = _retry_after(answer)
             self.failing = True
             delay = backoff.next(retry_after)
             if delay is None or self._closed.wait(delay):
@@ -198,7 +211,11 @@ def _json(answer: httpx.Response) -> dict[str, Any]:
 
 
 def _message(answer: httpx.Response) -> str:
-    return answer.text[:500] or answer.reason_phrase
+    """What an error says, in the shapes of the gateway's APIs; as much of anything else as helps."""
+    try:
+        return str(answer.json()["error"]["message"])[:500]
+    except (ValueError, KeyError, TypeError):
+        return answer.text[:500] or answer.reason_phrase
 
 
 def _retry_after(answer: httpx.Response) -> float | None:

@@ -5,10 +5,13 @@ import threading
 import time
 from collections.abc import Callable
 from dataclasses import dataclass
+from typing import TYPE_CHECKING
 
 from leyden.client.claims import Claim
 from leyden.client.errors import AttemptOverError, GatewayError, GatewayUnavailableError
-from leyden.client.gateway import Gateway
+
+if TYPE_CHECKING:
+    from leyden.client.gateway import Gateway
 
 logger = logging.getLogger("leyden.client")
 
@@ -27,7 +30,7 @@ class _Beat:
 class Heart:
     """Beats for every attempt between `keep` and `release`, and says once when a lease is lost."""
 
-    def __init__(self, gateway: Gateway) -> None:
+    def __init__(self, gateway: "Gateway") -> None:
         self._gateway = gateway
         self._reset()
 

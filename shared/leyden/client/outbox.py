@@ -19,6 +19,7 @@ from opentelemetry.sdk.trace import ReadableSpan, Span, SpanProcessor
 from opentelemetry.trace import format_trace_id
 
 from leyden.client.errors import GatewayError
+from leyden.client.span_stats import SpanStats
 from leyden.ids import attempt_of_trace
 
 logger = logging.getLogger("leyden.client")
@@ -46,20 +47,6 @@ class Tally:
     def decided(self) -> bool:
         """Whether the fate of every ended span is known."""
         return self.acknowledged + self.lost == self.ended
-
-
-@dataclass(frozen=True)
-class SpanStats:
-    """What became of all spans of this process's rollouts so far."""
-
-    queued: int
-    """Waiting to be sent."""
-    sent: int
-    """Acknowledged by the gateway."""
-    dropped: int
-    """Not taken: the queue was full, or closed."""
-    failed: int
-    """Not delivered in time, or rejected by the gateway."""
 
 
 class Outbox(SpanProcessor):

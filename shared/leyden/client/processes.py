@@ -19,6 +19,7 @@ from opentelemetry import trace
 
 from leyden.client.claims import Claim
 from leyden.client.errors import ConfigurationError
+from leyden.client.guard import guard
 from leyden.client.outcomes import Outcome, ended_badly, from_error, from_return, given_up
 from leyden.client.rollouts import enter_claim
 from leyden.client.session import close, init
@@ -58,6 +59,7 @@ class AgentProcess:
         starting = asyncio.ensure_future(asyncio.to_thread(process.start))
         try:
             await asyncio.shield(starting)
+            guard.watch(-process.pid)
             theirs.close()
             await _readable(ours)
             outcome = await asyncio.to_thread(_received, ours)
@@ -66,6 +68,8 @@ class AgentProcess:
         finally:
             await asyncio.shield(_end(process, starting))
             ours.close()
+            if process.pid is not None:
+                guard.forget(-process.pid)
         return outcome or _unsaid(process.exitcode)
 
 
@@ -153,7 +157,10 @@ def _kill(process: Any) -> None:
 
 
 def _die_with_parent() -> None:
-    """A runner that was killed cannot end its children: they do it, before they work for nobody."""
+    """A runner that was killed cannot end its children: they do it, from their first moment on.
+
+    The guard ends those as well whose agent lets no other thread run.
+    """
     parent = multiprocessing.parent_process()
     if parent is not None:
         wait([parent.sentinel])

@@ -1,6 +1,6 @@
 """Runs an agent that is a program of its own: its output passes through, its end becomes the rollout's.
 
-Whatever the program started is ended with it: it runs in a process group of its own.
+Whatever the program started is ended with it: it runs in a process group of its own. With us it ends as well.
 """
 
 import asyncio
@@ -18,6 +18,7 @@ from dataclasses import dataclass
 from typing import IO, Any
 
 from leyden.client.errors import ConfigurationError
+from leyden.client.guard import guard
 from leyden.client.looping import call_soon
 from leyden.client.outcomes import LAST_WORDS, Outcome, ended_badly, given_up
 
@@ -99,12 +100,14 @@ class Program:
             await asyncio.wait(readers, timeout=CLOSE_S)
         finally:
             await self._end()
+            guard.forget(self._number(process))
             for task in readers:
                 task.cancel()
             await asyncio.wait(readers)
         return ProgramEnd(process.returncode or 0, self._tails[0].text(), self._tails[1].text())
 
     def _start(self, loop: asyncio.AbstractEventLoop) -> "subprocess.Popen[bytes]":
+        guard.start()
         self._process = process = subprocess.Popen(
             self._argv,
             env=self._environment,
@@ -114,6 +117,7 @@ class Program:
             process_group=0 if self._group else None,
             bufsize=0,
         )
+        guard.watch(self._number(process))
 
         def wait() -> None:
             process.wait()
@@ -141,6 +145,10 @@ class Program:
         if self._group or not self._exited.is_set():
             self._send(signal.SIGKILL)
         await self._exited.wait()
+
+    def _number(self, process: "subprocess.Popen[bytes]") -> int:
+        """As kill(2) has it: a group's number is negative."""
+        return -process.pid if self._group else process.pid
 
     def _send(self, number: int) -> None:
         process = self._process

@@ -31,10 +31,7 @@ Agent = Callable[[Claim], Any] | Callable[[Claim], Awaitable[Any]] | Command
 """Returns None, or a finite number (its reward), or anything else (its output): see `outcomes.from_return`."""
 
 CLAIM_LIMIT = 256
-"""Most that the gateway gives at once.
-
-        Where an event loop runs already (a notebook), it serves on one of its own, in a thread.
-        """
+"""Most that the gateway gives at once."""
 CLAIM_PATIENCE_S = 5.0
 """Of one claim; then the runner looks whether it was stopped, and claims again."""
 

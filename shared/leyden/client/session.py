@@ -1,6 +1,8 @@
 """What one process shares: the gateway, the outbox of spans, the heart and the tracer. `init` makes it, once.
 
 In a process that was started inside of a rollout (`leyden run`, a runner's program) it all belongs to that rollout.
+HTTP client, protobuf and OpenTelemetry's SDK are loaded by `init`: code that only names us stays quick to import. Not
+later, in a thread of ours: a fork in the midst of that would leave a child whose imports wait for ever.
 """
 
 import atexit
@@ -11,20 +13,24 @@ import threading
 import time
 from dataclasses import dataclass
 from pathlib import Path
+from typing import TYPE_CHECKING
 
 from opentelemetry import trace
 from opentelemetry.context import attach
-from opentelemetry.sdk.resources import Resource
-from opentelemetry.sdk.trace import TracerProvider
 
 from leyden.client.environment import SPAN_COUNTS, inherited
 from leyden.client.errors import ConfigurationError
 from leyden.client.farewells import Farewells
-from leyden.client.gateway import Gateway
 from leyden.client.heart import Heart
-from leyden.client.outbox import Outbox, SpanStats
 from leyden.client.semconv import SCHEMA_URL
+from leyden.client.span_stats import SpanStats
 from leyden.client.spanning import context_of
+
+if TYPE_CHECKING:
+    from opentelemetry.sdk.trace import TracerProvider
+
+    from leyden.client.gateway import Gateway
+    from leyden.client.outbox import Outbox
 
 logger = logging.getLogger("leyden.client")
 
@@ -38,8 +44,8 @@ EXIT_PATIENCE_S = 5.0
 class Session:
     """The parts, wired together."""
 
-    gateway: Gateway
-    outbox: Outbox
+    gateway: "Gateway"
+    outbox: "Outbox"
     heart: Heart
     farewells: Farewells
     tracer: trace.Tracer
@@ -95,7 +101,7 @@ def init(
     gateway: str | None = None,
     api_key: str | None = None,
     *,
-    tracer_provider: TracerProvider | None = None,
+    tracer_provider: "TracerProvider | None" = None,
     patience_s: float = 60.0,
     start_patience_s: float = START_PATIENCE_S,
     exit_patience_s: float = EXIT_PATIENCE_S,
@@ -117,6 +123,8 @@ def init(
         raise ConfigurationError(
             f"no gateway ({url!r}): pass leyden.init(gateway='http://host:port') or set LEYDEN_GATEWAY_URL"
         )
+    from leyden.client.gateway import Gateway
+
     with _lock:
         if _session and (_session.gateway.url, _session.gateway.api_key) == (url, key):
             return _session
@@ -161,7 +169,9 @@ def stats() -> SpanStats:
     return _session.outbox.stats() if _session else SpanStats(0, 0, 0, 0)
 
 
-def _build(gateway: Gateway, provider: TracerProvider, start_patience_s: float, exit_patience_s: float) -> Session:
+def _build(gateway: "Gateway", provider: "TracerProvider", start_patience_s: float, exit_patience_s: float) -> Session:
+    from leyden.client.outbox import Outbox
+
     claim = inherited()
     home = claim.trace_id if claim else None
     outbox = Outbox(gateway.export, home=home)
@@ -176,7 +186,10 @@ def _build(gateway: Gateway, provider: TracerProvider, start_patience_s: float, 
     )  # fmt: skip
 
 
-def _global_provider() -> TracerProvider:
+def _global_provider() -> "TracerProvider":
+    from opentelemetry.sdk.resources import Resource
+    from opentelemetry.sdk.trace import TracerProvider
+
     provider = trace.get_tracer_provider()
     if not isinstance(provider, TracerProvider):
         provider = TracerProvider(resource=Resource.create(), shutdown_on_exit=False)

@@ -1,30 +1,27 @@
-"""An agent's environment: with the core dependencies alone, whatever else this one has installed."""
+"""An agent's environment: what `pip install leyden` makes of an empty one, from the wheel that this tree builds."""
 
+import json
 import os
-import re
+import shutil
 import subprocess
 import sys
-import tomllib
-from importlib import metadata
+from collections.abc import Iterator
 from pathlib import Path
 
-from packaging.requirements import Requirement
+import pytest
 
 from client_support import KEY, FakeGateway
 
 ROOT = Path(__file__).parents[3]
+HTTP = {"httpx", "httpcore", "h11", "anyio", "idna", "certifi", "typing-extensions"}
+TELEMETRY = {
+    "opentelemetry-api", "opentelemetry-sdk", "opentelemetry-semantic-conventions", "opentelemetry-proto",
+    "opentelemetry-exporter-otlp-proto-http", "opentelemetry-exporter-otlp-proto-common",
+    "opentelemetry-exporter-otlp-common", "opentelemetry-exporter-http-transport", "protobuf",
+    "googleapis-common-protos", "requests", "charset-normalizer", "urllib3",
+}  # fmt: skip
+MAX_MIB = 20
 
-GUARD = """
-import importlib.abc, sys
-
-class Guard(importlib.abc.MetaPathFinder):
-    def find_spec(self, name, path=None, target=None):
-        top = name.partition(".")[0]
-        if top not in ALLOWED and top not in sys.stdlib_module_names:
-            raise ModuleNotFoundError(f"No module named {top!r}", name=top)
-
-sys.meta_path.insert(0, Guard())
-"""
 AGENT = """
 import sys, leyden
 
@@ -41,63 +38,64 @@ def agent():
 leyden.init(sys.argv[1], sys.argv[2])
 print(agent())
 leyden.Runner(lambda claim: 1.0, limit=1, wait_s=0.2, progress=None).run()
-print(sorted({"torch", "aiokafka", "pydantic", "redis", "typer", "rich", "numpy"} & set(sys.modules)))
 """
-COMMAND = "import sys; from leyden.cli import main; sys.argv[:] = {argv!r}; main()"
 
 
-def core_modules() -> set[str]:
-    """Import names of what `pip install leyden` brings, and of what that brings."""
-    open_, seen = core_requirements(), set()
-    while open_:
-        name = re.sub(r"[-_.]+", "-", open_.pop().name).lower()
-        if name in seen:
-            continue
-        seen.add(name)
-        wanted = [Requirement(line) for line in metadata.requires(name) or ()]
-        open_ += [each for each in wanted if each.marker is None or each.marker.evaluate({"extra": ""})]
-    of_module = metadata.packages_distributions()
-    return {"leyden"} | {
-        module for module, owners in of_module.items() if {re.sub(r"[-_.]+", "-", o).lower() for o in owners} & seen
-    }
+@pytest.fixture(scope="module")
+def installed(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Path]:
+    """A virtual environment with the project and nothing else; its `bin`. Versions and hashes are the lock's."""
+    folder = tmp_path_factory.mktemp("light")
+    _run(sys.executable, "-m", "hatchling", "build", "--target", "wheel", "--directory", str(folder))
+    [wheel] = folder.glob("leyden-*.whl")
+    lock, python = str(ROOT / "requirements/local.txt"), folder / "venv/bin/python"
+    _run(_uv(), "venv", "--python", sys.executable, str(folder / "venv"))
+    _run(_uv(), "pip", "install", "--python", str(python), "--constraints", lock, str(wheel))
+    yield python.parent
+    shutil.rmtree(folder)
 
 
-def core_requirements() -> list[Requirement]:
-    project = tomllib.loads((ROOT / "pyproject.toml").read_text())["project"]
-    return [Requirement(line) for line in project["dependencies"]]
+def test_an_agents_environment_takes_on_an_http_client_and_opentelemetry(installed: Path) -> None:
+    listed = json.loads(_run(_uv(), "pip", "list", "--python", str(installed / "python"), "--format", "json"))
+    assert {each["name"] for each in listed} == {"leyden"} | HTTP | TELEMETRY
+    assert [path.name for path in installed.parent.glob("lib/python*/site-packages/leyden/py.typed")] == ["py.typed"]
+    size = sum(path.stat().st_size for path in installed.parent.rglob("*") if path.is_file() and not path.is_symlink())
+    assert size < MAX_MIB << 20
 
 
-def run(program: str, *arguments: str) -> subprocess.CompletedProcess[str]:
-    path = os.pathsep.join([str(ROOT / "services"), str(ROOT / "shared")])
-    guarded = f"ALLOWED = {core_modules()!r}\n{GUARD}\n{program}"
-    return subprocess.run(
-        [sys.executable, "-c", guarded, *arguments],
-        env={**os.environ, "PYTHONPATH": path}, capture_output=True, text=True, timeout=120, check=False,
-    )  # fmt: skip
-
-
-def test_the_core_is_an_http_client_and_opentelemetry() -> None:
-    names = {requirement.name for requirement in core_requirements()}
-    assert names == {"httpx", "opentelemetry-sdk", "opentelemetry-exporter-otlp-proto-http"}
-    assert not {"pydantic", "typer", "rich", "numpy", "redis"} & core_modules()
-
-
-def test_an_agent_and_a_runner_work_with_the_core_alone(gateway: FakeGateway) -> None:
+def test_an_agent_and_a_runner_work_there(installed: Path, gateway: FakeGateway) -> None:
     gateway.enqueue(1)
-    done = run(AGENT, gateway.url, KEY)
-    assert (done.stdout.splitlines(), done.returncode) == (["3", "[]"], 0), done.stderr
+    assert _run(str(installed / "python"), "-c", AGENT, gateway.url, KEY) == "3\n"
     assert sorted(len(gateway.spans_of(trace)) for trace in gateway.ends) == [1, 4]
 
 
-def test_leyden_run_works_with_the_core_alone(gateway: FakeGateway) -> None:
-    argv = ["leyden", "run", "--gateway", gateway.url, "--api-key", KEY, "--", "echo", "hello"]
-    done = run(COMMAND.format(argv=argv))
-    assert (done.returncode, done.stdout) == (0, "hello\n"), done.stderr
+def test_leyden_run_works_there(installed: Path, gateway: FakeGateway) -> None:
+    command = [str(installed / "leyden"), "run", "--gateway", gateway.url, "--api-key", KEY]
+    assert _run(*command, "--", "echo", "hello") == "hello\n"
     assert [end["output"] for [end] in gateway.ends.values()] == ["hello"]
 
 
-def test_other_commands_say_what_they_need() -> None:
-    done = run(COMMAND.format(argv=["leyden", "status"]))
+def test_other_commands_say_what_they_need(installed: Path) -> None:
+    done = subprocess.run(
+        [installed / "leyden", "status"], env=_environment(), capture_output=True, text=True, timeout=60, check=False
+    )
     assert done.returncode == 1
     assert "pip install 'leyden[services,local]'" in done.stderr
     assert "`leyden run`" in done.stderr
+
+
+def _run(*argv: str) -> str:
+    done = subprocess.run(argv, cwd=ROOT, env=_environment(), capture_output=True, text=True, timeout=240, check=False)
+    assert done.returncode == 0, done.stderr
+    return done.stdout
+
+
+def _environment() -> dict[str, str]:
+    return {name: value for name, value in os.environ.items() if name not in ("PYTHONPATH", "VIRTUAL_ENV")}
+
+
+def _uv() -> str:
+    """The one that `make setup` brings, else the user's own."""
+    own = ROOT / ".uv/bin/uv"
+    found = str(own) if own.exists() else shutil.which("uv")
+    assert found, "there is no uv: `make setup` brings it"
+    return found

@@ -3,7 +3,6 @@
 import asyncio
 import logging
 import os
-import subprocess
 import sys
 import time
 from collections.abc import Iterator
@@ -14,7 +13,7 @@ import pytest
 
 import client_agents
 import leyden
-from client_support import KEY, FakeGateway, wait_until
+from client_support import KEY, FakeGateway
 from leyden.client import Claim, ConfigurationError
 from leyden.client.outcomes import Outcome
 from leyden.client.programs import Command
@@ -83,26 +82,6 @@ def test_the_ways_in_which_a_process_ends_badly_are_told_apart(gateway: FakeGate
 def test_an_agent_that_no_process_could_import_is_refused_at_once(gateway: FakeGateway) -> None:
     with pytest.raises(ConfigurationError, match="its module names"):
         leyden.Runner(lambda claim: None, gateway.url, KEY, mode="process")
-
-
-RUNNER = """
-import sys, client_agents, leyden
-leyden.Runner(client_agents.as_told, sys.argv[1], sys.argv[2], mode="process", wait_s=0.2).run()
-"""
-
-
-def test_processes_of_a_runner_that_was_killed_end_too(gateway: FakeGateway, tmp_path: Path) -> None:
-    pids = tmp_path / "pids"
-    gateway.enqueue(1, input={"do": "hang", "pids": str(pids)})
-    environment = {**os.environ, "PYTHONPATH": os.pathsep.join(sys.path)}
-    runner = subprocess.Popen([sys.executable, "-c", RUNNER, gateway.url, KEY], env=environment)
-    try:
-        wait_until(lambda: pids.exists() and pids.read_text().endswith("\n"), 60)
-    finally:
-        runner.kill()
-        runner.wait()
-    for pid in pids.read_text().split():
-        wait_until(lambda pid=pid: is_gone(int(pid)), 20)  # type: ignore[misc]
 
 
 def test_a_program_is_an_agent_with_the_task_on_its_standard_input(gateway: FakeGateway) -> None:

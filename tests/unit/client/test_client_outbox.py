@@ -10,7 +10,8 @@ from opentelemetry.sdk.trace import TracerProvider
 from opentelemetry.trace import NonRecordingSpan, SpanContext, TraceFlags, set_span_in_context
 
 from leyden.client.errors import GatewayUnavailableError
-from leyden.client.outbox import Outbox, SpanStats
+from leyden.client.outbox import Outbox
+from leyden.client.span_stats import SpanStats
 from leyden.ids import AttemptRef, new_rollout_id
 
 

@@ -20,6 +20,22 @@ def test_importing_the_client_loads_nothing_heavy_and_no_service() -> None:
     assert sorted(ast.literal_eval(ours)) == ["leyden.failures", "leyden.ids"]
 
 
+def test_code_that_only_names_the_client_loads_no_http_client_protobuf_or_sdk() -> None:
+    program = (
+        "import sys, leyden\n"
+        "@leyden.rollout\n"
+        "def agent(): leyden.emit_reward(1.0)\n"
+        "leyden.Runner, leyden.init, leyden.tool, leyden.flush(), leyden.stats()\n"
+        "print([name for name in ('httpx', 'google.protobuf', 'opentelemetry.sdk') if name in sys.modules])\n"
+        "leyden.init('http://127.0.0.1:9', 'k')\n"
+        "print([name for name in ('httpx', 'google.protobuf', 'opentelemetry.sdk') if name in sys.modules])\n"
+    )
+    named, connected = map(ast.literal_eval, run(program).splitlines())
+    assert named == []
+    # All at once and here: a thread that still imports when the agent forks would leave the child waiting for ever.
+    assert connected == ["httpx", "google.protobuf", "opentelemetry.sdk"]
+
+
 def test_importing_leyden_alone_loads_no_client() -> None:
     program = "import sys, leyden; print('leyden.client' in sys.modules)"
     assert run(program).strip() == "False"
