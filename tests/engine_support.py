@@ -6,6 +6,7 @@ import socket
 import subprocess
 import sys
 import time
+from collections.abc import Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
@@ -59,6 +60,34 @@ def byte_tokenizer() -> Any:
     )
     tokenizer.chat_template = TEMPLATE
     return tokenizer
+
+
+def save_model_that_says(folder: Path, answers: Sequence[tuple[str, str]]) -> Path:
+    """The tiny model, having learnt by heart what to answer to each question, where tools are offered."""
+    import torch
+    from transformers import AutoModelForCausalLM
+
+    tokenizer, model = byte_tokenizer(), AutoModelForCausalLM.from_pretrained(save_tiny_model(folder, seed=0))
+    rows = []
+    for question, answer in answers:
+        asked = [{"role": "user", "content": question}]
+        text = tokenizer.apply_chat_template(asked, tools=[{}], add_generation_prompt=True, tokenize=False)
+        prompt, said = tokenizer.encode(text), [*tokenizer.encode(answer), tokenizer.eos_token_id]
+        rows.append((torch.tensor([prompt + said]), torch.tensor([[-100] * len(prompt) + said])))
+    threads = torch.get_num_threads()
+    torch.set_num_threads(1)  # so small a model only waits for a second one
+    optimizer = torch.optim.AdamW(model.parameters(), lr=2e-3)
+    for _ in range(400):
+        loss = max(model(input_ids=ids, labels=labels).loss for ids, labels in rows)
+        if loss.item() < 0.003:
+            break
+        optimizer.zero_grad()
+        loss.backward()
+        optimizer.step()
+    torch.set_num_threads(threads)
+    assert loss.item() < 0.003
+    model.save_pretrained(folder)
+    return folder
 
 
 def save_adapter(base: Path, folder: Path, seed: int) -> Path:

@@ -12,6 +12,8 @@ import openai
 import pytest
 
 from engine_support import Direct, EngineProcess, Said, chat_body, save_adapter, save_tiny_model, swap_body
+from integration.engine_api_laws import ModelApiLaws
+from integration.engine_tool_laws import ToolCallLaws
 
 pytestmark = [
     pytest.mark.integration,
@@ -153,6 +155,14 @@ async def test_the_openai_client_works_plain_and_streamed(engine: EngineProcess)
             await client.chat.completions.create(model="tiny", messages=messages, max_tokens=9999)
     assert text == plain.choices[0].message.content
     assert [model.id for model in models.data] == ["tiny"]
+
+
+class TestModelApis(ModelApiLaws):
+    """Of the gateway, in front of each engine."""
+
+
+class TestToolCalls(ToolCallLaws):
+    """Through the gateway, from each engine."""
 
 
 def test_new_weights_answer_the_same_prompt_anew(

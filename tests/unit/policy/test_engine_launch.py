@@ -71,6 +71,12 @@ def test_the_environment_opens_no_development_endpoint_and_keeps_what_the_user_s
     assert "VLLM_SERVER_DEV_MODE" not in environment
 
 
+def test_tools_that_are_strict_do_not_change_what_vllm_samples_unless_the_user_says_so() -> None:
+    name = "VLLM_ENFORCE_STRICT_TOOL_CALLING"
+    assert vllm_environment(serving(), LAPTOP, {})[name] == "0"
+    assert vllm_environment(serving(), LAPTOP, {name: "1"})[name] == "1"
+
+
 def test_this_machine_can_be_looked_at() -> None:
     machine = Machine.here()
     assert machine.cores

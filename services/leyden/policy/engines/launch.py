@@ -128,7 +128,10 @@ def vllm_command(serving: Serving, machine: Machine) -> list[str]:
 
 def vllm_environment(serving: Serving, machine: Machine, inherited: Mapping[str, str]) -> dict[str, str]:
     """The environment of vLLM's server; what the user has set already is kept."""
-    defaults = {"HF_HUB_OFFLINE": "1"} if Path(serving.model).is_dir() else {}
+    # Else `strict` tools (all of some frameworks') and `parallel_tool_calls: false` put a grammar on the answer: it is
+    # sampled from, and told with the logprobs of, another distribution than the model's.
+    defaults = {"VLLM_ENFORCE_STRICT_TOOL_CALLING": "0"}
+    defaults |= {"HF_HUB_OFFLINE": "1"} if Path(serving.model).is_dir() else {}
     if not machine.gpu:
         defaults |= {"VLLM_CPU_KVCACHE_SPACE": "1", "VLLM_CPU_OMP_THREADS_BIND": core_list(machine.cores)}
     fixed = {"VLLM_NO_USAGE_STATS": "1", "DO_NOT_TRACK": "1", "LEYDEN_ENGINE_POLICY": serving.policy}

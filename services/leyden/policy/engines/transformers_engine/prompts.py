@@ -1,10 +1,11 @@
-"""Messages and tools to prompt token ids, through the model's chat template."""
+"""Messages, texts and token ids to prompts: lists of token ids that the model can read."""
 
+import json
 from typing import Any
 
 from jinja2 import TemplateError
 
-from leyden.policy.engines.transformers_engine.protocol import ChatRequest
+from leyden.policy.engines.transformers_engine.protocol import CompletionRequest, Conversation
 
 
 class PromptError(Exception):
@@ -15,28 +16,64 @@ class PromptError(Exception):
         self.code = code
 
 
-def render(tokenizer: Any, chat: ChatRequest) -> list[int]:
-    """Prompt token ids; raises PromptError where the template refuses the messages."""
+def render(tokenizer: Any, chat: Conversation) -> list[int]:
+    """Prompt token ids, by the chat template; raises PromptError where it refuses the messages."""
     if tokenizer.chat_template is None:
         raise PromptError("this model has no chat template")
     try:
         text = tokenizer.apply_chat_template(
-            [_flat(message) for message in chat.messages],
+            [_plain(message) for message in chat.messages],
             tools=chat.tools,
-            add_generation_prompt=True,
+            add_generation_prompt=chat.add_generation_prompt,
+            continue_final_message=chat.continue_final_message,
             tokenize=False,
             **chat.chat_template_kwargs,
         )
-    except (TemplateError, TypeError, KeyError) as problem:
+    except (TemplateError, TypeError, KeyError, ValueError) as problem:
         raise PromptError(f"the chat template refuses these messages: {problem}") from problem
     return list(tokenizer.encode(text, add_special_tokens=False))
 
 
-def _flat(message: dict[str, Any]) -> dict[str, Any]:
-    """Content given as parts becomes one text, which is what text models' templates expect."""
-    content = message.get("content")
+def prompts_of(tokenizer: Any, request: CompletionRequest, vocabulary: int) -> list[list[int]]:
+    """The prompts of a text completion; raises PromptError for an empty one and for ids that are no tokens."""
+    given: list[Any] = request.prompt if isinstance(request.prompt, list) else [request.prompt]
+    several: list[Any] = [given] if given and isinstance(given[0], int) else given
+
+    def tokens(one: str | list[int]) -> list[int]:
+        return (
+            list(tokenizer.encode(one, add_special_tokens=request.add_special_tokens)) if isinstance(one, str) else one
+        )
+
+    prompts = [tokens(one) for one in several]
+    if not prompts or not all(prompts):
+        raise PromptError("a prompt has at least one token")
+    if any(token >= vocabulary for prompt in prompts for token in prompt):
+        raise PromptError(f"this model's token ids are below {vocabulary}")
+    return prompts
+
+
+def _plain(message: dict[str, Any]) -> dict[str, Any]:
+    """A message as text models' templates expect it: content as one text, arguments of tool calls as objects."""
+    plain = message | {"content": _text(message.get("content"))}
+    if thought := message.get("reasoning") or message.get("reasoning_content"):
+        plain |= {"reasoning": thought, "reasoning_content": thought}  # templates read the one or the other
+    if calls := message.get("tool_calls"):
+        plain["tool_calls"] = [call | {"function": _with_object(call["function"])} for call in calls]
+    return plain
+
+
+def _text(content: Any) -> str:
     if not isinstance(content, list):
-        return message | {"content": content or ""}
+        return content or ""
     if any(part.get("type") != "text" for part in content):
         raise PromptError("only text parts are supported")
-    return message | {"content": "\n".join(part["text"] for part in content)}
+    return "\n".join(part["text"] for part in content)
+
+
+def _with_object(function: dict[str, Any]) -> dict[str, Any]:
+    """Arguments that are no JSON object, as a model may have written them, stay the text that they are."""
+    try:
+        arguments = json.loads(function.get("arguments") or "{}")
+    except (ValueError, TypeError):
+        return function
+    return function | {"arguments": arguments} if isinstance(arguments, dict) else function

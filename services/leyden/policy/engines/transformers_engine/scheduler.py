@@ -103,7 +103,8 @@ class Scheduler:
         for sequence in joining:
             seed = sequence.sampling.seed
             generator = None if seed is None else torch.Generator().manual_seed(seed % 2**63)
-            self._state[sequence] = TextStream(self._tokenizer, sequence.sampling.stops), generator
+            text = TextStream(self._tokenizer, sequence.sampling.stops, sequence.sampling.special_tokens)
+            self._state[sequence] = text, generator
         self._batch.join(joining)
 
     def _advance(self) -> None:

@@ -1,7 +1,7 @@
 """One sequence being generated: plain data between the HTTP side and the scheduler's thread."""
 
 from collections.abc import Callable
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 
 
 @dataclass(frozen=True, slots=True)
@@ -16,11 +16,17 @@ class Sampling:
     stops: tuple[str, ...] = ()
     ignore_eos: bool = False
     top_logprobs: int = 0
+    special_tokens: bool = False
+    """Special tokens are written out in the text, but for the one that ends the answer."""
 
     @property
     def greedy(self) -> bool:
         """Whether the likeliest token is taken (vLLM draws the line at the same place)."""
         return self.temperature < 1e-5
+
+    def with_special_tokens(self, written: bool) -> "Sampling":
+        """The same, with special tokens written out or not."""
+        return replace(self, special_tokens=written)
 
 
 @dataclass(frozen=True, slots=True)

@@ -3,13 +3,14 @@
 import asyncio
 import json
 import logging
-from collections.abc import AsyncIterator
+from collections.abc import AsyncIterator, Callable
 from contextlib import asynccontextmanager
+from functools import partial
 from typing import Any
 
 import torch
 import uvicorn
-from pydantic import ValidationError
+from pydantic import TypeAdapter, ValidationError
 from starlette.applications import Starlette
 from starlette.requests import Request
 from starlette.responses import JSONResponse, Response, StreamingResponse
@@ -20,74 +21,72 @@ from transformers import AutoModelForCausalLM, AutoTokenizer
 from leyden.policy.engines.continuing import prompt_of
 from leyden.policy.engines.gate import GateSettings, VersionGate, error
 from leyden.policy.engines.launch import Serving
-from leyden.policy.engines.transformers_engine.completions import Answer
-from leyden.policy.engines.transformers_engine.prompts import PromptError, render
-from leyden.policy.engines.transformers_engine.protocol import ChatRequest
+from leyden.policy.engines.transformers_engine.answers import Answers
+from leyden.policy.engines.transformers_engine.chat_answers import ChatAnswers
+from leyden.policy.engines.transformers_engine.generation import Generation, StepFailedError
+from leyden.policy.engines.transformers_engine.prompts import PromptError, prompts_of, render
+from leyden.policy.engines.transformers_engine.protocol import (
+    TEXT_TOKENS,
+    ChatRequest,
+    CompletionRequest,
+    Conversation,
+    SamplingRequest,
+    TokenizeRequest,
+    TokenizeText,
+)
 from leyden.policy.engines.transformers_engine.scheduler import Scheduler
-from leyden.policy.engines.transformers_engine.sequence import Delta, Sequence
+from leyden.policy.engines.transformers_engine.sequence import Delta
 from leyden.policy.engines.transformers_engine.swap import TransformersSwapper
+from leyden.policy.engines.transformers_engine.text_answers import TextAnswers
+from leyden.policy.engines.transformers_engine.tools import ToolCallStream
+
+TOKENIZE: TypeAdapter[Conversation | TokenizeText] = TypeAdapter(TokenizeRequest)
 
 
-class StepFailedError(Exception):
-    """The model's step that a request took part in failed."""
+class UnknownModelError(Exception):
+    """The request names a model that is not served here."""
 
 
-class Generation:
-    """One request's sequences in the scheduler, and the queue of what comes out."""
-
-    def __init__(self, scheduler: Scheduler, request: ChatRequest, prompt: list[int], max_tokens: int) -> None:
-        loop, self._queue = asyncio.get_running_loop(), asyncio.Queue[Delta]()
-
-        def deliver(delta: Delta) -> None:
-            loop.call_soon_threadsafe(self._queue.put_nowait, delta)
-
-        self._sequences = [
-            Sequence(index, prompt, request.sampling(index, max_tokens), deliver) for index in range(request.n)
-        ]
-        scheduler.submit(self._sequences)
-
-    async def deltas(self) -> AsyncIterator[Delta]:
-        """Tokens of all choices as they come; whoever leaves early gives the sequences up."""
-        left = len(self._sequences)
-        try:
-            while left:
-                delta = await self._queue.get()
-                if delta.error:
-                    raise StepFailedError(delta.error)
-                left -= delta.finish is not None
-                yield delta
-        finally:
-            for sequence in self._sequences:
-                sequence.cancelled = True
-
-
-class ChatServer:
+class Server:
     """Handlers of the engine's routes."""
 
-    def __init__(self, serving: Serving, scheduler: Scheduler, tokenizer: Any, ends: frozenset[int]) -> None:
+    def __init__(
+        self, serving: Serving, scheduler: Scheduler, tokenizer: Any, ends: frozenset[int], vocabulary: int
+    ) -> None:
         self._serving = serving
         self._scheduler = scheduler
         self._tokenizer = tokenizer
         self._ends = ends
+        self._vocabulary = vocabulary
 
     async def chat(self, request: Request) -> Response:
         """`POST /v1/chat/completions`."""
-        try:
-            chat = ChatRequest.model_validate_json(await request.body())
-        except ValidationError as problem:
-            return error(400, "invalid_request", _first_problem(problem))
-        if chat.model != self._serving.policy:
-            return error(404, "model_not_found", f"The model `{chat.model}` does not exist.")
-        try:
-            prompt = list(prompt_of(render(self._tokenizer, chat), self._ends))
-            max_tokens = self._budget(len(prompt), chat.max_completion_tokens or chat.max_tokens)
-        except PromptError as problem:
-            return error(400, problem.code, str(problem))
-        generation = Generation(self._scheduler, chat, prompt, max_tokens)
-        answer = Answer(chat, prompt, self._tokenizer)
-        if chat.stream:
-            return StreamingResponse(_events(generation, answer, chat), media_type="text/event-stream")
-        return await _whole(generation, answer, request)
+        chat = ChatRequest.model_validate_json(await request.body())
+        self._must_serve(chat.model)
+        prompt = list(prompt_of(render(self._tokenizer, chat), self._ends))
+        max_tokens = self._budget(len(prompt), chat.max_completion_tokens or chat.max_tokens)
+        answers = ChatAnswers(chat, prompt, self._tokenizer, self._tools(chat))
+        return await self._answer(chat, [prompt], max_tokens, answers, request)
+
+    async def completions(self, request: Request) -> Response:
+        """`POST /v1/completions`."""
+        asked = CompletionRequest.model_validate_json(await request.body())
+        self._must_serve(asked.model)
+        prompts = prompts_of(self._tokenizer, asked, self._vocabulary)
+        longest = max(map(len, prompts))
+        max_tokens = min(self._budget(longest, asked.max_tokens), asked.max_tokens or TEXT_TOKENS)
+        answers = TextAnswers(asked, prompts, self._tokenizer)
+        return await self._answer(asked, prompts, max_tokens, answers, request)
+
+    async def tokenize(self, request: Request) -> Response:
+        """`POST /tokenize`, for messages or for a text: what a prompt's tokens are, nothing is sampled."""
+        asked = TOKENIZE.validate_json(await request.body())
+        if isinstance(asked, Conversation):
+            tokens = render(self._tokenizer, asked)
+        else:
+            tokens = self._tokenizer.encode(asked.prompt, add_special_tokens=asked.add_special_tokens)
+        limit = self._serving.max_model_len
+        return JSONResponse({"count": len(tokens), "max_model_len": limit, "tokens": tokens, "token_strs": None})
 
     async def models(self, _: Request) -> Response:
         """`GET /v1/models`."""
@@ -105,6 +104,16 @@ class ChatServer:
         """`GET /health`: 200 while the engine's thread lives."""
         return Response(status_code=200 if self._scheduler.alive else 503)
 
+    def _must_serve(self, model: str) -> None:
+        if model != self._serving.policy:
+            raise UnknownModelError(f"The model `{model}` does not exist.")
+
+    def _tools(self, chat: ChatRequest) -> Callable[[], ToolCallStream] | None:
+        """What makes a reader of tool calls, where the answer may have any."""
+        if not chat.may_call_tools:
+            return None
+        return partial(ToolCallStream, self._tokenizer, self._serving.tool_parser, chat.tools or ())
+
     def _budget(self, prompt: int, asked: int | None) -> int:
         room = self._serving.max_model_len - prompt
         if room < 1 or (asked or 0) > room:
@@ -115,15 +124,23 @@ class ChatServer:
             )
         return asked or room
 
+    async def _answer(
+        self, asked: SamplingRequest, prompts: list[list[int]], max_tokens: int, answers: Answers, request: Request
+    ) -> Response:
+        generation = Generation(self._scheduler, asked, prompts, max_tokens)
+        if asked.stream:
+            return StreamingResponse(_events(generation, answers, asked), media_type="text/event-stream")
+        return await _whole(generation, answers, request)
 
-async def _whole(generation: Generation, answer: Answer, request: Request) -> Response:
+
+async def _whole(generation: Generation, answers: Answers, request: Request) -> Response:
     collecting = asyncio.create_task(_collect(generation))
     leaving = asyncio.create_task(_disconnected(request))
     try:
         await asyncio.wait([collecting, leaving], return_when=asyncio.FIRST_COMPLETED)
         if not collecting.done():
             return Response(status_code=499)
-        return JSONResponse(answer.whole(collecting.result()))
+        return JSONResponse(answers.whole(collecting.result()))
     except StepFailedError as problem:
         return error(500, "step_failed", str(problem))
     finally:
@@ -140,18 +157,19 @@ async def _disconnected(request: Request) -> None:
         pass
 
 
-async def _events(generation: Generation, answer: Answer, chat: ChatRequest) -> AsyncIterator[str]:
-    yield _event(answer.opening())
+async def _events(generation: Generation, answers: Answers, asked: SamplingRequest) -> AsyncIterator[str]:
+    for chunk in answers.opening():
+        yield _event(chunk)
     count = 0
     try:
         async for delta in generation.deltas():
             count += 1
-            yield _event(answer.chunk(delta))
+            yield _event(answers.chunk(delta))
     except StepFailedError as problem:
         yield f"data: {bytes(error(500, 'step_failed', str(problem)).body).decode()}\n\n"
     else:
-        if chat.stream_options and chat.stream_options.include_usage:
-            yield _event(answer.usage_chunk(count))
+        if asked.stream_options and asked.stream_options.include_usage:
+            yield _event(answers.usage_chunk(count))
     yield "data: [DONE]\n\n"
 
 
@@ -159,9 +177,26 @@ def _event(payload: dict[str, Any]) -> str:
     return f"data: {json.dumps(payload, separators=(',', ':'))}\n\n"
 
 
-def _first_problem(problem: ValidationError) -> str:
+def _malformed(_: Request, problem: Exception) -> Response:
+    assert isinstance(problem, ValidationError)
     first = problem.errors(include_url=False, include_input=False)[0]
-    return f"{'.'.join(map(str, first['loc'])) or 'body'}: {first['msg']}"
+    return error(400, "invalid_request", f"{'.'.join(map(str, first['loc'])) or 'body'}: {first['msg']}")
+
+
+def _no_prompt(_: Request, problem: Exception) -> Response:
+    assert isinstance(problem, PromptError)
+    return error(400, problem.code, str(problem))
+
+
+def _unknown_model(_: Request, problem: Exception) -> Response:
+    return error(404, "model_not_found", str(problem))
+
+
+REFUSALS: dict[type[Exception], Callable[[Request, Exception], Response]] = {
+    ValidationError: _malformed,
+    PromptError: _no_prompt,
+    UnknownModelError: _unknown_model,
+}
 
 
 def build(serving: Serving) -> ASGIApp:
@@ -169,7 +204,7 @@ def build(serving: Serving) -> ASGIApp:
     model, tokenizer = _load(serving)
     ends = _eos_ids(model, tokenizer)
     scheduler = Scheduler(model, tokenizer, ends)
-    server = ChatServer(serving, scheduler, tokenizer, ends)
+    server = Server(serving, scheduler, tokenizer, ends, model.get_input_embeddings().num_embeddings)
 
     @asynccontextmanager
     async def lifespan(_: Starlette) -> AsyncIterator[None]:
@@ -179,11 +214,14 @@ def build(serving: Serving) -> ASGIApp:
 
     routes = [
         Route("/v1/chat/completions", server.chat, methods=["POST"]),
+        Route("/v1/completions", server.completions, methods=["POST"]),
+        Route("/tokenize", server.tokenize, methods=["POST"]),
         Route("/v1/models", server.models),
         Route("/health", server.health),
     ]
     swapper = TransformersSwapper(model, scheduler, serving.model)
-    return VersionGate(Starlette(routes=routes, lifespan=lifespan), swapper, GateSettings(policy=serving.policy))
+    app = Starlette(routes=routes, lifespan=lifespan, exception_handlers=REFUSALS)
+    return VersionGate(app, swapper, GateSettings(policy=serving.policy))
 
 
 def serve(serving: Serving) -> None:

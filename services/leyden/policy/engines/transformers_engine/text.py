@@ -7,8 +7,9 @@ from typing import Any
 class TextStream:
     """Incremental detokeniser with stop strings. `stopped` turns true when a stop string was met; it is not shown."""
 
-    def __init__(self, tokenizer: Any, stops: Sequence[str] = ()) -> None:
+    def __init__(self, tokenizer: Any, stops: Sequence[str] = (), special_tokens: bool = False) -> None:
         self._tokenizer = tokenizer
+        self._skips = not special_tokens
         self._stops = tuple(stops)
         self._ids: list[int] = []
         self._shown_from = 0
@@ -36,7 +37,7 @@ class TextStream:
         return held
 
     def _decode(self, start: int, end: int) -> str:
-        return str(self._tokenizer.decode(self._ids[start:end], skip_special_tokens=True))
+        return str(self._tokenizer.decode(self._ids[start:end], skip_special_tokens=self._skips))
 
     def _past_stops(self, fresh: str) -> str:
         text = self._held + fresh
@@ -44,11 +45,11 @@ class TextStream:
         if found >= 0:
             self.stopped, self._held = True, ""
             return text[:found]
-        keep = max((_overlap(text, stop) for stop in self._stops), default=0)
+        keep = max((overlap(text, stop) for stop in self._stops), default=0)
         self._held = text[len(text) - keep :]
         return text[: len(text) - keep]
 
 
-def _overlap(text: str, stop: str) -> int:
+def overlap(text: str, stop: str) -> int:
     """Length of the longest end of `text` that begins `stop`."""
     return next((size for size in range(min(len(text), len(stop) - 1), 0, -1) if stop.startswith(text[-size:])), 0)

@@ -1,0 +1,45 @@
+"""One request's sequences in the scheduler, and the queue of what comes out."""
+
+import asyncio
+from collections.abc import AsyncIterator, Sequence
+
+from leyden.policy.engines.transformers_engine.protocol import SamplingRequest
+from leyden.policy.engines.transformers_engine.scheduler import Scheduler
+from leyden.policy.engines.transformers_engine.sequence import Delta
+from leyden.policy.engines.transformers_engine.sequence import Sequence as Row
+
+
+class StepFailedError(Exception):
+    """The model's step that a request took part in failed."""
+
+
+class Generation:
+    """`n` choices for each prompt, in the prompts' order."""
+
+    def __init__(
+        self, scheduler: Scheduler, request: SamplingRequest, prompts: Sequence[list[int]], max_tokens: int
+    ) -> None:
+        loop, self._queue = asyncio.get_running_loop(), asyncio.Queue[Delta]()
+
+        def deliver(delta: Delta) -> None:
+            loop.call_soon_threadsafe(self._queue.put_nowait, delta)
+
+        each = [prompt for prompt in prompts for _ in range(request.n)]
+        self._rows = [
+            Row(index, prompt, request.sampling(index, max_tokens), deliver) for index, prompt in enumerate(each)
+        ]
+        scheduler.submit(self._rows)
+
+    async def deltas(self) -> AsyncIterator[Delta]:
+        """Tokens of all choices as they come; whoever leaves early gives the sequences up."""
+        left = len(self._rows)
+        try:
+            while left:
+                delta = await self._queue.get()
+                if delta.error:
+                    raise StepFailedError(delta.error)
+                left -= delta.finish is not None
+                yield delta
+        finally:
+            for row in self._rows:
+                row.cancelled = True
