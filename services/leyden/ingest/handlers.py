@@ -3,7 +3,7 @@
 import asyncio
 import logging
 from collections import Counter
-from collections.abc import Sequence
+from collections.abc import Sequence, Set
 from dataclasses import dataclass, field
 
 from leyden.clock import Clock
@@ -23,6 +23,8 @@ from leyden.kafka.topics import DEAD_LETTER_SUFFIX
 log = logging.getLogger(__name__)
 FUTURE_NANO = 3600 * 10**9
 """A span that ends this much later than now has a wrong clock."""
+REMEMBERED = 65_536
+"""Spans of which it is known that they come again."""
 
 
 @dataclass
@@ -36,16 +38,39 @@ class _Found:
     let_go: Counter[str] = field(default_factory=Counter)
     unbound: int = 0
     duplicates: int = 0
+    before_parent: int = 0
+    waited_for: Counter[str] = field(default_factory=Counter)
+    """Parents of spans so far, with how many of their children have come."""
+
+
+class _Seen:
+    """The ids of the last spans, a bounded number: for a metric alone."""
+
+    def __init__(self, at_least: int) -> None:
+        self._at_least = at_least
+        self._newer: set[str] = set()
+        self._older: set[str] = set()
+
+    def again(self, ids: Set[str]) -> int:
+        """How many of `ids` were here before; from now on all of them were."""
+        known = len(ids & self._newer) + len((ids & self._older) - self._newer)
+        self._newer |= ids
+        if len(self._newer) >= self._at_least:
+            self._older, self._newer = self._newer, set()
+        return known
 
 
 class IngestHandlers:
-    """Stateless: called again with the same requests, it publishes the same events. The clock is for metrics alone."""
+    """Stateless: called again with the same requests, it publishes the same events. What it remembers and its clock are
+    for metrics alone.
+    """
 
     def __init__(self, publisher: Publisher, dialects: Sequence[Dialect], clock: Clock, limits: Limits) -> None:
         self._publisher = publisher
         self._dialects = dialects
         self._clock = clock
         self._limits = limits
+        self._seen = _Seen(REMEMBERED)
 
     async def on_otlp(self, batch: Sequence[Delivered[bytes]]) -> None:
         """Publish every span of `batch` once; what cannot be read goes to the dead letters, and stops nothing.
@@ -58,6 +83,7 @@ class IngestHandlers:
             self._take(delivered, found, now)
         await asyncio.gather(*(self._dead_letter(delivered, bad) for delivered, bad in found.refused))
         await self._publisher.publish_all(list(found.spans.values()))
+        found.duplicates += self._seen.again(found.spans.keys())
         _count(found)
 
     def _take(self, delivered: Delivered[bytes], found: _Found, now: int) -> None:
@@ -101,6 +127,9 @@ class IngestHandlers:
 
 def _note(one: Normalised, found: _Found, now: int) -> None:
     found.counts[one.kind.value, one.dialect] += 1
+    if one.parent_span_id is not None:
+        found.waited_for[one.parent_span_id] += 1
+    found.before_parent += found.waited_for.pop(one.span_id, 0)
     found.unbound += not one.bound
     if one.odd:
         found.odd.update(one.odd)
@@ -117,3 +146,4 @@ def _count(found: _Found) -> None:
         metrics.LOGS_LET_GO.labels(why=why).inc(count)
     metrics.UNBOUND_SPANS.inc(found.unbound)
     metrics.DUPLICATE_SPANS.inc(found.duplicates)
+    metrics.EARLY_SPANS.inc(found.before_parent)

@@ -4,7 +4,15 @@ from prometheus_client import Counter, Histogram
 
 SPANS = Counter("leyden_ingest_spans", "Spans normalised, redeliveries included.", ["kind", "dialect"])
 UNBOUND_SPANS = Counter("leyden_ingest_unbound_spans", "Spans that belong to no rollout; kept, keyed by their trace.")
-DUPLICATE_SPANS = Counter("leyden_ingest_duplicate_spans", "Spans that came more than once in one batch.")
+DUPLICATE_SPANS = Counter(
+    "leyden_ingest_duplicate_spans",
+    "Spans that came again: in one batch (published once), or in a later one (the same event is published again; the "
+    "last 65,536 or more are remembered, for this count alone).",
+)
+EARLY_SPANS = Counter(
+    "leyden_ingest_spans_before_parent",
+    "Spans that came before their parent in one batch. Most do: a span is sent when it ends. It changes nothing.",
+)
 BAD_SPANS = Counter("leyden_ingest_bad_spans", "Spans that cannot be read, dead-lettered without their neighbours.")
 ODD_SPANS = Counter(
     "leyden_ingest_odd_spans",

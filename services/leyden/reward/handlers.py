@@ -16,7 +16,14 @@ from leyden.kafka.delivered import Delivered, Outgoing, Publisher
 from leyden.reward import metrics
 from leyden.reward.answering import answered_rulebooks
 from leyden.reward.core.assess import Assessment, Rulebook, assess
-from leyden.reward.core.evidence import AttemptEvidence, SettledAttempt, StoredItem, stored_item, subject_of
+from leyden.reward.core.evidence import (
+    AttemptEvidence,
+    SettledAttempt,
+    StoredItem,
+    is_late_span,
+    stored_item,
+    subject_of,
+)
 from leyden.reward.core.judging import JudgeSettings, lacking
 from leyden.reward.core.settle import settle
 from leyden.reward.late import LateRewards
@@ -80,6 +87,7 @@ class RewardHandlers:
         if self._is_backlog(events):
             await self._waiting.mark_behind(self._policy.grace_s)
         closed = await self._evidence.add(_rows([*items, *self._late.arrivals(batch)]))
+        metrics.LATE_SPANS.inc(sum(is_late_span(event, closed) for event in events))
         await self._waiting.add(self._deadlines(events))
         await self.advance(await self._waiting.among([item.subject for item in items]))
         await self._late.on_batch(batch, closed)

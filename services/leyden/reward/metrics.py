@@ -19,6 +19,10 @@ BEHIND = Gauge("leyden_reward_behind", "1 while old records are read, so that no
 LATE = Counter(
     "leyden_reward_late", "Evaluations that came after their rollout was judged, redeliveries included.", ["outcome"]
 )
+LATE_SPANS = Counter(
+    "leyden_reward_late_spans",
+    "Spans, but for evaluations, that came after their attempt was judged or tried again; redeliveries included.",
+)
 VERDICTS = Counter("leyden_reward_verdicts", "Verdicts that judges gave, repeated ones included.", ["rule", "outcome"])
 JUDGE_REQUESTS = Counter(
     "leyden_reward_judge_requests",

@@ -17,7 +17,7 @@ from leyden.events.otlp import ATTEMPT_BY_HEADER, ATTEMPT_HEADER, PROJECT_HEADER
 from leyden.ids import derive
 from leyden.ingest.core.limits import Limits
 from leyden.ingest.dialects import DIALECTS
-from leyden.ingest.handlers import IngestHandlers
+from leyden.ingest.handlers import IngestHandlers, _Seen
 from leyden.kafka.delivered import Delivered, Outgoing
 from unit.ingest.otlp_builders import ATTEMPT, END, FOREIGN_TRACE, ROLLOUT, START, key_values, otlp_request, otlp_span
 
@@ -43,6 +43,16 @@ class FakePublisher:
 
 def record(value: bytes, offset: int = 0, headers: dict[str, str] | None = None) -> Delivered[bytes]:
     return Delivered(value, "otlp.v1", "k", 0, offset, f"otlp.v1/0/{offset}", headers or {})
+
+
+@pytest.mark.parametrize("sizes", [[3, 3], [1, 1, 1, 1, 1, 3]])
+def test_of_the_spans_that_came_a_bounded_number_is_remembered(sizes: list[int]) -> None:
+    seen, ids = _Seen(3), iter(range(100))
+    for size in sizes:
+        first = {str(next(ids)) for _ in range(size)}
+        assert seen.again(first) == 0
+        assert seen.again(first) == size
+    assert seen.again({"0"}) == 0
 
 
 def metric(name: str, **labels: str) -> float:
@@ -73,6 +83,18 @@ async def test_a_span_sent_twice_in_a_batch_is_published_once(
     await handlers.on_otlp([record(value), record(value, 1)])
     assert len(publisher.published) == 1
     assert metric("duplicate_spans") == before + 1
+
+
+async def test_a_span_sent_again_later_is_the_same_event_and_counted(
+    handlers: IngestHandlers, publisher: FakePublisher
+) -> None:
+    value = otlp_request(otlp_span(), otlp_span(span_id="00000000000000a2")).SerializeToString()
+    before = metric("duplicate_spans")
+    await handlers.on_otlp([record(value)])
+    assert metric("duplicate_spans") == before
+    await handlers.on_otlp([record(value, 1)])
+    assert metric("duplicate_spans") == before + 2
+    assert publisher.published[:2] == publisher.published[2:]
 
 
 async def test_a_redelivered_batch_publishes_the_same_bytes(handlers: IngestHandlers, publisher: FakePublisher) -> None:
@@ -143,12 +165,27 @@ async def test_a_span_that_comes_before_its_parent_or_late_is_the_same_event(
     spans = [otlp_span({"gen_ai.tool.name": "t"}, span_id=f"00000000000000a{n}") for n in range(3)]
     for parent, child in itertools.pairwise(spans):
         child.parent_span_id = parent.span_id
+    before = metric("spans_before_parent")
     await handlers.on_otlp([record(otlp_request(*spans).SerializeToString())])
     in_order = {span.event_id: span for span in publisher.spans}
     publisher.published.clear()
-    for span in reversed(spans):
-        await handlers.on_otlp([record(otlp_request(span).SerializeToString())])
+    assert metric("spans_before_parent") == before
+    await handlers.on_otlp([record(otlp_request(*reversed(spans)).SerializeToString())])
     assert {span.event_id: span for span in publisher.spans} == in_order
+    assert metric("spans_before_parent") == before + 2
+
+
+async def test_how_late_a_span_comes_is_seen_in_the_age_of_its_request(
+    handlers: IngestHandlers, publisher: FakePublisher
+) -> None:
+    def sum_of_ages() -> float:
+        return REGISTRY.get_sample_value("leyden_ingest_request_age_seconds_sum") or 0.0
+
+    late, before = otlp_span(), sum_of_ages()
+    late.start_time_unix_nano = late.end_time_unix_nano = END - 3600 * 10**9
+    await handlers.on_otlp([record(otlp_request(late).SerializeToString())])
+    assert sum_of_ages() - before == pytest.approx(3601)
+    assert len(publisher.spans) == 1
 
 
 async def test_an_end_before_the_start_is_set_to_the_start_and_told(

@@ -8,14 +8,14 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from leyden.events import Event, RewardAssigned, RewardsCompleted, RolloutSettled, SpanRecorded
+from leyden.events import Event, RewardAssigned, RewardsCompleted, RolloutSettled, SpanKind, SpanRecorded
 from leyden.events.codec import encode
 from leyden.kafka.delivered import Delivered
 from leyden.reward import metrics
 from leyden.reward.core.late import LateOutcome
 from service.reward.judge_fakes import JudgedWorld
 from service.reward.reward_fakes import Fuse
-from unit.reward.reward_builders import ROLLOUT, a_call, a_score, an_end
+from unit.reward.reward_builders import ROLLOUT, a_call, a_score, a_span, an_end
 
 CALL = a_call(1, 1)
 EARLY = a_score(1, 0.5)
@@ -115,6 +115,17 @@ async def test_a_label_without_a_number_makes_no_revision() -> None:
     await world.deliver(late_score(2, None))
     assert [c.revision for c in completions(world)] == [0]
     assert counted(before) == {"no_opinion": 1}
+
+
+async def test_any_other_span_that_comes_after_the_judgement_is_let_go_and_counted() -> None:
+    world = await judged()
+    before, tool = metrics.LATE_SPANS._value.get(), a_span(9, 5, SpanKind.TOOL_CALL)
+    published = len(world.log.records)
+    await world.deliver(tool)
+    assert (metrics.LATE_SPANS._value.get(), len(world.log.records)) == (before + 1, published)
+    await world.deliver(LATE[0])
+    await JudgedWorld(horizon_s=HORIZON_S).deliver(CALL, tool, END)
+    assert metrics.LATE_SPANS._value.get() == before + 1
 
 
 async def test_an_evaluation_of_a_running_rollout_is_not_late() -> None:

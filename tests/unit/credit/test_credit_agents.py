@@ -17,7 +17,16 @@ from leyden.credit.core.evidence import Exhibit, pack, subject_of, unpack
 from leyden.credit.core.member import Member
 from leyden.credit.core.rules import Rules
 from leyden.credit.settings import CreditSection
-from leyden.events import Event, LlmCall, ModelCallRecorded, RolloutSettled, SpanKind, SpanRecorded
+from leyden.events import (
+    Event,
+    JsonObject,
+    LlmCall,
+    ModelCallRecorded,
+    RolloutSettled,
+    SpanKind,
+    SpanRecorded,
+    Usage,
+)
 from leyden.ids import derive
 
 TRACE = f"{rollout(0)}0000"
@@ -111,6 +120,21 @@ def test_a_settled_calls_agent_is_found_by_its_reply() -> None:
     spans = [span("step", None, "planner"), answered(span("llm", "step"), "chatcmpl-1")]
     events = with_spans(finished([traced("a", None, response_id="chatcmpl-1")], [reward(1.0)]), spans)
     assert [found.agent for found in attempt(events).settled_calls()] == [Agent("planner")]
+
+
+def test_a_settled_calls_agent_is_found_by_what_its_span_says_of_the_reply() -> None:
+    """`call` answers "text"; the span of "b" says it too, but so does a second one."""
+
+    def told(span_id: str, parent: str, tokens: int) -> SpanRecorded:
+        message: JsonObject = {"role": "assistant", "content": "text"}
+        llm = LlmCall(input_tokens=tokens, output_tokens=0, output_messages=[message])
+        changes = {"kind": SpanKind.LLM_CALL, "llm": llm, "model": "m"}
+        return span(span_id, parent).model_copy(update=changes)
+
+    spans = [span("step", None, "planner"), told("1", "step", 7), told("2", "step", 8), told("3", "step", 8)]
+    calls = [traced(name, None, usage=Usage(prompt_tokens=n)) for name, n in (("a", 7), ("b", 8), ("c", 9))]
+    found = attempt(with_spans(finished(calls, [reward(1.0)]), spans)).settled_calls()
+    assert {call.event.call_id: call.agent for call in found} == {"a": Agent("planner"), "b": Agent(), "c": Agent()}
 
 
 def test_a_ring_of_parents_ends() -> None:

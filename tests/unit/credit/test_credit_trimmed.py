@@ -1,8 +1,9 @@
 """Credit reads of a call what it uses, and never the texts."""
 
 from credit_support import call
-from leyden.credit.core.evidence import Exhibit, TrimmedCall, pack
+from leyden.credit.core.evidence import AnsweredCall, Exhibit, KeptCall, TrimmedCall, pack, unpack
 from leyden.events.codec import batch_decoder, encode
+from leyden.events.replies import replies_of_call
 
 CALL = call("1", [1, 2, 3], [4, 5], [6]).model_copy(update={"request": {"messages": ["long text"]}})
 
@@ -18,3 +19,17 @@ def test_it_is_kept_as_the_same_bytes_as_the_whole_call() -> None:
     kept = pack(Exhibit(trimmed, "model-calls.v1/0/1", "t"))
     assert kept == pack(Exhibit(CALL, "model-calls.v1/0/1", "t"))
     assert b"text" not in kept
+
+
+def test_where_spans_tell_agents_the_reply_is_recognised_and_no_text_is_kept() -> None:
+    said = call("2", [1, 2], [3]).model_copy(update={"request": {"messages": ["long prompt"]}})
+    [read] = batch_decoder((AnsweredCall,))([encode(said)])
+    assert isinstance(read, AnsweredCall)
+    kept = pack(Exhibit(read, "model-calls.v1/0/1", "t"))
+    assert kept == pack(Exhibit(said, "model-calls.v1/0/1", "t"))
+    assert b'text"' not in kept
+    assert b"prompt" not in kept.replace(b"prompt_token", b"")
+    again = unpack(kept).event
+    assert isinstance(again, KeptCall)
+    assert again.replies == replies_of_call(said)
+    assert pack(Exhibit(again, "model-calls.v1/0/1", "t")) == kept

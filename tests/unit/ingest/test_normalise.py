@@ -44,6 +44,8 @@ def normalised(*spans: Any, resource: dict[str, object] | None = None) -> list[S
         ("invoke_agent", SpanKind.AGENT_STEP),
         ("create_agent", SpanKind.AGENT_STEP),
         ("retrieval", SpanKind.RETRIEVAL),
+        ("search_memory", SpanKind.RETRIEVAL),
+        ("plan", SpanKind.AGENT_STEP),
         ("execute_task", SpanKind.AGENT_STEP),
         ("chat.completions", SpanKind.LLM_CALL),
         ("something_new", SpanKind.OTHER),

@@ -1,7 +1,19 @@
 """How reward joins spans to the calls that the gateway recorded, and reads what dialects say in one form."""
 
+from typing import Any
+
 from leyden.events import Event as AnyEvent
-from leyden.events import Json, LlmCall, Retrieval, RolloutSettled, SpanKind
+from leyden.events import (
+    Json,
+    JsonObject,
+    LlmCall,
+    ModelCallRecorded,
+    Retrieval,
+    RolloutSettled,
+    SpanKind,
+    SpanRecorded,
+    Usage,
+)
 from leyden.reward.core.rules.retrieval import Retrieval as RetrievalRule
 from leyden.reward.core.settle import settle
 from leyden.reward.core.view import RolloutView, view_of
@@ -30,6 +42,24 @@ def test_a_calls_agent_is_told_by_the_span_that_names_its_reply() -> None:
     )  # fmt: skip
     assert [view.agent_of_call(call) for call in view.calls] == ["planner", "crew"]
     assert view.calls_in_spans[span.span_id] == "call-1"
+
+
+def test_a_span_that_names_no_reply_is_joined_by_the_reply_itself_where_no_other_has_it() -> None:
+    def told(n: int, parent: str) -> SpanRecorded:
+        message: JsonObject = {"role": "assistant", "content": f"said {n}"}
+        llm = LlmCall(input_tokens=n, output_tokens=1, output_messages=[message])
+        return a_span(n, n, SpanKind.LLM_CALL, llm=llm, model="policy", parent_span_id=parent)
+
+    def called(number: int, says: int, **fields: Any) -> ModelCallRecorded:
+        usage = Usage(prompt_tokens=says, completion_tokens=1)
+        return a_call(number, number, {"role": "assistant", "content": f"said {says}"}, usage=usage, **fields)
+
+    steps = [a_span(n, 0, SpanKind.AGENT_STEP, agent_name=name) for n, name in ((10, "planner"), (11, "writer"))]
+    spans = [told(1, steps[0].span_id), told(2, steps[1].span_id), told(3, steps[1].span_id)]
+    calls = [called(1, 1), called(2, 2), called(3, 3), called(4, 3), called(5, 2, agent_name="named", error="no")]
+    view = seen(*steps, *spans, *calls)
+    assert [view.agent_of_call(call) for call in view.calls] == ["planner", "writer", None, None, "named"]
+    assert view.calls_in_spans == {spans[0].span_id: "call-1", spans[1].span_id: "call-2"}
 
 
 def test_documents_are_read_in_the_form_of_every_dialect() -> None:

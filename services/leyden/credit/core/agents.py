@@ -6,6 +6,7 @@ from fnmatch import fnmatchcase
 
 from leyden.credit.core.strategies import Strategy
 from leyden.events import ModelCallRecorded, Record, SpanRecorded
+from leyden.events.replies import reply_of_span
 
 ROLE_ATTRIBUTE = "leyden.agent.role"
 """Span attribute with the agent's role; the conventions name agents, not roles."""
@@ -61,6 +62,8 @@ class SpanLink(Record):
     agent_role: str | None = None
     response_id: str | None = None
     """Of a model call's span: the reply's id."""
+    reply: str | None = None
+    """Of one that does not name its reply: the reply itself (`leyden.events.replies`)."""
 
     @classmethod
     def of(cls, span: SpanRecorded) -> "SpanLink":
@@ -74,6 +77,7 @@ class SpanLink(Record):
             agent_name=span.agent_name,
             agent_role=role if isinstance(role, str) else None,
             response_id=span.llm.response_id if span.llm is not None else None,
+            reply=reply_of_span(span),
         )
 
 
@@ -90,13 +94,20 @@ def by_response(trace: Trace) -> Mapping[str, Sequence[SpanLink]]:
     return {reply: sorted(spans, key=lambda span: span.event_id) for reply, spans in found.items()}
 
 
-def agent_of(call: ModelCallRecorded, trace: Trace, replies: Mapping[str, Sequence[SpanLink]] | None = None) -> Agent:
+def agent_of(
+    call: ModelCallRecorded,
+    trace: Trace,
+    replies: Mapping[str, Sequence[SpanLink]] | None = None,
+    same_reply: SpanLink | None = None,
+) -> Agent:
     """The agent that the call itself names, else the one of the nearest span around it that names one: around the
-    spans that name the call's reply (`replies`, see `by_response`), or else around the span that it was made in.
+    spans that name the call's reply (`replies`, see `by_response`), the span that it was made in, or else `same_reply`.
     """
     starts = [(span.trace_id, span.span_id) for span in (replies or {}).get(call.response_id or "", ())]
     if call.trace_id is not None and call.parent_span_id is not None:
         starts.append((call.trace_id, call.parent_span_id))
+    if same_reply is not None:
+        starts.append((same_reply.trace_id, same_reply.span_id))
     return Agent(
         call.agent_name or _first(starts, trace, lambda span: span.agent_name),
         call.agent_role or _first(starts, trace, lambda span: span.agent_role),

@@ -8,7 +8,7 @@ from dataclasses import dataclass, field, replace
 from enum import StrEnum
 
 from leyden.credit.core.agents import NOBODY, Agent, SpanLink, agent_of, by_response
-from leyden.credit.core.evidence import Exhibit
+from leyden.credit.core.evidence import Exhibit, KeptCall
 from leyden.events import (
     ModelCallRecorded,
     RewardAssigned,
@@ -17,6 +17,7 @@ from leyden.events import (
     RolloutSettled,
     SpanRecorded,
 )
+from leyden.events.replies import same_replies
 
 
 class State(StrEnum):
@@ -85,10 +86,14 @@ class Attempt:
         wanted = set(self.settled.call_ids) if self.settled else set()
         trace = self._trace()
         replies = by_response(trace)
+        settled = {call_id: call for call_id, call in self.calls.items() if call_id in wanted}
+        same = same_replies(
+            {id_: call.event.replies for id_, call in settled.items() if isinstance(call.event, KeptCall)},
+            ((span, span.reply) for span in trace.values() if span.reply is not None),
+        )
         found = [
-            replace(call, agent=agent_of(call.event, trace, replies))
-            for call_id, call in self.calls.items()
-            if call_id in wanted
+            replace(call, agent=agent_of(call.event, trace, replies, same.get(call_id)))
+            for call_id, call in settled.items()
         ]
         return sorted(found, key=lambda call: (call.event.started_at, call.event.call_id))
 

@@ -17,10 +17,10 @@ from leyden.events import (
     SpanRecorded,
 )
 from leyden.events.codec import EVENT_TYPES, encode
+from leyden.events.replies import replies_of_call
 
 EvidenceEvent = ModelCallRecorded | RewardAssigned | RewardsCompleted | RolloutEnded | RolloutSettled | SpanRecorded
-_LINK = "span"
-
+_LINK, _ANSWERED = "span", "answered-call"
 
 _NOT_READ = "leyden-not-read"
 """Name of a field that no record has."""
@@ -28,6 +28,19 @@ _NOT_READ = "leyden-not-read"
 
 class _TrimmedChoice(Choice):
     message: JsonObject = Field(default_factory=dict, validation_alias=_NOT_READ)
+
+
+class KeptCall(ModelCallRecorded):
+    """A call as it is kept: without its texts, but for what recognises its reply in a span."""
+
+    replies: tuple[str, ...] = ()
+    """See `leyden.events.replies`."""
+
+
+class AnsweredCall(ModelCallRecorded):
+    """A call as it is read from its topic where spans tell whose it is: its prompt is passed over."""
+
+    request: JsonObject = Field(default_factory=dict, validation_alias=_NOT_READ)
 
 
 class TrimmedCall(ModelCallRecorded):
@@ -62,10 +75,15 @@ def pack(exhibit: Exhibit) -> bytes:
         event = SpanLink.of(event)
     if isinstance(event, SpanLink):
         return f"{_LINK}\n\n\n{event.model_dump_json(exclude_none=True)}".encode()
-    if isinstance(event, ModelCallRecorded) and not isinstance(event, TrimmedCall):
+    kind = _ANSWERED if isinstance(event, KeptCall) else event.type
+    if isinstance(event, ModelCallRecorded) and not isinstance(event, TrimmedCall | KeptCall):
         choices = [choice.model_copy(update={"message": {}}) for choice in event.choices]
-        event = event.model_copy(update={"request": {}, "choices": choices})
-    return f"{event.type}\n{exhibit.origin}\n{exhibit.traceparent}\n".encode() + encode(event)
+        less: dict[str, object] = {"request": {}, "choices": choices}
+        if replies := replies_of_call(event):
+            kind, event = _ANSWERED, KeptCall.model_construct(**event.__dict__ | less, replies=replies)
+        else:
+            event = event.model_copy(update=less)
+    return f"{kind}\n{exhibit.origin}\n{exhibit.traceparent}\n".encode() + encode(event)
 
 
 def unpack(value: bytes) -> Exhibit:
@@ -73,6 +91,7 @@ def unpack(value: bytes) -> Exhibit:
     kind, origin, traceparent, body = value.split(b"\n", 3)
     if kind.decode() == _LINK:
         return Exhibit(SpanLink.model_validate_json(body), origin.decode(), traceparent.decode())
-    event = EVENT_TYPES[kind.decode()].model_validate_json(body)
+    kept = KeptCall if kind.decode() == _ANSWERED else EVENT_TYPES[kind.decode()]
+    event = kept.model_validate_json(body)
     assert isinstance(event, EvidenceEvent)
     return Exhibit(event, origin.decode(), traceparent.decode())

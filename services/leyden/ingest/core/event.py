@@ -36,6 +36,8 @@ class Normalised:
     odd: Sequence[str] = ()
     """What was wrong with the span and is mended or marked in the event."""
     ended_unix_nano: int = 0
+    span_id: str = ""
+    parent_span_id: str | None = None
 
     def event(self) -> SpanRecorded:
         """The event that the bytes are."""
@@ -109,4 +111,6 @@ def written(
         "project": door.project,
     })  # fmt: skip
     key = attempt.rollout_id if attempt else span.trace_id
-    return Normalised(event_id, key, meaning.kind, dialect, attempt is not None, value, odd, span.end_unix_nano)
+    bound = attempt is not None
+    ids = (span.span_id, span.parent_span_id)
+    return Normalised(event_id, key, meaning.kind, dialect, bound, value, odd, span.end_unix_nano, *ids)

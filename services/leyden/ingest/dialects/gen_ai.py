@@ -29,7 +29,9 @@ KIND_OF_OPERATION = {
     "execute_task": SpanKind.AGENT_STEP,
     "handoff": SpanKind.AGENT_STEP,
     "chain": SpanKind.AGENT_STEP,
+    "plan": SpanKind.AGENT_STEP,
     "retrieval": SpanKind.RETRIEVAL,
+    "search_memory": SpanKind.RETRIEVAL,
 }
 _MARKS = frozenset({names.OPERATION, names.SYSTEM, names.PROVIDER, names.TOOL_NAME, names.EVALUATION_NAME})
 _INPUT_EVENTS = {
@@ -38,6 +40,7 @@ _INPUT_EVENTS = {
     "gen_ai.assistant.message": "assistant",
     "gen_ai.tool.message": "tool",
 }
+_MESSAGE_FIELDS = frozenset({"content", "role", "tool_calls", "id", "message"})
 CHOICE_EVENT = "gen_ai.choice"
 PROMPT_EVENT, COMPLETION_EVENT = "gen_ai.content.prompt", "gen_ai.content.completion"
 DETAILS_EVENT = "gen_ai.client.inference.operation.details"
@@ -203,18 +206,11 @@ def messages_in_event(name: str, attributes: JsonObject, body: Json) -> tuple[li
     content = parsed(body) if body is not None else parsed(attributes.get("gen_ai.event.content"))
     message: JsonObject = content if isinstance(content, dict) else {} if content is None else {"content": content}
     if not message:
-        message = {
-            key: parsed(value)
-            for key, value in attributes.items()
-            if key in ("content", "role", "tool_calls", "id", "message")
-        }
+        message = {name: parsed(value) for name, value in attributes.items() if name in _MESSAGE_FIELDS}
     if name == CHOICE_EVENT:
         inner = message.get("message")
-        message = (
-            inner
-            if isinstance(inner, dict)
-            else {k: v for k, v in message.items() if k not in ("index", "finish_reason")}
-        )
+        rest = {name: value for name, value in message.items() if name not in ("index", "finish_reason")}
+        message = inner if isinstance(inner, dict) else rest
         return [], chat_messages({"role": "assistant", **message})
     message = {"role": _INPUT_EVENTS[name], **message}
     if name == "gen_ai.tool.message" and "id" in message:
@@ -284,12 +280,12 @@ def _tool_call(meaning: Meaning, span: RawSpan) -> None:
 
 
 def _retrieval(meaning: Meaning, attributes: JsonObject) -> None:
-    value = parsed(attributes.get(names.RETRIEVAL_DOCUMENTS))
+    value = parsed(first(attributes, *names.RETRIEVAL_DOCUMENTS))
     documents = [parsed(item) for item in value] if isinstance(value, list) else None
-    meaning.retrieval = fields.retrieval(first(attributes, names.RETRIEVAL_QUERY, "gen_ai.retrieval.query"), documents)
-    meaning.understood |= {names.RETRIEVAL_QUERY, "gen_ai.retrieval.query"}
+    meaning.retrieval = fields.retrieval(first(attributes, *names.RETRIEVAL_QUERY), documents)
+    meaning.understood.update(names.RETRIEVAL_QUERY)
     if documents is not None:
-        meaning.understood.add(names.RETRIEVAL_DOCUMENTS)
+        meaning.understood.update(names.RETRIEVAL_DOCUMENTS)
 
 
 def schema_of(tool: str, definitions: Json) -> JsonObject | None:

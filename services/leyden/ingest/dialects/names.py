@@ -1,8 +1,10 @@
 """Attribute names of the OpenTelemetry GenAI conventions, old and new, and of what everybody shares.
 
-Written out, not imported: the conventions' packages move names between releases, and old recordings must stay
-readable. The conventions live in open-telemetry/semantic-conventions-genai, all of them in development; these are as
-in opentelemetry-semantic-conventions 0.66b2.
+The conventions live in open-telemetry/semantic-conventions-genai, all of them in development, so what is followed is a
+commit: 002c8a6ea1c8a42b14a4527db83b3cabcded610a (model/gen-ai/registry.yaml). opentelemetry-semantic-conventions
+0.66b2 has the same names, and those of before 1.37; what is in neither says whose it is. Written out, not imported: the
+packages move names between releases, and old recordings must stay readable. tests/unit/ingest/test_names.py holds them
+against the installed package.
 """
 
 OPERATION = "gen_ai.operation.name"
@@ -43,8 +45,8 @@ TOOL_RESULT = "gen_ai.tool.call.result"
 TOOL_DEFINITIONS = "gen_ai.tool.definitions"
 TOOL_PARAMETERS = "leyden.tool.parameters_schema"
 """Our own: the conventions give a tool's schema only among all definitions, on the model call's span."""
-RETRIEVAL_QUERY = "gen_ai.retrieval.query.text"
-RETRIEVAL_DOCUMENTS = "gen_ai.retrieval.documents"
+RETRIEVAL_QUERY = ("gen_ai.retrieval.query.text", "gen_ai.retrieval.query", "gen_ai.memory.query.text")
+RETRIEVAL_DOCUMENTS = ("gen_ai.retrieval.documents", "gen_ai.memory.records")
 EVALUATION_RESULT = "gen_ai.evaluation.result"
 EVALUATION_NAME = "gen_ai.evaluation.name"
 EVALUATION_VALUE = "gen_ai.evaluation.score.value"

@@ -3,7 +3,7 @@
 An item's id says what it is, so that completeness is decided without decoding a single call.
 """
 
-from collections.abc import Iterable, Mapping
+from collections.abc import Collection, Iterable, Mapping
 from dataclasses import dataclass, field
 
 from leyden.events import (
@@ -64,6 +64,13 @@ def stored_item(event: Event) -> StoredItem | None:
             item_id = f"{VERDICT}{event.settings_hash}:{event.rule}"
             return StoredItem(subject_of(event.ref), item_id, encode(event))
     return None
+
+
+def is_late_span(event: Event, closed: Collection[str]) -> bool:
+    """Whether `event` is a span, but no evaluation, of an attempt that is among `closed`."""
+    if not isinstance(event, SpanRecorded) or event.rollout_id is None or event.kind is SpanKind.EVALUATION:
+        return False
+    return subject_of(AttemptRef(event.rollout_id, event.attempt)) in closed
 
 
 def evaluation_of(event: Event) -> SpanRecorded | None:

@@ -18,6 +18,7 @@ from leyden.events import (
     SpanRecorded,
     VerdictRecorded,
 )
+from leyden.events.replies import replies_of, reply_of_span, same_replies
 from leyden.reward.core.evidence import AttemptEvidence
 from leyden.reward.core.spans import SpanIndex
 
@@ -60,6 +61,8 @@ class CallView:
     """The span in which the agent made the call."""
     response_id: str | None = None
     """The reply's id, which an instrumentation's span of the call names."""
+    requested_model: str | None = None
+    """The model's name as the agent said it."""
 
     @property
     def ended_at(self) -> datetime:
@@ -121,15 +124,21 @@ class RolloutView:
 
     @cached_property
     def calls_in_spans(self) -> Mapping[str, str]:
-        """Span id → the call that it is about: the latest made right in it, or the one whose reply it names."""
+        """Span id → the call that it is about: the latest made right in it, the one whose reply it names, or the one
+        with the reply that it tells of.
+        """
         replies = {call.response_id: call.call_id for call in self.calls if call.response_id is not None}
         named = {id_: replies[reply] for id_, reply in self._replies if reply in replies}
-        return named | {call.parent_span_id: call.call_id for call in self.calls if call.parent_span_id is not None}
+        told = {span_id: call_id for call_id, span_id in self._told.items()} | named
+        return told | {call.parent_span_id: call.call_id for call in self.calls if call.parent_span_id is not None}
 
     def agent_of_call(self, call: CallView) -> str | None:
-        """The agent that made the call: as the call says, or else the span of its reply, or the one it was made in."""
+        """The agent that made the call: as the call says, or else the span that names its reply, the one it was made
+        in, or the one that tells of its reply.
+        """
         named = call.agent_name or self._agents_of_replies.get(call.response_id or "")
-        return named or self.span_index.agents.get(call.parent_span_id or "")
+        agents = self.span_index.agents
+        return named or agents.get(call.parent_span_id or "") or agents.get(self._told.get(call.call_id, ""))
 
     def agent_of_span(self, span: SpanRecorded) -> str | None:
         """The agent at work in the span: the nearest around it, or else the one whose call led to it."""
@@ -144,6 +153,12 @@ class RolloutView:
         return [
             (s.span_id, s.llm.response_id) for s in self.spans if s.llm is not None and s.llm.response_id is not None
         ]
+
+    @cached_property
+    def _told(self) -> Mapping[str, str]:
+        """Call id → the span that tells of its reply without naming it."""
+        spans = [(span.span_id, reply) for span in self.spans if (reply := reply_of_span(span)) is not None]
+        return same_replies({call.call_id: _replies(call) for call in self.calls}, spans) if spans else {}
 
     @cached_property
     def _agents_of_replies(self) -> Mapping[str, str]:
@@ -164,6 +179,13 @@ class RolloutView:
             for id_ in sorted(tool_call_ids(call)) if call.error is None else ():
                 found[id_].append((unix_nano(call.started_at), call.call_id))
         return found
+
+
+def _replies(call: CallView) -> Sequence[str]:
+    if call.error is not None or len(call.choices) != 1:
+        return ()
+    names = (call.requested_model, call.policy, call.policy_version)
+    return replies_of(*names, call.choices[0].message, call.prompt_tokens, call.completion_tokens)
 
 
 def _latest(calls: Sequence[tuple[int, str]], before: int) -> str | None:
@@ -225,6 +247,7 @@ def _call_view(call: ModelCallRecorded) -> CallView:
         agent_name=call.agent_name,
         parent_span_id=call.parent_span_id,
         response_id=call.response_id,
+        requested_model=call.requested_model,
     )
 
 

@@ -1,0 +1,112 @@
+"""A span that does not name its reply is joined to the one call with that reply, or to none."""
+
+from typing import Any
+
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+
+from leyden.events import JsonObject, LlmCall, ModelCallRecorded, SpanKind, SpanRecorded, Usage
+from leyden.events.replies import replies_of_call, reply_of_span, same_replies
+from unit.reward.reward_builders import a_call, a_span, asking
+
+SAID: JsonObject = {"role": "assistant", "content": "It is 4."}
+ASKED = asking(("call_1", "add", {"x": 1, "y": 2}))
+
+
+def called(message: JsonObject, **fields: Any) -> ModelCallRecorded:
+    usage = Usage(prompt_tokens=20, completion_tokens=4)
+    return a_call(1, 1, message, **{"policy": "policy", "policy_version": 3, "usage": usage} | fields)
+
+
+def told(message: JsonObject, model: str = "policy", **fields: Any) -> SpanRecorded:
+    llm = LlmCall(**{"input_tokens": 20, "output_tokens": 4, "output_messages": [message]} | fields)
+    return a_span(1, 0.9, SpanKind.LLM_CALL, llm=llm, model=model)
+
+
+def joined(call: ModelCallRecorded, span: SpanRecorded) -> bool:
+    reply = reply_of_span(span)
+    return reply is not None and reply in replies_of_call(call)
+
+
+@pytest.mark.parametrize("model", ["policy", "policy@3", "as-asked"])
+@pytest.mark.parametrize("message", [SAID, ASKED])
+def test_a_span_with_the_calls_reply_is_recognised_under_every_name_of_the_model(
+    message: JsonObject, model: str
+) -> None:
+    assert joined(called(message, requested_model="as-asked"), told(message, model))
+
+
+def test_arguments_are_the_same_however_they_are_written() -> None:
+    assert joined(called(ASKED), told(asking(("call_1", "add", '{"y":2,  "x":1}'))))
+    none = asking(("call_1", "add", {}))
+    none["tool_calls"][0]["function"]["arguments"] = None  # type: ignore[index, call-overload]
+    assert joined(called(asking(("call_1", "add", {}))), told(none))
+
+
+@pytest.mark.parametrize(
+    "span",
+    [
+        told(SAID, "other-model"),
+        told(SAID, input_tokens=21),
+        told(SAID, output_tokens=5),
+        told(SAID, output_tokens=None),
+        told(SAID, response_id="chatcmpl-1"),
+        told(SAID, output_messages=[]),
+        told(SAID, output_messages=[SAID, SAID]),
+        told({"role": "assistant", "content": "It is 5."}),
+        told({"role": "assistant", "content": [{"type": "text", "text": "It is 4."}]}),
+        told(ASKED),
+        a_span(1, 0.9, SpanKind.AGENT_STEP, model="policy"),
+    ],
+)
+def test_what_differs_or_is_not_told_joins_nothing(span: SpanRecorded) -> None:
+    assert not joined(called(SAID), span)
+
+
+@pytest.mark.parametrize(
+    "message",
+    [
+        {"role": "assistant", "content": None},
+        {"role": "assistant", "content": ""},
+        {"role": "assistant", "content": None, "tool_calls": [{"function": {"name": "add", "arguments": "{}"}}]},
+        {"role": "assistant", "content": None, "tool_calls": [None]},
+        {"role": "assistant", "content": None, "tool_calls": "none"},
+    ],
+)
+def test_a_reply_that_says_nothing_or_has_no_ids_is_none(message: JsonObject) -> None:
+    assert replies_of_call(called(message)) == ()
+
+
+def test_a_call_that_failed_or_was_answered_twice_has_no_reply() -> None:
+    [choice] = called(SAID).choices
+    assert replies_of_call(called(SAID, error="engine 500: no")) == ()
+    assert replies_of_call(called(SAID, choices=[choice, choice])) == ()
+
+
+def test_a_reply_of_two_calls_or_of_two_spans_joins_neither() -> None:
+    calls = {"a": ("1",), "b": ("2",), "c": ("2",), "d": ("3", "4"), "e": ("5",)}
+    spans = [("A", "1"), ("B", "2"), ("D", "4"), ("E", "5"), ("F", "5"), ("G", "6")]
+    assert same_replies(calls, spans) == {"a": "A", "d": "D"}
+
+
+@given(st.permutations([("A", "1"), ("B", "2"), ("C", "2"), ("D", "3")]), st.permutations(["a", "b", "c"]))
+def test_no_order_of_arrival_changes_what_is_joined(spans: list[tuple[str, str]], order: list[str]) -> None:
+    replies = {"a": ("1",), "b": ("2",), "c": ("3",)}
+    assert same_replies({call: replies[call] for call in order}, spans) == {"a": "A", "c": "D"}
+
+
+JSON = st.recursive(
+    st.none() | st.booleans() | st.integers() | st.text(max_size=3),
+    lambda inner: st.lists(inner, max_size=3) | st.dictionaries(st.text(max_size=3), inner, max_size=3),
+    max_leaves=8,
+)
+DEEP = st.sampled_from(["[" * 400 + "]" * 400, '{"a":' * 900 + "1" + "}" * 900, "9" * 400, "{"])
+CALLS = st.lists(st.fixed_dictionaries({"id": JSON, "function": st.fixed_dictionaries({"name": JSON})}) | JSON)
+
+
+@given(content=JSON, calls=CALLS | JSON, arguments=DEEP | JSON)
+def test_no_message_raises(content: object, calls: object, arguments: object) -> None:
+    call: Any = {"id": "1", "function": {"name": "n", "arguments": arguments}}
+    for asked in (calls, [call], [call, calls]):
+        joined(called(SAID), told({"content": content, "tool_calls": asked}))  # type: ignore[dict-item]
