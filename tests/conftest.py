@@ -2,7 +2,9 @@
 
 import os
 import secrets
+import shutil
 import signal
+import subprocess
 import sys
 from collections.abc import Iterator
 from pathlib import Path
@@ -53,6 +55,22 @@ def redis_server_url(tmp_path_factory: pytest.TempPathFactory) -> Iterator[str]:
 
     with RedisServer(tmp_path_factory.mktemp("redis")) as server:
         yield server.url
+
+
+@pytest.fixture(scope="session")
+def node_folder(request: pytest.FixtureRequest, tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """tests/node with its packages, from the lock: installed once, in pytest's own cache where there is one."""
+    if not (shutil.which("node") and shutil.which("npm")):
+        pytest.skip("node and npm are not on this machine")
+    cache, source = getattr(request.config, "cache", None), ROOT / "tests" / "node"
+    folder: Path = cache.mkdir("node") if cache is not None else tmp_path_factory.mktemp("node")
+    shutil.copytree(source, folder, dirs_exist_ok=True)
+    lock, installed = (source / "package-lock.json").read_bytes(), folder / "installed.json"
+    if not installed.exists() or installed.read_bytes() != lock:
+        command = ["npm", "ci", "--ignore-scripts", "--no-audit", "--no-fund", "--loglevel=error"]
+        subprocess.run(command, cwd=folder, check=True, timeout=240)
+        installed.write_bytes(lock)
+    return folder
 
 
 @pytest.fixture

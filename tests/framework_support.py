@@ -7,12 +7,13 @@ import subprocess
 import sys
 import threading
 import time
-from collections.abc import Iterable, Mapping
+from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from datetime import UTC, datetime
 from pathlib import Path
 from typing import Any
 
+import pytest
 import uvicorn
 
 from golden import scripted_engine
@@ -20,6 +21,7 @@ from leyden.client.claims import Claim
 from leyden.client.gateway import Gateway
 from leyden.events import Event, ModelCallRecorded, PolicyServed, SpanKind, SpanRecorded, model_calls
 from leyden.events.codec import MODEL_CALLS, MODELS, OTLP, SPANS, decode
+from leyden.events.replies import replies_of_call, reply_of_span, same_replies
 from leyden.kafka import Outgoing
 from leyden.kafka.admin import ensure_topics, topic_partitions
 from leyden.kafka.claims import ClaimStore
@@ -35,6 +37,26 @@ from leyden.stack.processes import ProcessSpec, Supervisor
 ROOT = Path(__file__).parents[1]
 KEY = "frameworks-key"
 Story = dict[str, Any]
+QUESTIONS = {"answered": "How many people live in Leiden?", "recovered": "How many people live in Atlantis?"}
+OPENAI_2 = "frameworks-openai-2"
+PROGRAMS = {
+    ROOT / "tests/frameworks/agents/langchain_tools.py": "frameworks",
+    ROOT / "tests/golden/agents/langgraph_react.py": "frameworks",
+    ROOT / "tests/golden/agents/openai_agents_handoff.py": "frameworks",
+    ROOT / "tests/golden/agents/pydantic_ai_tool.py": "frameworks",
+    ROOT / "tests/frameworks/agents/autogen_assistant.py": OPENAI_2,
+    ROOT / "tests/frameworks/agents/semantic_kernel_agent.py": OPENAI_2,
+    ROOT / "tests/frameworks/agents/crewai_crew.py": OPENAI_2,
+}
+"""Each program, and the environment in which it runs (`make frameworks`)."""
+
+
+def python_of(environment: str) -> Path:
+    """The interpreter of an environment of `make frameworks`; skips the test where it is not there."""
+    python = ROOT / f".venv-{environment}" / "bin" / "python"
+    if not python.exists():
+        pytest.skip(f"{python.parent.parent.name} is not there: `make frameworks` makes it")
+    return python
 
 
 def environment(claim: Claim, gateway: str, question: str) -> dict[str, str]:
@@ -57,17 +79,23 @@ class Doors:
     kafka: KafkaSettings
     prefix: str
 
-    def run(self, python: Path, program: Path, question: str) -> Story:
-        """Run `program` as one rollout, and tell what was recorded of it."""
+    def run(self, command: Sequence[str | Path], name: str, question: str) -> Story:
+        """Run a program as one rollout, and tell what was recorded of it."""
+        said, calls, spans = self.roll(command, name, question)
+        return {"answer": said.splitlines()[-1]} | story(calls, spans)
+
+    def roll(
+        self, command: Sequence[str | Path], name: str, question: str
+    ) -> tuple[str, list[ModelCallRecorded], list[SpanRecorded]]:
+        """Run a program as one rollout: what it printed, and its calls and spans."""
         gateway = Gateway(self.url, KEY)
-        claim = gateway.start({"task": {"task_id": program.stem, "input": question}})
+        claim = gateway.start({"task": {"task_id": name, "input": question}})
         env = environment(claim, self.url, question)
-        done = subprocess.run([python, program], env=env, capture_output=True, text=True, timeout=240, check=False)
+        done = subprocess.run(command, env=env, capture_output=True, text=True, timeout=240, check=False)
         assert done.returncode == 0, done.stderr[-4000:]
         gateway.end(claim, {"status": "succeeded", "output": done.stdout.strip()})
         gateway.close()
-        calls, spans = asyncio.run(self._recorded(claim.rollout_id))
-        return {"answer": done.stdout.strip().splitlines()[-1]} | story(calls, spans)
+        return done.stdout.strip(), *asyncio.run(self._recorded(claim.rollout_id))
 
     async def _recorded(self, rollout_id: str) -> tuple[list[ModelCallRecorded], list[SpanRecorded]]:
         async with asyncio.timeout(60):
@@ -136,8 +164,11 @@ def story(calls: Iterable[ModelCallRecorded], spans: Iterable[SpanRecorded]) -> 
     """What happened, in order, in words that do not change from run to run."""
     by_id = {span.span_id: span for span in spans}
     ordered = sorted(by_id.values(), key=lambda span: (span.start_unix_nano, span.end_unix_nano, span.name))
+    in_order = sorted(calls, key=lambda call: call.started_at)
+    told = [(span, reply) for span in ordered if (reply := reply_of_span(span)) is not None]
+    same = same_replies({call.call_id: replies_of_call(call) for call in in_order}, told)
     return {
-        "calls": [_call(call, by_id) for call in sorted(calls, key=lambda call: call.started_at)],
+        "calls": [_call(call, by_id, same.get(call.call_id)) for call in in_order],
         "tools": [_tool(span, by_id) for span in ordered if span.kind is SpanKind.TOOL_CALL],
         "agents": [_agent(span, by_id) for span in ordered if span.kind is SpanKind.AGENT_STEP],
         "model_call_spans": len(model_calls(ordered)),
@@ -145,20 +176,28 @@ def story(calls: Iterable[ModelCallRecorded], spans: Iterable[SpanRecorded]) -> 
     }
 
 
-def _call(call: ModelCallRecorded, spans: Mapping[str, SpanRecorded]) -> Story:
+def _call(call: ModelCallRecorded, spans: Mapping[str, SpanRecorded], same_reply: SpanRecorded | None) -> Story:
     message = call.choices[0].message
     asked = [
         f"{one['function']['name']}({_shown(one['function']['arguments'])})" for one in message.get("tool_calls") or []
     ]
     told = [span for span in spans.values() if span.llm and span.llm.response_id == call.response_id]
-    span = told[0] if told else spans.get(call.parent_span_id or "")
+    span = told[0] if told else spans.get(call.parent_span_id or "") or same_reply
     return {
+        "told": _told(call),
         "said": asked or message.get("content"),
         "span": span.name if span else None,
         "agent": call.agent_name or _acting(span, spans),
         "trained": bool(call.prompt_token_ids and call.choices[0].logprobs),
         "error": call.error,
     }
+
+
+def _told(call: ModelCallRecorded) -> list[str]:
+    """What tools had answered since the model last spoke."""
+    messages = [message for message in call.request["messages"] if isinstance(message, dict)]  # type: ignore[union-attr]
+    after = max((n for n, message in enumerate(messages, 1) if message.get("role") == "assistant"), default=0)
+    return [_shown(message.get("content")) for message in messages[after:] if message.get("role") == "tool"]
 
 
 def _tool(span: SpanRecorded, spans: Mapping[str, SpanRecorded]) -> Story:

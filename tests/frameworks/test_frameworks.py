@@ -8,24 +8,12 @@ from pathlib import Path
 
 import pytest
 
-from framework_support import ROOT, Doors, open_doors
+from framework_support import PROGRAMS, QUESTIONS, Doors, Story, open_doors, python_of
 from leyden.kafka.settings import KafkaSettings
 from leyden.stack.processes import Supervisor
 
 pytestmark = [pytest.mark.integration, pytest.mark.timeout(300), pytest.mark.filterwarnings("default")]
 HERE = Path(__file__).parent
-QUESTIONS = {"answered": "How many people live in Leiden?", "recovered": "How many people live in Atlantis?"}
-OPENAI_2 = "frameworks-openai-2"
-PROGRAMS = {
-    HERE / "agents/langchain_tools.py": "frameworks",
-    ROOT / "tests/golden/agents/langgraph_react.py": "frameworks",
-    ROOT / "tests/golden/agents/openai_agents_handoff.py": "frameworks",
-    ROOT / "tests/golden/agents/pydantic_ai_tool.py": "frameworks",
-    HERE / "agents/autogen_assistant.py": OPENAI_2,
-    HERE / "agents/semantic_kernel_agent.py": OPENAI_2,
-    HERE / "agents/crewai_crew.py": OPENAI_2,
-}
-"""Each program, and the environment in which it runs (`make frameworks`)."""
 
 
 @pytest.fixture(scope="module")
@@ -35,20 +23,29 @@ def doors(kafka_servers: str, redis_server_url: str, tmp_path_factory: pytest.Te
         yield open_doors(supervisor, kafka, redis_server_url, f"t{secrets.token_hex(4)}.", folder)
 
 
-def python_of(environment: str) -> Path:
-    python = ROOT / f".venv-{environment}" / "bin" / "python"
-    if not python.exists():
-        pytest.skip(f"{python.parent.parent.name} is not there: `make frameworks` makes it")
-    return python
-
-
 @pytest.mark.parametrize("question", QUESTIONS)
 @pytest.mark.parametrize("program", PROGRAMS, ids=lambda path: path.stem)
 def test_what_a_framework_does_is_recorded_as_it_was(
     doors: Doors, program: Path, question: str, request: pytest.FixtureRequest
 ) -> None:
-    told = doors.run(python_of(PROGRAMS[program]), program, QUESTIONS[question])
-    kept = HERE / "expected" / f"{program.stem}.{question}.json"
+    command = [python_of(PROGRAMS[program]), program]
+    told = doors.run(command, program.stem, QUESTIONS[question])
+    assert told == expected(f"{program.stem}.{question}", told, request)
+
+
+@pytest.mark.parametrize("question", QUESTIONS)
+def test_what_an_agent_for_node_does_is_recorded_as_it_was(
+    doors: Doors, node_folder: Path, question: str, request: pytest.FixtureRequest
+) -> None:
+    command = ["node", "--import", node_folder / "instrumentation.mjs", node_folder / "agent.mjs"]
+    told = doors.run(command, "node_openai", QUESTIONS[question])
+    assert told == expected(f"node_openai.{question}", told, request)
+
+
+def expected(name: str, told: Story, request: pytest.FixtureRequest) -> Story:
+    """What is kept under `name`; with `--update-golden` that is `told`."""
+    kept = HERE / "expected" / f"{name}.json"
     if request.config.getoption("--update-golden"):
         kept.write_text(json.dumps(told, indent=2) + "\n")
-    assert told == json.loads(kept.read_text())
+    found: Story = json.loads(kept.read_text())
+    return found

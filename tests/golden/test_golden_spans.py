@@ -10,6 +10,7 @@ import pytest
 from leyden.events import LlmCall, SpanKind, SpanRecorded, ToolCall, model_calls
 from leyden.events.codec import SPANS, decode, encode
 from leyden.events.otlp import CONTENT_TYPE_HEADER, JSON, SIGNAL_HEADER
+from leyden.events.replies import reply_of_span
 from leyden.ingest.core import decode as records
 from leyden.ingest.core.event import Normalised
 from leyden.ingest.core.normalise import normalise_traces
@@ -118,6 +119,15 @@ def test_two_instrumentations_of_one_call_are_one_call_with_one_reply() -> None:
     assert {span.dialect for span in told} == {"gen_ai", "openinference"}
     assert len(told) == 4
     assert [span.llm.response_id for span in model_calls(spans) if span.llm] == ["chatcmpl-1", "chatcmpl-2"]
+
+
+def test_every_call_is_told_by_its_replys_id_or_by_the_reply_itself() -> None:
+    """What joins it to the gateway's record; OpenLLMetry's spans of the Agents SDK say nothing of the answer."""
+    for recording in RECORDINGS:
+        for call in model_calls(spans_of(recording)):
+            assert call.llm is not None
+            told = call.llm.response_id is not None or reply_of_span(call) is not None
+            assert told or call.llm.operation == "embeddings" or recording.stem == "traceloop_openai_agents"
 
 
 def test_the_tool_that_failed_says_so() -> None:

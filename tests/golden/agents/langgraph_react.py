@@ -27,7 +27,7 @@ def population(city: str) -> str:
 
 
 population.handle_tool_error = True
-agent = create_agent(ChatOpenAI(model="policy"), [population], system_prompt="Use the tool.")
+agent = create_agent(ChatOpenAI(model="policy"), [population], system_prompt="Use the tool.", name="geographer")
 result = agent.invoke({"messages": [{"role": "user", "content": os.environ["QUESTION"]}]})
 print(result["messages"][-1].content)
 provider.shutdown()

@@ -2,36 +2,14 @@
 
 import asyncio
 import json
-import shutil
 import subprocess
 from pathlib import Path
 from typing import Any
 
-import pytest
 from aiohttp import web
 
 from service.gateway.gateway_fakes import API_KEY, REF, Bench
 from service.gateway.gateway_scripts import Says, fails, tool_call
-
-NODE = Path(__file__).parents[2] / "node"
-INSTALL = ["npm", "ci", "--ignore-scripts", "--no-audit", "--no-fund", "--loglevel=error"]
-pytestmark = pytest.mark.skipif(
-    not (shutil.which("node") and shutil.which("npm")), reason="node and npm are not on this machine"
-)
-
-
-@pytest.fixture(scope="session")
-def node_folder(request: pytest.FixtureRequest) -> Path:
-    """Where the client is installed, from the lock: once, in pytest's own cache."""
-    assert request.config.cache is not None
-    folder = request.config.cache.mkdir("node-client")
-    lock, installed = (NODE / "package-lock.json").read_bytes(), folder / "installed.json"
-    for name in ("package.json", "package-lock.json", "client.mjs"):
-        shutil.copy(NODE / name, folder)
-    if not installed.exists() or installed.read_bytes() != lock:
-        subprocess.run(INSTALL, cwd=folder, check=True, timeout=240)
-        installed.write_bytes(lock)
-    return folder
 
 
 async def test_an_agent_for_node_runs_unchanged(gate: Bench, node_folder: Path) -> None:
