@@ -30,7 +30,6 @@ async def test_the_first_digest_that_is_known_counts(calls: RedisEarlierCalls) -
     await calls.keep(REF, {b"a": b"1", b"b": b"2"})
     assert await calls.find(REF, [b"x", b"b", b"a"]) == (b"2", True)
     assert await calls.find(REF, [b"x"]) == (None, True)
-    assert await calls.find(REF, []) == (None, True)
 
 
 async def test_attempts_are_apart(calls: RedisEarlierCalls) -> None:

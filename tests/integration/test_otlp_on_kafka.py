@@ -5,6 +5,7 @@ from collections.abc import AsyncIterator, Sequence
 from contextlib import asynccontextmanager
 from datetime import UTC, datetime
 from pathlib import Path
+from random import Random
 
 import grpc
 import httpx
@@ -14,9 +15,11 @@ from aiokafka import AIOKafkaProducer
 from opentelemetry.proto.collector.trace.v1.trace_service_pb2 import ExportTraceServiceRequest
 from starlette.applications import Starlette
 
+from hostile_spans import hostile, sources
 from leyden.clock import ManualClock
 from leyden.events import SpanRecorded
 from leyden.events.codec import OTLP, SPANS, decode
+from leyden.events.otlp import SIGNAL_HEADER
 from leyden.gateway.adapters.engines import AiohttpEngines
 from leyden.gateway.adapters.log import PatientLog
 from leyden.gateway.app import Gateway
@@ -158,6 +161,27 @@ async def test_garbage_stops_no_partition(way: Way) -> None:
         assert len(await way.spans(3)) == 3
     assert way.deaths == []
     assert len(await way.records(OTLP + ".dlq")) == 10
+
+
+async def test_hostile_spans_of_every_dialect_stop_no_partition(way: Way) -> None:
+    """What comes after them on every partition arrives: nothing was let go with them, and nothing died."""
+    random = Random(20)
+    async with way.ingesting():
+        producer = AIOKafkaProducer(bootstrap_servers=way.kafka.servers, max_request_size=2 * MIB)
+        await producer.start()
+        partitions = sorted(await producer.partitions_for(way.prefix + OTLP))
+        for place, (signal, request) in enumerate(one for found in sources().values() for one in found):
+            headers = [(SIGNAL_HEADER, signal.encode())]
+            for value in (hostile(request, random), hostile(request, random, 20), request.SerializeToString()[:-3]):
+                await producer.send(way.prefix + OTLP, value, partition=partitions[place % 6], headers=headers)
+        for partition in partitions:
+            await producer.send_and_wait(way.prefix + OTLP, spans(1, 10, 1000 + partition), partition=partition)
+        await producer.stop()
+        last = {f"span {1000 + partition}" for partition in partitions}
+        async with asyncio.timeout(60):
+            while not last <= set(await way.spans(len(last))):
+                await asyncio.sleep(0.2)
+    assert way.deaths == []
 
 
 async def test_a_span_and_a_score_by_json_and_by_grpc_reach_their_rollout(way: Way) -> None:

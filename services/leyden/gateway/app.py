@@ -29,7 +29,7 @@ from leyden.gateway.handlers.models import ModelsHandler
 from leyden.gateway.handlers.otlp import Budget, OtlpDoor
 from leyden.gateway.handlers.places import Places
 from leyden.gateway.handlers.recorder import Recorder
-from leyden.gateway.handlers.restoring import Restorer
+from leyden.gateway.handlers.restoring import Restorer, RestoringTimes
 from leyden.gateway.handlers.rollouts import LifeSettings, Rollouts
 from leyden.gateway.handlers.targets import RoutingKnobs, Targets
 from leyden.gateway.handlers.tasks import TasksHandler
@@ -37,6 +37,7 @@ from leyden.gateway.http.arrival import StampedProtocol
 from leyden.gateway.http.bounded import bounded
 from leyden.gateway.http.catalog import Catalog
 from leyden.gateway.http.counting import CountingApi
+from leyden.gateway.http.desk import Desk
 from leyden.gateway.http.elsewhere import Elsewhere
 from leyden.gateway.http.intake import Admission, Limiter
 from leyden.gateway.http.keys import KeysApi
@@ -123,27 +124,27 @@ class Gateway:
         admission = Admission(calls, self.limiter, knobs.retry_after_s)
         model_api = ModelApi(keys, self.calls, admission, knobs.max_body_bytes, knobs.retry_after_s)
         catalog = Catalog(keys, self.table, self.upstreams, knobs.retry_after_s)
+        requests = Limiter("requests", knobs.max_concurrent_requests, 503, knobs.retry_after_s)
+        desk = Desk(keys, requests, knobs.max_body_bytes, knobs.retry_after_s)
         leyden_api = LeydenApi(
-            keys=keys,
+            desk=desk,
+            claims=Limiter("claims", knobs.max_concurrent_claims, 503, knobs.retry_after_s),
             tasks=self.tasks,
             rollouts=self.rollouts,
             table=self.table,
             public_url=knobs.url,
             secret=self._secret,
             lease_s=knobs.lease_s,
-            max_body_bytes=knobs.max_body_bytes,
-            retry_after_s=knobs.retry_after_s,
         )
-        queue_api = QueueApi(keys, self.tasks, self.rollouts, knobs.max_body_bytes, knobs.retry_after_s)
-        keys_api = KeysApi(keys, self.keys, knobs.max_body_bytes, knobs.retry_after_s)
+        queue_api = QueueApi(desk, self.tasks, self.rollouts)
+        keys_api = KeysApi(desk, keys, self.keys)
         counter = TokenCounter(self.table, self._engines, knobs.engine_timeouts)
         counting = CountingApi(keys, counter, calls, knobs.max_body_bytes, knobs.retry_after_s)
         models = [*model_api.routes(), *catalog.routes(), *counting.routes()]
-        others = Elsewhere(models).routes()
-        documents = DocumentApi(keys, knobs.retry_after_s).routes()
-        leyden = [*queue_api.routes(), *leyden_api.routes(), *keys_api.routes(), *others]
-        # The busiest come first: routes are tried in order.
-        return [*models, *self.otlp.routes(), *leyden, *documents]
+        others = [*self.otlp.routes(), *queue_api.routes(), *leyden_api.routes(), *keys_api.routes()]
+        others += DocumentApi(desk).routes()
+        # The busiest come first: routes are tried in order. The last ones take everything.
+        return [*models, *others, *Elsewhere(keys, models, others, knobs.retry_after_s).routes()]
 
 
 def random_key() -> NewKey:
@@ -180,8 +181,8 @@ def build(runtime: Runtime) -> Service:
     earlier = said if settings.tokens_in_policies else None
     gateway = Gateway(settings, store, engines, log, SystemClock(), rates, upstreams, earlier)
     history = KafkaHistory(runtime.kafka, runtime.settings.topic_prefix, ClaimStore(runtime.settings.claims))
-    interval_s, ttl_s = settings.sweep_interval_s, settings.state_ttl_s
-    restorer = Restorer(store, history, gateway.rollouts, SystemClock(), interval_s, ttl_s)
+    times = RestoringTimes(settings.sweep_interval_s, settings.unsettled_grace_s, settings.state_ttl_s)
+    restorer = Restorer(store, history, gateway.rollouts, SystemClock(), times)
 
     async def ready() -> str | None:
         return await store.ready() or restorer.ready()
@@ -194,7 +195,13 @@ def build(runtime: Runtime) -> Service:
         after=[gateway.recorder.drain, engines.close],
         routes=gateway.routes(),
         ready=ready,
-        http=bounded(StampedProtocol, settings.max_header_bytes, settings.max_headers),
+        http=bounded(
+            StampedProtocol,
+            settings.max_header_bytes,
+            settings.max_headers,
+            settings.max_connections,
+            settings.retry_after_s,
+        ),
         host=settings.host,
         port=settings.port,
     )

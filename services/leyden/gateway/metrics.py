@@ -73,7 +73,12 @@ VERSION_MOVES = Counter(
     "leyden_gateway_sticky_version_moves", "Rollouts that went on at another version: theirs was no longer live."
 )
 REFUSED = Counter("leyden_gateway_refused_requests", "Requests that the gateway itself refused.", ["code"])
-IN_FLIGHT = Gauge("leyden_gateway_in_flight_requests", "Requests being served, by kind: calls, traces.", ["kind"])
+IN_FLIGHT = Gauge(
+    "leyden_gateway_in_flight_requests",
+    "Requests being served, by kind: calls, traces, claims (waiting ones too), requests (the others of /leyden/v1).",
+    ["kind"],
+)
+CONNECTIONS = Gauge("leyden_gateway_connections", "Open connections to the gateway's own port, idle ones too.")
 TRACE_BYTES = Counter("leyden_gateway_trace_bytes", "Bytes of OTLP requests forwarded, after decompression.")
 OTLP_ITEMS = Counter("leyden_gateway_otlp_items", "Spans and log records acknowledged, by signal.", ["signal"])
 OTLP_NOT_KEPT = Counter("leyden_gateway_otlp_metrics_bytes", "Bytes of OTLP metrics, which are answered and not kept.")
@@ -81,6 +86,11 @@ CLAIMED = Counter("leyden_gateway_claimed_attempts", "Attempts handed to runners
 ENDED = Counter("leyden_gateway_ended_attempts", "Attempts whose end was published here.", ["status", "final"])
 LOST_ATTEMPTS = Counter("leyden_gateway_lost_attempts", "Attempts ended by the sweeper.", ["failure_class"])
 FAILED = Counter("leyden_gateway_failed_attempts", "Failed attempts whose end was published here.", ["failure_class"])
+UNREADABLE = Counter(
+    "leyden_gateway_unreadable_records",
+    "Records left out when the queue's state was read from the log: what they refer to is not there as it was.",
+    ["topic"],
+)
 DELAYED = Gauge("leyden_gateway_delayed_rollouts", "Queued rollouts whose next attempt may not begin yet.")
 QUEUED = Gauge("leyden_gateway_queued_rollouts", "Rollouts that wait for a runner.")
 RUNNING = Gauge("leyden_gateway_running_rollouts", "Attempts under way.")

@@ -1,6 +1,6 @@
 """What the gateway needs from outside. A passing fault of any of them is `leyden.kafka.Retry`; it becomes a 503."""
 
-from collections.abc import AsyncIterator, Mapping, Sequence
+from collections.abc import AsyncGenerator, AsyncIterator, Mapping, Sequence
 from dataclasses import dataclass, field
 from datetime import datetime
 from enum import StrEnum
@@ -29,11 +29,15 @@ class EngineUnreachable(Exception):  # noqa: N818
 
 
 class EngineBroke(Exception):  # noqa: N818
-    """The engine was asked and the answer did not come, or not whole. `timed_out` when the time was over."""
+    """The engine was asked and the answer did not come, or not whole. `timed_out` when the time was over.
 
-    def __init__(self, message: str, timed_out: bool = False) -> None:
+    `too_long` when it was broken off here. Neither of the two is the server's fault once it has begun to answer.
+    """
+
+    def __init__(self, message: str, timed_out: bool = False, too_long: bool = False) -> None:
         super().__init__(message)
         self.timed_out = timed_out
+        self.servers_fault = not (timed_out or too_long)
 
 
 class EngineReply(Protocol):
@@ -133,12 +137,15 @@ class EarlierCalls(Protocol):
     """What calls of an attempt said, by the digest of their conversation. Every method raises `Retry`."""
 
     async def find(self, ref: AttemptRef, digests: Sequence[bytes]) -> tuple[bytes | None, bool]:
-        """The call of the first digest that is known, and whether any call of the attempt is."""
+        """The call of the first digest (of one or more) that is known, and whether any call of the attempt is."""
         ...
 
     async def keep(self, ref: AttemptRef, calls: Mapping[bytes, bytes]) -> None:
         """Keep calls by their digests."""
         ...
+
+
+NOT_WHOLE = "the queue's state is being read from the log"
 
 
 class RolloutStore(Protocol):
@@ -173,7 +180,7 @@ class RolloutStore(Protocol):
     async def restore(self, rollouts: Sequence[Restored]) -> list[bool]:
         """Put back what is not known, or known only as waiting for an earlier attempt; whether it was, for each.
 
-        The lease of an attempt that ran is over, and cannot be renewed.
+        An attempt that ran is put back with its end, in one step: it has no lease, and no other end comes first.
         """
         ...
 
@@ -186,7 +193,10 @@ class RolloutStore(Protocol):
         ...
 
     async def begin(self, running: Running, lease_until: datetime) -> bool:
-        """An attempt that nobody queued is under way; False, and nothing, when its rollout is known already."""
+        """An attempt that nobody queued is under way; False, and nothing, when its rollout is known already.
+
+        Raises `Retry` while the state is not whole: it may be known.
+        """
         ...
 
     async def extend(self, ref: AttemptRef, lease_until: datetime) -> bool:
@@ -265,6 +275,6 @@ class Rates(Protocol):
 class History(Protocol):
     """The log from its beginning."""
 
-    def events(self, topic: str) -> AsyncIterator[Event]:
+    def events(self, topic: str) -> AsyncGenerator[Event, None]:
         """The events of `topic` up to its end of now, each key's in order."""
         ...

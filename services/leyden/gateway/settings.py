@@ -34,8 +34,15 @@ class GatewaySettings(BaseSettings):
     """Longest head of a request (URL and headers); longer ones are answered 431."""
     max_headers: int = Field(default=128, ge=16)
     """Most headers of a request; more are answered 431."""
+    max_connections: int = Field(default=2048, ge=1)
+    """Connections at a time to this replica, idle ones too; one more is answered 503 and closed, whatever it asks.
+    Above the three limits on requests together; an open model call has a file descriptor more, at its engine."""
     max_concurrent_calls: int = Field(default=512, ge=1)
     """Model calls at a time in this replica; more are answered 429."""
+    max_concurrent_claims: int = Field(default=256, ge=1)
+    """Claims at a time in this replica, those that wait for a rollout included; more are answered 503."""
+    max_concurrent_requests: int = Field(default=256, ge=1)
+    """All other requests under `/leyden/v1` at a time in this replica; more are answered 503."""
     max_trace_bytes: int = Field(default=64 * 1024 * 1024, ge=1)
     """Largest OTLP request, before and after decompression; larger ones are answered 413."""
     max_trace_bytes_in_flight: int = Field(default=128 * 1024 * 1024, ge=1)
@@ -101,7 +108,8 @@ class GatewaySettings(BaseSettings):
     loop_calls: int = Field(default=5, ge=2)
     """An attempt that failed after so many model calls with the same output in a row was a repetition loop."""
     unsettled_grace_s: float = Field(default=15.0, gt=0)
-    """How long an end may be on its way to the log before the sweeper writes it: longer than `publish_timeout_s`."""
+    """How long an end may be on its way to the log before the sweeper writes it: longer than `publish_timeout_s`.
+    After Redis lost its data, the log is read when this time is over."""
     state_ttl_s: int = Field(default=7 * 86_400, ge=60)
     """How long Redis remembers tasks, ended rollouts and their fences."""
 

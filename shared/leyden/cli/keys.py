@@ -7,18 +7,13 @@ from datetime import UTC, datetime, timedelta
 from typing import Any
 from urllib.parse import quote
 
-import httpx
-
+from leyden.cli.asking import ask
 from leyden.client.gateway import Gateway
 from leyden.stack.errors import StackError
 
 PATH = "/leyden/v1/keys"
-TIMEOUT_S = 15.0
 UNITS = {"m": "minutes", "h": "hours", "d": "days", "w": "weeks"}
-HINTS = {
-    401: " Give a key of the gateway with --api-key or LEYDEN_API_KEY.",
-    403: " Keys are made with a key of scope admin, or one of LEYDEN_GATEWAY_API_KEYS.",
-}
+HINTS = {403: " Keys are made with a key of scope admin, or one of LEYDEN_GATEWAY_API_KEYS."}
 
 
 @dataclass(frozen=True)
@@ -43,10 +38,8 @@ class Wanted:
 class KeyAdmin:
     """The admin API of one gateway. Every method raises `StackError` with what the gateway said."""
 
-    def __init__(self, gateway: Gateway, transport: httpx.BaseTransport | None = None) -> None:
-        self._url = gateway.url
-        self._headers = {"authorization": f"Bearer {gateway.api_key}"} if gateway.api_key else {}
-        self._transport = transport
+    def __init__(self, gateway: Gateway) -> None:
+        self._gateway = gateway
 
     def create(self, wanted: Wanted) -> dict[str, Any]:
         """The new key, with its text as `key`: the only time that it is told. Never tried twice: one key is made."""
@@ -62,15 +55,8 @@ class KeyAdmin:
         return self._call("DELETE", f"{PATH}/{quote(key_id, safe='')}")
 
     def _call(self, method: str, path: str, body: dict[str, Any] | None = None) -> dict[str, Any]:
-        try:
-            with httpx.Client(base_url=self._url, timeout=TIMEOUT_S, transport=self._transport) as http:
-                answer = http.request(method, path, json=body, headers=self._headers)
-        except httpx.HTTPError as error:
-            raise StackError(f"{self._url} does not answer: {type(error).__name__}: {error}") from error
-        if answer.is_success:
-            told: dict[str, Any] = answer.json()
-            return told
-        raise StackError(f"{_message(answer)}.{HINTS.get(answer.status_code, '')}")
+        away = " Is the address right?"
+        return ask(self._gateway, method, path, body, patience_s=0.0, hints=HINTS, if_away=away)
 
 
 def expiry(text: str | None, now: datetime) -> datetime | None:
@@ -101,10 +87,3 @@ def _state(key: dict[str, Any], now: datetime) -> str:
     if not expires:
         return "active"
     return f"{'expired' if datetime.fromisoformat(expires) <= now else 'until'} {expires[:10]}"
-
-
-def _message(answer: httpx.Response) -> str:
-    try:
-        return str(answer.json()["error"]["message"])
-    except (ValueError, KeyError, TypeError):
-        return f"the gateway answered {answer.status_code}: {answer.text[:200]}"

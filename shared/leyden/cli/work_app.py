@@ -38,8 +38,8 @@ def _door(gateway: str | None, api_key: str | None, data_dir: Path) -> Iterator[
     from leyden.cli.feedback import gateway_of
     from leyden.cli.queue_door import QueueDoor
 
-    with closing(gateway_of(gateway, api_key, data_dir)) as found, closing(QueueDoor(found)) as door:
-        yield door
+    with closing(gateway_of(gateway, api_key, data_dir)) as found:
+        yield QueueDoor(found)
 
 
 @work_app.command()

@@ -6,7 +6,12 @@ import hashlib
 import fsspec
 from aiokafka import ConsumerRecord
 
-from leyden.kafka.delivered import CLAIM_HEADER
+from leyden.kafka.delivered import CLAIM_HEADER, Retry
+
+
+def claim_of(record: ConsumerRecord) -> bytes | None:
+    """Where a record's value is, if it is not in the record."""
+    return next((value for name, value in record.headers if name == CLAIM_HEADER), None)
 
 
 class ClaimStore:
@@ -26,9 +31,13 @@ class ClaimStore:
         return target
 
     async def value_of(self, record: ConsumerRecord) -> bytes:
-        """A record's value, from wherever it is. Raises what `get` raises."""
-        claim = next((value for name, value in record.headers if name == CLAIM_HEADER), None)
-        return (record.value or b"") if claim is None else await asyncio.to_thread(self.get, claim.decode())
+        """A record's value, from wherever it is. Raises `Retry` where the store is away, else what `get` raises."""
+        if (claim := claim_of(record)) is None:
+            return record.value or b""
+        try:
+            return await asyncio.to_thread(self.get, claim.decode())
+        except OSError as error:
+            raise Retry(f"claim {claim.decode()} cannot be read: {error!r}") from error
 
     def get(self, url: str) -> bytes:
         """The value behind `url`. Raises ValueError for one of another store, or with content not its name's."""

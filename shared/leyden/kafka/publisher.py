@@ -43,7 +43,7 @@ class KafkaPublisher:
 
     async def _send(self, topic: str, key: str, value: bytes, headers: dict[str, str]) -> asyncio.Future[object]:
         if len(value) > self._max_value_bytes:
-            headers[CLAIM_HEADER] = await asyncio.to_thread(self._claims.put, value)
+            headers[CLAIM_HEADER] = await self._claim(value)
             value = b""
         count, size = _meters(topic)
         count.inc()
@@ -56,6 +56,12 @@ class KafkaPublisher:
             return sending
         except KafkaError as error:
             raise Retry(f"cannot publish to {self._prefix + topic}: {error}") from error
+
+    async def _claim(self, value: bytes) -> str:
+        try:
+            return await asyncio.to_thread(self._claims.put, value)
+        except OSError as error:
+            raise Retry(f"a value of {len(value)} bytes cannot be stored: {error!r}") from error
 
     def _producer(self) -> AIOKafkaProducer:
         """FastStream's own producer, without its `publish`: building a message costs as much again as sending it."""

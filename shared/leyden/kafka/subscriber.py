@@ -12,7 +12,7 @@ import time
 from collections.abc import Awaitable, Callable, Mapping, Sequence
 from dataclasses import dataclass, field
 from functools import partial
-from typing import Any
+from typing import Any, TypeVar
 
 from aiokafka import AIOKafkaConsumer, ConsumerRecord, TopicPartition
 from aiokafka.coordinator.assignors.range import RangePartitionAssignor
@@ -23,7 +23,7 @@ from pydantic import ValidationError
 
 from leyden.events import Event
 from leyden.events.codec import BatchDecoder, decode_batch
-from leyden.kafka.claims import ClaimStore
+from leyden.kafka.claims import ClaimStore, claim_of
 from leyden.kafka.delivered import (
     CLAIM_HEADER,
     ERROR_HEADER,
@@ -40,6 +40,7 @@ from leyden.kafka.topics import DEAD_LETTER_SUFFIX, load_topics
 from leyden.telemetry.metrics import CONSUMED, CONSUMER_LAG, DEAD_LETTERS, HANDLER_SECONDS, RETRIES
 
 log = logging.getLogger(__name__)
+T = TypeVar("T")
 FATAL_EXIT = 70
 """Exit status (EX_SOFTWARE) of a process that stops itself because going on would lose or waste data."""
 
@@ -201,7 +202,7 @@ class BatchConsumer:
             RETRIES.labels(topics="+".join(self.subscription.topics)).inc()
             raise
 
-    async def _with_backoff(self, act: Callable[[], Awaitable[None]]) -> None:
+    async def _with_backoff(self, act: Callable[[], Awaitable[T]]) -> T:
         """Do `act` again for as long as it raises `Retry`; anything else that it raises goes through."""
         delay = self._retry.first_delay_s
         while True:
@@ -216,9 +217,10 @@ class BatchConsumer:
         """Validate per topic in one pass; only when that fails, record by record, to find the bad ones."""
         by_topic: dict[str, list[tuple[int, ConsumerRecord, bytes]]] = {}
         for index, record in enumerate(records):
-            by_topic.setdefault(record.topic.removeprefix(self._prefix), []).append(
-                (index, record, await self._claims.value_of(record))
-            )
+            topic = record.topic.removeprefix(self._prefix)
+            value = (record.value or b"") if claim_of(record) is None else await self._claimed(record, topic)
+            if value is not None:
+                by_topic.setdefault(topic, []).append((index, record, value))
         found: dict[int, Delivered[Any]] = {}
         for topic, items in by_topic.items():
             CONSUMED.labels(topic=topic).inc(len(items))
@@ -232,6 +234,14 @@ class BatchConsumer:
                 found |= await self._decode_singly(topic, items)
         return [found[index] for index in sorted(found)]
 
+    async def _claimed(self, record: ConsumerRecord, topic: str) -> bytes | None:
+        """The value that a record refers to; None for one that is among the dead letters now, as it cannot be had."""
+        try:
+            return await self._with_backoff(partial(self._claims.value_of, record))
+        except ValueError as error:
+            await self._dead_letter(self._delivered(record, topic, b"", b""), Poison(str(error)))
+            return None
+
     async def _decode_singly(
         self, topic: str, items: list[tuple[int, ConsumerRecord, bytes]]
     ) -> dict[int, Delivered[Any]]:
@@ -241,10 +251,8 @@ class BatchConsumer:
                 [event] = self.subscription.decode(topic, [value])
                 good[index] = self._delivered(record, topic, event, value)
             except ValidationError as error:
-                reason = Poison(
-                    "; ".join(f"{'.'.join(map(str, e['loc'][1:]))}: {e['msg']}" for e in error.errors()[:5])
-                )
-                await self._dead_letter(self._delivered(record, topic, value, value), reason)
+                faults = (f"{'.'.join(map(str, e['loc'][1:]))}: {e['msg']}" for e in error.errors()[:5])
+                await self._dead_letter(self._delivered(record, topic, value, value), Poison("; ".join(faults)))
         return good
 
     def _delivered(self, record: ConsumerRecord, topic: str, body: Any, value: bytes) -> Delivered[Any]:
@@ -259,11 +267,11 @@ class BatchConsumer:
         self._dead_in_a_row += 1
         DEAD_LETTERS.labels(topic=one.topic).inc()
         if self._dead_in_a_row > self._retry.dead_letter_limit:
-            raise RuntimeError(
-                f"{self._dead_in_a_row} dead letters in a row: the code is at fault, not the data"
-            ) from error
+            text = f"{self._dead_in_a_row} dead letters in a row: the code is at fault, not the data"
+            raise RuntimeError(text) from error
         log.error("dead letter from %s: %r", one.origin, error, exc_info=None if isinstance(error, Poison) else error)
-        headers = {name: text for name, text in one.headers.items() if name != CLAIM_HEADER}
+        # A value that was had is kept here; of one that was not, only the reference is left.
+        headers = {name: text for name, text in one.headers.items() if name != CLAIM_HEADER or not one.value}
         headers |= {ORIGIN_HEADER: one.origin, ERROR_HEADER: f"{type(error).__name__}: {error}"[:2000]}
         await self._with_backoff(
             lambda: self._publisher.publish_raw(one.topic + DEAD_LETTER_SUFFIX, one.key, one.value, headers)

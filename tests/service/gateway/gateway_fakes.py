@@ -23,14 +23,20 @@ from leyden.gateway.core.restoring import Restored
 from leyden.gateway.core.rollouts import RolloutSpec, RolloutState, Running
 from leyden.gateway.core.upstreams import Upstreams
 from leyden.gateway.http.arrival import StampedProtocol
-from leyden.gateway.ports import EarlierCalls, EndOutcome, EndResult, QueueCounts, RolloutView, Standing
+from leyden.gateway.ports import (
+    NOT_WHOLE,
+    EarlierCalls,
+    EndOutcome,
+    EndResult,
+    QueueCounts,
+    RolloutView,
+    Standing,
+)
 from leyden.gateway.settings import GatewaySettings
 from leyden.ids import AttemptRef
 from leyden.kafka import Delivered, Outgoing, Retry
 from service.gateway.gateway_rates_fake import MemoryRates
 
-NEVER = datetime(1, 1, 1, tzinfo=UTC)
-"""The end of a lease that cannot be renewed."""
 START = datetime(2026, 1, 2, 3, 4, 5, tzinfo=UTC)
 SECRET = "a secret of the tests"
 API_KEY = "key-of-the-tests"
@@ -197,7 +203,8 @@ class MemoryStore:
             one.spec, attempt, one.state, one.status, one.runner, one.started_at, len(self.rows)
         )
         if one.state is RolloutState.RUNNING:
-            self.leases[one.ref] = NEVER
+            assert one.ended_at is not None
+            self.ends[one.ref], self.not_settled[one.ref] = one.end, one.ended_at
         elif one.state is RolloutState.QUEUED and one.retry_at is not None:
             self.delayed[rollout_id] = one.retry_at
         elif one.state is RolloutState.QUEUED:
@@ -218,6 +225,8 @@ class MemoryStore:
 
     async def begin(self, running: Running, lease_until: datetime) -> bool:
         self._step("begin")
+        if not self.whole:
+            raise Retry(NOT_WHOLE)
         if running.ref.rollout_id in self.rows:
             return False
         self.rows[running.ref.rollout_id] = _Row(
@@ -228,7 +237,7 @@ class MemoryStore:
 
     async def extend(self, ref: AttemptRef, lease_until: datetime) -> bool:
         self._step("extend")
-        if self.leases.get(ref, NEVER) == NEVER:
+        if ref not in self.leases:
             return False
         self.leases[ref] = lease_until
         return True

@@ -3,12 +3,15 @@
 import asyncio
 from datetime import timedelta
 
+import pytest
+
 from leyden.events import Task
 from leyden.gateway.core.failures import CallNote, LastCall
 from leyden.gateway.core.restoring import Restored
 from leyden.gateway.core.rollouts import RolloutSpec, RolloutState, Running
 from leyden.gateway.ports import EndResult, QueueCounts, RolloutStore
 from leyden.ids import AttemptRef, rollout_id_of
+from leyden.kafka import Retry
 from service.gateway.gateway_fakes import START
 
 SPEC = RolloutSpec(task=Task(task_id="t", input={"q": "ü"}), group_id="g", group_size=2, max_attempts=2)
@@ -253,9 +256,10 @@ class RolloutStoreLaws:
 
     async def test_the_past_is_put_back_as_it_was(self, store: RolloutStore) -> None:
         ids = [rollout_id_of("past", n) for n in range(5)]
+        ran = Restored(AttemptRef(ids[1], 1), SPEC, RolloutState.RUNNING, started_at=START, runner="r").given_up(START)
         rows = [
             Restored(AttemptRef(ids[0], 2), SPEC, RolloutState.QUEUED, retry_at=LATER),
-            Restored(AttemptRef(ids[1], 1), SPEC, RolloutState.RUNNING, started_at=START, runner="r"),
+            ran,
             Restored(AttemptRef(ids[2], 1), SPEC, RolloutState.ENDED, "succeeded"),
             Restored(AttemptRef(ids[3], 0), SPEC, RolloutState.QUEUED),
             Restored(AttemptRef(ids[4], 0), SPEC.model_copy(update={"priority": 1}), RolloutState.QUEUED),
@@ -263,10 +267,12 @@ class RolloutStoreLaws:
         assert await store.restore(rows) == [True] * 5
         assert await store.restore(rows) == [False] * 5, "again changes nothing"
         running = AttemptRef(ids[1], 1)
-        assert await store.expired(START, 10) == [running]
         assert not await store.extend(running, LATER), "nobody keeps it"
-        assert await store.expired(START, 10) == [running]
-        assert (await store.end(running, b"x", START, lease_over=True)).result is EndResult.FIRST
+        assert await store.expired(LATER, 10) == []
+        assert await store.unsettled(START, 10) == [running]
+        assert not (await store.standing(running)).open
+        late = await store.end(running, b"x", START, lease_over=False)
+        assert (late.result, late.stored) == (EndResult.EARLIER, ran.end), "its end came back with it"
         assert not (await store.standing(AttemptRef(ids[2], 1))).open
         await store.enqueue([(i, SPEC) for i in ids])
         found = await store.claim(9, "r", LATER, LATER + timedelta(seconds=60))
@@ -278,22 +284,26 @@ class RolloutStoreLaws:
         ended = [Restored(AttemptRef(i, 1), SPEC, RolloutState.ENDED, "succeeded") for i in IDS[:2]]
         assert await store.restore(ended) == [False, True], "what only waited is overtaken, what runs is not"
         assert (await store.standing(running.ref)).open
-        ran = [Restored(AttemptRef(IDS[2], 0), SPEC, RolloutState.RUNNING, started_at=START)]
+        ran = [Restored(AttemptRef(IDS[2], 0), SPEC, RolloutState.RUNNING, started_at=START).given_up(START)]
         assert await store.restore(ran) == [True]
         assert await store.claim(9, "r", START, LEASE) == []
         await store.end(running.ref, b"x", START, lease_over=False)
         await store.settle(running.ref, final=False, status="failed")
-        first = [Restored(running.ref, SPEC, RolloutState.RUNNING, started_at=START)]
+        first = [Restored(running.ref, SPEC, RolloutState.RUNNING, started_at=START).given_up(START)]
         assert await store.restore(first) == [False], "its next attempt waits already"
 
     async def test_a_store_without_its_state_hands_out_nothing(self, bare_store: RolloutStore) -> None:
         await bare_store.enqueue([(IDS[0], SPEC)])
         assert not await bare_store.has_state()
         assert await bare_store.claim(1, "r", START, LEASE) == []
+        begun = Running(AttemptRef(IDS[1], 0), SPEC, START)
+        with pytest.raises(Retry):
+            await bare_store.begin(begun, LEASE)
         await bare_store.state_restored(7)
         assert await bare_store.has_state()
         assert len(await bare_store.claim(1, "r", START, LEASE)) == 1
         assert (await bare_store.counts()).ended == 7
+        assert await bare_store.begin(begun, LEASE)
 
     async def test_mode_comes_with_the_standing(self, store: RolloutStore) -> None:
         await store.enqueue([(IDS[0], VALIDATION)])

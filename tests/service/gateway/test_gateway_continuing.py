@@ -23,8 +23,11 @@ class MemoryEarlierCalls:
     def __init__(self) -> None:
         self.kept: dict[AttemptRef, dict[bytes, bytes]] = {}
         self.down = False
+        self.finds = 0
 
     async def find(self, ref: AttemptRef, digests: Sequence[bytes]) -> tuple[bytes | None, bool]:
+        self.finds += 1
+        assert digests
         if self.down:
             raise Retry("down")
         calls = self.kept.get(ref, {})
@@ -152,8 +155,20 @@ async def test_no_call_fails_because_earlier_ones_cannot_be_looked_up(
 ) -> None:
     gate.engine.reply = gate.engine.default
     earlier.down = True
-    await say(agent, USER)
+    await say(agent, USER, SAID, MORE)
     assert "leyden_continue" not in gate.engine.bodies[0]
+
+
+async def test_a_conversations_first_turn_asks_for_nothing_earlier_and_later_ones_find_it(
+    gate: Bench, agent: AsyncOpenAI, earlier: MemoryEarlierCalls
+) -> None:
+    before = prompts("first")
+    await say(agent, USER)
+    await say(agent, MORE)
+    assert earlier.finds == 0
+    assert prompts("first") - before == 2, "another conversation of the attempt is no fork"
+    await say(agent, USER, SAID, MORE)
+    assert (earlier.finds, gate.log.calls[2].continues) == (1, gate.log.calls[0].call_id)
 
 
 async def test_what_a_caller_sends_under_that_name_is_not_for_the_engine(agent: AsyncOpenAI, gate: Bench) -> None:

@@ -297,14 +297,17 @@ async def test_the_engines_word_on_the_version_is_what_is_recorded(gate: Bench, 
     assert gate.log.calls[0].policy_version == 4
 
 
+@pytest.mark.parametrize("stream", [False, True])
 @pytest.mark.parametrize(("model", "says"), [("policy@3", "policy@4"), ("policy", "other@3"), ("policy", "")])
 async def test_another_version_than_the_one_asked_for_is_a_502(
-    gate: Bench, http: httpx.AsyncClient, model: str, says: str
+    gate: Bench, http: httpx.AsyncClient, model: str, says: str, stream: bool
 ) -> None:
     gate.engine.version = says
-    reply = await http.post("/v1/chat/completions", json={"model": model, "messages": HELLO})
+    reply = await http.post("/v1/chat/completions", json={"model": model, "messages": HELLO, "stream": stream})
     assert (reply.status_code, reply.json()["error"]["code"]) == (502, "policy_version_mismatch")
-    assert (gate.log.calls[0].error or "").startswith("policy_version_mismatch")
+    (call,) = gate.log.calls
+    assert (call.policy_version, call.choices) == (None, [])
+    assert (call.error or "").startswith("policy_version_mismatch")
 
 
 async def test_a_model_that_is_not_live_is_a_404_in_openais_shape(agent: AsyncOpenAI) -> None:

@@ -140,6 +140,18 @@ async def test_a_rollouts_key_binds_what_it_sends(gate: Bench, http: httpx.Async
     assert (await http.post("/v1/traces", content=spans(), headers=PROTOBUF | {"authorization": ""})).status_code == 401
 
 
+async def test_spans_that_come_after_their_rollouts_end_are_taken_and_bound(
+    gate: Bench, http: httpx.AsyncClient
+) -> None:
+    begun = (await http.post("/leyden/v1/rollouts", json={})).json()
+    end = f"/leyden/v1/rollouts/{begun['rollout_id']}/attempts/0/end"
+    assert (await http.post(end, json={"status": "succeeded"})).status_code == 200
+    by_key = {"authorization": f"Bearer {begun['api_key']}"}
+    for url, extra in (("/v1/traces", by_key), (f"/rollouts/{begun['trace_id']}/v1/traces", {})):
+        assert (await http.post(url, content=spans(), headers=PROTOBUF | extra)).status_code == 200
+        assert gate.log.raw_headers[-1]["leyden-attempt"] == begun["trace_id"]
+
+
 async def test_the_base_url_of_a_rollout_binds_what_is_sent_there(gate: Bench, http: httpx.AsyncClient) -> None:
     base = f"/rollouts/{REF.trace_id}/v1"
     ways = (f"{base}/traces", {}), (f"{base}/v1/traces", {}), ("/v1/traces", {"x-leyden-rollout": REF.trace_id})

@@ -6,7 +6,7 @@ step, Redis loses everything: then the log is judged.
 
 import asyncio
 from collections import Counter, defaultdict
-from collections.abc import AsyncIterator, Awaitable, Callable
+from collections.abc import AsyncGenerator, Awaitable, Callable
 from contextlib import suppress
 from datetime import timedelta
 
@@ -18,7 +18,7 @@ from leyden.events import Event, Failure, FailureClass, RetryPolicy, RolloutEnde
 from leyden.events.codec import EVENTS_BY_TOPIC, encode
 from leyden.gateway.core.refusals import Refusal
 from leyden.gateway.core.rollouts import EndReport, Running, TaskRequest
-from leyden.gateway.handlers.restoring import Restorer
+from leyden.gateway.handlers.restoring import Restorer, RestoringTimes
 from leyden.gateway.handlers.rollouts import LifeSettings, Rollouts
 from leyden.gateway.handlers.tasks import TasksHandler
 from leyden.kafka import Delivered, Retry
@@ -40,10 +40,10 @@ class World:
         self.log, self.store, self.clock = FakeLog(), MemoryStore(), ManualClock(START)
         self.rollouts = Rollouts(self.store, self.log, self.clock, LifeSettings())
         self.tasks = TasksHandler(self.store, self.log, self.clock, self.rollouts)
-        self.restorer = Restorer(self.store, self, self.rollouts, self.clock, 1.0, DAY_S)
+        self.restorer = Restorer(self.store, self, self.rollouts, self.clock, RestoringTimes(1.0, 0.0, DAY_S))
         self.held: list[Running] = []
 
-    async def events(self, topic: str) -> AsyncIterator[Event]:
+    async def events(self, topic: str) -> AsyncGenerator[Event, None]:
         for outgoing in list(self.log.outgoing):
             if isinstance(outgoing.event, EVENTS_BY_TOPIC[topic]):
                 yield outgoing.event

@@ -120,7 +120,7 @@ async def test_a_tool_loop_gives_the_engine_back_what_it_said(gate: Bench, agent
         if item.type == "function_call"
     ]
     await agent.responses.create(model="policy", input=conversation, tools=[WEATHER])
-    said = {"role": "assistant", "content": "So.", "reasoning_content": "hm", "tool_calls": CALLS}
+    said = {"role": "assistant", "content": "So.", "reasoning": "hm", "tool_calls": CALLS}
     assert gate.engine.bodies[1]["messages"][1:] == [
         said,
         {"role": "tool", "tool_call_id": "call_0", "content": "rain"},

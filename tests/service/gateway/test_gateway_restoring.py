@@ -1,6 +1,7 @@
 """A store that lost its data has its state from the log again, and nothing is done twice."""
 
-from collections.abc import AsyncIterator
+from collections import Counter
+from collections.abc import AsyncGenerator
 from datetime import timedelta
 from typing import Any
 
@@ -9,7 +10,7 @@ import pytest
 
 from leyden.events import Event, RolloutEnded, TaskEnqueued
 from leyden.events.codec import EVENTS_BY_TOPIC, encode
-from leyden.gateway.handlers.restoring import Restorer
+from leyden.gateway.handlers.restoring import Restorer, RestoringTimes
 from leyden.ids import rollout_id_of
 from leyden.kafka import Retry
 from service.gateway.gateway_fakes import START, Bench, FakeLog, MemoryStore
@@ -17,7 +18,7 @@ from service.gateway.gateway_fakes import START, Bench, FakeLog, MemoryStore
 V1 = "/leyden/v1"
 BAD = {"status": "failed", "failure": {"failure_class": "agent_exception", "message": "boom"}}
 GOOD = {"status": "succeeded"}
-DAY_S = 86_400.0
+TIMES = RestoringTimes(interval_s=1.0, grace_s=0.0, ttl_s=86_400.0)
 
 
 class History:
@@ -27,7 +28,7 @@ class History:
         self._log = log
         self.failures = 0
 
-    async def events(self, topic: str) -> AsyncIterator[Event]:
+    async def events(self, topic: str) -> AsyncGenerator[Event, None]:
         for outgoing in list(self._log.outgoing):
             if isinstance(outgoing.event, EVENTS_BY_TOPIC[topic]):
                 yield outgoing.event
@@ -40,7 +41,7 @@ class History:
 def lose(gate: Bench) -> Restorer:
     """Redis is empty; what restores it."""
     vars(gate.store).update(vars(MemoryStore(whole=False)))
-    return Restorer(gate.store, History(gate.log), gate.gateway.rollouts, gate.clock, 1.0, DAY_S)
+    return Restorer(gate.store, History(gate.log), gate.gateway.rollouts, gate.clock, TIMES)
 
 
 async def enqueue(gate: Bench, http: httpx.AsyncClient, *names: str, **changes: Any) -> None:
@@ -127,7 +128,7 @@ async def test_a_cancelled_rollout_stays_so(gate: Bench, http: httpx.AsyncClient
     assert await claim(http) == []
 
 
-@pytest.mark.parametrize("step", ["restore", "accept_tasks", "end", "settle", "state_restored"])
+@pytest.mark.parametrize("step", ["restore", "accept_tasks", "find_end", "settle", "state_restored"])
 async def test_a_restoration_that_was_cut_off_is_completed_by_the_next(
     gate: Bench, http: httpx.AsyncClient, step: str
 ) -> None:
@@ -152,7 +153,7 @@ async def test_a_log_that_goes_away_is_read_again(gate: Bench, http: httpx.Async
     lose(gate)
     history = History(gate.log)
     history.failures = 1
-    restorer = Restorer(gate.store, history, gate.gateway.rollouts, gate.clock, 1.0, DAY_S)
+    restorer = Restorer(gate.store, history, gate.gateway.rollouts, gate.clock, TIMES)
     with pytest.raises(Retry):
         await restorer.restore_if_lost()
     assert await claim(http) == []
@@ -166,7 +167,7 @@ async def test_two_replicas_that_restore_at_once_do_it_once(gate: Bench, http: h
     one = lose(gate)
     snapshot = FakeLog()
     snapshot.outgoing = list(gate.log.outgoing)
-    two = Restorer(gate.store, History(snapshot), gate.gateway.rollouts, gate.clock, 1.0, DAY_S)
+    two = Restorer(gate.store, History(snapshot), gate.gateway.rollouts, gate.clock, TIMES)
     await one.restore_if_lost()
     again = await claim(http, 9)
     assert {(r["task_id"], r["attempt"]) for r in again} == {("ran", 1), ("waits", 0)}
@@ -176,3 +177,41 @@ async def test_two_replicas_that_restore_at_once_do_it_once(gate: Bench, http: h
     for rollout in again:
         assert (await end(http, rollout, GOOD)).status_code == 200
     assert await claim(http, 9) == []
+
+
+async def test_many_tasks_are_put_back_in_few_steps(gate: Bench, http: httpx.AsyncClient) -> None:
+    for part in range(6):
+        await enqueue(gate, http, *(f"t{part}-{n}" for n in range(200)))
+    await claim(http, 100)
+    restorer = lose(gate)
+    steps: Counter[str] = Counter()
+    for name in ("accept_tasks", "restore"):
+        counting(gate.store, name, steps)
+    assert await restorer.restore_if_lost()
+    assert (len(gate.store.tasks), len(gate.store.rows)) == (1200, 1200)
+    assert steps["accept_tasks"] <= 2400 // 500 + 1, "every event comes twice here"
+    assert steps["restore"] <= 2400 // 500 + 1
+    assert len(gate.log.of(RolloutEnded)) == 100
+
+
+async def test_an_end_while_the_state_is_away_may_be_sent_again(gate: Bench, http: httpx.AsyncClient) -> None:
+    await enqueue(gate, http, "t")
+    (rollout,) = await claim(http)
+    restorer = lose(gate)
+    away = await end(http, rollout, GOOD)
+    assert (away.status_code, away.headers["retry-after"]) == (503, "1")
+    assert (await http.post(f"{V1}/rollouts", json={})).status_code == 503
+    assert (await http.post(f"{V1}/tasks/cancel", json={"task_ids": ["t"]})).status_code == 503
+    await restorer.restore_if_lost()
+    assert (await end(http, rollout, GOOD)).status_code == 409
+    assert [(e.attempt, e.status) for e in gate.log.of(RolloutEnded)] == [(0, "failed")]
+
+
+def counting(store: MemoryStore, name: str, steps: Counter[str]) -> None:
+    step = getattr(store, name)
+
+    async def counted(*arguments: Any) -> Any:
+        steps[name] += 1
+        return await step(*arguments)
+
+    setattr(store, name, counted)

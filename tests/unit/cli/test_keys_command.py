@@ -30,7 +30,7 @@ class AdminApi:
         return httpx.Response(self.status, json=self.answer)
 
     def admin(self) -> KeyAdmin:
-        return KeyAdmin(Gateway("http://gateway", "boot"), httpx.MockTransport(self))
+        return KeyAdmin(Gateway("http://gateway", "boot", transport=httpx.MockTransport(self)))
 
 
 @pytest.fixture(autouse=True)
@@ -144,4 +144,5 @@ def test_without_a_gateway_or_a_stack_it_says_where_to_look(tmp_path: Path) -> N
 def test_an_address_where_nobody_answers_is_a_sentence() -> None:
     done = run("keys", "list", "--gateway", "http://127.0.0.1:9", "--api-key", "k")
     assert done.exit_code == 1
-    assert "does not answer" in done.output
+    assert "gave no answer to rely on" in done.output
+    assert "Is the address right?" in done.output

@@ -80,6 +80,43 @@ def test_a_server_that_says_it_is_up_is_asked_again_and_earlier_failures_are_for
     assert circuit.state is CircuitState.CLOSED
 
 
+def test_answers_that_break_off_open_it_although_each_had_begun() -> None:
+    circuit = Circuit(RULES)
+    for _ in range(2):
+        circuit.broke(circuit.begun(circuit.begin(0)), 0)
+    assert circuit.state is CircuitState.CLOSED
+    circuit.broke(circuit.begun(circuit.begin(1)), 1)
+    assert (circuit.state, circuit.opens_in_s(1)) == (CircuitState.OPEN, 10)
+
+
+def test_only_a_whole_answer_makes_up_for_a_broken_one_but_a_begun_one_for_none() -> None:
+    circuit = Circuit(RULES)
+    for _ in range(2):
+        circuit.broke(circuit.begun(circuit.begin(0)), 0)
+    circuit.succeeded(circuit.begun(circuit.begin(0)))
+    for _ in range(2):
+        circuit.failed(circuit.begin(0), 0)
+    circuit.begun(circuit.begin(0))
+    for _ in range(2):
+        circuit.failed(circuit.begin(0), 0)
+    assert circuit.state is CircuitState.CLOSED
+    circuit.broke(circuit.begun(circuit.begin(0)), 0)
+    for _ in range(2):
+        circuit.failed(circuit.begin(0), 0)
+    assert circuit.state is CircuitState.OPEN, "the broken answer still counts"
+
+
+def test_a_trying_call_lets_others_through_as_soon_as_it_is_answered_and_is_on_probation_until_its_end() -> None:
+    circuit = opened()
+    probe = circuit.begun(circuit.begin(10))
+    assert (circuit.state, circuit.opens_in_s(10)) == (CircuitState.CLOSED, 0)
+    circuit.broke(probe, 11)
+    assert (circuit.state, circuit.opens_in_s(11)) == (CircuitState.OPEN, 10)
+    circuit.succeeded(circuit.begun(circuit.begin(21)))
+    circuit.failed(circuit.begin(22), 22)
+    assert circuit.state is CircuitState.CLOSED
+
+
 class AnyCalls(RuleBasedStateMachine):
     """Calls that begin and end in any order, at any time; a call begins only where one may."""
 
@@ -101,11 +138,17 @@ class AnyCalls(RuleBasedStateMachine):
         assert self.circuit.state is (CircuitState.HALF_OPEN if was_open else CircuitState.CLOSED)
 
     @precondition(lambda self: self.tickets)
-    @rule(data=st.data(), how=st.sampled_from(["succeeded", "failed", "let_go"]))
+    @rule(data=st.data(), how=st.sampled_from(["succeeded", "failed", "broke", "let_go"]))
     def a_call_ends(self, data: st.DataObject, how: str) -> None:
         ticket = self.tickets.pop(data.draw(st.integers(0, len(self.tickets) - 1)))
-        arguments = (ticket, self.now) if how == "failed" else (ticket,)
+        arguments = (ticket, self.now) if how in ("failed", "broke") else (ticket,)
         getattr(self.circuit, how)(*arguments)
+
+    @precondition(lambda self: self.tickets)
+    @rule(data=st.data())
+    def an_answer_begins(self, data: st.DataObject) -> None:
+        at = data.draw(st.integers(0, len(self.tickets) - 1))
+        self.tickets[at] = self.circuit.begun(self.tickets[at])
 
     @rule()
     def it_reports(self) -> None:
@@ -116,7 +159,7 @@ class AnyCalls(RuleBasedStateMachine):
     def nobody_is_shut_out_for_ever(self) -> None:
         half_open = self.circuit.state is CircuitState.HALF_OPEN
         assert not half_open or self.tickets, "a circuit that is trying has a call under way that tries"
-        assert 0 <= self.circuit.opens_in_s(self.now) <= RULES.pause_s
+        assert 0 <= self.circuit.opens_in_s(self.now) <= RULES.pause_s + 1e-9, "but for rounding"
         assert half_open or self.circuit.opens_in_s(self.now + RULES.pause_s) == 0
 
 

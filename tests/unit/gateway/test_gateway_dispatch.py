@@ -23,7 +23,7 @@ from leyden.gateway.core.upstreams import Timeouts, Upstreams
 from leyden.gateway.handlers.calls import Incoming, ModelCalls
 from leyden.gateway.handlers.dispatch import Dispatcher
 from leyden.gateway.handlers.places import Places
-from leyden.gateway.handlers.reply import Failed
+from leyden.gateway.handlers.sent import Failed
 from leyden.gateway.handlers.targets import RoutingKnobs, Targets
 from leyden.gateway.ports import EngineBroke, EngineUnreachable
 

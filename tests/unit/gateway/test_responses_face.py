@@ -87,7 +87,7 @@ def test_a_turn_of_the_assistant_is_one_chat_message_again() -> None:
         {
             "role": "assistant",
             "content": "Let me see.",
-            "reasoning_content": "hm",
+            "reasoning": "hm",
             "tool_calls": [
                 {"id": "call_1", "type": "function", "function": {"name": "weather", "arguments": '{"city":"Oslo"}'}}
             ],
@@ -98,7 +98,7 @@ def test_a_turn_of_the_assistant_is_one_chat_message_again() -> None:
 
 def test_what_the_gateway_answered_is_a_turn_that_says_the_same() -> None:
     call = {"id": "call_1", "type": "function", "function": {"name": "weather", "arguments": "{}"}}
-    message = {"content": "Let me see.", "reasoning_content": "hm", "tool_calls": [call, call | {"id": "call_2"}]}
+    message = {"content": "Let me see.", "reasoning": "hm", "tool_calls": [call, call | {"id": "call_2"}]}
     output = RESPONSES.whole(reply(**message), {"model": "policy"})["output"]
     assert asked(input=output)["messages"] == [{"role": "assistant"} | message]
 
@@ -110,7 +110,7 @@ def test_reasoning_comes_back_from_clients_that_keep_only_its_encrypted_content(
     ]
     kept = {name: thought[name] for name in ("id", "type", "summary", "encrypted_content")}
     (message,) = asked(input=[kept, {"role": "assistant", "content": "So."}])["messages"]
-    assert message == {"role": "assistant", "content": "So.", "reasoning_content": "hm ☂"}
+    assert message == {"role": "assistant", "content": "So.", "reasoning": "hm ☂"}
 
 
 @pytest.mark.parametrize("foreign", ["gAAAA", "leyden-reasoning-!", "leyden-reasoning-/w==", 7])

@@ -1,16 +1,18 @@
 """What cannot be handled is kept exactly as it came, however little of it the handler read."""
 
+import asyncio
 from collections.abc import Sequence
 from pathlib import Path
 
+import pytest
 from aiokafka import ConsumerRecord
 
 from leyden.events import Event
 from leyden.events.codec import batch_decoder
 from leyden.kafka.claims import ClaimStore
-from leyden.kafka.delivered import Delivered, Outgoing, Poison
+from leyden.kafka.delivered import CLAIM_HEADER, ERROR_HEADER, BatchHandler, Delivered, Outgoing, Poison
 from leyden.kafka.settings import KafkaSettings
-from leyden.kafka.subscriber import BatchConsumer, Subscription
+from leyden.kafka.subscriber import BatchConsumer, RetryPolicy, Subscription
 
 VALUE = b'{"type":"t", "event_id":"e","event_time":"2026-01-01T00:00:00Z","producer":"p","text":"not read", "body":{}}'
 
@@ -24,12 +26,14 @@ class Kept:
 
     def __init__(self) -> None:
         self.raw: list[tuple[str, str, bytes]] = []
+        self.headers: list[dict[str, str]] = []
 
     async def publish_all(self, outgoing: Sequence[Outgoing]) -> None:
         raise AssertionError("nothing is published here")
 
     async def publish_raw(self, topic: str, key: str, value: bytes, headers: dict[str, str] | None = None) -> None:
         self.raw.append((topic, key, value))
+        self.headers.append(headers or {})
 
 
 async def refuse(batch: Sequence[Delivered[Event]]) -> None:
@@ -37,15 +41,68 @@ async def refuse(batch: Sequence[Delivered[Event]]) -> None:
     raise Poison("never")
 
 
-async def test_a_dead_letter_has_the_bytes_of_its_record_also_where_the_handler_reads_less(tmp_path: Path) -> None:
+class Taken:
+    """A handler that keeps what it gets."""
+
+    def __init__(self) -> None:
+        self.offsets: list[int] = []
+
+    async def __call__(self, batch: Sequence[Delivered[Event]]) -> None:
+        self.offsets += [one.offset for one in batch]
+
+
+def consumer_of(handler: BatchHandler, claims: ClaimStore, kept: Kept) -> BatchConsumer:
     decoders = {"model-calls.v1": batch_decoder((OnlyIdentity,))}
-    subscription = Subscription(("model-calls.v1",), refuse, "g", decoders=decoders)
+    subscription = Subscription(("model-calls.v1",), handler, "g", decoders=decoders)
+    return BatchConsumer(subscription, KafkaSettings(), kept, claims, "", RetryPolicy(0.01, 0.02))
+
+
+def record(offset: int, value: bytes = VALUE, claim: bytes | None = None) -> ConsumerRecord:
+    headers = () if claim is None else ((CLAIM_HEADER, claim),)
+    return ConsumerRecord("model-calls.v1", 0, offset, 0, 0, b"key", value, None, 3, len(value), headers)
+
+
+def file_of(claim: str) -> Path:
+    return Path(claim.removeprefix("file://"))
+
+
+async def test_a_record_whose_claim_is_no_good_is_a_dead_letter_and_those_around_it_are_handled(tmp_path: Path) -> None:
+    claims, kept, taken = ClaimStore(f"file://{tmp_path}/claims"), Kept(), Taken()
+    good, changed = claims.put(VALUE), claims.put(b"other")
+    file_of(changed).write_bytes(b"bad")
+    bad = [f"file://{tmp_path}/elsewhere/x".encode(), changed.encode(), b"\xff"]
+    records = [record(0), *(record(1 + at, b"", claim) for at, claim in enumerate(bad)), record(4, b"", good.encode())]
+    await consumer_of(taken, claims, kept).handle(records)
+    assert taken.offsets == [0, 4]
+    assert kept.raw == [("model-calls.v1.dlq", "key", b"")] * 3
+    reasons = [headers[ERROR_HEADER] for headers in kept.headers]
+    assert "is not in this store" in reasons[0]
+    assert "does not hold what its name says" in reasons[1]
+    assert [headers[CLAIM_HEADER] for headers in kept.headers][:2] == [bad[0].decode(), changed]
+
+
+async def test_a_claim_store_that_is_away_is_waited_for(tmp_path: Path) -> None:
+    claims, kept, taken = ClaimStore(f"file://{tmp_path}/claims"), Kept(), Taken()
+    claim = claims.put(VALUE)
+    file, away = file_of(claim), tmp_path / "away"
+    file.rename(away)
+    handling = asyncio.ensure_future(consumer_of(taken, claims, kept).handle([record(0, b"", claim.encode())]))
+    await asyncio.sleep(0.1)
+    assert not handling.done()
+    away.rename(file)
+    await handling
+    assert (taken.offsets, kept.raw) == ([0], [])
+
+
+async def test_nothing_but_claims_that_are_no_good_ends_the_process(tmp_path: Path) -> None:
+    consumer = consumer_of(Taken(), ClaimStore(f"file://{tmp_path}/claims"), Kept())
+    with pytest.raises(RuntimeError, match="dead letters in a row"):
+        await consumer.handle([record(at, b"", b"file:///another/store") for at in range(101)])
+
+
+async def test_a_dead_letter_has_the_bytes_of_its_record_also_where_the_handler_reads_less(tmp_path: Path) -> None:
     kept = Kept()
-    consumer = BatchConsumer(subscription, KafkaSettings(), kept, ClaimStore(f"file://{tmp_path}"), "")
     values = [VALUE, b'{"type":"no event"}']
-    records = [
-        ConsumerRecord("model-calls.v1", 0, offset, 0, 0, b"key", value, None, 3, len(value), ())
-        for offset, value in enumerate(values)
-    ]
-    await consumer.handle(records)
+    records = [record(offset, value) for offset, value in enumerate(values)]
+    await consumer_of(refuse, ClaimStore(f"file://{tmp_path}"), kept).handle(records)
     assert sorted(kept.raw) == sorted(("model-calls.v1.dlq", "key", value) for value in values)

@@ -141,7 +141,9 @@ def test_a_late_reward_that_breaks_the_tie_brings_a_dropped_group_back(sequence:
     assert resumed.dropped == {"revised_after_training": 1}
 
 
-def test_a_dropped_group_is_needed_from_the_first_record_of_what_comes_next_of_it(sequence: Make, closing: Close) -> None:
+def test_a_dropped_group_is_needed_from_the_first_record_of_what_comes_next_of_it(
+    sequence: Make, closing: Close
+) -> None:
     log = Log(sequence, closing)
     buffer = GroupBuffer(BatchRules(policy="policy", groups_per_step=1, drop_zero_variance=True))
     flat, newer = log.group("a", zero_variance=True), log.group("a", 1)

@@ -36,7 +36,8 @@ class AiohttpReply:
             while piece:
                 size += len(piece)
                 if size > self._max_bytes:
-                    raise EngineBroke(f"the engine's answer is longer than {self._max_bytes} bytes")
+                    text = f"the engine's answer is longer than {self._max_bytes} bytes"
+                    raise EngineBroke(text, too_long=True)
                 yield piece
                 piece = await content.readany()
         except TimeoutError as error:

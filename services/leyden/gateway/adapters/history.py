@@ -1,17 +1,22 @@
 """`History` on Kafka: a topic from its beginning to its end of now, outside every consumer group."""
 
-from collections.abc import AsyncIterator
+import logging
+from collections.abc import AsyncGenerator
 
+from aiokafka import ConsumerRecord
 from aiokafka.errors import KafkaError
 from pydantic import ValidationError
 
 from leyden.events import Event
 from leyden.events.codec import decode
+from leyden.gateway.metrics import UNREADABLE
 from leyden.kafka import Retry
 from leyden.kafka.admin import topic_partitions
 from leyden.kafka.claims import ClaimStore
 from leyden.kafka.ranges import read_range, resolve_range
 from leyden.kafka.settings import KafkaSettings
+
+log = logging.getLogger(__name__)
 
 
 class KafkaHistory:
@@ -22,17 +27,24 @@ class KafkaHistory:
         self._prefix = prefix
         self._claims = claims
 
-    async def events(self, topic: str) -> AsyncIterator[Event]:
-        """Its events, each partition in order; what is none is passed over. Raises `Retry`."""
+    async def events(self, topic: str) -> AsyncGenerator[Event, None]:
+        """Its events, each partition in order; what is none, or cannot be read, is passed over. Raises `Retry`."""
         try:
             partitions = await topic_partitions(self._kafka, [self._prefix + topic])
             wanted = await resolve_range(self._kafka, partitions, None, None)
             async for record in read_range(self._kafka, wanted):
-                value = await self._claims.value_of(record)
-                try:
-                    event = decode(topic, value)
-                except ValidationError:
-                    continue  # it is among the dead letters, with the reason
-                yield event
+                if (event := await self.event_of(topic, record)) is not None:
+                    yield event
         except (KafkaError, OSError) as error:
             raise Retry(f"the log cannot be read: {error!r}") from error
+
+    async def event_of(self, topic: str, record: ConsumerRecord) -> Event | None:
+        """A record's event; None for what is none, or refers to what cannot be read. Raises `Retry`."""
+        try:
+            return decode(topic, await self._claims.value_of(record))
+        except ValidationError:
+            return None  # it is among the dead letters, with the reason
+        except ValueError as error:
+            UNREADABLE.labels(topic=topic).inc()
+            log.warning("%s/%s/%s is left out: %s", topic, record.partition, record.offset, error)
+            return None

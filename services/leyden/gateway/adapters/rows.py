@@ -21,13 +21,15 @@ def offset(spec: RolloutSpec) -> int:
     return spec.priority * PRIORITY_STEP
 
 
-def row(one: Restored) -> list[str | int]:
+def row(one: Restored) -> list[str | int | bytes]:
     """What RESTORE is told of a rollout."""
     spec, ref = one.spec, one.ref
     started = one.started_at.isoformat() if one.started_at else ""
     ready = ms(one.retry_at) if one.retry_at else 0
-    what: list[str | int] = [ref.rollout_id, ref.trace_id, spec.model_dump_json(), spec.mode, spec.lane]
-    return [*what, offset(spec), ref.attempt, one.state, one.status or "", started, one.runner or "", ready]
+    ended = ms(one.ended_at) if one.ended_at else 0
+    what: list[str | int | bytes] = [ref.rollout_id, ref.trace_id, spec.model_dump_json(), spec.mode, spec.lane]
+    what += [offset(spec), ref.attempt, one.state, one.status or "", started, one.runner or "", ready]
+    return [*what, one.end, ended]
 
 
 def whose(project: str | None) -> str:

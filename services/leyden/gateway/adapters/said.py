@@ -30,13 +30,10 @@ class RedisEarlierCalls:
 
     async def find(self, ref: AttemptRef, digests: Sequence[bytes]) -> tuple[bytes | None, bool]:
         key = self._key(ref)
-        async with redis_step(self._timeout_s):
-            if not digests:
-                return None, bool(await self._redis.exists(key))
-            async with self._redis.pipeline(transaction=False) as pipe:
-                pipe.hmget(key, list(digests))
-                pipe.exists(key)
-                found, known = await pipe.execute()
+        async with redis_step(self._timeout_s), self._redis.pipeline(transaction=False) as pipe:
+            pipe.hmget(key, list(digests))
+            pipe.exists(key)
+            found, known = await pipe.execute()
         return next((value for value in cast(list[bytes | None], found) if value is not None), None), bool(known)
 
     async def keep(self, ref: AttemptRef, calls: Mapping[bytes, bytes]) -> None:

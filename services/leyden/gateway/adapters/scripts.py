@@ -8,12 +8,12 @@ Keys under a namespace `ns`:
 - `delayed` sorted set: rollout id → when its next attempt may begin (ms)
 - `served` hash: lane → its virtual time; field "" is the time of the lane that was served last
 - `paused` hash: "=<project>" or "*" → `<ms>:<0 or 1>`, the last word on it
-- `leases` sorted set: trace id → when the lease is over (ms); 0 for one that cannot be renewed
+- `leases` sorted set: trace id → when the lease is over (ms)
 - `end:<trace id>` the first end; `unsettled` sorted set: trace id → when it ended (ms)
 - `calls:<trace id>` set of call ids, frozen by the end; `last:<trace id>` hash: what the last call came to
 - `versions:<trace id>` hash: policy → the version that the attempt keeps to
 - `task:<id>` the accepted event; `ended` count of rollouts that ended
-- `whole` there once the state is that of the log: without it nothing is claimed, and the log is read again
+- `whole` there once the state is that of the log: without it nothing is claimed or begun, and the log is read again
 """
 
 PRIORITY_STEP = 2**42
@@ -84,8 +84,9 @@ return claimed
 """
 
 RESTORE = """
--- KEYS: rollout, lanes, seq, delayed, leases
--- ARGV: ns, id, trace, spec, mode, lane, offset, attempt, state, status, started_at, runner, ready_ms, ttl
+-- KEYS: rollout, lanes, seq, delayed, end, unsettled
+-- ARGV: ns, id, trace, spec, mode, lane, offset, attempt, state, status, started_at, runner, ready_ms,
+--   the end of one that ran, when it ended (ms), ttl
 local known = redis.call('HMGET', KEYS[1], 'state', 'attempt', 'lane')
 local attempt = tonumber(ARGV[8])
 if known[1] then
@@ -98,7 +99,7 @@ end
 redis.call('HSET', KEYS[1], 'spec', ARGV[4], 'mode', ARGV[5], 'lane', ARGV[6], 'attempt', ARGV[8], 'state', ARGV[9])
 if ARGV[9] == 'ended' then
   redis.call('HSET', KEYS[1], 'status', ARGV[10])
-  redis.call('EXPIRE', KEYS[1], ARGV[14])
+  redis.call('EXPIRE', KEYS[1], ARGV[16])
   return 1
 end
 local place = string.format('%.0f', redis.call('INCR', KEYS[3]) - tonumber(ARGV[7]))
@@ -106,7 +107,8 @@ redis.call('HSET', KEYS[1], 'place', place)
 redis.call('SADD', KEYS[2], ARGV[6])
 if ARGV[9] == 'running' then
   redis.call('HSET', KEYS[1], 'started_at', ARGV[11], 'runner', ARGV[12])
-  redis.call('ZADD', KEYS[5], 0, ARGV[3])
+  redis.call('SET', KEYS[5], ARGV[14], 'EX', ARGV[16])
+  redis.call('ZADD', KEYS[6], ARGV[15], ARGV[3])
 elseif ARGV[13] ~= '0' then
   redis.call('ZADD', KEYS[4], ARGV[13], ARGV[2])
 else
@@ -126,7 +128,8 @@ return 1
 """
 
 BEGIN = """
--- KEYS: rollout, leases  ARGV: trace, lease_ms, then the row's fields and values
+-- KEYS: rollout, leases, whole  ARGV: trace, lease_ms, then the row's fields and values
+if redis.call('EXISTS', KEYS[3]) == 0 then return -1 end
 if redis.call('EXISTS', KEYS[1]) == 1 then return 0 end
 redis.call('HSET', KEYS[1], unpack(ARGV, 3))
 redis.call('ZADD', KEYS[2], ARGV[2], ARGV[1])
@@ -135,7 +138,7 @@ return 1
 
 EXTEND = """
 -- KEYS: leases  ARGV: trace, lease_ms
-if (tonumber(redis.call('ZSCORE', KEYS[1], ARGV[1]) or '0')) == 0 then return 0 end
+if not redis.call('ZSCORE', KEYS[1], ARGV[1]) then return 0 end
 redis.call('ZADD', KEYS[1], ARGV[2], ARGV[1])
 return 1
 """

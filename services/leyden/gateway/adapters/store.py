@@ -12,7 +12,7 @@ from leyden.gateway.adapters.rows import ids, ms, offset, outcome, row, whose
 from leyden.gateway.core.failures import CallNote, LastCall
 from leyden.gateway.core.restoring import Restored
 from leyden.gateway.core.rollouts import RolloutSpec, RolloutState, Running
-from leyden.gateway.ports import EndOutcome, EndResult, QueueCounts, RolloutView, Standing
+from leyden.gateway.ports import NOT_WHOLE, EndOutcome, EndResult, QueueCounts, RolloutView, Standing
 from leyden.ids import AttemptRef, attempt_of_trace
 from leyden.kafka import Retry
 from leyden.state import redis_step
@@ -94,7 +94,8 @@ class RedisRolloutStore:
         async with self._step(), self._redis.pipeline(transaction=False) as pipe:
             for one in rollouts:
                 keys = [self._key("rollout", one.ref.rollout_id)]
-                keys += [self._key(name) for name in ("lanes", "seq", "delayed", "leases")]
+                keys += [self._key(name) for name in ("lanes", "seq", "delayed")]
+                keys += [self._key("end", one.ref.trace_id), self._key("unsettled")]
                 await self._restore(keys, [self._ns, *row(one), self._ttl_s], client=pipe)
             return [bool(written) for written in await pipe.execute()]
 
@@ -120,10 +121,13 @@ class RedisRolloutStore:
             "runner": running.runner or "",
             "started_at": running.started_at.isoformat(),
         }
-        keys = [self._key("rollout", running.ref.rollout_id), self._key("leases")]
+        keys = [self._key("rollout", running.ref.rollout_id), self._key("leases"), self._key("whole")]
         fields = [part for pair in row.items() for part in pair]
         async with self._step():
-            return bool(await self._begin(keys, [running.ref.trace_id, ms(lease_until), *fields]))
+            begun: Any = await self._begin(keys, [running.ref.trace_id, ms(lease_until), *fields])
+        if begun < 0:
+            raise Retry(NOT_WHOLE)
+        return bool(begun)
 
     async def extend(self, ref: AttemptRef, lease_until: datetime) -> bool:
         async with self._step():

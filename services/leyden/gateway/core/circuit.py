@@ -23,7 +23,7 @@ class CircuitRules:
     """When a circuit opens, and for how long."""
 
     failures: int = 5
-    """So many failures in a row, with no answer between them, open it."""
+    """So many failures in a row open it: calls with no answer between them, answers broken off with no whole one."""
     pause_s: float = 10.0
     """How long it stays open before one call may try."""
 
@@ -38,6 +38,7 @@ class Circuit:
     def __init__(self, rules: CircuitRules) -> None:
         self._rules = rules
         self._failures = 0
+        self._broken = 0
         self._era = 0
         self._state = CircuitState.CLOSED
         self._opened_at = 0.0
@@ -61,19 +62,40 @@ class Circuit:
             self._turn(CircuitState.HALF_OPEN)
         return self._era
 
+    def begun(self, ticket: int) -> int:
+        """The server has begun to answer: the ticket from now on. A trying call need not end for others to go through.
+
+        What closes so is on probation: until an answer came whole, the next failure opens it again.
+        """
+        if ticket != self._era:
+            return ticket
+        self._failures = 0
+        if self._state is CircuitState.HALF_OPEN:
+            self._turn(CircuitState.CLOSED)
+            self._broken = self._rules.failures - 1
+        return self._era
+
     def succeeded(self, ticket: int) -> None:
-        """The server answered."""
+        """The server answered, to the end."""
         if ticket == self._era:
-            self._failures = 0
+            self._failures = self._broken = 0
             if self._state is CircuitState.HALF_OPEN:
                 self._turn(CircuitState.CLOSED)
 
     def failed(self, ticket: int, now: float) -> None:
         """The server did not answer."""
-        if ticket != self._era:
-            return
-        self._failures += 1
-        if self._state is CircuitState.HALF_OPEN or self._failures >= self._rules.failures:
+        if ticket == self._era:
+            self._failures += 1
+            self._count(now)
+
+    def broke(self, ticket: int, now: float) -> None:
+        """The server broke off an answer that it had begun."""
+        if ticket == self._era:
+            self._broken += 1
+            self._count(now)
+
+    def _count(self, now: float) -> None:
+        if self._state is CircuitState.HALF_OPEN or self._failures + self._broken >= self._rules.failures:
             self._opened_at = now
             self._turn(CircuitState.OPEN)
 
@@ -84,11 +106,11 @@ class Circuit:
 
     def reset(self) -> None:
         """The server is known to be up by other evidence than a call."""
-        if self._state is not CircuitState.CLOSED or self._failures:
+        if self._state is not CircuitState.CLOSED or self._failures or self._broken:
             self._turn(CircuitState.CLOSED)
 
     def _turn(self, state: CircuitState) -> None:
         self._state = state
         self._era += 1
         if state is CircuitState.CLOSED:
-            self._failures = 0
+            self._failures = self._broken = 0

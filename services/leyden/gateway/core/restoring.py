@@ -1,11 +1,12 @@
 """From the log to the state of every rollout, after the store has lost it. Pure; fed with the events in their order."""
 
 from collections.abc import Iterator
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from datetime import datetime
+from typing import Self
 
 from leyden.events import Event, Failure, FailureClass, RolloutEnded, RolloutStarted, Task, TaskEnqueued
-from leyden.gateway.core.rollouts import EndReport, RolloutSpec, RolloutState, specs_of
+from leyden.gateway.core.rollouts import EndReport, RolloutSpec, RolloutState, Running, ended, specs_of
 from leyden.ids import AttemptRef
 
 
@@ -22,6 +23,16 @@ class Restored:
     """When a queued one may be tried again."""
     started_at: datetime | None = None
     runner: str | None = None
+    end: bytes = b""
+    """Of one that ran: its end as it is kept, so that no other can come first."""
+    ended_at: datetime | None = None
+
+    def given_up(self, now: datetime) -> Self:
+        """One that ran, ended now: its calls can no longer be counted. Any other as it is."""
+        if self.state is not RolloutState.RUNNING or self.started_at is None:
+            return self
+        stored = ended(Running(self.ref, self.spec, self.started_at, self.runner), _state_lost(), now)
+        return replace(self, end=stored.model_dump_json().encode(), ended_at=now)
 
 
 @dataclass(frozen=True, slots=True)
@@ -82,7 +93,7 @@ class Past:
                 yield _restored(rollout_id, spec, found)
 
 
-def state_lost() -> EndReport:
+def _state_lost() -> EndReport:
     """How an attempt ends that was under way when the store lost its state: its calls can no longer be counted."""
     failure = Failure(
         failure_class=FailureClass.INFRASTRUCTURE, message="the gateway's store lost its state while the attempt ran"

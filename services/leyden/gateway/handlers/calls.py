@@ -16,7 +16,8 @@ from leyden.gateway.core.upstreams import Upstream, passed_on
 from leyden.gateway.handlers.continuing import Continuations, Turn
 from leyden.gateway.handlers.dispatch import Dispatcher, Seat
 from leyden.gateway.handlers.recorder import Recorder, late
-from leyden.gateway.handlers.reply import OpenCall, Sent
+from leyden.gateway.handlers.reply import OpenCall
+from leyden.gateway.handlers.sent import Sent
 from leyden.gateway.handlers.targets import Targets
 from leyden.gateway.metrics import OVERRIDDEN, VERSION_MOVES
 from leyden.gateway.ports import RolloutStore

@@ -30,7 +30,7 @@ class Turn:
     earlier: Said | None
     """The call that its messages extend."""
     started: bool
-    """Whether the attempt has earlier calls at all."""
+    """Whether the attempt has earlier calls at all, where the call's messages hold an answer."""
     calls: EarlierCalls
 
     def wish(self) -> JsonDict:
@@ -80,6 +80,8 @@ class Continuations:
         if ref is None or not any(fnmatchcase(policy, pattern) for pattern in self._policies):
             return None
         conversation = Conversation.of(body.get("messages"))
+        if not conversation.answered:
+            return Turn(ref, policy, conversation, None, False, self._calls)
         try:
             found, started = await self._calls.find(ref, conversation.answered)
         except Retry as error:

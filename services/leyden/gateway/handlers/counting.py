@@ -8,7 +8,7 @@ from leyden.gateway.core.prepare import JsonDict
 from leyden.gateway.core.refusals import Refusal
 from leyden.gateway.core.routing import ENGINE_AWAY_S, ModelName, RoutingTable
 from leyden.gateway.core.upstreams import Timeouts
-from leyden.gateway.handlers.reply import Failed
+from leyden.gateway.handlers.sent import Failed
 from leyden.gateway.ports import EngineBroke, Engines, EngineUnreachable
 
 NO_LOAD: Mapping[str, int] = {}

@@ -61,9 +61,11 @@ class Seat:
     def __init__(self) -> None:
         self.visit: Visit | None = None
 
-    def leave(self) -> None:
-        """The call is at no server any more."""
+    def leave(self, whole: bool | None = None) -> None:
+        """The call is at no server any more; its answer came `whole`, or broke off, or nobody waited for its end."""
         if self.visit is not None:
+            if whole is not None:
+                self.visit.ended(whole)
             self.visit.leave()
 
 
@@ -173,7 +175,9 @@ class Dispatcher:
 
     async def _judged(self, call: OpenCall, visit: Visit, target: Target, reply: EngineReply) -> Vain | None:
         call.reply = reply
-        if reply.status in DOWN_STATUSES:
+        if reply.status == 200:
+            visit.begun()
+        elif reply.status in DOWN_STATUSES:
             visit.failed()
         else:
             visit.answered()

@@ -10,18 +10,39 @@ STATES = {CircuitState.CLOSED: 0, CircuitState.HALF_OPEN: 0.5, CircuitState.OPEN
 
 
 class Visit:
-    """One call at one server: counted until `leave`, which twice does no harm. `answered` or `failed` come before."""
+    """One call at one server: counted until `leave`, which twice does no harm. Before it comes what became of it.
+
+    That is `answered` or `failed`, or `begun` and then, where the answer's end is seen, `ended`.
+    """
 
     def __init__(self, places: "Places", place: str, ticket: int) -> None:
         self._places = places
         self._place = place
         self._ticket = ticket
-        self._told = self._left = False
+        self._told = self._left = self._answering = False
 
     def answered(self) -> None:
         """The server is up, whatever it said."""
         self._told = True
         self._places.tell(self._place, lambda circuit, _: circuit.succeeded(self._ticket))
+
+    def begun(self) -> None:
+        """The server has begun to answer."""
+        self._told = self._answering = True
+        self._places.tell(self._place, self._begun)
+
+    def _begun(self, circuit: Circuit, _: float) -> None:
+        self._ticket = circuit.begun(self._ticket)
+
+    def ended(self, whole: bool) -> None:
+        """The answer that had begun came to its end, or broke off; nothing where none had begun."""
+        if not self._answering:
+            return
+        self._answering = False
+        if whole:
+            self.answered()
+        else:
+            self._places.tell(self._place, lambda circuit, now: circuit.broke(self._ticket, now))
 
     def failed(self) -> None:
         """The server is down, or cannot do its work."""

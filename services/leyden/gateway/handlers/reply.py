@@ -4,22 +4,18 @@ import asyncio
 import time
 from collections.abc import AsyncGenerator, Callable
 from contextlib import aclosing
-from dataclasses import dataclass, field
-from datetime import datetime
 
 import orjson
 
 from leyden.events import ModelCallRecorded, pack_ints
-from leyden.gateway.core.agent import Agent
-from leyden.gateway.core.binding import Binding
-from leyden.gateway.core.faces import CHAT, Face, StreamFace
+from leyden.gateway.core.faces import StreamFace
 from leyden.gateway.core.faces.base import message_of
-from leyden.gateway.core.prepare import JsonDict, Prepared
+from leyden.gateway.core.prepare import JsonDict
 from leyden.gateway.core.refusals import Refusal
 from leyden.gateway.core.reply import ReplyParts, SseSplitter, show
 from leyden.gateway.core.routing import ENGINE_AWAY_S, ModelName
-from leyden.gateway.handlers.continuing import Turn
 from leyden.gateway.handlers.recorder import Recorder
+from leyden.gateway.handlers.sent import Failed, Sent
 from leyden.gateway.metrics import CALL_SECONDS, CALLS, FIRST_TOKEN_SECONDS, TOKENS, labelled
 from leyden.gateway.ports import EngineBroke, EngineReply
 from leyden.ids import derive
@@ -29,50 +25,15 @@ MALFORMED = (orjson.JSONDecodeError, KeyError, TypeError, ValueError, AttributeE
 """What reading an answer raises that is not in the form of a chat completion."""
 
 
-@dataclass(slots=True)
-class Sent:
-    """A call that was checked and is on its way. Nothing of it changes."""
-
-    call_id: str
-    route: str
-    request: JsonDict
-    binding: Binding
-    agent: Agent
-    prepared: Prepared
-    name: ModelName
-    started_at: datetime
-    started: float
-    """`time.perf_counter()` at the arrival."""
-    face: Face = CHAT
-    asked: JsonDict = field(default_factory=dict)
-    """The caller's own body, before the face translated it to `request`."""
-    upstream: str | None = None
-    """The upstream that the call is passed on to; None for a policy's call."""
-    turn: Turn | None = None
-    """Its place in its attempt's conversation, where the engine is offered earlier tokens."""
-
-    @property
-    def owner(self) -> str:
-        """The policy or the upstream: the label of metrics."""
-        return self.upstream or self.name.policy
-
-
-class Failed(Exception):  # noqa: N818
-    """The engine answered with an error, which is passed on; the call is recorded by then."""
-
-    def __init__(self, status: int, body: bytes, call_id: str, retry_after: str | None) -> None:
-        super().__init__(f"engine answered {status}")
-        self.status = status
-        self.body = body
-        self.call_id = call_id
-        self.retry_after = retry_after
-
-
 class OpenCall:
     """A call under way. Exactly one record is made of it, by whichever way it ends."""
 
     def __init__(
-        self, sent: Sent, reply: EngineReply | None, recorder: Recorder, done: Callable[[], None] = lambda: None
+        self,
+        sent: Sent,
+        reply: EngineReply | None,
+        recorder: Recorder,
+        done: Callable[[bool | None], None] = lambda _: None,
     ) -> None:
         self.sent = sent
         self.reply = reply
@@ -81,6 +42,8 @@ class OpenCall:
         """The `model` that the answer must name: an adapter's, which is a version's own."""
         self._recorder = recorder
         self._release = done
+        self._whole: bool | None = None
+        """Whether the server gave its answer to the end; None where it is not to blame, or not seen."""
         self._closed = False
         self._recorded = False
         self._parts = ReplyParts(sent.prepared.choices)
@@ -96,7 +59,9 @@ class OpenCall:
         """The plain reply as the caller sees it, recorded. Raises `Refusal`, `Retry`."""
         try:
             assert self.reply is not None
-            body = orjson.loads(await self.reply.read())
+            raw = await self.reply.read()
+            self._whole = True
+            body = orjson.loads(raw)
             await self._take(body)
             shown = show(body, self.sent.prepared.visible, self.served_model)
             await self._record_once(*self._outcome())
@@ -166,6 +131,7 @@ class OpenCall:
                         yield [stream.engine_error(shown)] if "error" in shown else stream.feed(shown)
             if not complete:
                 raise EngineBroke("the engine's stream ended early")
+            self._whole = True
         except EngineBroke as error:
             raise await self.breakage(error) from error
         except MALFORMED as error:
@@ -212,6 +178,7 @@ class OpenCall:
 
     async def breakage(self, error: EngineBroke) -> Refusal:
         """The engine did not answer to the end: recorded, a 502 or 504 to be raised."""
+        self._whole = False if error.servers_fault else None
         status, code = (504, "engine_timeout") if error.timed_out else (502, "engine_broke")
         return await self.failure(status, code, str(error))
 
@@ -244,7 +211,7 @@ class OpenCall:
         """Let the engine's answer go, cancelled where it is not at its end. Twice does no harm."""
         if not self._closed:
             self._closed = True
-            self._release()
+            self._release(self._whole)
             if self.reply is not None:
                 self.reply.close()
 

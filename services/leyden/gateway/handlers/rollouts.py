@@ -19,7 +19,7 @@ from leyden.gateway.core.failures import classified
 from leyden.gateway.core.refusals import Refusal
 from leyden.gateway.core.rollouts import EndReport, RolloutSpec, RolloutState, Running, StoredEnd
 from leyden.gateway.metrics import CLAIMED, DELAYED, ENDED, FAILED, LOST_ATTEMPTS, QUEUED, RUNNING
-from leyden.gateway.ports import EndOutcome, EndResult, QueueCounts, RolloutStore, RolloutView
+from leyden.gateway.ports import NOT_WHOLE, EndOutcome, EndResult, QueueCounts, RolloutStore, RolloutView
 from leyden.ids import AttemptRef, derive, new_rollout_id
 from leyden.kafka import Outgoing, Publisher, Retry
 
@@ -138,6 +138,7 @@ class Rollouts:
 
         Returns when Kafka has its end. `spec` is that of a rollout which may not be in the queue yet; else a 404.
         """
+        await self.must_be_whole()
         if spec is not None:
             await self._store.enqueue([(rollout_id, spec)])
         for _ in range(CANCEL_TRIES):
@@ -178,11 +179,17 @@ class Rollouts:
         return Running(ref, view.spec, view.started_at, view.runner)
 
     async def find(self, rollout_id: str) -> RolloutView:
-        """A rollout; 404 when it is unknown."""
+        """A rollout; 404 when it is unknown, `Retry` while it cannot be known."""
         view = await self._store.find(rollout_id)
         if view is None:
+            await self.must_be_whole()
             raise Refusal(404, "rollout_not_found", f"no rollout {rollout_id[:64]}")
         return view
+
+    async def must_be_whole(self) -> None:
+        """Raise `Retry` while the store does not have its state."""
+        if not await self._store.has_state():
+            raise Retry(NOT_WHOLE)
 
     async def counts(self) -> QueueCounts:
         """How many rollouts stand where."""
@@ -203,22 +210,15 @@ class Rollouts:
         for ref in await self._store.expired(now, SWEEP_LIMIT):
             await self._end_lost(ref)
         for ref in await self._store.unsettled(now - timedelta(seconds=self._life.unsettled_grace_s), SWEEP_LIMIT):
-            if outcome := await self._store.find_end(ref):
-                await self._publish_end(ref, outcome)
+            await self.finish(ref)
         counts = await self._store.counts()
         QUEUED.set(counts.queued)
         DELAYED.set(counts.delayed)
         RUNNING.set(counts.running)
 
-    async def give_up(self, ref: AttemptRef, report: EndReport) -> None:
-        """End an attempt that runs for a reason that is no runner's; nothing where it is over already."""
-        view = await self._store.find(ref.rollout_id)
-        if view is None or view.started_at is None or view.state is not RolloutState.RUNNING:
-            return
-        now = self._clock.now()
-        stored = await self._stored(Running(ref, view.spec, view.started_at, view.runner), report, now)
-        outcome = await self._store.end(ref, stored, now, lease_over=True)
-        if outcome.result in (EndResult.FIRST, EndResult.EARLIER):
+    async def finish(self, ref: AttemptRef) -> None:
+        """Write the end that is kept for an attempt to the log; nothing where none is."""
+        if outcome := await self._store.find_end(ref):
             await self._publish_end(ref, outcome)
 
     async def _end_lost(self, ref: AttemptRef) -> None:

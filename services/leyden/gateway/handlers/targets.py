@@ -13,7 +13,8 @@ from leyden.gateway.core.routing import ModelName, RoutingTable, place_of
 from leyden.gateway.core.upstreams import Timeouts, Upstream, Upstreams
 from leyden.gateway.handlers.dispatch import Plan, Target
 from leyden.gateway.handlers.places import Places
-from leyden.gateway.handlers.reply import OpenCall, Sent
+from leyden.gateway.handlers.reply import OpenCall
+from leyden.gateway.handlers.sent import Sent
 from leyden.gateway.ports import EngineReply
 
 

@@ -12,7 +12,7 @@ from leyden.gateway.core.rollouts import RolloutSpec, TaskRequest, queue_event, 
 from leyden.gateway.handlers.rollouts import Rollouts
 from leyden.gateway.ports import RolloutStore
 from leyden.ids import rollout_id_of
-from leyden.kafka import Delivered, Outgoing, Publisher, Retry
+from leyden.kafka import Delivered, Outgoing, Publisher
 
 CANCELS_AT_ONCE = 32
 
@@ -52,8 +52,7 @@ class TasksHandler:
         bytes; a duplicate in the topic queues nothing. A 409 for a task id that another project has taken.
         `Retry` while the store does not know what was accepted before.
         """
-        if not await self._store.has_state():
-            raise Retry("the queue's state is being read from the log")
+        await self._rollouts.must_be_whole()
         now = self._clock.now()
         sent = [(r.task_id, encode(task_enqueued(r, now))) for r in requests]
         kept = await self._store.accept_tasks(sent)
@@ -67,6 +66,7 @@ class TasksHandler:
 
     async def cancel(self, task_id: str, reason: str, project: str | None) -> CancelledTask:
         """Call off all rollouts of a task that have not ended; a 404 for a task that is unknown (to the project)."""
+        await self._rollouts.must_be_whole()
         specs = await self._rollouts_of(task_id)
         if not specs or (project is not None and specs[0][1].project != project):
             raise Refusal(404, "task_not_found", f"no task {task_id[:64]!r}")

@@ -1,10 +1,21 @@
-"""uvicorn's fast HTTP protocol with a bound on a request's head, which it lacks: more is a 431 and a hang-up."""
+"""uvicorn's fast HTTP protocol with bounds that it lacks, each with an answer and a hang-up for who goes beyond.
+
+A request's head: 431. Connections at a time: 503 with `Retry-After`, before anything is read. (uvicorn's own
+`limit_concurrency` answers so too, but in plain text, without a time, and lets the connection in.)
+"""
 
 import asyncio
-from typing import ClassVar
+import math
+from http import HTTPStatus
+from typing import Any, ClassVar
 
 import orjson
 from uvicorn.protocols.http.httptools_impl import HttpToolsProtocol
+
+from leyden.gateway.core.faces.base import openai_error
+from leyden.gateway.core.refusals import Refusal
+from leyden.gateway.http.errors import counted
+from leyden.gateway.metrics import CONNECTIONS
 
 LINGER_S = 1.0
 """How long what a refused client still sends is read and dropped: hanging up on it at once could lose the answer."""
@@ -16,10 +27,15 @@ class _HeadTooLargeError(Exception):
 
 
 class BoundedProtocol(HttpToolsProtocol):
-    """A head (URL and headers; trailers too) has at most `max_header_bytes` bytes and `max_headers` headers."""
+    """A head (URL and headers; trailers too) has at most `max_header_bytes` bytes and `max_headers` headers.
+
+    At most `max_connections` are open at a time, idle ones too; who is one too many may come again after a while.
+    """
 
     max_header_bytes: ClassVar[int] = 64 * 1024
     max_headers: ClassVar[int] = 128
+    max_connections: ClassVar[int] = 2048
+    retry_after_s: ClassVar[float] = 1.0
 
     url = b""
     head_timeout_s: ClassVar[float] = 30.0
@@ -33,11 +49,17 @@ class BoundedProtocol(HttpToolsProtocol):
 
     def connection_made(self, transport: asyncio.Transport) -> None:  # type: ignore[override]
         super().connection_made(transport)
+        if len(self.connections) > self.max_connections:
+            self.connections.discard(self)  # what is being turned away takes nobody's place
+            self._refuse_connection()
+            return
+        CONNECTIONS.set(len(self.connections))
         self._head_timer = self.loop.call_later(self.head_timeout_s, self._hang_up)
 
     def connection_lost(self, exc: Exception | None) -> None:
         self._stop_timer()
         super().connection_lost(exc)
+        CONNECTIONS.set(len(self.connections))
 
     def data_received(self, data: bytes) -> None:
         if self._refused:
@@ -52,7 +74,7 @@ class BoundedProtocol(HttpToolsProtocol):
                 self._head_timer = self.loop.call_later(self.head_timeout_s, self._hang_up)
             self._unparsed_bytes += len(data)
             if self._unparsed_bytes > self.max_header_bytes:
-                self._refuse()
+                self._refuse_head()
 
     def on_message_begin(self) -> None:
         super().on_message_begin()
@@ -75,7 +97,7 @@ class BoundedProtocol(HttpToolsProtocol):
         if not getattr(self.cycle, "response_complete", True):
             self.transport.abort()
         elif len(self.headers or ()) >= self.max_headers or self._head_bytes + len(self.url) > self.max_header_bytes:
-            self._refuse()
+            self._refuse_head()
         else:
             super().send_400_response(msg)
 
@@ -90,21 +112,38 @@ class BoundedProtocol(HttpToolsProtocol):
         else:  # the next request's head may wait for as long as this one's answer takes
             self._head_timer = self.loop.call_later(self.head_timeout_s, self._hang_up)
 
-    def _refuse(self) -> None:
+    def _refuse_head(self) -> None:
+        message = f"the request's head is larger than {self.max_header_bytes} bytes or {self.max_headers} headers"
+        self._refuse(Refusal(431, "headers_too_large", message))
+
+    def _refuse_connection(self) -> None:
+        message = f"{self.max_connections} connections are open already"
+        self._refuse(Refusal(503, "too_many_connections", message, retry_after_s=self.retry_after_s))
+
+    def _refuse(self, refusal: Refusal) -> None:
+        """Say so in OpenAI's shape, whatever is asked for, and hang up."""
         self._stop_timer()
         self._refused = True
-        message = f"the request's head is larger than {self.max_header_bytes} bytes or {self.max_headers} headers"
-        error = {"message": message, "type": "invalid_request_error", "param": None, "code": "headers_too_large"}
-        body = orjson.dumps({"error": error})
-        head = "HTTP/1.1 431 Request Header Fields Too Large\r\ncontent-type: application/json\r\nconnection: close\r\n"
-        self.transport.write(f"{head}content-length: {len(body)}\r\n\r\n".encode() + body)
+        body = orjson.dumps(openai_error(counted(refusal)))
+        lines = [f"HTTP/1.1 {refusal.status} {HTTPStatus(refusal.status).phrase}", "content-type: application/json"]
+        if refusal.retry_after_s is not None:
+            lines.append(f"retry-after: {math.ceil(refusal.retry_after_s)}")
+        lines += ["connection: close", f"content-length: {len(body)}", "", ""]
+        self.transport.write("\r\n".join(lines).encode() + body)
         if self.transport.can_write_eof():
             self.transport.write_eof()
         self._unparsed_bytes = 0
         self.loop.call_later(LINGER_S, self.transport.close)
 
 
-def bounded(protocol: type[BoundedProtocol], max_header_bytes: int, max_headers: int) -> type[BoundedProtocol]:
+def bounded(
+    protocol: type[BoundedProtocol],
+    max_header_bytes: int,
+    max_headers: int,
+    max_connections: int = BoundedProtocol.max_connections,
+    retry_after_s: float = BoundedProtocol.retry_after_s,
+) -> type[BoundedProtocol]:
     """`protocol` with these bounds."""
-    limits = {"max_header_bytes": max_header_bytes, "max_headers": max_headers}
+    limits: dict[str, Any] = {"max_header_bytes": max_header_bytes, "max_headers": max_headers}
+    limits |= {"max_connections": max_connections, "retry_after_s": retry_after_s}
     return type(protocol.__name__, (protocol,), limits)

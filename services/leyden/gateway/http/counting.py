@@ -10,7 +10,7 @@ from leyden.gateway.core.faces import MESSAGES
 from leyden.gateway.core.faces.messages import count_request
 from leyden.gateway.core.keys import KeyRing
 from leyden.gateway.handlers.counting import TokenCounter
-from leyden.gateway.handlers.reply import Failed
+from leyden.gateway.handlers.sent import Failed
 from leyden.gateway.http.answers import json_answer
 from leyden.gateway.http.errors import face_shape, request_ids, telling
 from leyden.gateway.http.intake import Limiter, json_object, read_body

@@ -6,16 +6,15 @@ from typing import Annotated, Any
 from pydantic import AwareDatetime, Field, StringConstraints
 from starlette.requests import Request
 from starlette.responses import Response
-from starlette.routing import BaseRoute, Route
+from starlette.routing import BaseRoute
 
 from leyden.events import KeyLimits
 from leyden.events.keys import ScopeName
-from leyden.gateway.core.keys import KeyRing, KeyState, Scope
+from leyden.gateway.core.keys import Caller, KeyRing, KeyState, Scope
 from leyden.gateway.handlers.keys import KeyRequest, KeysHandler
 from leyden.gateway.http.answers import json_answer
 from leyden.gateway.http.bodies import Body, Name
-from leyden.gateway.http.errors import leyden_shape, telling
-from leyden.gateway.http.intake import credential, json_body
+from leyden.gateway.http.desk import Desk
 
 PATH = "/leyden/v1/keys"
 Pattern = Annotated[str, StringConstraints(min_length=1, max_length=256)]
@@ -44,36 +43,29 @@ class KeyBody(Body):
 class KeysApi:
     """What the admin API of keys is made of."""
 
+    desk: Desk
     ring: KeyRing
     handler: KeysHandler
-    max_body_bytes: int
-    retry_after_s: float
 
     def routes(self) -> list[BaseRoute]:
         """The routes; all need a key with scope admin."""
-        told = telling(leyden_shape, self.retry_after_s)
+        route = self.desk.route
         return [
-            Route(PATH, told(self._create), methods=["POST"]),
-            Route(PATH, told(self._list), methods=["GET"]),
-            Route(f"{PATH}/{{key_id}}", told(self._revoke), methods=["DELETE"]),
+            route("POST", PATH, self._create, Scope.ADMIN),
+            route("GET", PATH, self._list, Scope.ADMIN),
+            route("DELETE", f"{PATH}/{{key_id}}", self._revoke, Scope.ADMIN),
         ]
 
-    async def _create(self, request: Request) -> Response:
-        self._must_be_admin(request)
-        body = await json_body(request, KeyBody, self.max_body_bytes)
+    async def _create(self, request: Request, _: Caller) -> Response:
+        body = await self.desk.body(request, KeyBody)
         key, created = await self.handler.create(body.request())
         return _json({"key": key.text} | _shown(KeyState(key.key_id, created.name, created)), 201)
 
-    async def _list(self, request: Request) -> Response:
-        self._must_be_admin(request)
+    async def _list(self, _: Request, __: Caller) -> Response:
         return _json({"keys": [_shown(state) for state in self.ring.states()]})
 
-    async def _revoke(self, request: Request) -> Response:
-        self._must_be_admin(request)
+    async def _revoke(self, request: Request, _: Caller) -> Response:
         return _json(_shown(await self.handler.revoke(str(request.path_params["key_id"]))))
-
-    def _must_be_admin(self, request: Request) -> None:
-        self.ring.caller(credential(request)).must(Scope.ADMIN)
 
 
 def _shown(state: KeyState) -> dict[str, Any]:

@@ -2,25 +2,24 @@
 
 import secrets
 from dataclasses import dataclass
-from typing import Any, TypeVar
+from typing import Any
 
 from starlette.requests import Request
 from starlette.responses import Response
-from starlette.routing import BaseRoute, Route
+from starlette.routing import BaseRoute
 
-from leyden.gateway.core.keys import Caller, KeyRing, Scope, rollout_key
+from leyden.gateway.core.keys import Caller, Scope, rollout_key
 from leyden.gateway.core.refusals import Refusal
 from leyden.gateway.core.rollouts import Running, begun_rollout_id
 from leyden.gateway.core.routing import PolicyState, RoutingTable
 from leyden.gateway.handlers.rollouts import Rollouts, traceparent_of
 from leyden.gateway.handlers.tasks import Accepted, TasksHandler
 from leyden.gateway.http.answers import json_answer
-from leyden.gateway.http.bodies import BeginBody, Body, ClaimBody, EndBody, TasksBody
-from leyden.gateway.http.errors import leyden_shape, telling
-from leyden.gateway.http.intake import credential, json_body
+from leyden.gateway.http.bodies import BeginBody, ClaimBody, EndBody, TasksBody
+from leyden.gateway.http.desk import Desk
+from leyden.gateway.http.intake import Limiter
 from leyden.ids import MAX_ATTEMPTS, AttemptRef, derive, is_rollout_id
 
-BodyT = TypeVar("BodyT", bound=Body)
 V1 = "/leyden/v1"
 IDEMPOTENCY_KEY = "idempotency-key"
 """Header with which a begin that is sent again begins nothing new."""
@@ -32,49 +31,43 @@ MAX_DIGITS = 9
 class LeydenApi:
     """What `/leyden/v1` is made of."""
 
-    keys: KeyRing
+    desk: Desk
+    claims: Limiter
     tasks: TasksHandler
     rollouts: Rollouts
     table: RoutingTable
     public_url: str
     secret: bytes
     lease_s: float
-    max_body_bytes: int
-    retry_after_s: float
 
     def routes(self) -> list[BaseRoute]:
         """All routes under `/leyden/v1`."""
-        told = telling(leyden_shape, self.retry_after_s)
+        route = self.desk.route
         return [
-            Route(f"{V1}/tasks", told(self._enqueue), methods=["POST"]),
-            Route(f"{V1}/rollouts/claim", told(self._claim), methods=["POST"]),
-            Route(f"{V1}/rollouts", told(self._begin), methods=["POST"]),
-            Route(f"{ATTEMPT}/heartbeat", told(self._heartbeat), methods=["POST"]),
-            Route(f"{ATTEMPT}/end", told(self._end), methods=["POST"]),
-            Route(f"{V1}/rollouts/{{rollout}}", told(self._rollout), methods=["GET"]),
-            Route(f"{V1}/policies", told(self._policies), methods=["GET"]),
-            Route(f"{V1}/queue", told(self._queue), methods=["GET"]),
+            route("POST", f"{V1}/tasks", self._enqueue, Scope.RUNNER),
+            route("POST", f"{V1}/rollouts/claim", self._claim, Scope.RUNNER, self.claims),
+            route("POST", f"{V1}/rollouts", self._begin),
+            route("POST", f"{ATTEMPT}/heartbeat", self._heartbeat),
+            route("POST", f"{ATTEMPT}/end", self._end),
+            route("GET", f"{V1}/rollouts/{{rollout}}", self._rollout),
+            route("GET", f"{V1}/policies", self._policies, Scope.RUNNER),
+            route("GET", f"{V1}/queue", self._queue, Scope.RUNNER),
         ]
 
-    async def _enqueue(self, request: Request) -> Response:
-        caller = self._caller(request)
-        caller.must(Scope.RUNNER)
-        body = await self._body(request, TasksBody)
+    async def _enqueue(self, request: Request, caller: Caller) -> Response:
+        body = await self.desk.body(request, TasksBody)
         accepted = await self.tasks.accept([t.request(secrets.token_hex(16), caller.project) for t in body.tasks])
         return json_answer({"tasks": [_accepted(one) for one in accepted]}, 201)
 
-    async def _claim(self, request: Request) -> Response:
-        caller = self._caller(request)
-        caller.must(Scope.RUNNER)
-        body = await self._body(request, ClaimBody)
+    async def _claim(self, request: Request, caller: Caller) -> Response:
+        body = await self.desk.body(request, ClaimBody)
         left = request.is_disconnected
         claimed = await self.rollouts.claim(body.runner, body.limit, body.wait_s, left, caller.project)
         return json_answer({"rollouts": [self._shown(running, self.lease_s, caller) for running in claimed]})
 
-    async def _begin(self, request: Request) -> Response:
-        caller = self._caller(request)
+    async def _begin(self, request: Request, caller: Caller) -> Response:
         caller.must_be_unbound()
-        body = await self._body(request, BeginBody)
+        body = await self.desk.body(request, BeginBody)
         rollout_id = body.rollout_id
         if rollout_id is None and (key := request.headers.get(IDEMPOTENCY_KEY)):
             rollout_id = begun_rollout_id(caller.key_id, key)
@@ -83,19 +76,18 @@ class LeydenApi:
         running = await self.rollouts.begin(spec, body.runner, rollout_id)
         return json_answer(self._shown(running, running.spec.timeout_s, caller), 201)
 
-    async def _heartbeat(self, request: Request) -> Response:
-        return json_answer({"lease_s": await self.rollouts.heartbeat(await self._own_attempt(request))})
+    async def _heartbeat(self, request: Request, caller: Caller) -> Response:
+        return json_answer({"lease_s": await self.rollouts.heartbeat(await self._own_attempt(request, caller))})
 
-    async def _end(self, request: Request) -> Response:
-        ref = await self._own_attempt(request)
-        body = await self._body(request, EndBody)
+    async def _end(self, request: Request, caller: Caller) -> Response:
+        ref = await self._own_attempt(request, caller)
+        body = await self.desk.body(request, EndBody)
         event = await self.rollouts.end(ref, body.report())
         answer = {"rollout_id": ref.rollout_id, "attempt": ref.attempt, "status": event.status, "final": event.final}
         return json_answer(answer | {"calls": len(event.call_ids)})
 
-    async def _rollout(self, request: Request) -> Response:
+    async def _rollout(self, request: Request, caller: Caller) -> Response:
         rollout_id = _rollout_id(request)
-        caller = self._caller(request)
         if caller.attempt is not None and caller.attempt.rollout_id != rollout_id:
             caller.must(Scope.RUNNER)
         await self._must_be_theirs(caller, rollout_id)
@@ -103,13 +95,10 @@ class LeydenApi:
         answer = {"rollout_id": rollout_id, "attempt": view.attempt, "state": view.state}
         return json_answer(answer | ({"status": view.status} if view.status else {}))
 
-    async def _policies(self, request: Request) -> Response:
-        self._caller(request).must(Scope.RUNNER)
+    async def _policies(self, _: Request, __: Caller) -> Response:
         return json_answer({"policies": [_policy(state) for state in self.table.policies()]})
 
-    async def _queue(self, request: Request) -> Response:
-        caller = self._caller(request)
-        caller.must(Scope.RUNNER)
+    async def _queue(self, _: Request, caller: Caller) -> Response:
         counts = await self.rollouts.counts()
         ours = [lane for lane in counts.lanes if caller.project in (None, lane.partition(":")[2])]
         paused = [whose for whose in counts.paused if caller.project is None or whose in ("*", caller.project)]
@@ -141,11 +130,7 @@ class LeydenApi:
             "lease_s": lease_s,
         }
 
-    def _caller(self, request: Request) -> Caller:
-        return self.keys.caller(credential(request))
-
-    async def _own_attempt(self, request: Request) -> AttemptRef:
-        caller = self._caller(request)
+    async def _own_attempt(self, request: Request, caller: Caller) -> AttemptRef:
         ref = AttemptRef(_rollout_id(request), _attempt_number(request))
         caller.must_own(ref)
         await self._must_be_theirs(caller, ref.rollout_id)
@@ -160,9 +145,6 @@ class LeydenApi:
         if spec.begun_by != caller.key_id and not (runs and spec.project == caller.project):
             message = "this key did not begin that rollout, and it is no runner's key of that rollout's project"
             raise Refusal(403, "wrong_rollout", message)
-
-    async def _body(self, request: Request, kind: type[BodyT]) -> BodyT:
-        return await json_body(request, kind, self.max_body_bytes)
 
 
 def _rollout_id(request: Request) -> str:

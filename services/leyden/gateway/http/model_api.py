@@ -14,7 +14,8 @@ from leyden.gateway.core.binding import SESSION_HEADER, Binding, bind
 from leyden.gateway.core.faces import FACES, Face
 from leyden.gateway.core.keys import KeyRing
 from leyden.gateway.handlers.calls import Incoming, ModelCalls
-from leyden.gateway.handlers.reply import Failed, OpenCall
+from leyden.gateway.handlers.reply import OpenCall
+from leyden.gateway.handlers.sent import Failed
 from leyden.gateway.http.arrival import note_wait
 from leyden.gateway.http.errors import Endpoint, face_shape, request_ids, telling
 from leyden.gateway.http.intake import Admission, credential, json_object, read_body

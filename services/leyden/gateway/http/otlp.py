@@ -2,6 +2,7 @@
 
 import asyncio
 import math
+from collections.abc import Callable
 from dataclasses import dataclass
 from functools import partial
 
@@ -118,9 +119,18 @@ async def _read(request: Request, limit: int, reserve: Reserve) -> bytes:
     return b"".join(pieces)
 
 
+def otlp_shape(request: Request) -> Callable[[Refusal], Response]:
+    """Errors of requests that are no export: in the encoding of the request where it has one, else in JSON."""
+    content_type = _media_type(request)
+    return partial(_shown, content_type=content_type if content_type in PROTOBUF_NAMES else JSON)
+
+
 def _told(refusal: Refusal, content_type: str) -> Response:
     """A refusal in the encoding of the request; a request in neither is answered in protobuf."""
-    counted(refusal)
+    return _shown(counted(refusal), content_type)
+
+
+def _shown(refusal: Refusal, content_type: str) -> Response:
     headers = {}
     if refusal.retry_after_s is not None:
         headers["retry-after"] = str(math.ceil(refusal.retry_after_s))

@@ -2,19 +2,19 @@
 
 import asyncio
 from dataclasses import dataclass
+from functools import partial
 
 from starlette.requests import Request
 from starlette.responses import Response
-from starlette.routing import BaseRoute, Route
+from starlette.routing import BaseRoute
 
-from leyden.gateway.core.keys import Caller, KeyRing, Scope
+from leyden.gateway.core.keys import Caller, Scope
 from leyden.gateway.core.refusals import Refusal
 from leyden.gateway.handlers.rollouts import Rollouts
 from leyden.gateway.handlers.tasks import CANCELS_AT_ONCE, TasksHandler
 from leyden.gateway.http.answers import json_answer
 from leyden.gateway.http.bodies import CancelRolloutsBody, CancelTasksBody, PauseBody
-from leyden.gateway.http.errors import leyden_shape, telling
-from leyden.gateway.http.intake import credential, json_body
+from leyden.gateway.http.desk import Desk
 from leyden.gateway.http.leyden import V1
 
 
@@ -22,32 +22,28 @@ from leyden.gateway.http.leyden import V1
 class QueueApi:
     """What steers the queue. A key of a project steers that project's work only."""
 
-    keys: KeyRing
+    desk: Desk
     tasks: TasksHandler
     rollouts: Rollouts
-    max_body_bytes: int
-    retry_after_s: float
 
     def routes(self) -> list[BaseRoute]:
         """Its routes."""
-        told = telling(leyden_shape, self.retry_after_s)
+        route = self.desk.route
         return [
-            Route(f"{V1}/tasks/cancel", told(self._cancel_tasks), methods=["POST"]),
-            Route(f"{V1}/rollouts/cancel", told(self._cancel_rollouts), methods=["POST"]),
-            Route(f"{V1}/queue/pause", told(self._pause), methods=["POST"]),
-            Route(f"{V1}/queue/resume", told(self._resume), methods=["POST"]),
+            route("POST", f"{V1}/tasks/cancel", self._cancel_tasks, Scope.RUNNER),
+            route("POST", f"{V1}/rollouts/cancel", self._cancel_rollouts, Scope.RUNNER),
+            route("POST", f"{V1}/queue/pause", partial(self._set, True), Scope.ADMIN),
+            route("POST", f"{V1}/queue/resume", partial(self._set, False), Scope.ADMIN),
         ]
 
-    async def _cancel_tasks(self, request: Request) -> Response:
-        caller = self._caller(request, Scope.RUNNER)
-        body = await json_body(request, CancelTasksBody, self.max_body_bytes)
+    async def _cancel_tasks(self, request: Request, caller: Caller) -> Response:
+        body = await self.desk.body(request, CancelTasksBody)
         done = [await self.tasks.cancel(task_id, body.reason, caller.project) for task_id in body.task_ids]
         answer = [{"task_id": d.task_id, "rollouts": d.rollouts, "cancelled": d.cancelled} for d in done]
         return json_answer({"tasks": answer})
 
-    async def _cancel_rollouts(self, request: Request) -> Response:
-        caller = self._caller(request, Scope.RUNNER)
-        body = await json_body(request, CancelRolloutsBody, self.max_body_bytes)
+    async def _cancel_rollouts(self, request: Request, caller: Caller) -> Response:
+        body = await self.desk.body(request, CancelRolloutsBody)
         for rollout_id in body.rollout_ids:
             view = await self.rollouts.find(rollout_id)
             if caller.project is not None and view.spec.project != caller.project:
@@ -60,22 +56,10 @@ class QueueApi:
         answer = [{"rollout_id": rollout_id, "cancelled": is_off} for rollout_id, is_off in pairs]
         return json_answer({"rollouts": answer})
 
-    async def _pause(self, request: Request) -> Response:
-        return await self._set(request, paused=True)
-
-    async def _resume(self, request: Request) -> Response:
-        return await self._set(request, paused=False)
-
-    async def _set(self, request: Request, paused: bool) -> Response:
-        caller = self._caller(request, Scope.ADMIN)
-        body = await json_body(request, PauseBody, self.max_body_bytes)
+    async def _set(self, paused: bool, request: Request, caller: Caller) -> Response:
+        body = await self.desk.body(request, PauseBody)
         project = body.project or caller.project
         if caller.project is not None and project != caller.project:
             raise Refusal(403, "wrong_project", f"this key is of project {caller.project!r}")
         await self.tasks.pause(project, paused, body.reason)
         return json_answer({"project": project, "paused": paused})
-
-    def _caller(self, request: Request, scope: Scope) -> Caller:
-        caller = self.keys.caller(credential(request))
-        caller.must(scope)
-        return caller

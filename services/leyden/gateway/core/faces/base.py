@@ -6,12 +6,16 @@ A face decides nothing about routing or recording. Requests are translated befor
 
 from abc import ABC, abstractmethod
 from collections.abc import Mapping
+from typing import Any
 
 import orjson
 
 from leyden.gateway.core.prepare import Dialect, JsonDict
 from leyden.gateway.core.refusals import Refusal
 
+REASONING = "reasoning"
+"""What vLLM's chat API calls an assistant's reasoning in requests and replies; its older name is read too."""
+OLD_REASONING = "reasoning_content"
 NO_ROUTE = (404, 405)
 KINDS = {401: "authentication_error", 403: "permission_error", 404: "not_found_error", 429: "rate_limit_error"}
 
@@ -96,6 +100,12 @@ def engine_refusal(status: int, body: bytes) -> Refusal:
     error = parsed.get("error") if isinstance(parsed, dict) else None
     param = error.get("param") if isinstance(error, dict) else None
     return Refusal(status, "engine_error", message_of(parsed), param=param if isinstance(param, str) else None)
+
+
+def reasoning_of(message: Mapping[str, Any]) -> str | None:
+    """A message's or a delta's reasoning, by either of the names that servers have for it."""
+    text = message.get(REASONING) or message.get(OLD_REASONING)
+    return text if isinstance(text, str) else None
 
 
 def message_of(body: object) -> str:

@@ -3,13 +3,12 @@
 from collections.abc import Mapping
 from typing import Any
 
-from leyden.gateway.core.faces.base import Face
+from leyden.gateway.core.faces.base import Face, reasoning_of
 from leyden.gateway.core.faces.messages_request import chat_request
 from leyden.gateway.core.faces.messages_stream import MessagesStream
 from leyden.gateway.core.faces.messages_words import (
     anthropic_error,
     message_id,
-    reasoning_of,
     stop_of,
     tool_use,
     usage_of,

@@ -5,6 +5,7 @@ from typing import Any
 
 import orjson
 
+from leyden.gateway.core.faces.base import REASONING
 from leyden.gateway.core.prepare import JsonDict
 from leyden.gateway.core.refusals import Refusal
 
@@ -125,7 +126,7 @@ def _of_assistant(blocks: list[Any], where: str) -> list[JsonDict]:
                 texts.append(_text(block, place))
     message: JsonDict = {"role": "assistant", "content": "".join(texts) if texts or not calls else None}
     if any(thoughts):
-        message["reasoning"] = "".join(thoughts)
+        message[REASONING] = "".join(thoughts)
     return [message | ({"tool_calls": calls} if calls else {})]
 
 

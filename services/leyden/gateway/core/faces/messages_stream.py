@@ -8,11 +8,10 @@ from typing import Any
 
 import orjson
 
-from leyden.gateway.core.faces.base import StreamFace, named_event
+from leyden.gateway.core.faces.base import StreamFace, named_event, reasoning_of
 from leyden.gateway.core.faces.messages_words import (
     anthropic_error,
     message_id,
-    reasoning_of,
     stop_of,
     tool_use,
     usage_of,

@@ -56,12 +56,6 @@ def usage_of(usage: Mapping[str, Any] | None) -> JsonDict:
     }
 
 
-def reasoning_of(message: Mapping[str, Any]) -> str | None:
-    """A message's or a delta's reasoning, by either of the names that engines have for it."""
-    text = message.get("reasoning") or message.get("reasoning_content")
-    return text if isinstance(text, str) else None
-
-
 def tool_use(call: Mapping[str, Any]) -> JsonDict:
     """A tool call as a block. Arguments that are no JSON object are shown whole, under the one name `arguments`."""
     function = call["function"]

@@ -9,7 +9,9 @@ from leyden.gateway.http.openapi.operation import BODIES, JsonDict, Operation
 from leyden.gateway.http.openapi.shapes import SHAPES
 
 DESCRIPTION = (
-    "The only door for agents: the model API, OTLP, tasks and rollouts. What is answered with a 2xx is in Kafka."
+    "The only door for agents: the model API, OTLP, tasks and rollouts. What is answered with a 2xx is in Kafka. "
+    "Every route but health needs a key, and without one every path is a 401. With one, a path that is not here is a "
+    "404 and another method a 405 with `Allow`, in the shape of errors of the API that the path belongs to."
 )
 SECURITY: JsonDict = {
     "bearer": {

@@ -7,6 +7,7 @@ OPERATIONS = [
     Operation("get", "/healthz", "Whether the process is alive.", "ops", {200: HEALTH}, (503,), HEALTH, keyless=True),
     Operation("get", "/readyz", "Whether it may be sent requests.", "ops", {200: HEALTH}, (503,), HEALTH, keyless=True),
     Operation(
-        "get", "/openapi.json", "This document.", "ops", {200: json({"type": "object"})}, (401,), json("LeydenError")
+        "get", "/openapi.json", "This document.", "ops", {200: json({"type": "object"})}, (401, 503),
+        json("LeydenError"),
     ),
-]
+]  # fmt: skip

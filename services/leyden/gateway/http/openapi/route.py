@@ -6,11 +6,10 @@ from functools import cached_property
 import orjson
 from starlette.requests import Request
 from starlette.responses import Response
-from starlette.routing import BaseRoute, Route
+from starlette.routing import BaseRoute
 
-from leyden.gateway.core.keys import KeyRing
-from leyden.gateway.http.errors import leyden_shape, telling
-from leyden.gateway.http.intake import credential
+from leyden.gateway.core.keys import Caller
+from leyden.gateway.http.desk import Desk
 from leyden.gateway.http.openapi.document import document
 
 
@@ -18,17 +17,15 @@ from leyden.gateway.http.openapi.document import document
 class DocumentApi:
     """What the document's route is made of."""
 
-    keys: KeyRing
-    retry_after_s: float
+    desk: Desk
 
     def routes(self) -> list[BaseRoute]:
         """The one route."""
-        return [Route("/openapi.json", telling(leyden_shape, self.retry_after_s)(self._document), methods=["GET"])]
+        return [self.desk.route("GET", "/openapi.json", self._document)]
 
     @cached_property
     def _told(self) -> bytes:
         return orjson.dumps(document())
 
-    async def _document(self, request: Request) -> Response:
-        self.keys.caller(credential(request))
+    async def _document(self, _: Request, __: Caller) -> Response:
         return Response(self._told, media_type="application/json")

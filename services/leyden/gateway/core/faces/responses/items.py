@@ -7,6 +7,7 @@ only that gives back the tokens which were sampled.
 from collections.abc import Callable, Mapping
 from typing import Any
 
+from leyden.gateway.core.faces.base import REASONING
 from leyden.gateway.core.faces.responses.sealed import unseal
 from leyden.gateway.core.prepare import JsonDict
 from leyden.gateway.core.refusals import Refusal
@@ -95,7 +96,7 @@ class _Conversation:
     def _reasoning(self, item: JsonDict, where: str) -> None:
         said = item.get("content") or unseal(item.get("encrypted_content")) or item.get("summary") or []
         if text := _text(said, f"{where}.content"):
-            self._assistant("reasoning_content", text)
+            self._assistant(REASONING, text)
 
     def _assistant(self, name: str, text: str) -> None:
         """Say `text` in the assistant's turn, in a new one where this turn has it already, or is past it."""

@@ -3,6 +3,7 @@
 from collections.abc import Mapping
 from typing import Any
 
+from leyden.gateway.core.faces.base import reasoning_of
 from leyden.gateway.core.faces.responses.sealed import seal
 from leyden.gateway.core.prepare import JsonDict
 
@@ -92,7 +93,7 @@ def ended(opened: JsonDict, output: list[JsonDict], finish_reason: str | None, u
 def items(stem: str, message: Mapping[str, Any], logprobs: object) -> list[JsonDict]:
     """The output items of a chat message: reasoning, the message, function calls."""
     output: list[JsonDict] = []
-    if thought := reasoning_in(message):
+    if thought := reasoning_of(message):
         output.append(reasoning_item(stem, len(output), thought, "completed"))
     calls = message.get("tool_calls") or ()
     text, refusal = message.get("content"), message.get("refusal")
@@ -105,11 +106,6 @@ def items(stem: str, message: Mapping[str, Any], logprobs: object) -> list[JsonD
         named = function.get("name") or "", function.get("arguments") or ""
         output.append(call_item(stem, len(output), call.get("id"), *named, "completed"))
     return output
-
-
-def reasoning_in(message: Mapping[str, Any]) -> str | None:
-    """The reasoning in a message or delta, by either of the names that engines give it."""
-    return message.get("reasoning_content") or message.get("reasoning")
 
 
 def reasoning_item(stem: str, index: int, text: str | None, status: str) -> JsonDict:

@@ -8,7 +8,7 @@ from collections.abc import Mapping
 from dataclasses import dataclass, field
 from typing import Any
 
-from leyden.gateway.core.faces.base import StreamFace, named_event
+from leyden.gateway.core.faces.base import StreamFace, named_event, reasoning_of
 from leyden.gateway.core.faces.responses import reply
 from leyden.gateway.core.prepare import JsonDict
 from leyden.gateway.core.refusals import Refusal
@@ -106,7 +106,7 @@ class ResponseEvents(StreamFace):
 
     def _take(self, choice: Mapping[str, Any]) -> None:
         delta = choice.get("delta") or {}
-        if thought := reply.reasoning_in(delta):
+        if thought := reasoning_of(delta):
             self._say("reasoning", "reasoning_text", thought, [])
         if text := delta.get("content"):
             self._say("message", "output_text", text, reply.logprobs_of(choice.get("logprobs")))
