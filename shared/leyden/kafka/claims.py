@@ -40,11 +40,20 @@ class ClaimStore:
             raise Retry(f"claim {claim.decode()} cannot be read: {error!r}") from error
 
     def get(self, url: str) -> bytes:
-        """The value behind `url`. Raises ValueError for one of another store, or with content not its name's."""
+        """The value behind `url`.
+
+        Raises ValueError for one of another store, one that is gone, or one with content not its name's; OSError where
+        the store cannot be read, or is not there at all.
+        """
         if not url.startswith(f"{self._url}/"):
             raise ValueError(f"claim {url} is not in this store ({self._url})")
         fs, path = fsspec.core.url_to_fs(url)
-        value = bytes(fs.cat_file(path))
+        try:
+            value = bytes(fs.cat_file(path))
+        except FileNotFoundError as error:
+            if fs.exists(fs._parent(path)):
+                raise ValueError(f"claim {url} is gone from its store") from error
+            raise
         if hashlib.sha256(value).hexdigest() != url.rsplit("/", 1)[1]:
             raise ValueError(f"claim {url} does not hold what its name says")
         return value

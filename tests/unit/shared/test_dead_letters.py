@@ -70,26 +70,29 @@ async def test_a_record_whose_claim_is_no_good_is_a_dead_letter_and_those_around
     claims, kept, taken = ClaimStore(f"file://{tmp_path}/claims"), Kept(), Taken()
     good, changed = claims.put(VALUE), claims.put(b"other")
     file_of(changed).write_bytes(b"bad")
-    bad = [f"file://{tmp_path}/elsewhere/x".encode(), changed.encode(), b"\xff"]
-    records = [record(0), *(record(1 + at, b"", claim) for at, claim in enumerate(bad)), record(4, b"", good.encode())]
+    gone = claims.put(b"gone")
+    file_of(gone).unlink()
+    bad = [f"file://{tmp_path}/elsewhere/x".encode(), changed.encode(), gone.encode(), b"\xff"]
+    records = [record(0), *(record(1 + at, b"", claim) for at, claim in enumerate(bad)), record(5, b"", good.encode())]
     await consumer_of(taken, claims, kept).handle(records)
-    assert taken.offsets == [0, 4]
-    assert kept.raw == [("model-calls.v1.dlq", "key", b"")] * 3
+    assert taken.offsets == [0, 5]
+    assert kept.raw == [("model-calls.v1.dlq", "key", b"")] * 4
     reasons = [headers[ERROR_HEADER] for headers in kept.headers]
     assert "is not in this store" in reasons[0]
     assert "does not hold what its name says" in reasons[1]
+    assert "is gone from its store" in reasons[2]
     assert [headers[CLAIM_HEADER] for headers in kept.headers][:2] == [bad[0].decode(), changed]
 
 
 async def test_a_claim_store_that_is_away_is_waited_for(tmp_path: Path) -> None:
     claims, kept, taken = ClaimStore(f"file://{tmp_path}/claims"), Kept(), Taken()
     claim = claims.put(VALUE)
-    file, away = file_of(claim), tmp_path / "away"
-    file.rename(away)
+    folder, away = file_of(claim).parent, tmp_path / "away"
+    folder.rename(away)
     handling = asyncio.ensure_future(consumer_of(taken, claims, kept).handle([record(0, b"", claim.encode())]))
     await asyncio.sleep(0.1)
     assert not handling.done()
-    away.rename(file)
+    away.rename(folder)
     await handling
     assert (taken.offsets, kept.raw) == ([0], [])
 
