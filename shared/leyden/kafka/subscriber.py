@@ -61,8 +61,7 @@ class Subscription:
 
     def decode(self, topic: str, values: Sequence[bytes]) -> list[Event]:
         """The events of `values`; raises `pydantic.ValidationError` when any of them is none."""
-        decoder = self.decoders.get(topic)
-        return decoder(values) if decoder is not None else decode_batch(topic, values)
+        return self.decoders.get(topic, partial(decode_batch, topic))(values)
 
 
 @dataclass(frozen=True)
