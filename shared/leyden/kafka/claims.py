@@ -9,11 +9,6 @@ from aiokafka import ConsumerRecord
 from leyden.kafka.delivered import CLAIM_HEADER, Retry
 
 
-def claim_of(record: ConsumerRecord) -> bytes | None:
-    """Where a record's value is, if it is not in the record."""
-    return next((value for name, value in record.headers if name == CLAIM_HEADER), None)
-
-
 class ClaimStore:
     """Content-addressed values under any fsspec URL (`file:///…`, `s3://…`). Writing one twice changes nothing."""
 
@@ -32,7 +27,8 @@ class ClaimStore:
 
     async def value_of(self, record: ConsumerRecord) -> bytes:
         """A record's value, from wherever it is. Raises `Retry` where the store is away, else what `get` raises."""
-        if (claim := claim_of(record)) is None:
+        claim = next((value for name, value in record.headers if name == CLAIM_HEADER), None)
+        if claim is None:
             return record.value or b""
         try:
             return await asyncio.to_thread(self.get, claim.decode())

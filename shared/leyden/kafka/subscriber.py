@@ -23,7 +23,7 @@ from pydantic import ValidationError
 
 from leyden.events import Event
 from leyden.events.codec import BatchDecoder, decode_batch
-from leyden.kafka.claims import ClaimStore, claim_of
+from leyden.kafka.claims import ClaimStore
 from leyden.kafka.delivered import (
     CLAIM_HEADER,
     ERROR_HEADER,
@@ -217,8 +217,7 @@ class BatchConsumer:
         by_topic: dict[str, list[tuple[int, ConsumerRecord, bytes]]] = {}
         for index, record in enumerate(records):
             topic = record.topic.removeprefix(self._prefix)
-            value = (record.value or b"") if claim_of(record) is None else await self._claimed(record, topic)
-            if value is not None:
+            if (value := await self._value(record, topic)) is not None:
                 by_topic.setdefault(topic, []).append((index, record, value))
         found: dict[int, Delivered[Any]] = {}
         for topic, items in by_topic.items():
@@ -233,8 +232,8 @@ class BatchConsumer:
                 found |= await self._decode_singly(topic, items)
         return [found[index] for index in sorted(found)]
 
-    async def _claimed(self, record: ConsumerRecord, topic: str) -> bytes | None:
-        """The value that a record refers to; None for one that is among the dead letters now, as it cannot be had."""
+    async def _value(self, record: ConsumerRecord, topic: str) -> bytes | None:
+        """A record's value, from wherever it is; None for one that cannot be had and is a dead letter now."""
         try:
             return await self._with_backoff(partial(self._claims.value_of, record))
         except ValueError as error:

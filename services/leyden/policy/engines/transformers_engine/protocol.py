@@ -1,5 +1,6 @@
 """The part of OpenAI's requests that this engine understands, with vLLM's names for what OpenAI lacks."""
 
+from abc import abstractmethod
 from typing import Annotated, Any, Self
 
 from pydantic import BaseModel, ConfigDict, Discriminator, Field, Tag, model_validator
@@ -99,9 +100,9 @@ class SamplingRequest(Lenient):
         return tuple(text for text in given if text)
 
     @property
+    @abstractmethod
     def likeliest(self) -> int:
         """How many of the likeliest tokens are told beside each sampled one."""
-        raise NotImplementedError
 
     def sampling(self, index: int, max_tokens: int) -> Sampling:
         """How choice `index` is drawn: seeds follow each other, so that choices differ and can be repeated."""
