@@ -18,6 +18,7 @@ WORKDIR /src
 COPY pyproject.toml README.md LICENSE ./
 COPY schemas schemas
 COPY shared shared
+COPY workbench workbench
 COPY services services
 RUN python -m hatchling build --target wheel --directory /wheel
 

@@ -68,4 +68,4 @@ lock: | $(READY) ## refresh requirements/ after a change of pyproject.toml (UPGR
 
 clean: ## remove what make made here (caches of jars and models stay)
 	@rm -rf .venv .venv-* .uv .mypy_cache .ruff_cache .pytest_cache .hypothesis .import_linter_cache dist build
-	@find services shared tests -name __pycache__ -type d -prune -exec rm -rf {} +
+	@find services shared workbench tests -name __pycache__ -type d -prune -exec rm -rf {} +

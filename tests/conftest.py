@@ -12,10 +12,11 @@ from pathlib import Path
 import pytest
 from hypothesis import settings
 
-ROOT = Path(__file__).parents[1]
-for source_root in ("services", "shared", "examples/calculator", "examples/binary_search"):
-    if str(ROOT / source_root) not in sys.path:
-        sys.path.insert(0, str(ROOT / source_root))
+from roots import ROOT, SOURCE_ROOTS
+
+for folder in (*SOURCE_ROOTS, ROOT / "examples/calculator", ROOT / "examples/binary_search"):
+    if str(folder) not in sys.path:
+        sys.path.insert(0, str(folder))
 
 
 # A shell's background job and nohup leave these ignored, and the processes that tests interrupt would inherit that.

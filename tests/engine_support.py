@@ -13,12 +13,13 @@ from typing import Any
 
 import httpx
 
+from roots import python_path
+
 TEMPLATE = (
     "{% for message in messages %}<|im_start|>{{ message.role }}\n{{ message.content }}<|im_end|>\n{% endfor %}"
     "{% if tools %}TOOLS {{ tools | length }}\n{% endif %}"
     "{% if add_generation_prompt %}<|im_start|>assistant\n{% endif %}"
 )
-ROOTS = [str(Path(__file__).parent.parent / root) for root in ("services", "shared")]
 
 
 def save_tiny_model(folder: Path, seed: int) -> Path:
@@ -172,7 +173,7 @@ class EngineProcess:
         port = port or free_port()
         command = [sys.executable, "-m", "leyden.policy.engines", "--engine", kind, "--model", str(model)]
         command += ["--policy", "tiny", "--port", str(port), "--dtype", "float32", "--max-model-len", "256", *options]
-        environment = os.environ | {"PYTHONPATH": os.pathsep.join(ROOTS), "LEYDEN_ENGINE_DRAIN_S": "20"}
+        environment = os.environ | {"PYTHONPATH": python_path(), "LEYDEN_ENGINE_DRAIN_S": "20"}
         with log.open("wb") as output:
             process = subprocess.Popen(
                 command, env=environment, stdout=output, stderr=subprocess.STDOUT, start_new_session=True

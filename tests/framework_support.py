@@ -33,8 +33,8 @@ from leyden.service import make_broker
 from leyden.stack.ports import free_port, free_ports
 from leyden.stack.probes import HttpProbe
 from leyden.stack.processes import ProcessSpec, Supervisor
+from roots import ROOT, python_path
 
-ROOT = Path(__file__).parents[1]
 KEY = "frameworks-key"
 Story = dict[str, Any]
 QUESTIONS = {"answered": "How many people live in Leiden?", "recovered": "How many people live in Atlantis?"}
@@ -125,7 +125,7 @@ def open_doors(supervisor: Supervisor, kafka: KafkaSettings, redis_url: str, pre
         "LEYDEN_GATEWAY_PORT": str(port),
         "LEYDEN_GATEWAY_API_KEYS": KEY,
         "LEYDEN_GATEWAY_SECRET": "a secret for the frameworks' tests",
-        "PYTHONPATH": os.pathsep.join([str(ROOT / "services"), str(ROOT / "shared")]),
+        "PYTHONPATH": python_path(),
     }
     for name, ops_port in zip(("gateway", "ingest"), ops, strict=True):
         env = shared | {"LEYDEN_OPS_PORT": str(ops_port)}

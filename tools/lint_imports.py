@@ -1,7 +1,7 @@
-"""Runs import-linter over both source roots of `leyden`.
+"""Runs import-linter over the source roots of `leyden`.
 
 import-linter looks a package up by its spec, which knows only the root with the `__init__.py` (shared/). Importing
-`leyden` first and handing the spec the package's full path shows it services/ too.
+`leyden` first and handing the spec the package's full path shows it services/ and workbench/ too.
 """
 
 import sys

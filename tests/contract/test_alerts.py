@@ -1,11 +1,11 @@
 """Prometheus rules: each names metrics that our services export, or that another rule records."""
 
 import re
-from pathlib import Path
 
 import yaml
 
-ROOT = Path(__file__).parents[2]
+from roots import ROOT, SOURCE_ROOTS
+
 RULES = [
     rule
     for group in yaml.safe_load((ROOT / "deploy/alerts.yml").read_text())["groups"]
@@ -16,7 +16,7 @@ SUFFIX = re.compile(r"_(total|sum|count|bucket)$")
 
 def exported() -> set[str]:
     """Names of metrics in the source of services and of what they share."""
-    modules = [path for folder in ("services", "shared") for path in (ROOT / folder).rglob("metrics.py")]
+    modules = [path for folder in SOURCE_ROOTS for path in folder.rglob("metrics.py")]
     return {name for path in modules for name in re.findall(r'"(leyden_[a-z_]+)"', path.read_text())}
 
 

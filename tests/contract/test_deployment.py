@@ -18,7 +18,8 @@ import kubernetes_validate
 import pytest
 import yaml
 
-ROOT = Path(__file__).parents[2]
+from roots import ROOT, SOURCE_ROOTS
+
 K8S = ROOT / "k8s"
 KUBERNETES = "1.34"
 SERVICES = {"gateway", "ingest", "reward", "credit", "trainer", "registry"}
@@ -77,7 +78,7 @@ def rendered(overlay: str) -> list[Document]:
 
 def settings_variables() -> set[str]:
     """Every `LEYDEN_…` variable that the sources read: fields of settings classes, and names written out."""
-    trees = [ast.parse(f.read_text()) for root in ("services", "shared") for f in (ROOT / root).rglob("*.py")]
+    trees = [ast.parse(f.read_text()) for root in SOURCE_ROOTS for f in root.rglob("*.py")]
     classes = {n.name: n for tree in trees for n in ast.walk(tree) if isinstance(n, ast.ClassDef)}
     literal = {n.value for tree in trees for n in ast.walk(tree) if isinstance(n, ast.Constant)}
     found = {name for name in literal if isinstance(name, str) and re.fullmatch(r"LEYDEN_[A-Z0-9_]*[A-Z0-9]", name)}
@@ -109,7 +110,7 @@ def fields(cls: ast.ClassDef) -> set[str]:
 
 def module_exists(module: str) -> bool:
     relative = Path(*module.split("."))
-    sources = [root / relative for root in (ROOT / "services", ROOT / "shared")]
+    sources = [root / relative for root in SOURCE_ROOTS]
     return any(s.with_suffix(".py").is_file() or (s / "__main__.py").is_file() for s in sources)
 
 
@@ -202,7 +203,7 @@ def test_images_are_pinned() -> None:
 
 
 def test_compose_and_kubernetes_run_the_kafka_that_is_tested() -> None:
-    launcher = (ROOT / "shared/leyden/stack/kafka.py").read_text()
+    launcher = (ROOT / "workbench/leyden/stack/kafka.py").read_text()
     tested = re.search(r'^KAFKA_VERSION = "(.+)"', launcher, re.MULTILINE)
     assert tested
     images = [

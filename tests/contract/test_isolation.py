@@ -8,7 +8,8 @@ from pathlib import Path
 
 import pytest
 
-ROOT = Path(__file__).parents[2]
+from roots import ROOT, python_path
+
 SERVICES = sorted(
     folder.name for folder in (ROOT / "services" / "leyden").iterdir() if (folder / "__main__.py").exists()
 )
@@ -29,7 +30,7 @@ def imported_modules(source: Path) -> set[str]:
 def loaded_by(module: str) -> set[str]:
     """The top-level modules that importing `module` in a fresh interpreter loads."""
     code = f"import sys, {module}; print(' '.join({{name.split('.')[0] for name in sys.modules}}))"
-    env = os.environ | {"PYTHONPATH": os.pathsep.join([str(ROOT / "services"), str(ROOT / "shared")])}
+    env = os.environ | {"PYTHONPATH": python_path()}
     done = subprocess.run(
         [sys.executable, "-c", code], env=env, capture_output=True, text=True, check=True, timeout=120
     )

@@ -11,8 +11,8 @@ from leyden.credit.settings import CreditSection
 from leyden.reward.settings import RewardSection
 from leyden.settings import load_section
 from leyden.trainer.settings import TrainerSettings
+from roots import ROOT
 
-ROOT = Path(__file__).parents[2]
 README = (ROOT / "README.md").read_text()
 
 

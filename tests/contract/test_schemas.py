@@ -14,8 +14,8 @@ from leyden.events.codec import EVENT_TYPES, EVENTS_BY_TOPIC, OTLP, decode, enco
 from leyden.events.compatibility import breaks
 from leyden.events.export import exported, file_name, incompatible, main, schema_of, stale, write
 from leyden.kafka.topics import load_topics
+from roots import ROOT
 
-ROOT = Path(__file__).resolve().parents[2]
 SCHEMAS = ROOT / "schemas"
 EXAMPLES = sorted((SCHEMAS / "examples").glob("*/*.json"))
 SERVICES = {folder.parent.name for folder in (ROOT / "services" / "leyden").glob("*/__init__.py")}

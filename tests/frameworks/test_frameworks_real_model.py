@@ -6,7 +6,6 @@ engine's parsers, and the story that the scripted engine's answers made of this 
 
 import importlib.util
 import json
-import os
 import secrets
 import time
 from collections.abc import Iterator, Mapping, Sequence
@@ -18,12 +17,13 @@ import httpx
 import pytest
 from tokenizers import Tokenizer
 
-from framework_support import KEY, PROGRAMS, QUESTIONS, ROOT, Doors, Story, python_of, story
+from framework_support import KEY, PROGRAMS, QUESTIONS, Doors, Story, python_of, story
 from leyden.events import ModelCallRecorded, SpanRecorded, model_calls
 from leyden.events.base import unpack_floats, unpack_ints
 from leyden.kafka.settings import KafkaSettings
 from leyden.stack.config import Ports, StackConfig
 from leyden.stack.stack import Stack
+from roots import ROOT, python_path
 
 pytestmark = [
     pytest.mark.integration,
@@ -40,7 +40,7 @@ ENGINE = (
     *("--override-generation-config", json.dumps({"max_new_tokens": 64})),
 )
 ENGINE_ENV = {
-    "PYTHONPATH": os.pathsep.join(str(ROOT / root) for root in ("services", "shared", "tests")),
+    "PYTHONPATH": python_path(ROOT / "tests"),
     "VLLM_ENFORCE_STRICT_TOOL_CALLING": "0",
 }
 """What the operator of so small a model sets: a required tool's call is JSON by its schema, and answers end."""

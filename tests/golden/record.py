@@ -25,7 +25,7 @@ import yaml
 
 HERE = Path(__file__).parent
 ROOT = HERE.parents[1]
-sys.path[:0] = [str(HERE), str(ROOT / "services"), str(ROOT / "shared")]
+sys.path[:0] = [str(HERE), str(HERE.parent), *(str(ROOT / name) for name in ("services", "shared", "workbench"))]
 
 import scripted_engine  # noqa: E402
 
@@ -45,6 +45,7 @@ from leyden.stack.ports import free_port, free_ports  # noqa: E402
 from leyden.stack.probes import HttpProbe  # noqa: E402
 from leyden.stack.processes import ProcessSpec, Supervisor  # noqa: E402
 from leyden.stack.redis import RedisServer  # noqa: E402
+from roots import python_path  # noqa: E402
 
 KEY = "golden-key"
 QUESTIONS = ("How many people live in Leiden?", "How many people live in Atlantis?")
@@ -108,7 +109,7 @@ def start_services(
         "KAFKA_BOOTSTRAP_SERVERS": kafka.bootstrap_servers, "REDIS_URL": redis_url, "LEYDEN_RUN_FILE": str(run_file),
         "LEYDEN_DATA_DIR": str(folder), "LEYDEN_GATEWAY_PORT": str(gateway_port), "LEYDEN_GATEWAY_API_KEYS": KEY,
         "LEYDEN_GATEWAY_SECRET": "golden-secret-of-some-length-0123",
-        "PYTHONPATH": os.pathsep.join([str(ROOT / "services"), str(ROOT / "shared")]),
+        "PYTHONPATH": python_path(),
     }  # fmt: skip
     for name, port in zip(("gateway", "ingest", "reward"), ops, strict=True):
         env = shared | {"LEYDEN_OPS_PORT": str(port)}

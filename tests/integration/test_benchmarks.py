@@ -4,18 +4,21 @@ import json
 import os
 import subprocess
 import sys
-from pathlib import Path
 
 import pytest
 
-ROOT = Path(__file__).parents[2]
+from roots import ROOT, python_path
 
 
 def printed(program: str, *arguments: str) -> str:
-    paths = os.pathsep.join(str(ROOT / source_root) for source_root in ("services", "shared", "."))
     command = [sys.executable, "-m", f"benchmarks.{program}", *arguments]
     done = subprocess.run(
-        command, cwd=ROOT, env=os.environ | {"PYTHONPATH": paths}, capture_output=True, text=True, timeout=240
+        command,
+        cwd=ROOT,
+        env=os.environ | {"PYTHONPATH": python_path(ROOT)},
+        capture_output=True,
+        text=True,
+        timeout=240,
     )
     assert done.returncode == 0, done.stderr[-4000:]
     return done.stdout

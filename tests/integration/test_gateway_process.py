@@ -24,10 +24,11 @@ from leyden.kafka.ranges import read_range, resolve_range
 from leyden.kafka.settings import KafkaSettings
 from leyden.service import make_broker
 from leyden.stack.ports import free_port
+from roots import ROOT
 from service.gateway.gateway_fakes import START, ScriptedEngine, engine_server
 
 pytestmark = [pytest.mark.integration, pytest.mark.filterwarnings("default"), pytest.mark.timeout(200)]
-ROOT = Path(__file__).parents[2]
+
 KEY = {"authorization": "Bearer key"}
 TASKS = 12
 

@@ -7,8 +7,9 @@ from pathlib import Path
 
 import pytest
 
+from roots import ROOT
+
 pytestmark = pytest.mark.integration
-ROOT = Path(__file__).parents[2]
 
 
 @pytest.mark.parametrize(

@@ -10,7 +10,7 @@ from pathlib import Path
 
 import pytest
 
-from engine_support import ROOTS, Direct, EngineProcess, Said, save_tiny_model
+from engine_support import Direct, EngineProcess, Said, save_tiny_model
 from leyden.events import PolicyPromoted, PolicyServed
 from leyden.events.codec import MODELS, decode
 from leyden.kafka.admin import ensure_topics, topic_partitions
@@ -20,6 +20,7 @@ from leyden.kafka.publisher import KafkaPublisher
 from leyden.kafka.ranges import read_range, resolve_range
 from leyden.kafka.settings import KafkaSettings
 from leyden.service import make_broker
+from roots import python_path
 
 pytestmark = [pytest.mark.integration, pytest.mark.filterwarnings("default"), pytest.mark.timeout(240)]
 
@@ -37,7 +38,7 @@ class Loop:
 
     def start_agent(self) -> subprocess.Popen[bytes]:
         environment = os.environ | {
-            "PYTHONPATH": os.pathsep.join(ROOTS),
+            "PYTHONPATH": python_path(),
             "KAFKA_BOOTSTRAP_SERVERS": self.kafka.bootstrap_servers,
             "LEYDEN_TOPIC_PREFIX": self.prefix,
             "LEYDEN_DATA_DIR": str(self.folder),

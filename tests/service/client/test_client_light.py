@@ -11,8 +11,8 @@ from pathlib import Path
 import pytest
 
 from client_support import KEY, FakeGateway
+from roots import ROOT
 
-ROOT = Path(__file__).parents[3]
 HTTP = {"httpx", "httpcore", "h11", "anyio", "idna", "certifi", "typing-extensions"}
 TELEMETRY = {
     "opentelemetry-api", "opentelemetry-sdk", "opentelemetry-semantic-conventions", "opentelemetry-proto",

@@ -2,11 +2,10 @@
 
 import subprocess
 import sys
-from pathlib import Path
 
 import pytest
 
-ROOT = Path(__file__).resolve().parents[3]
+from roots import ROOT
 
 
 @pytest.mark.parametrize("service", ["credit", "registry"])

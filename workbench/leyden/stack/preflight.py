@@ -1,7 +1,7 @@
 """Is this machine ready? One sentence and one remedy for each thing that is not. Starts, writes and fetches nothing.
 
 Stands alone on the standard library and on old Pythons (3.8 parses it), so that it can also run before
-anything is installed: `python3 shared/leyden/stack/preflight.py`.
+anything is installed: `python3 workbench/leyden/stack/preflight.py`.
 """
 
 from __future__ import annotations
