@@ -1,1 +1,1 @@
-"""ingest: OTLP requests in, spans of one model out. Stateless; decides nothing about rewards."""
+"""The ingest service: turns OTLP requests into spans of one model. Stateless; knows nothing about rewards."""

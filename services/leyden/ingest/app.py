@@ -10,7 +10,7 @@ from leyden.service import Runtime, Service
 
 
 def build(runtime: Runtime) -> Service:
-    """The service, ready to run; ingest keeps no state, so there is nothing else to build."""
+    """Build the service. ingest has no state, so handlers and a publisher are all it needs."""
     settings = IngestSettings()
     limits = Limits(settings.max_value_chars, settings.max_span_chars)
     handlers = IngestHandlers(runtime.publisher, DIALECTS, SystemClock(), limits)

@@ -1,4 +1,4 @@
-"""OTLP requests → decoded → normalised → published. No meaning is decided here."""
+"""Decodes OTLP requests, normalises their spans and publishes them. Interpreting spans is the dialects' work."""
 
 import asyncio
 import logging
@@ -10,29 +10,29 @@ from leyden.clock import Clock
 from leyden.events.codec import OTLP, SPANS
 from leyden.events.otlp import CONTENT_TYPE_HEADER, AttemptBy, Signal
 from leyden.ingest import metrics
-from leyden.ingest.core.binding import Door
+from leyden.ingest.core.binding import Admission
 from leyden.ingest.core.decode import BadItem, UnreadableError, decode
 from leyden.ingest.core.dialect import Dialect
 from leyden.ingest.core.event import Normalised
 from leyden.ingest.core.limits import Limits
-from leyden.ingest.core.normalise import Refused, normalise_traces
-from leyden.ingest.dialects.logs import LetGo, normalise_logs
+from leyden.ingest.core.normalise import RejectedSpan, normalise_traces
+from leyden.ingest.dialects.logs import Skipped, normalise_logs
 from leyden.kafka.delivered import ERROR_HEADER, ORIGIN_HEADER, Delivered, Outgoing, Publisher
 from leyden.kafka.topics import DEAD_LETTER_SUFFIX
 
 log = logging.getLogger(__name__)
 FUTURE_NANO = 3600 * 10**9
-"""A span that ends this much later than now has a wrong clock."""
+"""A span that ends later than this after now comes from a wrong clock. In nanoseconds."""
 REMEMBERED = 65_536
-"""Spans of which it is known that they come again."""
+"""How many recent spans are remembered to count duplicates."""
 
 
 @dataclass
-class _Found:
-    """What a batch came to."""
+class _BatchResult:
+    """The result of a batch."""
 
     spans: dict[str, Outgoing] = field(default_factory=dict)
-    refused: list[tuple[Delivered[bytes], Refused | BadItem]] = field(default_factory=list)
+    refused: list[tuple[Delivered[bytes], RejectedSpan | BadItem]] = field(default_factory=list)
     counts: Counter[tuple[str, str]] = field(default_factory=Counter)
     odd: Counter[str] = field(default_factory=Counter)
     let_go: Counter[str] = field(default_factory=Counter)
@@ -40,11 +40,11 @@ class _Found:
     duplicates: int = 0
     before_parent: int = 0
     waited_for: Counter[str] = field(default_factory=Counter)
-    """Parents of spans so far, with how many of their children have come."""
+    """Span ids of parents not seen yet → number of their children seen."""
 
 
-class _Seen:
-    """The ids of the last spans, a bounded number: for a metric alone."""
+class _RecentIds:
+    """Remembers a bounded number of recent ids. Used for a metric only."""
 
     def __init__(self, at_least: int) -> None:
         self._at_least = at_least
@@ -52,7 +52,7 @@ class _Seen:
         self._older: set[str] = set()
 
     def again(self, ids: Set[str]) -> int:
-        """How many of `ids` were here before; from now on all of them were."""
+        """Count how many of `ids` were added before, and add them."""
         known = len(ids & self._newer) + len((ids & self._older) - self._newer)
         self._newer |= ids
         if len(self._newer) >= self._at_least:
@@ -61,23 +61,21 @@ class _Seen:
 
 
 class IngestHandlers:
-    """Stateless: called again with the same requests, it publishes the same events. What it remembers and its clock are
-    for metrics alone.
-    """
+    """Stateless: the same requests always give the same events. Recent ids and the clock serve metrics only."""
 
     def __init__(self, publisher: Publisher, dialects: Sequence[Dialect], clock: Clock, limits: Limits) -> None:
         self._publisher = publisher
         self._dialects = dialects
         self._clock = clock
         self._limits = limits
-        self._seen = _Seen(REMEMBERED)
+        self._seen = _RecentIds(REMEMBERED)
 
     async def on_otlp(self, batch: Sequence[Delivered[bytes]]) -> None:
-        """Publish every span of `batch` once; what cannot be read goes to the dead letters, and stops nothing.
+        """Publish every span of `batch` once. Invalid items go to the dead letters one by one.
 
         It is never `Poison`: anybody with a key can send a run of it, and a run of `Poison` ends the process.
         """
-        found = _Found()
+        found = _BatchResult()
         now = int(self._clock.now().timestamp() * 1e9)
         for delivered in batch:
             self._take(delivered, found, now)
@@ -86,24 +84,24 @@ class IngestHandlers:
         found.duplicates += self._seen.again(found.spans.keys())
         _count(found)
 
-    def _take(self, delivered: Delivered[bytes], found: _Found, now: int) -> None:
+    def _take(self, delivered: Delivered[bytes], found: _BatchResult, now: int) -> None:
         newest = 0
         try:
             request = decode(delivered.event, delivered.headers)
         except UnreadableError as error:
             found.refused.append((delivered, BadItem(str(error), delivered.event)))
             return
-        door = Door(request.project, request.attempt, request.attempt_by is AttemptBy.KEY)
+        admission = Admission(request.project, request.attempt, request.attempt_by is AttemptBy.KEY)
         traceparent = delivered.traceparent
         found.refused += [(delivered, bad) for bad in request.bad]
         for one in (
-            normalise_logs(request.logs, door, self._limits)
+            normalise_logs(request.logs, admission, self._limits)
             if request.signal is Signal.LOGS
-            else normalise_traces(request.traces, self._dialects, door, self._limits)
+            else normalise_traces(request.traces, self._dialects, admission, self._limits)
         ):
-            if isinstance(one, Refused):
+            if isinstance(one, RejectedSpan):
                 found.refused.append((delivered, one))
-            elif isinstance(one, LetGo):
+            elif isinstance(one, Skipped):
                 found.let_go[one.why] += 1
             elif one.event_id in found.spans:
                 found.duplicates += 1
@@ -114,10 +112,10 @@ class IngestHandlers:
         if newest:
             metrics.AGE.observe(max(now - newest, 0) / 1e9)
 
-    async def _dead_letter(self, delivered: Delivered[bytes], bad: Refused | BadItem) -> None:
-        """One item alone, as a request of its own that can be driven again: with all that the door knew of it."""
+    async def _dead_letter(self, delivered: Delivered[bytes], bad: RejectedSpan | BadItem) -> None:
+        """Send one item to the dead letters as a request of its own, with the gateway's headers, to be re-driven."""
         metrics.BAD_SPANS.inc()
-        log.error("an item of %s goes to the dead letters: %s", delivered.origin, bad.reason)
+        log.error("invalid item of %s sent to the dead letters: %s", delivered.origin, bad.reason)
         headers = {name: value for name, value in delivered.headers.items() if name.startswith("leyden-")}
         headers |= {ORIGIN_HEADER: delivered.origin, ERROR_HEADER: f"bad span: {bad.reason}"[:2000]}
         if isinstance(bad, BadItem) and CONTENT_TYPE_HEADER in delivered.headers:
@@ -125,7 +123,7 @@ class IngestHandlers:
         await self._publisher.publish_raw(OTLP + DEAD_LETTER_SUFFIX, delivered.key, bad.request, headers)
 
 
-def _note(one: Normalised, found: _Found, now: int) -> None:
+def _note(one: Normalised, found: _BatchResult, now: int) -> None:
     found.counts[one.kind.value, one.dialect] += 1
     if one.parent_span_id is not None:
         found.waited_for[one.parent_span_id] += 1
@@ -137,13 +135,13 @@ def _note(one: Normalised, found: _Found, now: int) -> None:
         found.odd["in_the_future"] += 1
 
 
-def _count(found: _Found) -> None:
+def _count(found: _BatchResult) -> None:
     for (kind, dialect), count in found.counts.items():
         metrics.SPANS.labels(kind=kind, dialect=dialect).inc(count)
     for what, count in found.odd.items():
-        metrics.ODD_SPANS.labels(what=what).inc(count)
+        metrics.ANOMALOUS_SPANS.labels(what=what).inc(count)
     for why, count in found.let_go.items():
-        metrics.LOGS_LET_GO.labels(why=why).inc(count)
+        metrics.LOG_RECORDS_SKIPPED.labels(why=why).inc(count)
     metrics.UNBOUND_SPANS.inc(found.unbound)
     metrics.DUPLICATE_SPANS.inc(found.duplicates)
     metrics.EARLY_SPANS.inc(found.before_parent)

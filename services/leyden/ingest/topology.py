@@ -1,4 +1,4 @@
-"""What ingest consumes, as data."""
+"""What ingest consumes."""
 
 from leyden.events.codec import OTLP
 from leyden.ingest.handlers import IngestHandlers
@@ -7,5 +7,5 @@ from leyden.kafka.subscriber import Subscription
 
 
 def subscriptions(handlers: IngestHandlers, settings: IngestSettings) -> list[Subscription]:
-    """One group over the raw requests."""
+    """One consumer group on the raw OTLP requests."""
     return [Subscription((OTLP,), handlers.on_otlp, group="ingest", max_records=settings.max_records)]

@@ -17,7 +17,7 @@ from leyden.events.otlp import ATTEMPT_BY_HEADER, ATTEMPT_HEADER, PROJECT_HEADER
 from leyden.ids import derive
 from leyden.ingest.core.limits import Limits
 from leyden.ingest.dialects import DIALECTS
-from leyden.ingest.handlers import IngestHandlers, _Seen
+from leyden.ingest.handlers import IngestHandlers, _RecentIds
 from leyden.kafka.delivered import Delivered, Outgoing
 from unit.ingest.otlp_builders import ATTEMPT, END, FOREIGN_TRACE, ROLLOUT, START, key_values, otlp_request, otlp_span
 
@@ -47,7 +47,7 @@ def record(value: bytes, offset: int = 0, headers: dict[str, str] | None = None)
 
 @pytest.mark.parametrize("sizes", [[3, 3], [1, 1, 1, 1, 1, 3]])
 def test_of_the_spans_that_came_a_bounded_number_is_remembered(sizes: list[int]) -> None:
-    seen, ids = _Seen(3), iter(range(100))
+    seen, ids = _RecentIds(3), iter(range(100))
     for size in sizes:
         first = {str(next(ids)) for _ in range(size)}
         assert seen.again(first) == 0
@@ -136,7 +136,7 @@ async def test_bytes_that_are_no_otlp_go_to_the_dead_letters_and_stop_nothing(
     assert len(publisher.published) == 1
     [(topic, _, value, told)] = publisher.raw
     assert (topic, value) == ("otlp.v1.dlq", b"\xff\xff\xff not protobuf")
-    assert "not an OTLP" in told["leyden-error"]
+    assert "not a valid OTLP" in told["leyden-error"]
 
 
 async def test_one_bad_span_goes_to_the_dead_letters_without_its_neighbours(
@@ -193,12 +193,12 @@ async def test_an_end_before_the_start_is_set_to_the_start_and_told(
 ) -> None:
     skewed = otlp_span()
     skewed.end_time_unix_nano = START - 5
-    before = metric("odd_spans", what="end_before_start")
+    before = metric("anomalous_spans", what="end_before_start")
     await handlers.on_otlp([record(otlp_request(skewed).SerializeToString())])
     [span] = publisher.spans
     assert (span.start_unix_nano, span.end_unix_nano) == (START, START)
     assert span.attributes["otel.clock"] == {"end_unix_nano": START - 5}
-    assert metric("odd_spans", what="end_before_start") == before + 1
+    assert metric("anomalous_spans", what="end_before_start") == before + 1
 
 
 async def test_a_span_of_the_future_is_kept_as_it_is_and_counted(
@@ -206,12 +206,12 @@ async def test_a_span_of_the_future_is_kept_as_it_is_and_counted(
 ) -> None:
     future = otlp_span()
     future.start_time_unix_nano = future.end_time_unix_nano = 2**64 - 1
-    before = metric("odd_spans", what="in_the_future")
+    before = metric("anomalous_spans", what="in_the_future")
     await handlers.on_otlp([record(otlp_request(future).SerializeToString())])
     [span] = publisher.spans
     assert span.end_unix_nano == 2**64 - 1
     assert span.event_time.year == 2554
-    assert metric("odd_spans", what="in_the_future") == before + 1
+    assert metric("anomalous_spans", what="in_the_future") == before + 1
 
 
 async def test_ten_megabytes_of_attributes_are_cut_with_a_mark(
@@ -219,7 +219,7 @@ async def test_ten_megabytes_of_attributes_are_cut_with_a_mark(
 ) -> None:
     big = otlp_span({"gen_ai.tool.name": "t", "gen_ai.tool.call.result": "x" * 10_000_000, "after": "kept"})
     many = otlp_span({f"name {n}": "y" * 100 for n in range(40_000)}, span_id="00000000000000a2")
-    before = metric("odd_spans", what="cut")
+    before = metric("anomalous_spans", what="cut")
     await handlers.on_otlp([record(otlp_request(big, many).SerializeToString())])
     one, two = publisher.spans
     assert one.tool is not None
@@ -229,7 +229,7 @@ async def test_ten_megabytes_of_attributes_are_cut_with_a_mark(
     kept = [name for name in two.attributes if name.startswith("name ")]
     assert two.attributes["otel.dropped"] == 40_000 - len(kept)
     assert max(len(o.event) for o in publisher.published if isinstance(o.event, bytes)) < 200_000
-    assert metric("odd_spans", what="cut") == before + 2
+    assert metric("anomalous_spans", what="cut") == before + 2
 
 
 def log_record(attributes: dict[str, object], **fields: object) -> LogRecord:
@@ -271,10 +271,10 @@ async def test_messages_in_logs_are_kept_under_their_call_and_are_no_call(
 async def test_other_logs_are_let_go_and_counted_but_for_errors(
     handlers: IngestHandlers, publisher: FakePublisher
 ) -> None:
-    before = [metric("logs_let_go", why=why) for why in ("not_evidence", "no_trace")]
+    before = [metric("log_records_skipped", why=why) for why in ("not_evidence", "no_trace")]
     failed = log_record({"exception.type": "ValueError", "exception.message": "no"}, severity_number=17)
     await logged(handlers, log_record({}, severity_number=9), log_record({}, trace_id=b""), failed)
     [span] = publisher.spans
     assert (span.kind, span.status, span.error_type) == (SpanKind.OTHER, "error", "ValueError")
-    after = [metric("logs_let_go", why=why) for why in ("not_evidence", "no_trace")]
+    after = [metric("log_records_skipped", why=why) for why in ("not_evidence", "no_trace")]
     assert after == [count + 1 for count in before]

@@ -15,9 +15,9 @@ from leyden.events.replies import reply_of_span
 from leyden.ingest.core import decode as records
 from leyden.ingest.core.event import Normalised
 from leyden.ingest.core.limits import Limits
-from leyden.ingest.core.normalise import Refused, normalise_traces
+from leyden.ingest.core.normalise import RejectedSpan, normalise_traces
 from leyden.ingest.dialects import DIALECTS
-from leyden.ingest.dialects.logs import LetGo, normalise_logs
+from leyden.ingest.dialects.logs import Skipped, normalise_logs
 
 EXAMPLES = 5 * int(os.environ.get("LEYDEN_FUZZ", "1"))
 LIMITS = Limits(10_000, 50_000)
@@ -25,7 +25,7 @@ LOG_DIALECT = "log"
 SOURCES = sources()
 
 
-def made_of(signal: str, value: bytes) -> list[Normalised | Refused | LetGo]:
+def made_of(signal: str, value: bytes) -> list[Normalised | RejectedSpan | Skipped]:
     decoded = records.decode(value, {SIGNAL_HEADER: signal})
     found = (
         normalise_logs(decoded.logs, limits=LIMITS)

@@ -12,7 +12,7 @@ from leyden.events import Evaluation, SpanKind, SpanRecorded
 from leyden.events.codec import SPANS, decode, encode
 from leyden.ids import derive
 from leyden.ingest.core.event import Normalised
-from leyden.ingest.core.normalise import Refused, normalise_traces
+from leyden.ingest.core.normalise import RejectedSpan, normalise_traces
 from leyden.ingest.core.raw import plain_value
 from leyden.ingest.dialects import DIALECTS
 from unit.ingest.otlp_builders import (
@@ -170,7 +170,7 @@ def test_a_bad_span_is_refused_alone_and_can_be_driven_again() -> None:
     bad = otlp_span(span_id="0000000000000000")
     good = otlp_span()
     refused, kept = normalise_traces(otlp_request(bad, good), DIALECTS)
-    assert isinstance(refused, Refused)
+    assert isinstance(refused, RejectedSpan)
     assert isinstance(kept, Normalised)
     request = otlp_request()
     request.ParseFromString(refused.request)

@@ -1,1 +1,1 @@
-"""How an OTLP request becomes spans of one model: pure functions over decoded protobuf."""
+"""Pure functions that turn decoded OTLP requests into spans of one model."""

@@ -1,4 +1,4 @@
-"""Which attempt a span belongs to."""
+"""Decides which attempt of which rollout a span belongs to."""
 
 from dataclasses import dataclass
 from functools import lru_cache
@@ -7,32 +7,35 @@ from leyden.events import Json, JsonObject
 from leyden.ids import MAX_ATTEMPTS, AttemptRef, attempt_of_trace, is_rollout_id
 
 ROLLOUT_ID = ("leyden.rollout_id", "leyden.rollout.id")
-"""The client library's name, and the spelling that the conventions would give it; either binds."""
+"""The client library's name, and the same in the semantic conventions' spelling. Both are accepted."""
 ATTEMPT = "leyden.attempt"
 _NAMES = frozenset(ROLLOUT_ID)
 _of_trace = lru_cache(maxsize=4096)(attempt_of_trace)
 
 
 @dataclass(frozen=True, slots=True)
-class Door:
-    """What the gateway knew of a request when it let it in."""
+class Admission:
+    """What the gateway established about a request when it accepted it."""
 
     project: str | None = None
     attempt: AttemptRef | None = None
     bound: bool = False
-    """The key opens that attempt only: whatever a span says itself. Else the attempt is for what says nothing."""
+    """True: the API key is for `attempt` only, which overrides what spans say. False: `attempt` is a default."""
 
 
-NO_DOOR = Door()
+NOT_ADMITTED = Admission()
 
 
-def attempt_of(trace_id: str, attributes: JsonObject, resource: JsonObject, door: Door = NO_DOOR) -> AttemptRef | None:
-    """By the door's key, else the span's attributes, its resource's, its trace id, the door's URL; None: of no rollout.
+def attempt_of(
+    trace_id: str, attributes: JsonObject, resource: JsonObject, admission: Admission = NOT_ADMITTED
+) -> AttemptRef | None:
+    """The attempt of a span, or None if it belongs to no rollout.
 
-    Attributes that name no possible attempt are as good as absent: a span is never bound by a guess.
+    In order: the request's API key, the span's attributes, the resource's attributes, the trace id, the request's URL.
+    Attributes with an impossible rollout id or attempt number are ignored.
     """
-    if door.bound and door.attempt is not None:
-        return door.attempt
+    if admission.bound and admission.attempt is not None:
+        return admission.attempt
     in_trace = _of_trace(trace_id)
     for held in (attributes, resource):
         if _NAMES.isdisjoint(held):
@@ -40,7 +43,7 @@ def attempt_of(trace_id: str, attributes: JsonObject, resource: JsonObject, door
         rollout = next((held[name] for name in ROLLOUT_ID if name in held), None)
         if (named := _named(rollout, held.get(ATTEMPT), in_trace)) is not None:
             return named
-    return in_trace or door.attempt
+    return in_trace or admission.attempt
 
 
 def _named(rollout: Json, attempt: Json, in_trace: AttemptRef | None) -> AttemptRef | None:

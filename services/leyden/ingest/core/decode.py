@@ -1,6 +1,6 @@
-"""A record of `otlp.v1` as OTLP messages: what the door wrote is told in `leyden.events.otlp`, this reads it.
+"""Decodes a record of `otlp.v1` into OTLP messages. `leyden.events.otlp` documents the record's format.
 
-One item (a span, a log record) that cannot be read is set apart, and does not touch its neighbours.
+An item (span or log record) that cannot be decoded is reported on its own; the other items of the request are kept.
 """
 
 from collections.abc import Mapping, Sequence
@@ -34,12 +34,12 @@ MAX_JSON_DEPTH = 100
 
 
 class UnreadableError(ValueError):
-    """Nothing of this record can be read."""
+    """The whole record is invalid: no item of it can be decoded."""
 
 
 @dataclass(frozen=True, slots=True)
 class BadItem:
-    """An item that cannot be read: why, and a request, in the record's own encoding, that holds it alone."""
+    """An item that cannot be decoded: the reason, and a request with only this item in the record's own encoding."""
 
     reason: str
     request: bytes
@@ -47,7 +47,7 @@ class BadItem:
 
 @dataclass(slots=True)
 class Decoded:
-    """A record's content, and what the door knew of it. Only the request of its signal holds anything."""
+    """A decoded record. Only the request of its own signal is filled; `project` and `attempt` come from the gateway."""
 
     signal: Signal
     content_type: str = PROTOBUF
@@ -61,7 +61,7 @@ class Decoded:
 
 @dataclass(frozen=True, slots=True)
 class _Form:
-    """What the levels of a request are called, and what its items are."""
+    """Field names of a signal's request, and the type of its items."""
 
     fields: tuple[str, str, str]
     names: tuple[str, str, str]
@@ -77,13 +77,13 @@ _FORMS = {
 
 
 def decode(value: bytes, headers: Mapping[str, str]) -> Decoded:
-    """Raises `UnreadableError`."""
+    """Decode a record. Invalid items are in `bad`; raises `UnreadableError` if nothing can be decoded."""
     try:
         decoded = Decoded(Signal(headers.get(SIGNAL_HEADER, Signal.TRACES)))
         decoded.attempt_by = AttemptBy(headers[ATTEMPT_BY_HEADER]) if ATTEMPT_BY_HEADER in headers else None
         form = _FORMS[decoded.signal]
     except (ValueError, KeyError) as error:
-        raise UnreadableError(f"not an OTLP record: {error}") from error
+        raise UnreadableError(f"headers are not those of an OTLP record: {error}") from error
     decoded.content_type = headers.get(CONTENT_TYPE_HEADER, PROTOBUF)
     decoded.project = headers.get(PROJECT_HEADER)
     decoded.attempt = attempt_of_trace(headers.get(ATTEMPT_HEADER, ""))
@@ -94,7 +94,7 @@ def decode(value: bytes, headers: Mapping[str, str]) -> Decoded:
         else:
             decoded.bad = _read_protobuf(request, form, value)
     except (DecodeError, ParseError, orjson.JSONDecodeError, TypeError) as error:
-        raise UnreadableError(f"not an OTLP {decoded.signal} request: {error}") from error
+        raise UnreadableError(f"body is not a valid OTLP {decoded.signal} request: {error}") from error
     return decoded
 
 
@@ -108,7 +108,7 @@ def _read_protobuf(request: Any, form: _Form, value: bytes) -> list[BadItem]:
 
 
 def _read_each(request: Any, form: _Form, value: bytes) -> list[BadItem]:
-    """Item by item, because one of them cannot be read."""
+    """Decode item by item, to find the invalid ones."""
     bad: list[BadItem] = []
     for group in outline(value).groups:
         into_group = getattr(request, form.fields[0]).add(schema_url=group.schema_url)
@@ -157,7 +157,7 @@ def _read_json(request: Any, form: _Form, value: bytes) -> list[BadItem]:
 
 
 def _parse(value: Any, into: Message) -> None:
-    """Unknown fields and enum names are ignored, as OTLP has it."""
+    """Parse JSON into `into`. Unknown fields and enum names are ignored, as the OTLP specification requires."""
     if value is not None:
         ParseDict(value, into, ignore_unknown_fields=True, max_recursion_depth=MAX_JSON_DEPTH)
 
@@ -167,5 +167,5 @@ def _list(holder: Any, name: str) -> Sequence[Any]:
     if found is None and isinstance(holder, dict):
         return []
     if not isinstance(found, list):
-        raise ParseError(f"{name} is not a list in an object")
+        raise ParseError(f"{name} must be a list")
     return found

@@ -1,7 +1,7 @@
-"""What a dialect is: it says whether a span is in it, and what the span then means. No dialect is here.
+"""The interface of a dialect: how one instrumentation's spans are recognised and interpreted.
 
-What a dialect says is in plain values, in the form in which events are written: building an event of each span would
-cost more than all the rest of ingest. `fields` has one function for each record of `leyden.events`.
+A dialect returns plain JSON values in the events' own form: building a pydantic model for each span would cost more
+than the rest of ingest together. `fields` has one function for each record of `leyden.events`.
 """
 
 from collections.abc import Sequence
@@ -14,7 +14,7 @@ from leyden.ingest.core.raw import RawSpan
 
 @dataclass(slots=True)
 class Meaning:
-    """What a dialect understood of a span. Whatever is not in `understood` stays among the span's attributes."""
+    """A dialect's interpretation of a span. Attributes not named in `understood` are kept as attributes."""
 
     kind: SpanKind
     agent_name: str | None = None
@@ -28,18 +28,18 @@ class Meaning:
     evaluation: JsonObject | None = None
     outcome: JsonObject | None = None
     error_type: str | None = None
-    """Where the dialect names the error elsewhere than the conventions do."""
+    """Set if the dialect has the error type elsewhere than in `error.type` or the exception event."""
     error_message: str | None = None
     understood: set[str] = field(default_factory=set)
-    """Names of the attributes that the fields above carry in full."""
+    """Attributes whose content is fully in the fields above."""
     repeated: set[str] = field(default_factory=set)
-    """Names of attributes that say a second time what the fields above say: left out, with a mark of their size."""
+    """Attributes that repeat the fields above: dropped, with their size recorded."""
     events: frozenset[str] = frozenset()
-    """Names of the span's events that the fields above carry in full."""
+    """Span events whose content is fully in the fields above."""
 
 
 class Dialect(Protocol):
-    """One instrumentation's way to say what happened. Recognise by meaning, not by a product's name."""
+    """One instrumentation's conventions for spans. Recognise spans by their attributes, not by a product's name."""
 
     @property
     def name(self) -> str:
@@ -47,13 +47,13 @@ class Dialect(Protocol):
         ...
 
     def recognises(self, span: RawSpan) -> bool:
-        """Whether the span is in this dialect; must be cheap, and must not raise."""
+        """Whether this dialect can interpret the span. Must be cheap and must not raise."""
         ...
 
     def meaning(self, span: RawSpan) -> Meaning:
-        """What a recognised span says. What cannot be read is left among the attributes; a value is never made up."""
+        """Interpret a recognised span. Values that cannot be parsed stay among the attributes; never invent one."""
         ...
 
     def evaluations(self, span: RawSpan) -> Sequence[tuple[int, JsonObject]]:
-        """Scores that the span carries as events: (index of the event, score)."""
+        """Scores among the span's events, as (index of the event, score)."""
         ...

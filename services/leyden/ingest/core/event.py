@@ -1,6 +1,6 @@
-"""`SpanRecorded` as bytes, without an object for each span: the same bytes that the model would give.
+"""Encodes `SpanRecorded` events directly as JSON bytes, identical to those of the pydantic model.
 
-tests/unit/ingest/test_dialects.py and tests/golden hold them against `leyden.events`, on random and on recorded spans.
+tests/unit/ingest/test_dialects.py and tests/golden compare both encodings on random and on recorded spans.
 """
 
 from collections.abc import Sequence
@@ -13,7 +13,7 @@ import orjson
 
 from leyden.events import JsonObject, SpanKind, SpanRecorded
 from leyden.ids import AttemptRef, derive
-from leyden.ingest.core.binding import Door
+from leyden.ingest.core.binding import Admission
 from leyden.ingest.core.dialect import Meaning
 from leyden.ingest.core.raw import RawSpan
 
@@ -24,28 +24,28 @@ _ID_MIDDLE = (16).to_bytes(4, "little")
 
 @dataclass(slots=True)
 class Normalised:
-    """One span event, ready to be published, and what is counted of it."""
+    """An encoded span event, with what metrics need to know about it."""
 
     event_id: str
     key: str
-    """The rollout's id, else the trace id."""
+    """Kafka key: the rollout id, or the trace id of a span without a rollout."""
     kind: SpanKind
     dialect: str
     bound: bool
     value: bytes
     odd: Sequence[str] = ()
-    """What was wrong with the span and is mended or marked in the event."""
+    """Anomalies that were corrected or marked in the event."""
     ended_unix_nano: int = 0
     span_id: str = ""
     parent_span_id: str | None = None
 
     def event(self) -> SpanRecorded:
-        """The event that the bytes are."""
+        """The event, decoded."""
         return SpanRecorded.model_validate_json(self.value)
 
 
 def event_id_of(trace_id: str, span_id: str, project: str | None) -> str:
-    """The same for the same span, however often it comes; of two projects' spans with one id each has its own."""
+    """Deterministic event id. Spans of two projects with equal ids get different event ids."""
     if project is not None:
         return derive("span", project, trace_id, span_id)
     parts = _ID_HEAD + trace_id.encode() + _ID_MIDDLE + span_id.encode()
@@ -53,7 +53,7 @@ def event_id_of(trace_id: str, span_id: str, project: str | None) -> str:
 
 
 def time_of(unix_nano: int) -> str:
-    """The time to the microsecond, as the model writes it."""
+    """RFC 3339 time in microseconds, as pydantic writes it."""
     seconds, nanos = divmod(unix_nano, 1_000_000_000)
     micros = nanos // 1000
     return f"{_second(seconds)}.{micros:06d}Z" if micros else f"{_second(seconds)}Z"
@@ -70,13 +70,13 @@ def written(
     attributes: JsonObject,
     attempt: AttemptRef | None,
     dialect: str,
-    door: Door,
+    admission: Admission,
     *,
     derived: bool = False,
     odd: Sequence[str] = (),
 ) -> Normalised:
-    """The event of `span`, whose times are in order."""
-    event_id = event_id_of(span.trace_id, span.span_id, door.project)
+    """Encode the event of `span`. Its end must not be before its start."""
+    event_id = event_id_of(span.trace_id, span.span_id, admission.project)
     value = orjson.dumps({
         "type": "span-recorded",
         "event_id": event_id,
@@ -108,7 +108,7 @@ def written(
         "llm": meaning.llm,
         "retrieval": meaning.retrieval,
         "outcome": meaning.outcome,
-        "project": door.project,
+        "project": admission.project,
     })  # fmt: skip
     key = attempt.rollout_id if attempt else span.trace_id
     bound = attempt is not None

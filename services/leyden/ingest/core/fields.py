@@ -1,6 +1,6 @@
-"""The records of a span event as plain objects, each with every field in its order: the bytes that the model gives.
+"""Builds the nested records of a span event as plain objects, with all fields in the model's order.
 
-tests/unit/ingest/test_dialects.py holds them against `leyden.events`.
+tests/unit/ingest/test_dialects.py compares them with the models of `leyden.events`.
 """
 
 from leyden.events import Json, JsonObject

@@ -1,4 +1,4 @@
-"""OTLP's own way with ids in JSON: hex, where protobuf's JSON has base64."""
+"""OTLP/JSON writes ids in hex, protobuf's own JSON mapping in base64: this converts them."""
 
 import base64
 import re
@@ -9,7 +9,7 @@ HEX = re.compile(r"(?:[0-9a-fA-F]{2})*")
 
 
 def with_bytes_for_hex(item: Any) -> Any:
-    """A span or a log record with its and its links' ids in base64. Raises ValueError for an id not in hex."""
+    """Copy of a span or log record with its (and its links') ids in base64. Raises ValueError if one is not hex."""
     if not isinstance(item, dict):
         raise ValueError(f"{type(item).__name__} where an object should be")
     changed = {**item, **_ids(item)}

@@ -1,4 +1,4 @@
-"""How large a span may be: what is larger is cut, with a mark, and never stops a partition."""
+"""Size limits of a span. Larger values are truncated and marked, so that no span can stop a partition."""
 
 from collections.abc import Iterable
 from dataclasses import dataclass, field
@@ -10,24 +10,24 @@ from leyden.events import Json, JsonObject
 from leyden.ingest.core.raw import plain_value
 
 CUT = "otel.cut"
-"""Attribute: name → how many characters the value had, of which only the beginning is kept."""
+"""Attribute that maps the name of each truncated attribute to its original length in characters."""
 DROPPED = "otel.dropped"
-"""Attribute: how many attributes were left out because the span was full."""
+"""Attribute with the number of attributes dropped because the span had reached its limit."""
 
 
 @dataclass(frozen=True, slots=True)
 class Limits:
-    """What one span may hold."""
+    """Limits of one span, in characters."""
 
     value_chars: int = 1_048_576
-    """Of one attribute; the JSON text of one that is no text counts."""
+    """One attribute's value; for a value that is not a string, its JSON text."""
     span_chars: int = 4_194_304
-    """Of all attributes of the span and of its events together, names included."""
+    """All attributes of the span and its events together, names included."""
 
 
 @dataclass(slots=True)
 class Bounded:
-    """Attributes within limits, for one span: it remembers what was cut."""
+    """Converts the attributes of one span within its limits, and records what was truncated."""
 
     limits: Limits
     left: int = field(init=False)
@@ -38,7 +38,7 @@ class Bounded:
         self.left = self.limits.span_chars
 
     def __call__(self, attributes: Iterable[KeyValue]) -> JsonObject:
-        """As `plain_attributes`, until the span is full; a value that is too long keeps its beginning."""
+        """Like `plain_attributes`, but truncates long values and drops attributes beyond the span's limit."""
         found: JsonObject = {}
         for item in attributes:
             self.left -= len(item.key)
@@ -49,7 +49,7 @@ class Bounded:
         return found
 
     def marks(self) -> JsonObject:
-        """What the span says of what is missing."""
+        """Attributes that record what was truncated and dropped; empty if nothing was."""
         marks: JsonObject = {}
         if self.cut:
             marks[CUT] = dict(self.cut)
@@ -58,7 +58,7 @@ class Bounded:
         return marks
 
     def fit(self, name: str, value: Json) -> Json:
-        """`value`, or the beginning of its text where it is too long."""
+        """`value`, or the first characters of its text if it is too long."""
         said = value if isinstance(value, str) else None
         if said is None and isinstance(value, list | dict):
             said = orjson.dumps(value).decode()

@@ -1,7 +1,7 @@
-"""Messages of every dialect as chat messages: role, content, tool_calls, tool_call_id. Knows forms, no attributes.
+"""Converts messages of every known format to chat messages: role, content, tool_calls, tool_call_id.
 
-A message in OpenAI's form stays as it is. What has another form (the GenAI conventions' parts, LangChain's dumps, the
-items of OpenAI's responses) is turned; what is not understood of it is kept under the names that it has.
+OpenAI chat messages are kept as they are. Other formats (parts of the GenAI conventions, LangChain's dumps, items of
+the Responses API) are converted; fields that are not understood keep their names.
 """
 
 from leyden.events import Json, JsonObject
@@ -11,7 +11,7 @@ _ROLES = {"human": "user", "ai": "assistant", "developer": "system", "model": "a
 
 
 def messages_of(value: Json) -> list[JsonObject]:
-    """The messages in a list, in one message, or in the JSON text of either; a bare text is what the user said."""
+    """Chat messages from a list, a single message, or the JSON text of either. Plain text is a user message."""
     found = parsed(value)
     if isinstance(found, str) and found:
         return [{"role": "user", "content": found}]
@@ -26,8 +26,8 @@ def messages_of(value: Json) -> list[JsonObject]:
 
 
 def chat_messages(message: JsonObject) -> list[JsonObject]:
-    """One message in any form as chat messages: several, when it carries the answers of several tools; what has no
-    role and no known form is none.
+    """One message of any format as chat messages: several if it has the results of several tools; none if it has no
+    role and no known format.
     """
     parts = message.get("parts")
     if isinstance(parts, list):
@@ -94,13 +94,13 @@ def _of_langchain(kwargs: JsonObject, kind: str) -> JsonObject:
 
 
 def tool_call(id_: Json, name: Json, arguments: Json) -> JsonObject:
-    """A tool call in OpenAI's form: its arguments are JSON text."""
+    """A tool call in OpenAI's format, with its arguments as JSON text."""
     said = arguments if arguments is None else written(arguments)
     return {"id": id_, "type": "function", "function": {"name": name, "arguments": said}}
 
 
 def of_flat(items: list[JsonObject], envelope: str | None = None) -> list[JsonObject]:
-    """Messages that were flattened into attributes: `role`, `content`, `tool_calls.{j}.(tool_call.)(function.)name`."""
+    """Messages from flattened attributes: `role`, `content`, `tool_calls.{j}.(tool_call.)(function.)name`."""
     found = []
     for item in items:
         inner = item.get(envelope) if envelope else item
@@ -132,12 +132,12 @@ def _of_flat_one(inner: JsonObject) -> JsonObject:
 
 
 def finish_reasons_of(value: Json) -> list[str]:
-    """The reasons that output messages carry themselves."""
+    """Finish reasons found in the output messages."""
     return [reason for item in objects(value) if (reason := text(item.get("finish_reason")))]
 
 
 def langchain_generations(value: Json) -> tuple[list[JsonObject], JsonObject]:
-    """(The messages, the first one's metadata) of a dump of LangChain's LLMResult; nothing of anything else."""
+    """(Messages, metadata of the first) from a dump of LangChain's LLMResult; empty for anything else."""
     messages: list[JsonObject] = []
     metadata: JsonObject = {}
     for batch in listed(mapping(value).get("generations")):

@@ -1,4 +1,4 @@
-"""A trace request's spans in the one span model. Same request, same events: no clock, no state."""
+"""Normalises the spans of a trace request. The same request always gives the same events: no clock, no state."""
 
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass, replace
@@ -8,7 +8,7 @@ from opentelemetry.proto.trace.v1.trace_pb2 import ResourceSpans, ScopeSpans, Sp
 
 from leyden.events import JsonObject, SpanKind
 from leyden.ids import AttemptRef, derive
-from leyden.ingest.core.binding import NO_DOOR, Door, attempt_of
+from leyden.ingest.core.binding import NOT_ADMITTED, Admission, attempt_of
 from leyden.ingest.core.dialect import Dialect, Meaning
 from leyden.ingest.core.event import Normalised, written
 from leyden.ingest.core.limits import Bounded, Limits
@@ -17,15 +17,15 @@ from leyden.ingest.core.values import text
 
 NO_LIMITS = Limits()
 CLOCK = "otel.clock"
-"""Attribute: the end that the exporter sent, where it was before the start."""
+"""Attribute with the exporter's end time, if that was before the start."""
 TRACEBACK = "Traceback (most recent call last)"
 LEFT_OUT = "otel.left_out"
-"""Attribute: name → length of attributes that only repeat what the event's fields say."""
+"""Attribute that maps the name of each dropped attribute (it repeated a field of the event) to its length."""
 
 
 @dataclass(frozen=True)
-class Refused:
-    """A span that cannot be read: why, and a request that holds it alone."""
+class RejectedSpan:
+    """A span that cannot be normalised: the reason, and a request with only this span."""
 
     reason: str
     request: bytes
@@ -34,10 +34,10 @@ class Refused:
 def normalise_traces(
     request: ExportTraceServiceRequest,
     dialects: Sequence[Dialect],
-    door: Door = NO_DOOR,
+    admission: Admission = NOT_ADMITTED,
     limits: Limits = NO_LIMITS,
-) -> Iterator[Normalised | Refused]:
-    """Every span of `request`, each followed by the scores inside it; one that is bad does not touch the others."""
+) -> Iterator[Normalised | RejectedSpan]:
+    """Yield every span of `request`, each followed by the scores it contains. Invalid spans do not affect others."""
     large = request.ByteSize() > min(limits.value_chars, limits.span_chars)
     for group in request.resource_spans:
         resource = Bounded(limits)(group.resource.attributes) if large else plain_attributes(group.resource.attributes)
@@ -48,17 +48,17 @@ def normalise_traces(
                 try:
                     raw = read_span(span, resource, named, bounds or plain_attributes)
                 except ValueError as error:
-                    yield _refused(error, span, scope, group)
+                    yield _rejected(error, span, scope, group)
                     continue
                 if bounds is not None:
                     raw.context |= bounds.marks()
-                yield from normalise(raw, dialects, door, ("cut",) if bounds and bounds.marks() else ())
+                yield from normalise(raw, dialects, admission, ("cut",) if bounds and bounds.marks() else ())
 
 
 def normalise(
-    span: RawSpan, dialects: Sequence[Dialect], door: Door = NO_DOOR, odd: tuple[str, ...] = ()
+    span: RawSpan, dialects: Sequence[Dialect], admission: Admission = NOT_ADMITTED, odd: tuple[str, ...] = ()
 ) -> Iterator[Normalised]:
-    """`span` in the first dialect that recognises it, and the scores inside it."""
+    """Interpret `span` by the first dialect that recognises it; yields the span, then the scores it contains."""
     if span.end_unix_nano < span.start_unix_nano:
         span.context[CLOCK] = {"end_unix_nano": span.end_unix_nano}
         span.end_unix_nano = span.start_unix_nano
@@ -67,23 +67,23 @@ def normalise(
         if dialect.recognises(span):
             break
     meaning = dialect.meaning(span)
-    attempt = attempt_of(span.trace_id, span.attributes, span.resource, door)
-    _tell_error(meaning, span)
-    yield written(span, meaning, _left_over(span, meaning), attempt, dialect.name, door, odd=odd)
+    attempt = attempt_of(span.trace_id, span.attributes, span.resource, admission)
+    _set_error(meaning, span)
+    yield written(span, meaning, _left_over(span, meaning), attempt, dialect.name, admission, odd=odd)
     for index, score in dialect.evaluations(span):
-        yield _score(span, index, score, attempt, dialect.name, door)
+        yield _score(span, index, score, attempt, dialect.name, admission)
 
 
-def _refused(error: ValueError, span: Span, scope: ScopeSpans, group: ResourceSpans) -> Refused:
+def _rejected(error: ValueError, span: Span, scope: ScopeSpans, group: ResourceSpans) -> RejectedSpan:
     alone = ScopeSpans(scope=scope.scope, schema_url=scope.schema_url, spans=[span])
     kept = ResourceSpans(resource=group.resource, schema_url=group.schema_url, scope_spans=[alone])
-    return Refused(str(error), ExportTraceServiceRequest(resource_spans=[kept]).SerializeToString())
+    return RejectedSpan(str(error), ExportTraceServiceRequest(resource_spans=[kept]).SerializeToString())
 
 
-def _tell_error(meaning: Meaning, span: RawSpan) -> None:
-    """What went wrong: what the dialect says, else the conventions' names, the status and exception events.
+def _set_error(meaning: Meaning, span: RawSpan) -> None:
+    """Fill in the error from `error.type`, the status and exception events, unless the dialect did.
 
-    Some put a traceback into the message: that is in the exception's event, and is cut off here.
+    Some exporters append a traceback to the message. It is in the exception event too, so it is removed here.
     """
     message = span.status_message or None
     if span.events:
@@ -99,9 +99,9 @@ def _tell_error(meaning: Meaning, span: RawSpan) -> None:
 
 
 def _score(
-    holder: RawSpan, index: int, score: JsonObject, attempt: AttemptRef | None, dialect: str, door: Door
+    holder: RawSpan, index: int, score: JsonObject, attempt: AttemptRef | None, dialect: str, admission: Admission
 ) -> Normalised:
-    """A score inside a span, as a span of its own under it."""
+    """A score among a span's events, as a child span."""
     event = holder.events[index]
     at = event.time_unix_nano or holder.end_unix_nano
     span = replace(
@@ -114,7 +114,7 @@ def _score(
         end_unix_nano=at,
     )
     meaning = Meaning(SpanKind.EVALUATION, evaluation=score)
-    return written(span, meaning, event.attributes, attempt, dialect, door, derived=True)
+    return written(span, meaning, event.attributes, attempt, dialect, admission, derived=True)
 
 
 def _left_over(span: RawSpan, meaning: Meaning) -> JsonObject:

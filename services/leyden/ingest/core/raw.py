@@ -1,4 +1,4 @@
-"""A span as its exporter sent it, in plain Python and plain JSON values. Knows OTLP; knows no dialect."""
+"""Converts OTLP spans to plain Python and JSON values. Knows OTLP, no dialect."""
 
 import base64
 import math
@@ -14,20 +14,20 @@ from leyden.events import Json, JsonObject
 StatusName = Literal["unset", "ok", "error"]
 _STATUS: dict[int, StatusName] = {Status.STATUS_CODE_OK: "ok", Status.STATUS_CODE_ERROR: "error"}
 NO_ID = b"\0"
-"""What an id that names nothing is made of."""
+"""Invalid ids consist of this byte only (W3C Trace Context)."""
 _KINDS = {kind: name.removeprefix("SPAN_KIND_").lower() for name, kind in Span.SpanKind.items()}
 
 Attributes = Callable[[Iterable[KeyValue]], JsonObject]
-"""How attributes become plain: `plain_attributes`, or one that bounds them (`core.limits`)."""
+"""Converts attributes to JSON: `plain_attributes`, or `core.limits.Bounded` with size limits."""
 
 
 class BadSpanError(ValueError):
-    """A span that cannot be told from others: its ids are not W3C ids."""
+    """The span's trace id or span id is missing or invalid."""
 
 
 @dataclass(slots=True)
 class RawEvent:
-    """Something that happened inside a span."""
+    """An event of a span."""
 
     name: str
     time_unix_nano: int
@@ -36,7 +36,7 @@ class RawEvent:
 
 @dataclass(slots=True)
 class RawSpan:
-    """One finished span, before anybody has said what it means."""
+    """A span as exported, not yet interpreted by a dialect."""
 
     trace_id: str
     span_id: str
@@ -50,11 +50,11 @@ class RawSpan:
     events: tuple[RawEvent, ...]
     resource: JsonObject
     context: JsonObject
-    """What else the exporter said (`otel.scope`, `otel.kind`, `otel.links`), kept as it is."""
+    """Further fields of the span, unchanged: `otel.scope`, `otel.kind`, `otel.links`."""
 
 
 def plain_attributes(attributes: Iterable[KeyValue]) -> JsonObject:
-    """Attributes as a JSON object; the last of a repeated key stays."""
+    """Attributes as a JSON object. Of repeated keys the last one wins."""
     found: JsonObject = {}
     for item in attributes:
         value = item.value
@@ -63,7 +63,7 @@ def plain_attributes(attributes: Iterable[KeyValue]) -> JsonObject:
 
 
 def plain_value(value: AnyValue) -> Json:
-    """An OTLP value as JSON: bytes become base64, numbers that JSON has not (NaN, infinity) their names."""
+    """An OTLP value as JSON: bytes as base64, NaN and infinities as strings."""
     match value.WhichOneof("value"):
         case "string_value":
             return value.string_value
@@ -85,7 +85,7 @@ def plain_value(value: AnyValue) -> Json:
 def read_span(
     span: Span, resource: JsonObject, scope: JsonObject | None, plain: Attributes = plain_attributes
 ) -> RawSpan:
-    """`span` in plain values; raises `BadSpanError` when its ids are missing or malformed."""
+    """Convert `span`. Raises `BadSpanError` if its trace id or span id is missing or invalid."""
     start = span.start_time_unix_nano
     events = span.events
     parent = span.parent_span_id
@@ -107,14 +107,14 @@ def read_span(
 
 
 def read_scope(scope: InstrumentationScope) -> JsonObject | None:
-    """The scope as it is kept with every span of it."""
+    """The instrumentation scope, as stored with each of its spans; None if it has no name."""
     return {"name": scope.name, "version": scope.version} if scope.name else None
 
 
 def hex_id(raw: bytes, length: int, what: str) -> str:
-    """The id in hexadecimal; raises `BadSpanError` when it is none."""
+    """The id in hex. Raises `BadSpanError` if it has a wrong length or is all zeros."""
     if len(raw) != length or not raw.strip(NO_ID):
-        raise BadSpanError(f"{what} {raw[:32].hex()!r} is not {length} bytes, at least one of them not 0")
+        raise BadSpanError(f"{what} {raw[:32].hex()!r} is invalid: it must be {length} bytes and not all zeros")
     return raw.hex()
 
 

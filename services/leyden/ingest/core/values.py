@@ -1,4 +1,4 @@
-"""Reading attribute values of any type without raising: what is not what it should be is None. Knows no names."""
+"""Reads attribute values without raising: a value of the wrong type is None (or empty)."""
 
 import math
 from collections.abc import Iterator
@@ -12,19 +12,19 @@ MAX_DEPTH = 64
 
 
 def text(value: Json) -> str | None:
-    """A text that is not empty."""
+    """The value if it is a non-empty string."""
     return value if isinstance(value, str) and value else None
 
 
 def number(value: Json) -> float | None:
-    """A finite number."""
+    """The value if it is a finite number."""
     if isinstance(value, bool) or not isinstance(value, int | float):
         return None
     return float(value) if math.isfinite(value) else None
 
 
 def integer(value: Json) -> int | None:
-    """A whole number of at most 64 bits, or a text of one."""
+    """The value if it is an integer of at most 64 bits, or a string of one."""
     if isinstance(value, str):
         if not value.isascii() or len(value) > 20 or not value.removeprefix("-").isdigit():
             return None
@@ -37,9 +37,9 @@ def integer(value: Json) -> int | None:
 
 
 def parsed(value: Json) -> Json:
-    """JSON text as its value, anything else as it is: instrumentations send both.
+    """Decode a string that holds JSON; return anything else unchanged. Instrumentations send both.
 
-    orjson refuses what could not be written again (lone surrogates, NaN); such a text stays a text.
+    orjson rejects what it could not encode again (lone surrogates, NaN); such a string stays a string.
     """
     if not isinstance(value, str) or value.lstrip()[:1] not in ("{", "[", '"'):
         return value
@@ -53,19 +53,19 @@ def parsed(value: Json) -> Json:
 
 
 def mapping(value: Json) -> JsonObject:
-    """An object, or the JSON text of one; else an empty one."""
+    """The value as an object (decoded from JSON text if needed); empty if it is not one."""
     found = parsed(value)
     return found if isinstance(found, dict) else {}
 
 
 def listed(value: Json) -> list[Json]:
-    """A list, or the JSON text of one; else an empty one."""
+    """The value as a list (decoded from JSON text if needed); empty if it is not one."""
     found = parsed(value)
     return found if isinstance(found, list) else []
 
 
 def objects(value: Json) -> Iterator[JsonObject]:
-    """The objects in a list (or the one object), each of which may be JSON text."""
+    """The objects of a list, or a single object as a list; each may be JSON text."""
     found = parsed(value)
     for item in found if isinstance(found, list) else [found]:
         inner = parsed(item)
@@ -74,13 +74,13 @@ def objects(value: Json) -> Iterator[JsonObject]:
 
 
 def texts(value: Json) -> list[str]:
-    """The texts in a list, or the one text."""
+    """The strings of a list, or a single string as a list."""
     found = parsed(value)
     return [item for item in (found if isinstance(found, list) else [found]) if isinstance(item, str) and item]
 
 
 def first(attributes: JsonObject, *names: str) -> Json:
-    """The value of the first of `names` that is there and says something."""
+    """The value of the first of `names` that is present and not empty."""
     for name in names:
         if (value := attributes.get(name)) is not None and value != "":
             return value
@@ -88,14 +88,14 @@ def first(attributes: JsonObject, *names: str) -> Json:
 
 
 def written(value: Json) -> str:
-    """The value as text; a text stays as it is."""
+    """The value as a string: strings unchanged, others as JSON."""
     return value if isinstance(value, str) else orjson.dumps(value).decode()
 
 
 def unflattened(attributes: JsonObject, prefix: str) -> tuple[list[JsonObject], list[str]]:
-    """(`prefix.<i>.a.b` = v as a list of `{"a": {"b": v}}`, the names that it was made of). A gap is no element.
+    """Unflatten `prefix.<i>.a.b` = v into a list of `{"a": {"b": v}}`; also returns the attribute names used.
 
-    A number in a path makes a list; a name that is a value and a path at once stays out.
+    Numbers in a path make lists, without gaps. A name that is both a value and the prefix of another is left out.
     """
     tree: dict[str, object] = {}
     used: list[str] = []
@@ -125,7 +125,7 @@ def _planted(tree: dict[str, object], path: list[str], value: Json) -> bool:
 
 
 class _Leaf:
-    """A value in a tree of dicts: a value may be a dict too."""
+    """Wraps a leaf of the tree, since a leaf may itself be a dict."""
 
     __slots__ = ("value",)
 

@@ -1,7 +1,7 @@
-"""The dialects, in the order in which they are asked; the last takes everything.
+"""The dialects, in the order in which they are tried. The last one accepts every span.
 
-A new one is a module here with a class that satisfies `Dialect`, and a line in this list. Those that add to the GenAI
-conventions are asked before them.
+To add a dialect, add a module here with a class that implements `Dialect`, and list it below. Dialects that extend the
+GenAI conventions come before them.
 """
 
 from leyden.ingest.core.dialect import Dialect

@@ -1,6 +1,6 @@
-"""AgentOps: `agentops.span.kind` of sessions, agents, operations and tools; its model calls are flattened (`flat`).
+"""AgentOps: `agentops.span.kind` of sessions, agents, operations and tools. Its model calls are flattened (`flat`).
 
-A `tool_call.<name>` span of it is what the model asked for, not the tool's execution: it is kept, and is no tool call.
+Its `tool_call.<name>` spans are the model's requests, not tool executions: they are kept, but not as tool calls.
 """
 
 from collections.abc import Sequence
@@ -25,7 +25,7 @@ _OUTPUTS = ("agentops.tool.output", "tool.result", "agentops.entity.output")
 
 
 class AgentOps:
-    """Spans with AgentOps' kind, and tool calls that a model asked for."""
+    """Spans with `agentops.span.kind`, and tool calls requested by a model."""
 
     name = "agentops"
 

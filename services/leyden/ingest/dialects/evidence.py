@@ -1,6 +1,6 @@
-"""HTTP requests, database queries and processes: what they answered is evidence, whoever the agent is.
+"""HTTP requests, database queries and processes: their results are evidence for reward rules, whatever the agent.
 
-Their attributes stay where they are, small as they are; `outcome` has the answer under one name.
+Their attributes are kept as they are (they are small); `outcome` has the result under one name.
 """
 
 from collections.abc import Sequence
@@ -23,7 +23,7 @@ _MARKS = frozenset({
 
 
 class Evidence:
-    """Spans in the conventions for HTTP, databases and processes."""
+    """Spans of the semantic conventions for HTTP, databases and processes."""
 
     name = "evidence"
 

@@ -1,7 +1,7 @@
 """Model calls whose messages are flattened: `gen_ai.prompt.{i}.role`, `gen_ai.completion.{i}.content`.
 
-OpenLLMetry wrote them before it moved to the conventions' JSON attributes; AgentOps still does. Everything else about
-such a span is as in the conventions.
+OpenLLMetry wrote them before it moved to the conventions' JSON attributes; AgentOps still does. Otherwise these spans
+follow the conventions.
 """
 
 from collections.abc import Sequence
@@ -20,7 +20,7 @@ _MODEL_REQUESTS = frozenset({"chat", "completion", "embedding", "embeddings", "r
 
 
 class Flat:
-    """Spans of model calls with flattened messages, or with the kind of the request."""
+    """Model calls with flattened messages, or with a request type attribute."""
 
     name = "gen_ai_flat"
 
@@ -35,7 +35,7 @@ class Flat:
 
 
 def read(span: RawSpan, kind: SpanKind | None = None) -> Meaning:
-    """What the conventions' attributes say, and the flattened messages."""
+    """Interpret the conventions' attributes and the flattened messages."""
     attributes = span.attributes
     asked = next((value for name in REQUEST_TYPES if (value := text(attributes.get(name)))), None)
     if kind is None and names.OPERATION not in attributes and (asked in _MODEL_REQUESTS or asked is None):

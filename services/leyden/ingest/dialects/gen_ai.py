@@ -1,8 +1,8 @@
-"""The OpenTelemetry GenAI conventions, current names and those before 1.37; our own client library speaks them too.
+"""The OpenTelemetry GenAI conventions, with current names and those before 1.37. Our client library follows them too.
 
-AutoGen, Semantic Kernel, Microsoft's Agent Framework and Pydantic AI speak them natively, OpenLLMetry and Logfire
-since they moved to them, so other dialects begin with `read` and add what is their own. What was said may be in
-attributes, or in events of the span (`gen_ai.user.message` …); where it is in log records, see `logs`.
+AutoGen, Semantic Kernel, Microsoft's Agent Framework and Pydantic AI follow them natively, OpenLLMetry and Logfire in
+newer versions, so other dialects call `read` first and add their own attributes. Messages may be in attributes or in
+span events (`gen_ai.user.message` …); for messages in log records see `logs`.
 """
 
 from collections.abc import Mapping, Sequence
@@ -48,7 +48,7 @@ MESSAGE_EVENTS = frozenset({*_INPUT_EVENTS, CHOICE_EVENT, PROMPT_EVENT, COMPLETI
 
 
 class GenAi:
-    """Spans with a `gen_ai.` attribute, or with a score or a message as an event."""
+    """Spans with a `gen_ai.` attribute, or with a score or message among their events."""
 
     name = "gen_ai"
 
@@ -67,7 +67,7 @@ class GenAi:
 
 
 def read(span: RawSpan, kind: SpanKind | None = None) -> Meaning:
-    """What the conventions' attributes of `span` say; `kind` where another dialect knows it better."""
+    """Interpret the conventions' attributes of `span`. `kind` overrides the kind that they imply."""
     attributes = span.attributes
     meaning = Meaning(kind or _kind(attributes))
     _identity(meaning, attributes)
@@ -88,7 +88,7 @@ def read(span: RawSpan, kind: SpanKind | None = None) -> Meaning:
 
 
 def evaluations(span: RawSpan) -> Sequence[tuple[int, JsonObject]]:
-    """Scores among the span's events."""
+    """Scores among the span's events, as (index of the event, score)."""
     if not span.events:
         return ()
     return [
@@ -99,7 +99,7 @@ def evaluations(span: RawSpan) -> Sequence[tuple[int, JsonObject]]:
 
 
 def evaluation_of(attributes: Mapping[str, Json]) -> JsonObject:
-    """A score, of the attributes of a span, an event or a log record."""
+    """A score from the attributes of a span, an event or a log record."""
     return fields.evaluation(
         text(attributes.get(names.EVALUATION_NAME)) or "evaluation",
         number(attributes.get(names.EVALUATION_VALUE)),
@@ -120,7 +120,7 @@ def _kind(attributes: JsonObject) -> SpanKind:
 
 
 def _identity(meaning: Meaning, attributes: JsonObject) -> None:
-    """Whose work the span is, and of which conversation."""
+    """Set the agent and the conversation."""
     meaning.agent_name = take(meaning, attributes, names.AGENT_NAME)
     if names.AGENT_ID in attributes:
         meaning.agent_id = take(meaning, attributes, names.AGENT_ID)
@@ -132,7 +132,7 @@ def _identity(meaning: Meaning, attributes: JsonObject) -> None:
 
 
 def take(meaning: Meaning, attributes: JsonObject, *wanted: str) -> str | None:
-    """The text of the first of `wanted` that has one; it is then understood."""
+    """The first non-empty string among the attributes `wanted`; marks it as understood."""
     for name in wanted:
         value = attributes.get(name)
         if isinstance(value, str) and value:
@@ -196,7 +196,7 @@ def _said_in_events(meaning: Meaning, span: RawSpan) -> tuple[list[JsonObject], 
 
 
 def messages_in_event(name: str, attributes: JsonObject, body: Json) -> tuple[list[JsonObject], list[JsonObject]]:
-    """(Given, said) of one event or log record; `body` is the record's, None for an event of a span."""
+    """(Input messages, output messages) of one event or log record; `body` is None for a span event."""
     if name == DETAILS_EVENT:
         return _said(Meaning(SpanKind.OTHER), {**attributes, **mapping(body)})
     if name == PROMPT_EVENT:
@@ -236,7 +236,7 @@ def _count(meaning: Meaning, attributes: JsonObject, wanted: Sequence[str]) -> i
 
 
 def _add_cached(llm: JsonObject, attributes: JsonObject) -> None:
-    """Anthropic's own count leaves cached tokens out: where it is smaller than they are, both are added."""
+    """Anthropic's input count excludes cached tokens: if it is smaller than the cached count, add them."""
     total, cached = llm["input_tokens"], llm["cached_tokens"]
     written = 0
     for name in names.CACHE_WRITE_TOKENS:
@@ -289,7 +289,7 @@ def _retrieval(meaning: Meaning, attributes: JsonObject) -> None:
 
 
 def schema_of(tool: str, definitions: Json) -> JsonObject | None:
-    """The parameters of `tool` among tool definitions, flat or in OpenAI's `function` envelope."""
+    """The parameter schema of `tool` from tool definitions, flat or inside OpenAI's `function` object."""
     for definition in objects(definitions):
         body = definition.get("function")
         described = body if isinstance(body, dict) else definition

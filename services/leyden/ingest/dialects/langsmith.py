@@ -1,5 +1,5 @@
-"""LangSmith's OpenTelemetry export: `langsmith.span.kind`, and what went in and came out as `gen_ai.prompt` and
-`gen_ai.completion`, both JSON. Its `gen_ai.operation.name` calls a retriever `embeddings`: the kind is believed.
+"""LangSmith's OpenTelemetry export: `langsmith.span.kind`, with inputs and outputs as JSON in `gen_ai.prompt` and
+`gen_ai.completion`. Its `gen_ai.operation.name` is `embeddings` for retrievers, so the kind takes precedence.
 """
 
 import re
@@ -30,7 +30,7 @@ _KINDS = {
 
 
 class LangSmith:
-    """Spans that name their LangSmith kind."""
+    """Spans with `langsmith.span.kind`."""
 
     name = "langsmith"
 
@@ -62,7 +62,7 @@ class LangSmith:
 
 
 def _error_type(span: RawSpan) -> str | None:
-    """Its exception events are all of type Exception; the type that was raised is in the message's repr."""
+    """The raised type, from the repr in the message: LangSmith's exception events all have type Exception."""
     message = next((text(e.attributes.get("exception.message")) for e in span.events if e.name == "exception"), None)
     found = _RAISED.match(message or "")
     return found[1] if found else None
@@ -93,7 +93,7 @@ def _model_call(meaning: Meaning, attributes: JsonObject, prompt: Json, completi
 
 
 def _answer(completion: Json) -> Json:
-    """What the tool said: LangChain's tools answer with a message, others under `output`; a failed one says nothing."""
+    """The tool's result: LangChain's tools return a message, others use `output`; a failed tool has none."""
     output = completion.get("output", completion) if isinstance(completion, dict) else completion
     if isinstance(output, dict) and output.get("type") == "tool" and "content" in output:
         return output["content"]

@@ -1,6 +1,6 @@
-"""Logfire: `logfire.span_type` and `logfire.msg_template` on spans that speak the conventions, or that hold their
-payload in attributes of plain names (`request_data`, `input`, `output`), as its OpenAI Agents instrumentation does.
-Pydantic AI marks its spans the same way; its older versions name tools' values `tool_arguments`, `tool_response`.
+"""Logfire: `logfire.span_type` and `logfire.msg_template` on spans that follow the conventions, or that have their
+payload in `request_data`, `input` and `output`, as its OpenAI Agents instrumentation does.
+Pydantic AI sets the same attributes; its older versions use `tool_arguments` and `tool_response` for tools.
 """
 
 from collections.abc import Sequence
@@ -28,7 +28,7 @@ _KIND_OF_TEMPLATE = (
 
 
 class Logfire:
-    """Spans with Logfire's marks."""
+    """Spans with Logfire's attributes."""
 
     name = "logfire"
 
@@ -87,7 +87,7 @@ def _model_call(meaning: Meaning, attributes: JsonObject) -> None:
 
 
 def _tool_call(meaning: Meaning, span: RawSpan, plain: bool) -> None:
-    """Older Pydantic AI, and with `plain` names an instrumented function of the Agents SDK."""
+    """A tool call of older Pydantic AI, or (with `plain`) a function tool of the Agents SDK."""
     attributes = span.attributes
     tool = meaning.tool
     assert tool is not None

@@ -1,8 +1,8 @@
-"""A logs request as span events: scores, messages of model calls, and errors; each under the span that it names.
+"""Turns log records into span events: scores, messages of model calls, and errors, as children of the span they name.
 
-What becomes an event: `gen_ai.evaluation.result` an evaluation; the older conventions' messages (`gen_ai.user.message`,
-`gen_ai.choice` …) a span of kind other that holds the message; a record of severity ERROR or with an exception one of
-kind other. All are `derived`: no exporter counted them. Everything else, and what names no trace, is let go, counted.
+`gen_ai.evaluation.result` becomes an evaluation. Messages of the older conventions (`gen_ai.user.message`,
+`gen_ai.choice` …) and records with severity ERROR or an exception become spans of kind `other`. All are marked
+`derived`, since no exporter sent them as spans. Other records, and those without a trace, are skipped and counted.
 """
 
 from collections.abc import Iterator
@@ -14,7 +14,7 @@ from opentelemetry.proto.logs.v1.logs_pb2 import LogRecord
 from leyden.events import Json, JsonObject, SpanKind
 from leyden.ids import derive
 from leyden.ingest.core import fields
-from leyden.ingest.core.binding import NO_DOOR, Door, attempt_of
+from leyden.ingest.core.binding import NOT_ADMITTED, Admission, attempt_of
 from leyden.ingest.core.dialect import Meaning
 from leyden.ingest.core.event import Normalised, written
 from leyden.ingest.core.limits import Bounded, Limits
@@ -26,13 +26,13 @@ from leyden.ingest.dialects.gen_ai import DETAILS_EVENT, MESSAGE_EVENTS, evaluat
 
 SEVERITY_ERROR = 17
 EVENT_NAME = "event.name"
-"""Attribute with the record's event name, from before records had a field for it."""
+"""Attribute with the event's name, used before log records had a field for it."""
 BODY = "log.body"
 
 
 @dataclass(frozen=True, slots=True)
-class LetGo:
-    """A log record that becomes no event."""
+class Skipped:
+    """A log record that does not become an event."""
 
     why: str
 
@@ -46,28 +46,28 @@ class _Record:
 
 
 def normalise_logs(
-    request: ExportLogsServiceRequest, door: Door = NO_DOOR, limits: Limits = NO_LIMITS
-) -> Iterator[Normalised | LetGo]:
-    """Every record of `request`, in order."""
+    request: ExportLogsServiceRequest, admission: Admission = NOT_ADMITTED, limits: Limits = NO_LIMITS
+) -> Iterator[Normalised | Skipped]:
+    """Yield the result for every record of `request`, in order."""
     for group in request.resource_logs:
         resource = Bounded(limits)(group.resource.attributes)
         for scope in group.scope_logs:
             named = read_scope(scope.scope)
             for record in scope.log_records:
-                yield _normalise_one(record, resource, named, door, limits)
+                yield _normalise_one(record, resource, named, admission, limits)
 
 
 def _normalise_one(
-    record: LogRecord, resource: JsonObject, scope: JsonObject | None, door: Door, limits: Limits
-) -> Normalised | LetGo:
+    record: LogRecord, resource: JsonObject, scope: JsonObject | None, admission: Admission, limits: Limits
+) -> Normalised | Skipped:
     bounds = Bounded(limits)
     attributes = bounds(record.attributes)
-    attempt = attempt_of(record.trace_id.hex(), attributes, resource, door)
+    attempt = attempt_of(record.trace_id.hex(), attributes, resource, admission)
     trace_id = record.trace_id.hex() if len(record.trace_id) == 16 and any(record.trace_id) else None
     if trace_id is None and attempt is not None:
         trace_id = attempt.trace_id
     if trace_id is None:
-        return LetGo("no_trace")
+        return Skipped("no_trace")
     body = bounds.fit(BODY, plain_value(record.body))
     name = record.event_name or text(attributes.get(EVENT_NAME)) or ""
     parent = record.span_id.hex() if len(record.span_id) == 8 and any(record.span_id) else None
@@ -81,12 +81,12 @@ def _normalise_one(
     raw = RawSpan(trace_id, span_id, parent, name or "log", status, "", at, at, attributes, (), resource, context)
     meaning = _meaning(_Record(name, record.severity_number, body, raw))
     if meaning is None:
-        return LetGo("not_evidence")
+        return Skipped("not_evidence")
     kept = {k: v for k, v in attributes.items() if k not in meaning.understood} | context
     if meaning.llm is None and meaning.evaluation is None and body is not None:
         kept[BODY] = body
     odd = ("cut",) if bounds.marks() else ()
-    return written(raw, meaning, kept, attempt, "log", door, derived=True, odd=odd)
+    return written(raw, meaning, kept, attempt, "log", admission, derived=True, odd=odd)
 
 
 def _meaning(record: _Record) -> Meaning | None:

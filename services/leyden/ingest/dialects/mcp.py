@@ -1,4 +1,4 @@
-"""The MCP conventions: `mcp.method.name` (or `rpc.system` = mcp), with the tool's values under the GenAI names."""
+"""The MCP conventions: `mcp.method.name` (or `rpc.system` = mcp), with tool values in the GenAI attributes."""
 
 from collections.abc import Sequence
 
@@ -16,7 +16,7 @@ _FLAGS = ("mcp.tool.result.is_error", "mcp.result.is_error", "isError")
 
 
 class Mcp:
-    """Spans of MCP requests, the client's and the server's."""
+    """Spans of MCP requests, of clients and servers."""
 
     name = "mcp"
 
@@ -42,7 +42,7 @@ class Mcp:
 
 
 def _error(attributes: JsonObject, tool: JsonObject) -> str | None:
-    """A tool that failed answers all the same, and says so in the answer."""
+    """The error of a tool result with `isError`: in MCP a failed tool still returns a result."""
     result = mapping(tool["result"])
     if result.get("isError") is not True and not any(attributes.get(name) is True for name in _FLAGS):
         return None

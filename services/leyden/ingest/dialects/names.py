@@ -1,10 +1,10 @@
-"""Attribute names of the OpenTelemetry GenAI conventions, old and new, and of what everybody shares.
+"""Attribute names of the OpenTelemetry GenAI conventions, old and new.
 
-The conventions live in open-telemetry/semantic-conventions-genai, all of them in development, so what is followed is a
-commit: 002c8a6ea1c8a42b14a4527db83b3cabcded610a (model/gen-ai/registry.yaml). opentelemetry-semantic-conventions
-0.66b2 has the same names, and those of before 1.37; what is in neither says whose it is. Written out, not imported: the
-packages move names between releases, and old recordings must stay readable. tests/unit/ingest/test_names.py holds them
-against the installed package.
+The conventions are still in development, so these follow one commit of open-telemetry/semantic-conventions-genai:
+002c8a6ea1c8a42b14a4527db83b3cabcded610a (model/gen-ai/registry.yaml). opentelemetry-semantic-conventions 0.66b2 has
+the same names, and those before 1.37; names from elsewhere say whose they are. They are written out, not imported,
+because the packages move names between releases and old recordings must stay readable.
+tests/unit/ingest/test_names.py compares them with the installed package.
 """
 
 OPERATION = "gen_ai.operation.name"
@@ -16,7 +16,7 @@ RESPONSE_MODEL = "gen_ai.response.model"
 RESPONSE_ID = "gen_ai.response.id"
 FINISH_REASONS = "gen_ai.response.finish_reasons"
 FINISH_REASON = "gen_ai.response.finish_reason"
-"""Semantic Kernel's: one text, `FinishReason.TOOL_CALLS`."""
+"""From Semantic Kernel: a single string such as `FinishReason.TOOL_CALLS`."""
 INPUT_MESSAGES = "gen_ai.input.messages"
 OUTPUT_MESSAGES = "gen_ai.output.messages"
 SYSTEM_INSTRUCTIONS = "gen_ai.system_instructions"
@@ -44,7 +44,7 @@ TOOL_ARGUMENTS = "gen_ai.tool.call.arguments"
 TOOL_RESULT = "gen_ai.tool.call.result"
 TOOL_DEFINITIONS = "gen_ai.tool.definitions"
 TOOL_PARAMETERS = "leyden.tool.parameters_schema"
-"""Our own: the conventions give a tool's schema only among all definitions, on the model call's span."""
+"""Our own: the conventions have tool schemas only on the model call's span, as a list of all definitions."""
 RETRIEVAL_QUERY = ("gen_ai.retrieval.query.text", "gen_ai.retrieval.query", "gen_ai.memory.query.text")
 RETRIEVAL_DOCUMENTS = ("gen_ai.retrieval.documents", "gen_ai.memory.records")
 EVALUATION_RESULT = "gen_ai.evaluation.result"

@@ -1,4 +1,4 @@
-"""OpenInference (Arize): `openinference.span.kind`, and messages flattened into attributes."""
+"""OpenInference (Arize): `openinference.span.kind`, with messages flattened into attributes."""
 
 from collections.abc import Sequence
 
@@ -32,7 +32,7 @@ _DOCUMENTS = ("retrieval.documents.", "reranker.output_documents.")
 
 
 class OpenInference:
-    """Spans that name their OpenInference kind."""
+    """Spans with `openinference.span.kind`."""
 
     name = "openinference"
 
@@ -63,7 +63,7 @@ class OpenInference:
 
 
 def _identity(meaning: Meaning, attributes: JsonObject, is_agent: bool) -> None:
-    """`agent.name`; LangChain's name for it is in the metadata of every span of the agent."""
+    """Set the agent: `agent.name`, or the name in LangChain's metadata, which is on every span of the agent."""
     meaning.agent_name = take(meaning, attributes, "agent.name")
     meaning.conversation_id = take(meaning, attributes, "session.id")
     if meaning.agent_name is None and is_agent:
@@ -98,7 +98,7 @@ def _model_call(meaning: Meaning, attributes: JsonObject, said: str) -> None:
         provider=take(meaning, attributes, "llm.provider", "llm.system"),
         response_id=_response_id(output, metadata),
         finish_reasons=[reason] if reason else None,
-        # Its tools are a second time among llm.tools.
+        # The tools are also in llm.tools.
         parameters={name: value for name, value in parameters.items() if name not in ("model", "tools")},
         input_messages=input_messages,
         output_messages=output_messages,
@@ -112,7 +112,7 @@ def _model_call(meaning: Meaning, attributes: JsonObject, said: str) -> None:
 
 
 def _response_id(output: Json, metadata: JsonObject) -> str | None:
-    """The reply's id is in no attribute of its own, but in the reply, which is there whole."""
+    """The response id, from the whole response in `output.value`: no attribute has it."""
     return text(output.get("id")) or text(metadata.get("id")) if isinstance(output, dict) else None
 
 
@@ -137,7 +137,7 @@ def _tool_call(meaning: Meaning, span: RawSpan) -> None:
 
 
 def _tool_message(result: Json) -> JsonObject:
-    """LangChain's tools answer with a message: what the tool said is its content."""
+    """The content of the message that a LangChain tool returned."""
     held = result.get("data") if isinstance(result, dict) and result.get("type") == "tool" else None
     return held if isinstance(held, dict) and "content" in held else {}
 
@@ -161,7 +161,7 @@ def _retrieval(meaning: Meaning, attributes: JsonObject) -> None:
 
 
 def _score(attributes: JsonObject, name: str) -> JsonObject | None:
-    """An evaluator's answer, where it is an object with a score or a label."""
+    """An evaluator's result, if it is an object with a score or a label."""
     output = mapping(attributes.get(OUTPUT))
     value, label = number(output.get("score")), text(output.get("label"))
     if value is None and label is None:

@@ -1,4 +1,4 @@
-"""The dialect of what nobody understands: everything is kept as it came."""
+"""The fallback: keeps every attribute as it is."""
 
 from collections.abc import Sequence
 
@@ -8,7 +8,7 @@ from leyden.ingest.core.raw import RawSpan
 
 
 class Other:
-    """Takes every span."""
+    """Accepts every span."""
 
     name = "other"
 

@@ -1,7 +1,7 @@
 """OpenLLMetry (Traceloop): `traceloop.span.kind` of workflows, tasks, agents and tools, with input and output as JSON.
 
-Its spans of model calls are in the conventions, older ones flattened (`flat`). Its instrumentation of MCP writes tool
-calls the same way.
+Its model calls follow the conventions (older ones are flattened, see `flat`). Its MCP instrumentation records tool
+calls in the same way.
 """
 
 from collections.abc import Sequence
@@ -31,7 +31,7 @@ _KINDS = {
 
 
 class Traceloop:
-    """Spans with Traceloop's kind, entity or association properties."""
+    """Spans with `traceloop.span.kind`, an entity name or association properties."""
 
     name = "traceloop"
 
@@ -63,7 +63,7 @@ class Traceloop:
 
 
 def _drop_repeats(meaning: Meaning, attributes: JsonObject) -> None:
-    """Newer versions say what went in and came out a second time, under the conventions' names."""
+    """Mark input and output as repeated: newer versions also have them in the conventions' attributes."""
     pairs = ((INPUT, "gen_ai.task.input"), (OUTPUT, "gen_ai.task.output"))
     meaning.repeated |= {
         again for once, again in pairs if again in attributes and attributes[again] == attributes.get(once)
@@ -87,7 +87,7 @@ def _tool_call(meaning: Meaning, span: RawSpan) -> None:
 
 
 def _arguments(given: Json) -> Json:
-    """What the tool was called with: decorators wrap it in args and kwargs, MCP's and LangChain's in more."""
+    """The tool's arguments, unwrapped: decorators put them in args and kwargs, MCP and LangChain deeper."""
     if not isinstance(given, dict):
         return given
     if set(given) == {"args", "kwargs"} and not given["args"]:
@@ -101,7 +101,7 @@ def _arguments(given: Json) -> Json:
 
 
 def _message(result: Json) -> JsonObject:
-    """LangChain's tools answer with a message: what the tool said is its content."""
+    """The content of the message that a LangChain tool returned."""
     output = result.get("output") if isinstance(result, dict) else None
     if not isinstance(output, dict) or not ("lc" in output or output.get("type") == "tool"):
         return {}
