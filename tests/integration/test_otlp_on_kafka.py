@@ -31,10 +31,11 @@ from leyden.ingest.handlers import IngestHandlers
 from leyden.kafka import Delivered
 from leyden.kafka.admin import ensure_topics, topic_partitions
 from leyden.kafka.claims import ClaimStore
+from leyden.kafka.loop import RetryPolicy
 from leyden.kafka.publisher import KafkaPublisher
 from leyden.kafka.ranges import read_range, resolve_range
 from leyden.kafka.settings import KafkaSettings
-from leyden.kafka.subscriber import BatchConsumer, RetryPolicy, Subscription
+from leyden.kafka.subscriber import BatchConsumer, Subscription
 from leyden.service import make_broker
 from service.gateway import gateway_fakes as fakes
 from service.gateway.gateway_rates_fake import MemoryRates

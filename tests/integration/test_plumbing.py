@@ -14,10 +14,11 @@ from leyden.events.codec import REWARDS, encode
 from leyden.kafka import Delivered, Outgoing, Poison, Retry
 from leyden.kafka.admin import TopicMismatchError, ensure_topics, set_group_offsets, topic_partitions
 from leyden.kafka.claims import ClaimStore
+from leyden.kafka.loop import RetryPolicy
 from leyden.kafka.publisher import KafkaPublisher
 from leyden.kafka.ranges import read_range, resolve_range
 from leyden.kafka.settings import KafkaSettings
-from leyden.kafka.subscriber import BatchConsumer, RetryPolicy, Subscription
+from leyden.kafka.subscriber import BatchConsumer, Subscription
 from leyden.kafka.tail import group_backlog
 from leyden.service import make_broker
 

@@ -11,8 +11,7 @@ from leyden.events import Event
 from leyden.events.codec import batch_decoder
 from leyden.kafka.claims import ClaimStore
 from leyden.kafka.delivered import CLAIM_HEADER, ERROR_HEADER, BatchHandler, Delivered, Outgoing, Poison
-from leyden.kafka.settings import KafkaSettings
-from leyden.kafka.subscriber import BatchConsumer, RetryPolicy, Subscription
+from leyden.kafka.loop import BatchLoop, RetryPolicy
 
 VALUE = b'{"type":"t", "event_id":"e","event_time":"2026-01-01T00:00:00Z","producer":"p","text":"not read", "body":{}}'
 
@@ -51,10 +50,11 @@ class Taken:
         self.offsets += [one.offset for one in batch]
 
 
-def consumer_of(handler: BatchHandler, claims: ClaimStore, kept: Kept) -> BatchConsumer:
-    decoders = {"model-calls.v1": batch_decoder((OnlyIdentity,))}
-    subscription = Subscription(("model-calls.v1",), handler, "g", decoders=decoders)
-    return BatchConsumer(subscription, KafkaSettings(), kept, claims, "", RetryPolicy(0.01, 0.02))
+def loop_of(handler: BatchHandler, claims: ClaimStore, kept: Kept) -> BatchLoop:
+    def decode(_: str, values: Sequence[bytes]) -> list[Event]:
+        return batch_decoder((OnlyIdentity,))(values)
+
+    return BatchLoop(("model-calls.v1",), handler, decode, kept, claims, retry=RetryPolicy(0.01, 0.02))
 
 
 def record(offset: int, value: bytes = VALUE, claim: bytes | None = None) -> ConsumerRecord:
@@ -74,7 +74,7 @@ async def test_a_record_whose_claim_is_no_good_is_a_dead_letter_and_those_around
     file_of(gone).unlink()
     bad = [f"file://{tmp_path}/elsewhere/x".encode(), changed.encode(), gone.encode(), b"\xff"]
     records = [record(0), *(record(1 + at, b"", claim) for at, claim in enumerate(bad)), record(5, b"", good.encode())]
-    await consumer_of(taken, claims, kept).handle(records)
+    await loop_of(taken, claims, kept).handle(records)
     assert taken.offsets == [0, 5]
     assert kept.raw == [("model-calls.v1.dlq", "key", b"")] * 4
     reasons = [headers[ERROR_HEADER] for headers in kept.headers]
@@ -89,7 +89,7 @@ async def test_a_claim_store_that_is_away_is_waited_for(tmp_path: Path) -> None:
     claim = claims.put(VALUE)
     folder, away = file_of(claim).parent, tmp_path / "away"
     folder.rename(away)
-    handling = asyncio.ensure_future(consumer_of(taken, claims, kept).handle([record(0, b"", claim.encode())]))
+    handling = asyncio.ensure_future(loop_of(taken, claims, kept).handle([record(0, b"", claim.encode())]))
     await asyncio.sleep(0.1)
     assert not handling.done()
     away.rename(folder)
@@ -98,14 +98,14 @@ async def test_a_claim_store_that_is_away_is_waited_for(tmp_path: Path) -> None:
 
 
 async def test_nothing_but_claims_that_are_no_good_ends_the_process(tmp_path: Path) -> None:
-    consumer = consumer_of(Taken(), ClaimStore(f"file://{tmp_path}/claims"), Kept())
+    loop = loop_of(Taken(), ClaimStore(f"file://{tmp_path}/claims"), Kept())
     with pytest.raises(RuntimeError, match="dead letters in a row"):
-        await consumer.handle([record(at, b"", b"file:///another/store") for at in range(101)])
+        await loop.handle([record(at, b"", b"file:///another/store") for at in range(101)])
 
 
 async def test_a_dead_letter_has_the_bytes_of_its_record_also_where_the_handler_reads_less(tmp_path: Path) -> None:
     kept = Kept()
     values = [VALUE, b'{"type":"no event"}']
     records = [record(offset, value) for offset, value in enumerate(values)]
-    await consumer_of(refuse, ClaimStore(f"file://{tmp_path}"), kept).handle(records)
+    await loop_of(refuse, ClaimStore(f"file://{tmp_path}"), kept).handle(records)
     assert sorted(kept.raw) == sorted(("model-calls.v1.dlq", "key", value) for value in values)
