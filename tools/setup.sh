@@ -72,4 +72,4 @@ SECONDS=0
 bootstrap_uv "$python"
 install "$python"
 touch "$VENV/.ready"
-say "Ready after $SECONDS s: . $VENV/bin/activate, or make demo"
+say "Ready after $SECONDS s: ./leyden --help shows the commands, make demo the whole loop"

@@ -12,6 +12,7 @@ from leyden.cli.replay_app import replay_app
 from leyden.cli.shell import DEMO_DIR, STACK_DIR, DataDir, RunFile, clear_errors, console, progress
 from leyden.cli.work_app import work_app
 from leyden.stack.config import Ports, StackConfig
+from leyden.stack.program import as_typed
 
 app = typer.Typer(
     no_args_is_help=True, add_completion=False, help="Leyden: train any agent with reinforcement learning, unchanged."
@@ -44,7 +45,9 @@ def up(
         with progress() as tell:
             state = up_detached(config, tell)
         console.print(f"up: agents use [bold]OPENAI_BASE_URL={state.gateway_url}/v1[/]")
-        console.print(f"the key is in {data_dir}/secrets.json; `leyden status` shows more, `leyden down` ends it")
+        console.print(
+            f"the key is in {data_dir}/secrets.json; `{as_typed()} status` shows more, `{as_typed()} down` ends it"
+        )
 
 
 @app.command()

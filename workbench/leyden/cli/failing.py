@@ -18,6 +18,7 @@ from leyden.ids import AttemptRef, attempt_of_trace
 from leyden.reading import Log, place_of
 from leyden.reading.log import Tell
 from leyden.stack.errors import StackError
+from leyden.stack.program import as_typed
 
 UNITS = {"s": "seconds", "m": "minutes", "h": "hours", "d": "days", "w": "weeks"}
 ENDED = b'{"type":"rollout-ended"'
@@ -187,7 +188,9 @@ def print_failures(failures: Failures, plan: ErrorsPlan, console: Console) -> No
     for group in grouped(failures.attempts, plan.by):
         table.add_row(*_row(group, plan.by))
     console.print(table)
-    console.print("`leyden errors --show GROUP` has the evidence, `leyden inspect EXAMPLE` the whole rollout")
+    console.print(
+        f"`{as_typed()} errors --show GROUP` has the evidence, `{as_typed()} inspect EXAMPLE` the whole rollout"
+    )
 
 
 def _row(group: FailureGroup, by: GroupBy) -> list[str]:

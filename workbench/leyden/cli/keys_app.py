@@ -9,6 +9,7 @@ import typer
 from rich.table import Table
 
 from leyden.cli.shell import STACK_DIR, DataDir, clear_errors, console, say
+from leyden.stack.program import as_typed
 
 keys_app = typer.Typer(no_args_is_help=True, help="Make, list and revoke the gateway's API keys.")
 GatewayUrl = Annotated[str | None, typer.Option("--gateway", help="Its address; default: LEYDEN_GATEWAY_URL.")]
@@ -68,7 +69,7 @@ def list_keys(gateway: GatewayUrl = None, api_key: ApiKey = None, data_dir: Data
         table = Table("id", "name", "state", "scopes", "project", "models", "limits")
         for key in keys:
             table.add_row(*row(key, datetime.now(UTC)))
-        console.print(table if keys else "no keys yet: leyden keys create --name …")
+        console.print(table if keys else f"no keys yet: {as_typed()} keys create --name …")
 
 
 @keys_app.command()

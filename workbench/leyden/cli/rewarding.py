@@ -15,6 +15,7 @@ from leyden.cli.looks import TABLE, number, safe
 from leyden.reading import Log, place_of
 from leyden.reading.log import Tell
 from leyden.stack.errors import StackError
+from leyden.stack.program import as_typed
 
 
 @dataclass(frozen=True)
@@ -87,5 +88,5 @@ def _warning(suspicion: Suspicion, windows: int) -> str:
     return (
         f"[bold red]WARNING[/] {safe(suspicion.rule)} rises by {rule.change:.3g} a rollout ({rule.effect:+.1f} sd) "
         f"over {windows} windows while the outcome falls by {-outcome.change:.3g} ({outcome.effect:+.1f} sd): "
-        "this looks like reward hacking. Look at rollouts with `leyden inspect`; lower its weight or its cap."
+        f"this looks like reward hacking. Look at rollouts with `{as_typed()} inspect`; lower its weight or its cap."
     )

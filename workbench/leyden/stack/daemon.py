@@ -18,6 +18,7 @@ from leyden.stack import plan, sweep
 from leyden.stack.config import StackConfig
 from leyden.stack.errors import AlreadyRunningError, StackError
 from leyden.stack.locks import is_locked, lock_within
+from leyden.stack.program import as_typed
 from leyden.stack.stack import OnProgress, Stack
 from leyden.stack.state import DataFolder, StackState
 
@@ -33,7 +34,7 @@ def up_detached(config: StackConfig, on_progress: OnProgress = lambda line: None
     chosen = config.absolute()
     folder = DataFolder(chosen.data_dir)
     if is_locked(folder.lock):
-        raise AlreadyRunningError(f"A stack runs on {folder.root}; stop it with `leyden down` first.")
+        raise AlreadyRunningError(f"A stack runs on {folder.root}; stop it with `{as_typed()} down` first.")
     folder.logs.mkdir(parents=True, exist_ok=True)
     folder.write_state(StackState())
     folder.config.write_text(chosen.model_dump_json(indent=2))
@@ -74,7 +75,7 @@ def reset(data_dir: Path) -> None:
     """
     folder = DataFolder(data_dir)
     if is_locked(folder.lock):
-        raise AlreadyRunningError(f"A stack runs on {folder.root}; stop it with `leyden down` before a reset.")
+        raise AlreadyRunningError(f"A stack runs on {folder.root}; stop it with `{as_typed()} down` before a reset.")
     if folder.root.exists() and any(folder.root.iterdir()) and not folder.is_ours():
         raise StackError(f"{folder.root} was not made by a stack, so it is not emptied; name another data folder.")
     shutil.rmtree(folder.root, ignore_errors=True)

@@ -178,7 +178,7 @@ def _ports(needs: Needs, machine: Machine) -> list[Problem]:
     return [
         Problem(
             f"Port {port}, meant for {what}, is taken.",
-            "Stop the program that listens there (`leyden down` stops an earlier stack), or choose another port.",
+            "Stop the program that listens there (the command `down` stops an earlier stack), or choose another port.",
         )
         for what, port in taken.items()
     ]

@@ -22,6 +22,7 @@ from leyden.stack.kafka import KafkaBroker, ensure_jars
 from leyden.stack.locks import lock_within
 from leyden.stack.preflight import Machine, check
 from leyden.stack.processes import Supervisor
+from leyden.stack.program import as_typed
 from leyden.stack.redis import RedisServer
 from leyden.stack.requirements import needs_of, own_kafka, own_redis
 from leyden.stack.state import DataFolder, ProcessStatus, StackState
@@ -139,7 +140,7 @@ class Stack:
         self._lock = lock_within(self.folder.lock, _LOCK_WAIT_S)
         if self._lock is None:
             raise AlreadyRunningError(
-                f"A stack runs on {self.folder.root}; stop it with `leyden down`, or choose another data folder."
+                f"A stack runs on {self.folder.root}; stop it with `{as_typed()} down`, or choose another data folder."
             )
         sweep.sweep(self.folder.stack_id)
         self.folder.config.write_text(self.config.model_dump_json(indent=2))

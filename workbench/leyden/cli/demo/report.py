@@ -11,6 +11,7 @@ from rich.table import Table
 
 from leyden.cli.demo.plan import DemoPlan
 from leyden.cli.demo.state import DemoState
+from leyden.stack.program import as_typed
 
 MIN_RISE = 0.1
 """How much the mean reward of the last third of the updates must be above that of the first third."""
@@ -71,7 +72,9 @@ def _print_summary(console: Console, results: dict[str, Any], folder: Path) -> N
     table.add_row("start and loop", start)
     console.print(table)
     console.print(f"curve   {folder / 'reward.png'}\nnumbers {folder / 'results.json'}\nlogs    {folder / 'logs'}")
-    console.print("next    leyden replay --name again      (the same topics again: the same transitions, by hash)")
+    console.print(
+        f"next    {as_typed()} replay --name again      (the same topics again: the same transitions, by hash)"
+    )
 
 
 def draw_curves(path: Path, curves: list[tuple[str, list[float]]]) -> None:
