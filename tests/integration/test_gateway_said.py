@@ -6,7 +6,7 @@ from secrets import token_hex
 import pytest
 from redis.asyncio import Redis
 
-from leyden.gateway.adapters.said import RedisEarlierCalls
+from leyden.gateway.adapters.earlier_calls import RedisEarlierCalls
 from leyden.ids import AttemptRef
 from leyden.kafka import Retry
 

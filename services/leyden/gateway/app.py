@@ -8,16 +8,15 @@ from collections.abc import Awaitable, Callable
 from starlette.routing import BaseRoute
 
 from leyden.clock import Clock, SystemClock
+from leyden.gateway.adapters.earlier_calls import RedisEarlierCalls
 from leyden.gateway.adapters.engines import AiohttpEngines
 from leyden.gateway.adapters.history import KafkaHistory
 from leyden.gateway.adapters.log import PatientLog
 from leyden.gateway.adapters.rates import RedisRates
-from leyden.gateway.adapters.said import RedisEarlierCalls
 from leyden.gateway.adapters.store import RedisRolloutStore
 from leyden.gateway.adapters.upstreams_file import load_upstreams
-from leyden.gateway.core.circuit import CircuitRules
 from leyden.gateway.core.keys import KEY_ID_BYTES, SECRET_BYTES, KeyRing, NewKey, new_key
-from leyden.gateway.core.retry import RetryRules
+from leyden.gateway.core.resilience import CircuitRules, RetryRules
 from leyden.gateway.core.routing import RoutingTable
 from leyden.gateway.core.upstreams import Upstreams
 from leyden.gateway.handlers.calls import ModelCalls

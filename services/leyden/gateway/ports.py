@@ -8,7 +8,7 @@ from typing import Protocol
 
 from leyden.events import Event, KeyLimits
 from leyden.gateway.core.failures import CallNote, LastCall
-from leyden.gateway.core.limits import Level
+from leyden.gateway.core.keys import Level
 from leyden.gateway.core.restoring import Restored
 from leyden.gateway.core.rollouts import RolloutSpec, RolloutState, Running
 from leyden.gateway.core.upstreams import Timeouts

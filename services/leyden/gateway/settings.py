@@ -6,8 +6,8 @@ from typing import Literal
 from pydantic import Field, SecretStr, field_validator
 from pydantic_settings import BaseSettings, SettingsConfigDict
 
-from leyden.gateway.core.balance import Balance
-from leyden.gateway.core.prepare import TruncatedSampling
+from leyden.gateway.core.request import TruncatedSampling
+from leyden.gateway.core.routing import Balance
 from leyden.gateway.core.upstreams import Timeouts
 
 

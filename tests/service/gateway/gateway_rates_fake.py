@@ -6,7 +6,7 @@ from datetime import UTC, datetime, timedelta
 import pytest
 
 from leyden.events import KeyLimits
-from leyden.gateway.core.limits import Level
+from leyden.gateway.core.keys import Level
 from leyden.gateway.ports import Rates
 from leyden.kafka import Retry
 

@@ -7,7 +7,7 @@ from typing import Any
 import pytest
 
 from leyden.gateway.core.faces import FACES
-from leyden.gateway.core.faces.base import OLD_REASONING, REASONING, reasoning_of
+from leyden.gateway.core.faces.openai import OLD_REASONING, REASONING, reasoning_of
 
 HM, SO = "Hm.", "So."
 BODIES: dict[str, dict[str, Any]] = {

@@ -6,7 +6,7 @@ from collections import Counter
 from hypothesis import given
 from hypothesis import strategies as st
 
-from leyden.gateway.core.balance import BOUND, affinity_key, by_affinity, least_loaded
+from leyden.gateway.core.routing import BOUND, affinity_key, by_affinity, least_loaded
 
 PLACES = [f"policy/r{n}" for n in range(5)]
 loads = st.dictionaries(st.sampled_from(PLACES), st.integers(0, 50))

@@ -6,9 +6,9 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from leyden.gateway.core.binding import bind
 from leyden.gateway.core.keys import Caller
 from leyden.gateway.core.refusals import Refusal
+from leyden.gateway.core.request import bind
 from leyden.ids import AttemptRef, rollout_id_of
 
 REFS = [AttemptRef(rollout_id_of(f"t{n}", 0), n % 3) for n in range(3)]

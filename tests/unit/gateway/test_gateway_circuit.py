@@ -4,7 +4,7 @@ from hypothesis import settings
 from hypothesis import strategies as st
 from hypothesis.stateful import RuleBasedStateMachine, invariant, precondition, rule
 
-from leyden.gateway.core.circuit import Circuit, CircuitRules, CircuitState
+from leyden.gateway.core.resilience import Circuit, CircuitRules, CircuitState
 
 RULES = CircuitRules(failures=3, pause_s=10.0)
 

@@ -9,12 +9,10 @@ from hypothesis import strategies as st
 from pydantic import ValidationError
 
 from leyden.events import FailureClass, PolicyPromoted, PolicyServed, unpack_ints
-from leyden.gateway.core.agent import MAX_LENGTH, Agent, agent_of
-from leyden.gateway.core.binding import bind
 from leyden.gateway.core.keys import AGENT_SCOPES, Caller, KeyRing, rollout_key
-from leyden.gateway.core.prepare import NEUTRAL, TruncatedSampling, Visible, prepare
 from leyden.gateway.core.refusals import Refusal
 from leyden.gateway.core.reply import ReplyParts, SseSplitter, show
+from leyden.gateway.core.request import MAX_LENGTH, NEUTRAL, Agent, TruncatedSampling, Visible, agent_of, bind, prepare
 from leyden.gateway.core.rollouts import EndReport, RolloutSpec, Running, ended, lease_until, lost
 from leyden.gateway.core.routing import ModelName, RoutingTable
 from leyden.gateway.settings import GatewaySettings

@@ -13,12 +13,10 @@ from hypothesis import strategies as st
 
 from leyden.clock import ManualClock
 from leyden.events import ModelCallRecorded, PolicyServed
-from leyden.gateway.core.balance import Balance
-from leyden.gateway.core.binding import Binding
-from leyden.gateway.core.circuit import CircuitRules
 from leyden.gateway.core.refusals import Refusal
-from leyden.gateway.core.retry import RetryRules
-from leyden.gateway.core.routing import ModelName, RoutingTable, place_of
+from leyden.gateway.core.request import Binding
+from leyden.gateway.core.resilience import CircuitRules, RetryRules
+from leyden.gateway.core.routing import Balance, ModelName, RoutingTable, place_of
 from leyden.gateway.core.upstreams import Timeouts, Upstreams
 from leyden.gateway.handlers.calls import Incoming, ModelCalls
 from leyden.gateway.handlers.dispatch import Dispatcher

@@ -7,8 +7,18 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from leyden.events import KeyCreated, KeyLimits, KeyRevoked
-from leyden.gateway.core.keys import AGENT_SCOPES, Caller, KeyRing, NewKey, Scope, new_key, rollout_key
-from leyden.gateway.core.limits import Level, shown, too_many
+from leyden.gateway.core.keys import (
+    AGENT_SCOPES,
+    Caller,
+    KeyRing,
+    Level,
+    NewKey,
+    Scope,
+    limit_headers,
+    new_key,
+    rate_limited,
+    rollout_key,
+)
 from leyden.gateway.core.refusals import Refusal
 from leyden.ids import AttemptRef, rollout_id_of
 
@@ -178,7 +188,7 @@ def test_every_key_that_can_be_made_opens(random_id: bytes, random_secret: bytes
 
 def test_limits_are_told_as_openais_clients_read_them() -> None:
     limits = KeyLimits(requests_per_minute=60, tokens_per_minute=6000)
-    assert shown(limits, Level(True, 57.5, 0.0)) == {
+    assert limit_headers(limits, Level(True, 57.5, 0.0)) == {
         "x-ratelimit-limit-requests": "60",
         "x-ratelimit-remaining-requests": "57",
         "x-ratelimit-reset-requests": "2s",
@@ -186,7 +196,7 @@ def test_limits_are_told_as_openais_clients_read_them() -> None:
         "x-ratelimit-remaining-tokens": "0",
         "x-ratelimit-reset-tokens": "1m0s",
     }
-    assert shown(KeyLimits(requests_per_minute=600), Level(True, 599)) == {
+    assert limit_headers(KeyLimits(requests_per_minute=600), Level(True, 599)) == {
         "x-ratelimit-limit-requests": "600",
         "x-ratelimit-remaining-requests": "599",
         "x-ratelimit-reset-requests": "100ms",
@@ -195,9 +205,9 @@ def test_limits_are_told_as_openais_clients_read_them() -> None:
 
 def test_a_refused_call_is_told_when_what_it_lacks_will_be_there() -> None:
     limits = KeyLimits(requests_per_minute=6, tokens_per_minute=60)
-    by_requests = too_many(limits, Level(False, 0.5, 60))
+    by_requests = rate_limited(limits, Level(False, 0.5, 60))
     assert (by_requests.status, by_requests.retry_after_s) == (429, 5.0)
     assert "6 requests a minute" in by_requests.message
-    by_tokens = too_many(limits, Level(False, 6, -29))
+    by_tokens = rate_limited(limits, Level(False, 6, -29))
     assert by_tokens.retry_after_s == 30.0
     assert "60 tokens a minute" in by_tokens.message

@@ -10,8 +10,8 @@ from hypothesis import strategies as st
 from leyden.gateway.core.faces import FACES, MESSAGES, Face
 from leyden.gateway.core.faces.messages import count_request
 from leyden.gateway.core.faces.messages_request import chat_request
-from leyden.gateway.core.prepare import TruncatedSampling, prepare
 from leyden.gateway.core.refusals import Refusal
+from leyden.gateway.core.request import TruncatedSampling, prepare
 
 HEAD = {"id": "chatcmpl-1", "object": "chat.completion.chunk", "created": 1, "model": "p@1"}
 TEXT = st.text(st.characters(codec="utf-8"), max_size=6)

@@ -10,7 +10,7 @@ from typing import Any
 from redis.asyncio import Redis
 
 from leyden.events import KeyLimits
-from leyden.gateway.core.limits import Level
+from leyden.gateway.core.keys import Level
 from leyden.state import redis_step
 
 FORGET_AFTER_MS = 3_600_000

@@ -15,7 +15,7 @@ from typing import Any, Self
 import numpy as np
 import orjson
 
-from leyden.gateway.core.prepare import JsonDict
+from leyden.gateway.core.request import JsonDict
 
 MOST_LOOKED_UP = 16
 """Assistant messages, from the last one back, whose call is looked for."""

@@ -6,8 +6,8 @@ from functools import cache
 from typing import Any
 
 from leyden.events import Choice, Usage, pack_floats, pack_ints
-from leyden.gateway.core.faces.base import message_of
-from leyden.gateway.core.prepare import JsonDict, Visible
+from leyden.gateway.core.faces.openai import message_of
+from leyden.gateway.core.request import JsonDict, Visible
 
 ALWAYS_HIDDEN = ("prompt_text", "metrics")
 CHOICE_HIDDEN = ("routed_experts",)

@@ -12,8 +12,8 @@ from typing import Any, Literal
 from pydantic import BaseModel, ConfigDict, Field, HttpUrl, field_validator, model_validator
 
 from leyden.events import Sampling
-from leyden.gateway.core.prepare import JsonDict, Prepared, Visible, sampling_of
 from leyden.gateway.core.refusals import Refusal
+from leyden.gateway.core.request import JsonDict, Prepared, Visible, sampling_of
 
 PATTERN_SIGNS = frozenset("*?[")
 OWN_HEADERS = frozenset(

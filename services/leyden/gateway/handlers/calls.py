@@ -7,10 +7,8 @@ from datetime import datetime
 
 from leyden.clock import Clock
 from leyden.engine_face import CONTINUE_FIELD
-from leyden.gateway.core.agent import NOBODY, Agent
-from leyden.gateway.core.binding import Binding
 from leyden.gateway.core.faces import CHAT, Face
-from leyden.gateway.core.prepare import Dialect, JsonDict, Prepared, TruncatedSampling, prepare
+from leyden.gateway.core.request import NOBODY, Agent, Binding, Dialect, JsonDict, Prepared, TruncatedSampling, prepare
 from leyden.gateway.core.routing import ModelName
 from leyden.gateway.core.upstreams import Upstream, passed_on
 from leyden.gateway.handlers.continuing import Continuations, Turn

@@ -11,7 +11,7 @@ from fnmatch import fnmatchcase
 from leyden.engine_face import PROMPT_HEADER, RENDERED_HEADER
 from leyden.events import Choice
 from leyden.gateway.core.continuation import Conversation, Said
-from leyden.gateway.core.prepare import JsonDict
+from leyden.gateway.core.request import JsonDict
 from leyden.gateway.metrics import PROMPTS, labelled
 from leyden.gateway.ports import EarlierCalls
 from leyden.ids import AttemptRef

@@ -4,8 +4,8 @@ from collections.abc import Mapping
 
 import orjson
 
-from leyden.gateway.core.prepare import JsonDict
 from leyden.gateway.core.refusals import Refusal
+from leyden.gateway.core.request import JsonDict
 from leyden.gateway.core.routing import ENGINE_AWAY_S, ModelName, RoutingTable
 from leyden.gateway.core.upstreams import Timeouts
 from leyden.gateway.handlers.sent import Failed

@@ -12,7 +12,7 @@ from dataclasses import dataclass, replace
 
 from leyden.clock import Clock
 from leyden.gateway.core.refusals import Refusal
-from leyden.gateway.core.retry import RETRIED_STATUSES, Retries, RetryRules, retry_after_s
+from leyden.gateway.core.resilience import RETRIED_STATUSES, Retries, RetryRules, retry_after_s
 from leyden.gateway.core.upstreams import Timeouts
 from leyden.gateway.handlers.places import Places, Visit
 from leyden.gateway.handlers.reply import OpenCall

@@ -10,8 +10,7 @@ from leyden.clock import Clock
 from leyden.events import Event, KeyCreated, KeyLimits, KeyRevoked, ModelCallRecorded
 from leyden.events.codec import KEYS
 from leyden.events.keys import ScopeName
-from leyden.gateway.core.keys import Caller, KeyRing, KeyState, NewKey
-from leyden.gateway.core.limits import Level
+from leyden.gateway.core.keys import Caller, KeyRing, KeyState, Level, NewKey
 from leyden.gateway.core.refusals import Refusal
 from leyden.gateway.ports import Rates
 from leyden.ids import derive

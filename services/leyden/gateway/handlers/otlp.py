@@ -16,12 +16,12 @@ from leyden.events.otlp import (
     AttemptBy,
     Signal,
 )
-from leyden.gateway.core.binding import bind
 from leyden.gateway.core.keys import Caller
 from leyden.gateway.core.otlp.look import look
 from leyden.gateway.core.otlp.split import split
 from leyden.gateway.core.otlp.unpack import Reserve
 from leyden.gateway.core.refusals import Refusal
+from leyden.gateway.core.request import bind
 from leyden.gateway.metrics import OTLP_ITEMS, OTLP_NOT_KEPT, TRACE_BYTES
 from leyden.gateway.ports import Log
 from leyden.ids import AttemptRef

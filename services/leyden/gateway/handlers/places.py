@@ -3,7 +3,7 @@
 from collections import Counter
 from collections.abc import Callable, Mapping
 
-from leyden.gateway.core.circuit import Circuit, CircuitRules, CircuitState
+from leyden.gateway.core.resilience import Circuit, CircuitRules, CircuitState
 from leyden.gateway.metrics import CIRCUIT_OPENED, CIRCUIT_STATE
 
 STATES = {CircuitState.CLOSED: 0, CircuitState.HALF_OPEN: 0.5, CircuitState.OPEN: 1}

@@ -9,10 +9,10 @@ import orjson
 
 from leyden.events import ModelCallRecorded, pack_ints
 from leyden.gateway.core.faces import StreamFace
-from leyden.gateway.core.faces.base import message_of
-from leyden.gateway.core.prepare import JsonDict
+from leyden.gateway.core.faces.openai import message_of
 from leyden.gateway.core.refusals import Refusal
 from leyden.gateway.core.reply import ReplyParts, SseSplitter, show
+from leyden.gateway.core.request import JsonDict
 from leyden.gateway.core.routing import ENGINE_AWAY_S, ModelName
 from leyden.gateway.handlers.recorder import Recorder
 from leyden.gateway.handlers.sent import Failed, Sent

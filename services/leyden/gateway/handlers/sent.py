@@ -3,10 +3,8 @@
 from dataclasses import dataclass, field
 from datetime import datetime
 
-from leyden.gateway.core.agent import Agent
-from leyden.gateway.core.binding import Binding
 from leyden.gateway.core.faces import CHAT, Face
-from leyden.gateway.core.prepare import JsonDict, Prepared
+from leyden.gateway.core.request import Agent, Binding, JsonDict, Prepared
 from leyden.gateway.core.routing import ModelName
 from leyden.gateway.handlers.continuing import Turn
 

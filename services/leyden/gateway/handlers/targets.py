@@ -8,8 +8,7 @@ import orjson
 
 from leyden.engine_face import CONTINUE_HEADER, VERSION_HEADER
 from leyden.events import PolicyServed
-from leyden.gateway.core.balance import Balance, affinity_key
-from leyden.gateway.core.routing import ModelName, RoutingTable, place_of
+from leyden.gateway.core.routing import Balance, ModelName, RoutingTable, affinity_key, place_of
 from leyden.gateway.core.upstreams import Timeouts, Upstream, Upstreams
 from leyden.gateway.handlers.dispatch import Plan, Target
 from leyden.gateway.handlers.places import Places

@@ -12,7 +12,7 @@ from typing import Any, ClassVar
 import orjson
 from uvicorn.protocols.http.httptools_impl import HttpToolsProtocol
 
-from leyden.gateway.core.faces.base import openai_error
+from leyden.gateway.core.faces.openai import openai_error
 from leyden.gateway.core.refusals import Refusal
 from leyden.gateway.http.errors import counted
 from leyden.gateway.metrics import CONNECTIONS

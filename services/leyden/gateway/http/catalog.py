@@ -11,8 +11,8 @@ from starlette.routing import BaseRoute, Route
 
 from leyden.gateway.core.faces import CHAT, MESSAGES
 from leyden.gateway.core.keys import KeyRing
-from leyden.gateway.core.prepare import JsonDict
 from leyden.gateway.core.refusals import Refusal
+from leyden.gateway.core.request import JsonDict
 from leyden.gateway.core.routing import ModelName, RoutingTable
 from leyden.gateway.core.upstreams import Upstreams
 from leyden.gateway.http.answers import json_answer

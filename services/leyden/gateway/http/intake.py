@@ -10,8 +10,7 @@ import orjson
 from pydantic import BaseModel, ValidationError
 from starlette.requests import Request
 
-from leyden.gateway.core.keys import Caller
-from leyden.gateway.core.limits import shown, too_many
+from leyden.gateway.core.keys import Caller, limit_headers, rate_limited
 from leyden.gateway.core.refusals import Refusal
 from leyden.gateway.handlers.keys import KeyLimiter
 from leyden.gateway.http.errors import EXTRA_HEADERS
@@ -75,9 +74,9 @@ class Admission:
         if caller.limits.concurrency is not None:
             held.enter_context(self._key_slot(caller.key_id, caller.limits.concurrency))
         if (level := await self._keys.take(caller)) is not None:
-            request.scope[EXTRA_HEADERS] = shown(caller.limits, level)
+            request.scope[EXTRA_HEADERS] = limit_headers(caller.limits, level)
             if not level.admitted:
-                raise too_many(caller.limits, level)
+                raise rate_limited(caller.limits, level)
 
     @contextmanager
     def _key_slot(self, key_id: str, limit: int) -> Iterator[None]:

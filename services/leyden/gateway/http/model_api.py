@@ -9,10 +9,9 @@ from starlette.responses import Response
 from starlette.routing import BaseRoute, Route
 
 from leyden.engine_face import VERSION_HEADER
-from leyden.gateway.core.agent import NAME_HEADER, NOBODY, ROLE_HEADER, Agent, agent_of
-from leyden.gateway.core.binding import SESSION_HEADER, Binding, bind
 from leyden.gateway.core.faces import FACES, Face
 from leyden.gateway.core.keys import KeyRing
+from leyden.gateway.core.request import NAME_HEADER, NOBODY, ROLE_HEADER, SESSION_HEADER, Agent, Binding, agent_of, bind
 from leyden.gateway.handlers.calls import Incoming, ModelCalls
 from leyden.gateway.handlers.reply import OpenCall
 from leyden.gateway.handlers.sent import Failed

@@ -12,11 +12,11 @@ from starlette.routing import BaseRoute, Match, Route
 from starlette.types import Scope as StarletteScope
 
 from leyden.events.otlp import JSON, PROTOBUF, Signal
-from leyden.gateway.core.binding import SESSION_HEADER
 from leyden.gateway.core.keys import KeyRing, Scope
 from leyden.gateway.core.otlp.answers import failure, success
 from leyden.gateway.core.otlp.unpack import Reserve, unpack
 from leyden.gateway.core.refusals import Refusal
+from leyden.gateway.core.request import SESSION_HEADER
 from leyden.gateway.handlers.otlp import Budget, Export, OtlpDoor, attempt_of
 from leyden.gateway.http.errors import counted, unavailable
 from leyden.gateway.http.intake import Limiter, credential

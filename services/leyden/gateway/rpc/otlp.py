@@ -17,10 +17,10 @@ from google.rpc.error_details_pb2 import RetryInfo  # type: ignore[import-untype
 from google.rpc.status_pb2 import Status  # type: ignore[import-untyped]
 
 from leyden.events.otlp import PROTOBUF, Signal
-from leyden.gateway.core.binding import SESSION_HEADER
 from leyden.gateway.core.keys import Scope
 from leyden.gateway.core.otlp.answers import status_code, success
 from leyden.gateway.core.refusals import Refusal
+from leyden.gateway.core.request import SESSION_HEADER
 from leyden.gateway.handlers.otlp import Export, attempt_of
 from leyden.gateway.http.errors import counted, unavailable
 from leyden.gateway.http.otlp import OtlpApi

@@ -1,10 +1,7 @@
 """Faces: every model API as a pure translation around the one chat-completion path. No IO, no record of its own."""
 
-from leyden.gateway.core.faces.base import Face, StreamFace, kind_of, openai_error
-from leyden.gateway.core.faces.chat import CHAT
-from leyden.gateway.core.faces.completions import COMPLETIONS
-from leyden.gateway.core.faces.embeddings import EMBEDDINGS
 from leyden.gateway.core.faces.messages import MESSAGES
+from leyden.gateway.core.faces.openai import CHAT, COMPLETIONS, EMBEDDINGS, Face, StreamFace, kind_of, openai_error
 from leyden.gateway.core.faces.responses import RESPONSES
 
 FACES: tuple[Face, ...] = (CHAT, RESPONSES, MESSAGES, COMPLETIONS, EMBEDDINGS)

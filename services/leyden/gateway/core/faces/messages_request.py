@@ -5,9 +5,9 @@ from typing import Any
 
 import orjson
 
-from leyden.gateway.core.faces.base import REASONING
-from leyden.gateway.core.prepare import JsonDict
+from leyden.gateway.core.faces.openai import REASONING
 from leyden.gateway.core.refusals import Refusal
+from leyden.gateway.core.request import JsonDict
 
 SAME = ("model", "max_tokens", "temperature", "top_p", "top_k", "stream")
 """Fields with one meaning in both."""

@@ -1,4 +1,4 @@
-"""What a face is: one model API, told to and from chat completions. The defaults are OpenAI's own shapes.
+"""What a face is: one model API, translated to and from chat completions; and OpenAI's own three.
 
 A face decides nothing about routing or recording. Requests are translated before anything else happens; replies after
 `show` took out what only the record needs, so that a face sees exactly what a caller of chat completions would.
@@ -10,8 +10,8 @@ from typing import Any
 
 import orjson
 
-from leyden.gateway.core.prepare import Dialect, JsonDict
 from leyden.gateway.core.refusals import Refusal
+from leyden.gateway.core.request import Dialect, JsonDict
 
 REASONING = "reasoning"
 """What vLLM's chat API calls an assistant's reasoning in requests and replies; its older name is read too."""
@@ -153,3 +153,74 @@ def _is_openai_error(body: bytes) -> bool:
     except orjson.JSONDecodeError:
         return False
     return isinstance(parsed, dict) and isinstance(parsed.get("error"), dict)
+
+
+DONE = data_event(b"[DONE]")
+
+
+class OpenAIStream(StreamFace):
+    """Chunks as they are, then `[DONE]`; after an error no `[DONE]` follows."""
+
+    def feed(self, chunk: JsonDict) -> list[bytes]:
+        return [data_event(orjson.dumps(chunk))]
+
+    def end(self) -> list[bytes]:
+        return [DONE]
+
+    def error(self, refusal: Refusal) -> bytes:
+        return data_event(orjson.dumps(openai_error(refusal)))
+
+    def engine_error(self, chunk: JsonDict) -> bytes:
+        return data_event(orjson.dumps(chunk))
+
+
+class ChatFace(Face):
+    """OpenAI chat completions."""
+
+    route = "/v1/chat/completions"
+
+    def whole(self, shown: JsonDict, body: JsonDict) -> JsonDict:
+        return shown
+
+    def stream(self, body: JsonDict) -> OpenAIStream:
+        return OpenAIStream()
+
+
+CHAT = ChatFace()
+
+
+class CompletionsFace(Face):
+    """OpenAI text completions: a text or token ids in, a text out."""
+
+    route = upstream_route = "/v1/completions"
+    dialect = Dialect.TEXT
+
+    def whole(self, shown: JsonDict, body: JsonDict) -> JsonDict:
+        return shown
+
+    def stream(self, body: JsonDict) -> OpenAIStream:
+        return OpenAIStream()
+
+
+COMPLETIONS = CompletionsFace()
+
+
+class EmbeddingsFace(Face):
+    """OpenAI embeddings."""
+
+    route = upstream_route = "/v1/embeddings"
+    dialect = Dialect.VECTORS
+
+    def request(self, body: JsonDict) -> JsonDict:
+        if body.get("stream"):
+            raise Refusal(400, "invalid_request", "embeddings are not streamed", param="stream")
+        return body
+
+    def whole(self, shown: JsonDict, body: JsonDict) -> JsonDict:
+        return shown
+
+    def stream(self, body: JsonDict) -> OpenAIStream:
+        return OpenAIStream()
+
+
+EMBEDDINGS = EmbeddingsFace()

@@ -1,16 +1,117 @@
-"""From the caller's request to the engine's: what is added, what is overridden, and how the answer will be sampled.
+"""What a model call asks for: whose it is (attempt and agent), and how the engine is asked for it.
 
 Every sampling parameter is sent explicitly, so that no default of an engine (a model's generation_config, say) can
 change what was sampled without being recorded. Unknown fields pass through.
 """
 
+from collections.abc import Sequence
 from dataclasses import dataclass
 from enum import StrEnum
 from functools import lru_cache
 from typing import Any
+from urllib.parse import unquote
 
 from leyden.events import Sampling
+from leyden.gateway.core.keys import Caller
 from leyden.gateway.core.refusals import Refusal
+from leyden.ids import AttemptRef, attempt_of_trace, parse_traceparent
+
+SESSION_HEADER = "x-leyden-rollout"
+"""Names a rollout (attempt 0) or an attempt's trace id: for clients that can add a header and nothing else."""
+ANYBODY = Caller()
+
+
+@dataclass(frozen=True, slots=True)
+class Binding:
+    """Where a call belongs. `attempt` None: it is served and recorded, and belongs to no rollout."""
+
+    attempt: AttemptRef | None = None
+    trace_id: str | None = None
+    parent_span_id: str | None = None
+    traceparent: str | None = None
+    """The caller's header, where it had the right form."""
+    caller: Caller = ANYBODY
+
+
+def bind(path_id: str | None, caller: Caller, traceparent: str | None, session: str | None = None) -> Binding:
+    """The URL's rollout, else the key's, else the session header's, else `traceparent`'s, else none.
+
+    Where two disagree the earlier one counts, being the more deliberate: a `traceparent` is often only what surrounds
+    the call. A per-rollout key never binds elsewhere, so a URL or a session header that would take its call to another
+    attempt is refused (403) and not overruled. Raises a `Refusal`, 404 or 400, too for what names no rollout.
+    """
+    parsed = parse_traceparent(traceparent)
+    asked = None
+    if path_id is not None:
+        asked = _attempt(path_id, 404, "the URL")
+    elif session:
+        asked = _attempt(session, 400, SESSION_HEADER)
+    if asked is not None:
+        caller.must_own(asked)
+    attempt = asked or caller.attempt
+    if attempt is None and parsed:
+        attempt = attempt_of_trace(parsed[0])
+    trace_id = parsed[0] if parsed else attempt.trace_id if attempt else None
+    return Binding(attempt, trace_id, parsed[1] if parsed else None, traceparent if parsed else None, caller)
+
+
+def _attempt(named: str, status: int, place: str) -> AttemptRef:
+    if attempt := attempt_of_trace(named.strip()):
+        return attempt
+    message = f"{named[:64]!r} in {place} is neither a rollout id nor an attempt's trace id"
+    raise Refusal(status, "rollout_not_found", message)
+
+
+NAME_HEADER = "x-leyden-agent"
+ROLE_HEADER = "x-leyden-agent-role"
+NAME_KEYS = ("leyden.agent.name", "gen_ai.agent.name")
+ROLE_KEYS = ("leyden.agent.role",)
+MAX_LENGTH = 128
+"""Characters of a name or role that are kept: they are labels, chosen by the caller."""
+MAX_BAGGAGE = 8192
+"""Bytes of baggage that are read, as W3C has it."""
+
+
+@dataclass(frozen=True, slots=True)
+class Agent:
+    """Name and role of the agent; None where nothing said them."""
+
+    name: str | None = None
+    role: str | None = None
+
+
+NOBODY = Agent()
+"""An agent of which nothing is known."""
+
+
+def agent_of(name: str | None, role: str | None, baggage: Sequence[str]) -> Agent:
+    """The agent by the two headers, else by the members of all `baggage` headers. What is malformed says nothing."""
+    members = _members(",".join(baggage)[:MAX_BAGGAGE])
+    return Agent(
+        _label(name) or _first(members, NAME_KEYS),
+        _label(role) or _first(members, ROLE_KEYS),
+    )
+
+
+def _members(baggage: str) -> dict[str, str]:
+    """Key → value of a W3C baggage list; of two members with one key the first counts."""
+    found: dict[str, str] = {}
+    for member in baggage.split(","):
+        key, equals, value = member.partition(";")[0].partition("=")
+        if equals:
+            found.setdefault(key.strip(), unquote(value.strip(), errors="replace"))
+    return found
+
+
+def _first(members: dict[str, str], keys: Sequence[str]) -> str | None:
+    return next((label for key in keys if (label := _label(members.get(key)))), None)
+
+
+def _label(text: str | None) -> str | None:
+    """`text` as a label of bounded length without control characters; None for nothing."""
+    printable = "".join(character for character in text or "" if character.isprintable())
+    return printable.strip()[:MAX_LENGTH].rstrip() or None
+
 
 JsonDict = dict[str, Any]
 

@@ -1,17 +1,20 @@
-"""From chat chunks to the Responses API's events.
+"""`/v1/responses`: OpenAI's Responses API without its server's memory, translated to and from chat completions.
 
-A text is told as it comes, and is done when something else begins. Function calls are done only when the chat reply
-gives its finish reason: an agent acts on a call that is done, and what it acts on must be in the record.
+Nothing is stored, so every request carries its whole conversation; tools that run on OpenAI's servers are refused.
+In a stream, a text is done when something else begins. Function calls are done only when the chat reply gives its
+finish reason: an agent acts on a call that is done, and what it acts on must be in the record.
 """
 
 from collections.abc import Mapping
 from dataclasses import dataclass, field
 from typing import Any
 
-from leyden.gateway.core.faces.base import StreamFace, named_event, reasoning_of
-from leyden.gateway.core.faces.responses import reply
-from leyden.gateway.core.prepare import JsonDict
+from leyden.gateway.core.faces import responses_reply as reply
+from leyden.gateway.core.faces.openai import Face, StreamFace, named_event, reasoning_of
+from leyden.gateway.core.faces.responses_reply import response, response_id
+from leyden.gateway.core.faces.responses_request import chat_request
 from leyden.gateway.core.refusals import Refusal
+from leyden.gateway.core.request import JsonDict
 
 
 @dataclass(slots=True)
@@ -206,3 +209,27 @@ class ResponseEvents(StreamFace):
     def _told(self) -> list[bytes]:
         out, self._out = self._out, []
         return out
+
+
+class ResponsesFace(Face):
+    """OpenAI responses."""
+
+    route = "/v1/responses"
+
+    def request(self, body: JsonDict) -> JsonDict:
+        return chat_request(body)
+
+    def response_id(self, engine_id: str) -> str:
+        return response_id(engine_id)
+
+    def whole(self, shown: JsonDict, body: JsonDict) -> JsonDict:
+        return response(shown, body)
+
+    def stream(self, body: JsonDict) -> ResponseEvents:
+        return ResponseEvents(body)
+
+
+RESPONSES = ResponsesFace()
+
+
+__all__ = ["RESPONSES", "ResponsesFace"]

@@ -1,11 +1,30 @@
 """From a chat reply to a Responses API `response`. Every id in it is made from the chat reply's, so none is drawn."""
 
+import base64
+import binascii
 from collections.abc import Mapping
 from typing import Any
 
-from leyden.gateway.core.faces.base import reasoning_of
-from leyden.gateway.core.faces.responses.sealed import seal
-from leyden.gateway.core.prepare import JsonDict
+from leyden.gateway.core.faces.openai import reasoning_of
+from leyden.gateway.core.request import JsonDict
+
+MARK = "leyden-reasoning-"
+
+
+def seal(text: str) -> str:
+    """The text as `encrypted_content`."""
+    return MARK + base64.b64encode(text.encode()).decode()
+
+
+def unseal(sealed: object) -> str | None:
+    """The text of what `seal` made; None for what another server made."""
+    if not isinstance(sealed, str) or not sealed.startswith(MARK):
+        return None
+    try:
+        return base64.b64decode(sealed.removeprefix(MARK), validate=True).decode()
+    except (binascii.Error, UnicodeDecodeError):
+        return None
+
 
 INCOMPLETE = {"length": "max_output_tokens", "content_filter": "content_filter"}
 """Finish reasons that leave a response incomplete, and how `incomplete_details` calls them."""
