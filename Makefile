@@ -5,7 +5,7 @@ BIN := .venv/bin
 READY := .venv/.ready
 export PYTHON
 
-.PHONY: help setup demo up down status frameworks test lint format schemas experiments lock clean
+.PHONY: help setup demo up down status frameworks test lint format schemas release experiments lock clean
 
 help: ## this list
 	@awk -F ':.*## ' '/^[a-z]+:.*## / { printf "  make %-11s %s\n", $$1, $$2 }' $(MAKEFILE_LIST)
@@ -49,6 +49,9 @@ format: $(READY) ## put the code in form
 
 schemas: $(READY) ## export the events' JSON Schemas after a change of shared/leyden/events
 	@$(BIN)/python -m leyden.events.export
+
+release: $(READY) ## version, changelog, schema baseline, commit and tag (VERSION=0.2.0); pushes nothing
+	@$(BIN)/python tools/release.py $(VERSION)
 
 experiments: $(READY) ## learn binary search under every credit strategy; redraws docs/experiments (about 15 minutes)
 	@PYTHONPATH=examples/binary_search:$$PYTHONPATH $(BIN)/python -m binary_search

@@ -40,3 +40,16 @@ def test_every_alert_says_how_urgent_it_is_and_what_it_means() -> None:
 def test_there_is_an_alert_on_reward_hacking() -> None:
     (rule,) = [rule for rule in RULES if rule.get("alert") == "LeydenRewardHacking"]
     assert "leyden:outcome_per_rollout" in rule["expr"]
+
+
+def test_the_runbook_has_a_section_for_each_alert_and_for_no_other() -> None:
+    sections = re.split(r"^## ", (ROOT / "docs/runbook.md").read_text(), flags=re.MULTILINE)[1:]
+    assert [section.split("\n")[0] for section in sections] == [rule["alert"] for rule in RULES if "alert" in rule]
+    for section in sections:
+        assert all(f"**{part}.**" in section for part in ("Means", "Look at", "Do")), section
+
+
+def test_the_runbook_names_metrics_that_exist() -> None:
+    named = re.findall(r"`(leyden_[a-z_]+)", (ROOT / "docs/runbook.md").read_text())
+    assert named
+    assert {SUFFIX.sub("", name) for name in named} <= exported()
