@@ -27,7 +27,6 @@ from leyden.kafka.admin import end_offsets, ensure_topics, topic_partitions
 from leyden.kafka.claims import ClaimStore
 from leyden.kafka.publisher import KafkaPublisher
 from leyden.kafka.settings import KafkaSettings
-from leyden.service import make_broker
 from leyden.stack.kafka import KafkaBroker
 from leyden.stack.ports import free_ports
 from leyden.stack.probes import HttpProbe
@@ -70,15 +69,14 @@ class _Replica:
 
 async def fill(settings: KafkaSettings, rollouts: int, shape: Shape, folder: Path) -> None:
     """Publish what was recorded of `rollouts` rollouts."""
-    broker = make_broker("benchmark", settings)
-    await broker.connect()
-    publisher = KafkaPublisher(broker, PREFIX, ClaimStore(f"file://{folder}/claims"), settings.max_request_size)
+    publisher = KafkaPublisher(settings, PREFIX, ClaimStore(f"file://{folder}/claims"))
+    await publisher.start()
     for first in range(0, rollouts, ROLLOUTS_AT_A_TIME):
         numbers = range(first, min(first + ROLLOUTS_AT_A_TIME, rollouts))
         await publisher.publish_all([outgoing for number in numbers for outgoing in rollout_events(number, shape)])
         if sys.stderr.isatty():
             print(f"\rfilled {numbers.stop} of {rollouts}", end="", file=sys.stderr)
-    await broker.stop()
+    await publisher.stop()
 
 
 async def work_off(

@@ -24,7 +24,6 @@ from leyden.kafka.admin import ensure_topics
 from leyden.kafka.claims import ClaimStore
 from leyden.kafka.publisher import KafkaPublisher
 from leyden.kafka.settings import KafkaSettings
-from leyden.service import make_broker
 from leyden.stack.kafka import KafkaBroker
 from leyden.stack.ports import free_port
 from leyden.stack.probes import TcpProbe
@@ -62,15 +61,12 @@ def gateways(bench: Bench, engine: str, replicas: list[int]) -> list[Target]:
 async def announce(settings: KafkaSettings, engine: str, folder: Path) -> None:
     """Make the topics, and tell of the engine as the policy service would."""
     await ensure_topics(settings, PREFIX)
-    broker = make_broker("benchmark", settings)
-    await broker.connect()
     served = PolicyServed(
         event_id="benchmark", event_time=datetime.now(UTC), producer="policy", policy="policy", version=1,
         replica="r0", endpoint=engine, model="served", engine="vllm",
     )  # fmt: skip
-    publisher = KafkaPublisher(broker, PREFIX, ClaimStore(f"file://{folder}/claims"), settings.max_request_size)
-    await publisher.publish_all([Outgoing(MODELS, "policy/r0", served)])
-    await broker.stop()
+    async with KafkaPublisher(settings, PREFIX, ClaimStore(f"file://{folder}/claims")) as publisher:
+        await publisher.publish_all([Outgoing(MODELS, "policy/r0", served)])
 
 
 def rounds(targets: list[Target], folder: Path, chosen: argparse.Namespace) -> None:

@@ -35,7 +35,6 @@ from leyden.kafka.admin import ensure_topics
 from leyden.kafka.claims import ClaimStore
 from leyden.kafka.publisher import KafkaPublisher
 from leyden.kafka.settings import KafkaSettings
-from leyden.service import make_broker
 from leyden.stack.kafka import KafkaBroker
 from leyden.stack.ports import free_port
 from leyden.stack.probes import HttpProbe
@@ -135,9 +134,8 @@ def in_memory(loads: list[Load], rounds: int, at_least_s: float) -> None:
 
 async def fill(settings: KafkaSettings, prefix: str, load: Load, requests: int, folder: Path) -> None:
     """Put `requests` requests into the topic, each with trace ids of its own."""
-    broker = make_broker("benchmark", settings)
-    await broker.connect()
-    publisher = KafkaPublisher(broker, prefix, ClaimStore(f"file://{folder}/claims"), settings.max_request_size)
+    publisher = KafkaPublisher(settings, prefix, ClaimStore(f"file://{folder}/claims"))
+    await publisher.start()
     request = ExportTraceServiceRequest.FromString(load.requests[0])
     for first in range(0, requests, AT_A_TIME):
         sends = []
@@ -146,7 +144,7 @@ async def fill(settings: KafkaSettings, prefix: str, load: Load, requests: int, 
                 span.trace_id = (number + 1).to_bytes(16, "big")
             sends.append(publisher.publish_raw(OTLP, f"{number}", request.SerializeToString()))
         await asyncio.gather(*sends)
-    await broker.stop()
+    await publisher.stop()
 
 
 def through_kafka(bench: Bench, settings: KafkaSettings, load: Load, requests: int) -> str:

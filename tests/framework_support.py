@@ -29,7 +29,6 @@ from leyden.kafka.publisher import KafkaPublisher
 from leyden.kafka.ranges import read_range, resolve_range
 from leyden.kafka.settings import KafkaSettings
 from leyden.kafka.tail import group_backlog
-from leyden.service import make_broker
 from leyden.stack.ports import free_port, free_ports
 from leyden.stack.probes import HttpProbe
 from leyden.stack.processes import ProcessSpec, Supervisor
@@ -153,11 +152,8 @@ async def announce(kafka: KafkaSettings, prefix: str, endpoint: str, folder: Pat
         event_id="frameworks", event_time=datetime.now(UTC), producer="policy", policy=policy, version=int(version),
         replica="scripted", endpoint=endpoint, model=policy, engine="scripted",
     )  # fmt: skip
-    broker = make_broker("frameworks", kafka)
-    await broker.connect()
-    publisher = KafkaPublisher(broker, prefix, ClaimStore(f"file://{folder}/claims"), kafka.max_request_size)
-    await publisher.publish_all([Outgoing(MODELS, f"{policy}/scripted", served)])
-    await broker.stop()
+    async with KafkaPublisher(kafka, prefix, ClaimStore(f"file://{folder}/claims")) as publisher:
+        await publisher.publish_all([Outgoing(MODELS, f"{policy}/scripted", served)])
 
 
 def story(calls: Iterable[ModelCallRecorded], spans: Iterable[SpanRecorded]) -> Story:

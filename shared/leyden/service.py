@@ -11,20 +11,20 @@ import importlib
 import importlib.util
 import logging
 import signal
-import time
 from collections.abc import Awaitable, Callable, Sequence
 from contextlib import AsyncExitStack
 from dataclasses import dataclass
 
 import uvicorn
-from faststream.kafka import KafkaBroker
-from faststream.security import BaseSecurity, SASLPlaintext, SASLScram256, SASLScram512
 from pydantic import ValidationError
 from redis.asyncio import Redis
 from starlette.applications import Starlette
 from starlette.routing import BaseRoute
 
+from leyden.backoff import Backoff, retrying
+from leyden.kafka import Retry
 from leyden.kafka.claims import ClaimStore
+from leyden.kafka.clients import make_broker
 from leyden.kafka.publisher import KafkaPublisher
 from leyden.kafka.settings import KafkaSettings
 from leyden.kafka.subscriber import BatchConsumer, Subscription
@@ -105,12 +105,13 @@ async def serve(name: str, build: Build, settings: ServiceSettings, kafka: Kafka
     async with AsyncExitStack() as stack:
         broker = make_broker(name, kafka)
         claims = ClaimStore(settings.claims)
-        publisher = KafkaPublisher(broker, settings.topic_prefix, claims, kafka.max_request_size - 256 * 1024)
+        publisher = KafkaPublisher(kafka, settings.topic_prefix, claims, client_id=f"leyden-{name}")
         redis = Redis.from_url(settings.redis_url)
         stack.push_async_callback(redis.aclose)
         service = build(Runtime(name, settings, kafka, publisher, redis))
         consumers = [BatchConsumer(s, kafka, publisher, claims, settings.topic_prefix) for s in service.subscriptions]
-        await _connected(broker)
+        await _started(publisher)
+        stack.push_async_callback(publisher.stop)
         stack.push_async_callback(broker.stop)
         for step in service.before:
             await step()
@@ -130,50 +131,16 @@ async def serve(name: str, build: Build, settings: ServiceSettings, kafka: Kafka
     log.info("%s has stopped", name)
 
 
-def make_broker(name: str, kafka: KafkaSettings) -> KafkaBroker:
-    """A FastStream broker with the producer settings that lose nothing (its defaults do: acks=1, no idempotence)."""
-    return KafkaBroker(
-        kafka.servers,
-        client_id=f"leyden-{name}",
-        security=_security(kafka),
-        acks="all",
-        enable_idempotence=True,
-        linger_ms=kafka.linger_ms,
-        max_batch_size=kafka.batch_size,
-        max_request_size=kafka.max_request_size,
-        compression_type=kafka.compression_type,
-        allow_auto_create_topics=False,
-        graceful_timeout=30.0,
-        logger=logging.getLogger("leyden.faststream"),
-        log_level=logging.DEBUG,
-    )
+async def _started(publisher: KafkaPublisher) -> None:
+    def tell(error: Exception, delay_s: float) -> None:
+        log.warning("trying again in %.0f s: %s", delay_s, error)
 
-
-def _security(kafka: KafkaSettings) -> BaseSecurity | None:
-    options = kafka.connection()
-    context = options.get("ssl_context")
-    if "SASL" in kafka.security_protocol:
-        kinds = {"PLAIN": SASLPlaintext, "SCRAM-SHA-256": SASLScram256, "SCRAM-SHA-512": SASLScram512}
-        return kinds[kafka.sasl_mechanism](
-            username=options["sasl_plain_username"] or "",
-            password=options["sasl_plain_password"] or "",
-            ssl_context=context,
-            use_ssl=context is not None,
-        )
-    return BaseSecurity(ssl_context=context, use_ssl=True) if context is not None else None
-
-
-async def _connected(broker: KafkaBroker) -> None:
-    deadline = time.monotonic() + STARTUP_PATIENCE_S
-    while True:
-        try:
-            await broker.connect()
-            return
-        except Exception as error:
-            if time.monotonic() > deadline:
-                raise SystemExit(f"Kafka does not answer: {error}. Is KAFKA_BOOTSTRAP_SERVERS right?") from error
-            log.warning("Kafka does not answer yet: %r", error)
-        await asyncio.sleep(1.0)
+    try:
+        async with asyncio.timeout(STARTUP_PATIENCE_S):
+            await retrying(publisher.start, Backoff(1.0, 1.0), Retry, failed=tell)
+    except TimeoutError as error:
+        text = f"Kafka did not answer for {STARTUP_PATIENCE_S:.0f} s; check KAFKA_BOOTSTRAP_SERVERS"
+        raise SystemExit(text) from error
 
 
 def _servers(service: Service, settings: ServiceSettings, consumers: Sequence[BatchConsumer]) -> list[uvicorn.Server]:

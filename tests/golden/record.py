@@ -39,7 +39,6 @@ from leyden.kafka.claims import ClaimStore  # noqa: E402
 from leyden.kafka.publisher import KafkaPublisher  # noqa: E402
 from leyden.kafka.ranges import read_range, resolve_range  # noqa: E402
 from leyden.kafka.settings import KafkaSettings  # noqa: E402
-from leyden.service import make_broker  # noqa: E402
 from leyden.stack.kafka import KafkaBroker  # noqa: E402
 from leyden.stack.ports import free_port, free_ports  # noqa: E402
 from leyden.stack.probes import HttpProbe  # noqa: E402
@@ -90,11 +89,8 @@ async def announce(kafka: KafkaSettings, endpoint: str, folder: Path) -> None:
         event_id=derive("golden", endpoint), event_time=datetime.now(UTC), producer="policy", policy=policy,
         version=int(version), replica="golden", endpoint=endpoint, model=policy, engine="scripted",
     )  # fmt: skip
-    broker = make_broker("golden", kafka)
-    await broker.connect()
-    publisher = KafkaPublisher(broker, "", ClaimStore(f"file://{folder}/claims"), kafka.max_request_size)
-    await publisher.publish_all([Outgoing(MODELS, f"{policy}/golden", served)])
-    await broker.stop()
+    async with KafkaPublisher(kafka, "", ClaimStore(f"file://{folder}/claims")) as publisher:
+        await publisher.publish_all([Outgoing(MODELS, f"{policy}/golden", served)])
 
 
 def start_services(

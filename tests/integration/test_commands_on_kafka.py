@@ -19,7 +19,6 @@ from leyden.kafka.claims import ClaimStore
 from leyden.kafka.publisher import KafkaPublisher
 from leyden.kafka.settings import KafkaSettings
 from leyden.reading import Log, Place
-from leyden.service import make_broker
 
 pytestmark = pytest.mark.integration
 TOPIC_OF = {kind: topic for topic, kinds in EVENTS_BY_TOPIC.items() for kind in kinds}
@@ -46,18 +45,19 @@ async def _record(place: Place) -> None:
     replay = "again-" + place.prefix
     for prefix in (place.prefix, replay):
         await ensure_topics(place.kafka, prefix)
-    broker = make_broker("test", place.kafka)
-    await broker.connect()
-    live, again = (KafkaPublisher(broker, p, ClaimStore(place.claims_url), TOO_BIG) for p in (place.prefix, replay))
-    await live.publish_all(
-        _outgoing([*s.life(s.A, s.calls_of_a(), 1.0), s.tool_span(), *s.life(s.B, [s.call_of_b()], 0.0)])
-    )
-    async with Log(place) as log:
-        origins = {one.event.call_id: one.origin async for one in log.read(MODEL_CALLS)}  # type: ignore[attr-defined]
-    await live.publish_all(_outgoing(_credited(origins, (0.7, -0.7))))
-    await live.publish_all(_outgoing(_credited(origins, (0.7, 0.7), credit="other")))
-    await again.publish_all(_outgoing(_credited(origins, (-0.7, -0.7))))
-    await broker.stop()
+    async with _publisher(place, place.prefix) as live, _publisher(place, replay) as again:
+        await live.publish_all(
+            _outgoing([*s.life(s.A, s.calls_of_a(), 1.0), s.tool_span(), *s.life(s.B, [s.call_of_b()], 0.0)])
+        )
+        async with Log(place) as log:
+            origins = {one.event.call_id: one.origin async for one in log.read(MODEL_CALLS)}  # type: ignore[attr-defined]
+        await live.publish_all(_outgoing(_credited(origins, (0.7, -0.7))))
+        await live.publish_all(_outgoing(_credited(origins, (0.7, 0.7), credit="other")))
+        await again.publish_all(_outgoing(_credited(origins, (-0.7, -0.7))))
+
+
+def _publisher(place: Place, prefix: str) -> KafkaPublisher:
+    return KafkaPublisher(place.kafka, prefix, ClaimStore(place.claims_url), max_value_bytes=TOO_BIG)
 
 
 def _credited(origins: dict[str, str], advantages: tuple[float, float], **changes: object) -> list[Event]:

@@ -22,7 +22,6 @@ from leyden.kafka.delivered import Outgoing
 from leyden.kafka.publisher import KafkaPublisher
 from leyden.kafka.ranges import read_range, resolve_range
 from leyden.kafka.settings import KafkaSettings
-from leyden.service import make_broker
 from leyden.stack.ports import free_port
 from roots import ROOT
 from service.gateway.gateway_fakes import START, ScriptedEngine, engine_server
@@ -113,11 +112,8 @@ async def gateway(
         event_id="s", event_time=START, producer="policy", policy="policy", version=3, replica="r",
         endpoint=engine.url, model="m", engine="scripted",
     )  # fmt: skip
-    broker = make_broker("test", kafka)
-    await broker.connect()
-    publisher = KafkaPublisher(broker, topic_prefix, ClaimStore(f"file://{tmp_path}/claims"), 1_000_000)
-    await publisher.publish_all([Outgoing(MODELS, "policy/r", served)])
-    await broker.stop()
+    async with KafkaPublisher(kafka, topic_prefix, ClaimStore(f"file://{tmp_path}/claims")) as publisher:
+        await publisher.publish_all([Outgoing(MODELS, "policy/r", served)])
     process = GatewayProcess(kafka, redis_server_url, topic_prefix, tmp_path)
     try:
         await process.ready()

@@ -31,12 +31,12 @@ from leyden.ingest.handlers import IngestHandlers
 from leyden.kafka import Delivered
 from leyden.kafka.admin import ensure_topics, topic_partitions
 from leyden.kafka.claims import ClaimStore
+from leyden.kafka.clients import make_broker
 from leyden.kafka.loop import RetryPolicy
 from leyden.kafka.publisher import KafkaPublisher
 from leyden.kafka.ranges import read_range, resolve_range
 from leyden.kafka.settings import KafkaSettings
 from leyden.kafka.subscriber import BatchConsumer, Subscription
-from leyden.service import make_broker
 from service.gateway import gateway_fakes as fakes
 from service.gateway.gateway_rates_fake import MemoryRates
 
@@ -55,8 +55,7 @@ class Way:
         self.kafka, self.prefix = kafka, prefix
         self.claims = ClaimStore(f"file://{folder}/claims")
         self.claimed = folder / "claims"
-        self.broker = make_broker("gateway", kafka)
-        self.publisher = KafkaPublisher(self.broker, prefix, self.claims, kafka.max_request_size - 256 * 1024)
+        self.publisher = KafkaPublisher(kafka, prefix, self.claims)
         self.deaths: list[int] = []
         log = PatientLog(self.publisher, 30.0, 0.0, 30.0)
         engines = AiohttpEngines(4.0, 100, MIB)
@@ -108,9 +107,9 @@ async def way(kafka_servers: str, topic_prefix: str, tmp_path: Path) -> AsyncIte
     kafka = KafkaSettings(bootstrap_servers=kafka_servers)
     await ensure_topics(kafka, topic_prefix)
     made = Way(kafka, topic_prefix, tmp_path)
-    await made.broker.connect()
+    await made.publisher.start()
     yield made
-    await made.broker.stop()
+    await made.publisher.stop()
 
 
 def spans(count: int, padding: int, first: int = 0) -> bytes:

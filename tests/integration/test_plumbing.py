@@ -14,13 +14,13 @@ from leyden.events.codec import REWARDS, encode
 from leyden.kafka import Delivered, Outgoing, Poison, Retry
 from leyden.kafka.admin import TopicMismatchError, ensure_topics, set_group_offsets, topic_partitions
 from leyden.kafka.claims import ClaimStore
+from leyden.kafka.clients import make_broker
 from leyden.kafka.loop import RetryPolicy
 from leyden.kafka.publisher import KafkaPublisher
 from leyden.kafka.ranges import read_range, resolve_range
 from leyden.kafka.settings import KafkaSettings
 from leyden.kafka.subscriber import BatchConsumer, Subscription
 from leyden.kafka.tail import group_backlog
-from leyden.service import make_broker
 
 pytestmark = pytest.mark.integration
 
@@ -42,8 +42,7 @@ class Bus:
     def __init__(self, settings: KafkaSettings, prefix: str, folder: Path) -> None:
         self.settings, self.prefix = settings, prefix
         self.claims = ClaimStore(f"file://{folder}/claims")
-        self.broker = make_broker("test", settings)
-        self.publisher = KafkaPublisher(self.broker, prefix, self.claims, 100_000)
+        self.publisher = KafkaPublisher(settings, prefix, self.claims, max_value_bytes=100_000)
         self.deaths: list[int] = []
 
     async def publish(self, *events: Event) -> None:
@@ -75,9 +74,9 @@ async def bus(kafka_servers: str, topic_prefix: str, tmp_path: Path):  # type: i
     settings = KafkaSettings(bootstrap_servers=kafka_servers)
     await ensure_topics(settings, topic_prefix)
     bus = Bus(settings, topic_prefix, tmp_path)
-    await bus.broker.connect()
+    await bus.publisher.start()
     yield bus
-    await bus.broker.stop()
+    await bus.publisher.stop()
 
 
 async def until(done: Callable[[], bool], timeout: float = 20.0) -> None:

@@ -19,7 +19,6 @@ from leyden.kafka.delivered import Outgoing
 from leyden.kafka.publisher import KafkaPublisher
 from leyden.kafka.ranges import read_range, resolve_range
 from leyden.kafka.settings import KafkaSettings
-from leyden.service import make_broker
 from roots import python_path
 
 pytestmark = [pytest.mark.integration, pytest.mark.filterwarnings("default"), pytest.mark.timeout(240)]
@@ -31,8 +30,7 @@ class Loop:
     def __init__(self, kafka: KafkaSettings, prefix: str, folder: Path) -> None:
         self.kafka, self.prefix, self.folder = kafka, prefix, folder
         self.weights = [save_tiny_model(folder / f"weights-{seed}", seed) for seed in range(3)]
-        self.broker = make_broker("test", kafka)
-        self.publisher = KafkaPublisher(self.broker, prefix, ClaimStore(f"file://{folder}/claims"), 1_000_000)
+        self.publisher = KafkaPublisher(kafka, prefix, ClaimStore(f"file://{folder}/claims"))
         self.engine = EngineProcess.start("transformers", self.weights[0], folder / "engine.log")
         self.agent = self.start_agent()
 
@@ -108,10 +106,10 @@ async def loop(kafka_servers: str, topic_prefix: str, tmp_path: Path) -> AsyncIt
     await ensure_topics(kafka, topic_prefix)
     loop = await asyncio.to_thread(Loop, kafka, topic_prefix, tmp_path)
     try:
-        await loop.broker.connect()
+        await loop.publisher.start()
         yield loop
     finally:
-        await loop.broker.stop()
+        await loop.publisher.stop()
         await asyncio.to_thread(loop.stop)
 
 

@@ -27,7 +27,6 @@ from leyden.kafka.publisher import KafkaPublisher
 from leyden.kafka.ranges import read_range, resolve_range
 from leyden.kafka.settings import KafkaSettings
 from leyden.replay.run import ReplayPlan, run_replay
-from leyden.service import make_broker
 from leyden.stack.config import StackConfig
 from leyden.stack.state import DataFolder
 
@@ -75,16 +74,15 @@ class Log:
     def __init__(self, servers: str, prefix: str, folder: Path) -> None:
         self.settings = KafkaSettings(bootstrap_servers=servers)
         self.prefix = prefix
-        self._broker = make_broker("test", self.settings)
-        self._publisher = KafkaPublisher(self._broker, prefix, ClaimStore(f"file://{folder}/claims"), 1_000_000)
+        self._publisher = KafkaPublisher(self.settings, prefix, ClaimStore(f"file://{folder}/claims"))
 
     async def __aenter__(self) -> "Log":
         await ensure_topics(self.settings, self.prefix)
-        await self._broker.connect()
+        await self._publisher.start()
         return self
 
     async def __aexit__(self, *_: object) -> None:
-        await self._broker.stop()
+        await self._publisher.stop()
 
     async def write(self, events: list[Event]) -> None:
         await self._publisher.publish_all([Outgoing(TOPIC_OF[type(e)], e.rollout_id, e) for e in events])  # type: ignore[attr-defined]

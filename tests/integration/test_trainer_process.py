@@ -28,7 +28,6 @@ from leyden.kafka.claims import ClaimStore
 from leyden.kafka.publisher import KafkaPublisher
 from leyden.kafka.ranges import read_range, resolve_range
 from leyden.kafka.settings import KafkaSettings
-from leyden.service import make_broker
 
 pytestmark = [pytest.mark.integration, pytest.mark.timeout(280)]
 TIME = datetime(2030, 1, 1, tzinfo=UTC)
@@ -84,8 +83,7 @@ class Trainer:
             "LEYDEN_TRAINER_CHECKPOINT_DIR": str(folder / "checkpoints"),
             "PYTHONPATH": os.pathsep.join(path for path in sys.path if path),
         }
-        self.broker = make_broker("test", kafka)
-        self.publisher = KafkaPublisher(self.broker, prefix, ClaimStore(f"file://{folder}/claims"), 100_000)
+        self.publisher = KafkaPublisher(kafka, prefix, ClaimStore(f"file://{folder}/claims"))
         self.process: asyncio.subprocess.Process | None = None
 
     async def start(self) -> None:
@@ -137,11 +135,11 @@ async def trainer(
     kafka = KafkaSettings(bootstrap_servers=kafka_servers)
     await ensure_topics(kafka, topic_prefix)
     trainer = Trainer(kafka, topic_prefix, tmp_path / "model", tmp_path)
-    await trainer.broker.connect()
+    await trainer.publisher.start()
     await trainer.start()
     yield trainer
     await trainer.stop(signal.SIGKILL)
-    await trainer.broker.stop()
+    await trainer.publisher.stop()
 
 
 async def test_a_killed_trainer_goes_on_from_its_checkpoint_and_trains_each_group_once(trainer: Trainer) -> None:

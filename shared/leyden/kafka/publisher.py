@@ -1,30 +1,75 @@
-"""Publishing with the producer of FastStream's broker: acks=all, idempotent, keyed, acknowledged before it returns."""
+"""Publishing to Kafka: acks=all, idempotent, keyed, acknowledged before it returns.
+
+The producer is aiokafka's, not FastStream's: there, building a message costs as much again as sending it (ADR 16).
+"""
 
 import asyncio
 from collections.abc import Sequence
 from functools import cache
-from typing import cast
+from typing import Self
 
 from aiokafka import AIOKafkaProducer
 from aiokafka.errors import KafkaError
-from faststream.kafka import KafkaBroker
-from faststream.kafka.publisher.producer import AioKafkaFastProducerImpl
 from prometheus_client import Counter
 
 from leyden.events.codec import encode
 from leyden.kafka.claims import ClaimStore
+from leyden.kafka.clients import make_producer
 from leyden.kafka.delivered import CLAIM_HEADER, TRACEPARENT_HEADER, Outgoing, Retry
+from leyden.kafka.settings import KafkaSettings
 from leyden.telemetry.metrics import PUBLISHED, PUBLISHED_BYTES
+
+HEADERS_BYTES = 256 * 1024
+"""What of the largest request is left for a record's key and headers."""
 
 
 class KafkaPublisher:
-    """`Publisher` on a started broker. Records of one call are sent without waiting and acknowledged together."""
+    """`Publisher` on Kafka, between `start` and `stop`, or as an async context manager.
 
-    def __init__(self, broker: KafkaBroker, prefix: str, claims: ClaimStore, max_value_bytes: int) -> None:
-        self._broker = broker
+    Records of one call are sent without waiting and acknowledged together. A value of more than `max_value_bytes`
+    (default: what fits into a request) is stored in `claims` and referenced.
+    """
+
+    def __init__(
+        self,
+        settings: KafkaSettings,
+        prefix: str,
+        claims: ClaimStore,
+        *,
+        client_id: str = "leyden",
+        max_value_bytes: int | None = None,
+    ) -> None:
+        self._settings = settings
         self._prefix = prefix
         self._claims = claims
-        self._max_value_bytes = max_value_bytes
+        self._client_id = client_id
+        self._max_value_bytes = max_value_bytes or settings.max_request_size - HEADERS_BYTES
+        self._producer: AIOKafkaProducer | None = None
+
+    async def start(self) -> None:
+        """Connect. Raises `Retry` where Kafka does not answer; may then be called again."""
+        producer = make_producer(self._settings, self._client_id)
+        try:
+            await producer.start()
+            self._producer = producer
+        except (KafkaError, OSError) as error:
+            raise Retry(f"Kafka at {self._settings.bootstrap_servers} does not answer: {error}") from error
+        finally:
+            if self._producer is not producer:
+                await producer.stop()
+
+    async def stop(self) -> None:
+        """Send what was handed over, and disconnect."""
+        if self._producer is not None:
+            await self._producer.stop()
+            self._producer = None
+
+    async def __aenter__(self) -> Self:
+        await self.start()
+        return self
+
+    async def __aexit__(self, *_: object) -> None:
+        await self.stop()
 
     async def publish_all(self, outgoing: Sequence[Outgoing]) -> None:
         sends = [
@@ -42,6 +87,7 @@ class KafkaPublisher:
         await _acknowledged([await self._send(topic, key, value, dict(headers or {}))])
 
     async def _send(self, topic: str, key: str, value: bytes, headers: dict[str, str]) -> asyncio.Future[object]:
+        assert self._producer is not None, "the publisher was not started"
         if len(value) > self._max_value_bytes:
             headers[CLAIM_HEADER] = await self._claim(value)
             value = b""
@@ -50,7 +96,7 @@ class KafkaPublisher:
         size.inc(len(value))
         try:
             encoded = [(name, text.encode()) for name, text in headers.items()]
-            sending: asyncio.Future[object] = await self._producer().send(
+            sending: asyncio.Future[object] = await self._producer.send(
                 self._prefix + topic, value, key.encode() or None, headers=encoded
             )
             return sending
@@ -62,10 +108,6 @@ class KafkaPublisher:
             return await asyncio.to_thread(self._claims.put, value)
         except OSError as error:
             raise Retry(f"a value of {len(value)} bytes cannot be stored: {error!r}") from error
-
-    def _producer(self) -> AIOKafkaProducer:
-        """FastStream's own producer, without its `publish`: building a message costs as much again as sending it."""
-        return cast(AioKafkaFastProducerImpl, self._broker.config.producer)._producer.producer
 
 
 @cache

@@ -9,6 +9,7 @@ from datetime import datetime
 
 from aiokafka import AIOKafkaConsumer, AIOKafkaProducer, ConsumerRecord, TopicPartition
 
+from leyden.kafka.clients import make_producer
 from leyden.kafka.delivered import ORIGIN_HEADER
 from leyden.kafka.settings import KafkaSettings
 
@@ -66,15 +67,7 @@ async def copy_range(
 
     A copy keeps key, value, timestamp and headers, and names its first place in the `leyden-origin` header.
     """
-    producer = AIOKafkaProducer(
-        acks="all",
-        enable_idempotence=True,
-        linger_ms=settings.linger_ms,
-        max_batch_size=settings.batch_size,
-        max_request_size=settings.max_request_size,
-        compression_type=settings.compression_type,
-        **settings.connection(),
-    )
+    producer = make_producer(settings, "leyden-copy")
     await producer.start()
     try:
         sends = [

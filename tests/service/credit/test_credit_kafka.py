@@ -20,7 +20,6 @@ from leyden.kafka.claims import ClaimStore
 from leyden.kafka.publisher import KafkaPublisher
 from leyden.kafka.ranges import read_range, resolve_range
 from leyden.kafka.settings import KafkaSettings
-from leyden.service import make_broker
 
 pytestmark = pytest.mark.integration
 GROUPS = 30
@@ -85,9 +84,8 @@ async def test_every_group_is_credited_once_through_a_kill(
 ) -> None:
     settings = KafkaSettings(bootstrap_servers=kafka_servers)
     await ensure_topics(settings, topic_prefix)
-    broker = make_broker("test", settings)
-    await broker.connect()
-    publisher = KafkaPublisher(broker, topic_prefix, ClaimStore(f"file://{tmp_path}/claims"), 1_000_000)
+    publisher = KafkaPublisher(settings, topic_prefix, ClaimStore(f"file://{tmp_path}/claims"))
+    await publisher.start()
     events = log_of_groups()
 
     async def publish(some: list[Event]) -> None:
@@ -110,7 +108,7 @@ async def test_every_group_is_credited_once_through_a_kill(
         found = await until(GROUPS, child)
         child.terminate()
         assert await asyncio.to_thread(child.wait, 30) == 0, "an orderly end"
-    await broker.stop()
+    await publisher.stop()
 
     expected = FakePublisher()
     await CreditLoop(expected).on_batch(delivered(events))

@@ -19,7 +19,6 @@ from leyden.kafka.delivered import Outgoing
 from leyden.kafka.publisher import KafkaPublisher
 from leyden.kafka.ranges import read_range, resolve_range
 from leyden.kafka.settings import KafkaSettings
-from leyden.service import make_broker
 from unit.ingest.otlp_builders import otlp_request, otlp_span
 from unit.reward.reward_builders import a_call, an_end
 
@@ -38,8 +37,7 @@ class Stack:
     def __init__(self, servers: str, redis_url: str, prefix: str, folder: Path) -> None:
         self.kafka = KafkaSettings(bootstrap_servers=servers)
         self.prefix = prefix
-        self.broker = make_broker("test", self.kafka)
-        self.publisher = KafkaPublisher(self.broker, prefix, ClaimStore(f"file://{folder}/claims"), 1_000_000)
+        self.publisher = KafkaPublisher(self.kafka, prefix, ClaimStore(f"file://{folder}/claims"))
         (folder / "run.yaml").write_text(RUN_FILE)
         self.environment = os.environ | {
             "KAFKA_BOOTSTRAP_SERVERS": servers,
@@ -91,9 +89,9 @@ class Stack:
 async def stack(kafka_servers: str, redis_server_url: str, topic_prefix: str, tmp_path: Path) -> AsyncIterator[Stack]:
     stack = Stack(kafka_servers, redis_server_url, topic_prefix, tmp_path)
     await ensure_topics(stack.kafka, topic_prefix)
-    await stack.broker.connect()
+    await stack.publisher.start()
     yield stack
-    await stack.broker.stop()
+    await stack.publisher.stop()
 
 
 async def test_every_rollout_is_rewarded_once_though_both_services_are_killed(stack: Stack) -> None:
