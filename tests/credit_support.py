@@ -4,6 +4,7 @@ from collections.abc import Iterable, Sequence
 from datetime import UTC, datetime, timedelta
 from typing import Any
 
+from fakes import FakePublisher
 from leyden.clock import Clock, ManualClock
 from leyden.credit.core.rules import Rules
 from leyden.credit.handlers import CreditHandlers
@@ -27,7 +28,7 @@ from leyden.events import (
     pack_floats,
     pack_ints,
 )
-from leyden.events.codec import EVENTS_BY_TOPIC, encode
+from leyden.events.codec import EVENTS_BY_TOPIC
 from leyden.ids import derive, rollout_id_of
 from leyden.kafka import Delivered, Outgoing
 from leyden.state import MemoryEvidenceStore
@@ -213,39 +214,32 @@ class GroupLog:
         self.committed = 0
 
 
-class FakePublisher:
-    """Keeps what was published, in order: transitions here, groups' records in `log`, from which they are read back.
+class CreditPublisher(FakePublisher):
+    """What was published: transitions in `published`, groups' records in `log`, from which they are read back.
 
     `crash_at` n: the n-th call that has something to publish publishes it, and then the process dies.
     """
 
     def __init__(self, crash_at: int | None = None, log: GroupLog | None = None) -> None:
-        self.published: list[Outgoing] = []
+        super().__init__()
         self.log = log or GroupLog()
         self.crash_at = crash_at
         self._calls = 0
 
     async def publish_all(self, outgoing: Sequence[Outgoing]) -> None:
-        self.published += [one for one in outgoing if not isinstance(one.event, GroupClosed)]
+        await super().publish_all([one for one in outgoing if not isinstance(one.event, GroupClosed)])
         self.log.records += [one.event for one in outgoing if isinstance(one.event, GroupClosed)]
         self._calls += bool(outgoing)
         if outgoing and self._calls == self.crash_at:
             raise Crash
 
-    async def publish_raw(self, topic: str, key: str, value: bytes, headers: dict[str, str] | None = None) -> None:
-        raise NotImplementedError
-
-    @property
-    def values(self) -> list[bytes]:
-        return [encode(one.event) for one in self.published]
-
     @property
     def sequences(self) -> list[SequenceCredited]:
-        return [one.event for one in self.published if isinstance(one.event, SequenceCredited)]
+        return self.of(SequenceCredited)
 
     @property
     def groups(self) -> list[GroupCredited]:
-        return [one.event for one in self.published if isinstance(one.event, GroupCredited)]
+        return self.of(GroupCredited)
 
 
 class MemoryOpenSubjects:
@@ -300,7 +294,7 @@ class CreditLoop:
 
     def __init__(
         self,
-        publisher: FakePublisher,
+        publisher: CreditPublisher,
         stores: Stores | None = None,
         rules: Rules | None = None,
         clock: Clock | None = None,

@@ -9,7 +9,7 @@ from typing import Any
 import pytest
 import yaml
 
-from credit_support import CreditLoop, FakePublisher
+from credit_support import CreditLoop, CreditPublisher
 from leyden.credit.settings import CreditSection
 from leyden.events import (
     Event,
@@ -49,13 +49,13 @@ def read(recording: Path) -> list[Delivered[Event]]:
 async def rewarded(recorded: Sequence[Delivered[Event]]) -> list[Event]:
     world = World(rulebook(RewardSection.model_validate(RUN["reward"])), decides=False)
     await world.deliver(*(one.event for one in recorded))
-    return world.log.of(REWARDS)
+    return world.log.on(REWARDS)
 
 
 async def credited(
     recorded: Sequence[Delivered[Event]], rewards: Sequence[Event], section: dict[str, Any]
-) -> FakePublisher:
-    publisher = FakePublisher()
+) -> CreditPublisher:
+    publisher = CreditPublisher()
     given = [Delivered(event, REWARDS, "", 0, offset, f"{REWARDS}/0/{offset}") for offset, event in enumerate(rewards)]
     loop = CreditLoop(publisher, rules=CreditSection.model_validate(section).rules())
     await loop.on_batch([*recorded, *given])
@@ -84,7 +84,7 @@ def shown(reward: RewardAssigned, names: dict[str, str]) -> list[Any]:
     return [reward.rule, reward.name, round(reward.value * reward.weight, 9), names.get(reward.call_id or "")]
 
 
-def described(publisher: FakePublisher, names: dict[str, str]) -> dict[str, Any]:
+def described(publisher: CreditPublisher, names: dict[str, str]) -> dict[str, Any]:
     sequences = [_sequence(sequence, names) for sequence in publisher.sequences]
     return {
         "sequences": sorted(sequences, key=lambda s: s["calls"][0]),

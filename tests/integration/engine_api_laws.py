@@ -42,8 +42,8 @@ class Door:
 
         Where a form was `forced`, vLLM's logprobs are those of what the form allows.
         """
-        (outgoing,) = self.gate.log.outgoing
-        self.gate.log.outgoing.clear()
+        (outgoing,) = self.gate.log.published
+        self.gate.log.published.clear()
         assert outgoing.topic == MODEL_CALLS
         call = decode(MODEL_CALLS, encode(outgoing.event))
         assert isinstance(call, ModelCallRecorded)
@@ -102,9 +102,9 @@ class ModelApiLaws(DoorLaws):
     async def test_chat_samples_with_logprobs_and_seed(self, door: Door) -> None:
         asked: Any = {"model": "tiny", "messages": HELLO, "n": 2, "seed": 7, "max_tokens": 6, "temperature": 1.0}
         replies = [await door.openai.chat.completions.create(**asked, logprobs=True, top_logprobs=2) for _ in range(2)]
-        ids = [outgoing.event.event_id for outgoing in door.gate.log.outgoing]
+        ids = [outgoing.event.event_id for outgoing in door.gate.log.published]
         assert len(set(ids)) == 2
-        door.gate.log.outgoing.pop()
+        door.gate.log.published.pop()
         call = door.call("/v1/chat/completions", choices=2)
         texts = [[choice.message.content for choice in reply.choices] for reply in replies]
         assert texts[0] == texts[1]

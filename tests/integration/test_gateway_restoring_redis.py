@@ -44,13 +44,13 @@ class Replica:
         if topic == TASKS:
             self.reading_tasks.set()
             await self.go_on.wait()
-        for outgoing in list(self.log.outgoing):
+        for outgoing in list(self.log.published):
             if isinstance(outgoing.event, EVENTS_BY_TOPIC[topic]):
                 yield outgoing.event
 
     async def queue(self, *names: str) -> None:
         await self.tasks.accept([TaskRequest(task_id=name, max_attempts=3) for name in names])
-        sent = [Delivered(o.event, o.topic, o.key, 0, i, f"t/0/{i}") for i, o in enumerate(self.log.outgoing)]
+        sent = [Delivered(o.event, o.topic, o.key, 0, i, f"t/0/{i}") for i, o in enumerate(self.log.published)]
         await self.tasks.on_tasks([one for one in sent if one.topic == TASKS])
 
     async def claim(self) -> Running:
@@ -70,7 +70,7 @@ async def replicas(redis_server_url: str) -> AsyncIterator[tuple[Replica, Replic
     """Two replicas, with a log that both write and one that only the first one's writing waits for."""
     async with Redis.from_url(redis_server_url) as redis:
         namespace, shared, held = f"{token_hex(4)}:rollouts", FakeLog(), FakeLog()
-        held.outgoing = shared.outgoing
+        held.published = shared.published
         first, second = Replica(redis, namespace, held), Replica(redis, namespace, shared)
         await first.store.state_restored(0)
         yield first, second

@@ -6,7 +6,7 @@ import pytest
 from pydantic import ValidationError
 from redis.asyncio import Redis
 
-from credit_support import FakePublisher
+from credit_support import CreditPublisher
 from leyden.credit.adapters import redis_stores
 from leyden.credit.app import build
 from leyden.credit.settings import CreditSettings
@@ -19,7 +19,7 @@ from leyden.settings import RunFileError, ServiceSettings
 def runtime(run_file: Path) -> Runtime:
     """One that never connects to anything."""
     settings = ServiceSettings(topic_prefix="exp.", run_file=run_file)
-    return Runtime("credit", settings, KafkaSettings(), FakePublisher(), Redis())  # type: ignore[arg-type]
+    return Runtime("credit", settings, KafkaSettings(), CreditPublisher(), Redis())  # type: ignore[arg-type]
 
 
 @pytest.mark.parametrize(("more", "unread"), [("", {"spans.v1"}), (", agents: [{name: critic, train: false}]", set())])

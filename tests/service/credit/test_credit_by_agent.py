@@ -6,7 +6,7 @@ from typing import Any
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from credit_support import T0, CreditLoop, FakePublisher, call, delivered, finished, reward, rollout
+from credit_support import T0, CreditLoop, CreditPublisher, call, delivered, finished, reward, rollout
 from leyden.credit.core.rules import Rules
 from leyden.credit.settings import CreditSection
 from leyden.events import Event, RolloutSettled, SpanKind, SpanRecorded
@@ -53,8 +53,8 @@ def one_rollout(index: int, value: float, size: int = 2) -> list[Event]:
     return [*spans, *(e.model_copy(update=named) if isinstance(e, RolloutSettled) else e for e in events)]
 
 
-async def run(batches: list[list[Delivered[Event]]], rules: Rules = RULES) -> FakePublisher:
-    loop = CreditLoop(FakePublisher(), rules=rules)
+async def run(batches: list[list[Delivered[Event]]], rules: Rules = RULES) -> CreditPublisher:
+    loop = CreditLoop(CreditPublisher(), rules=rules)
     for batch in batches:
         await loop.on_batch(batch)
     return loop.publisher

@@ -9,7 +9,7 @@ from hypothesis import strategies as st
 from credit_support import (
     T0,
     CreditLoop,
-    FakePublisher,
+    CreditPublisher,
     delivered,
     late_rewards,
     memory_stores,
@@ -30,7 +30,7 @@ NOW = T0 + timedelta(seconds=70)
 
 
 def loop(rules: Rules, now: float = 0.0) -> CreditLoop:
-    return CreditLoop(FakePublisher(), rules=rules, clock=ManualClock(NOW + timedelta(seconds=now)))
+    return CreditLoop(CreditPublisher(), rules=rules, clock=ManualClock(NOW + timedelta(seconds=now)))
 
 
 def sweeper(one: CreditLoop, rules: Rules, **patience: float) -> Sweeper:
@@ -307,7 +307,7 @@ async def test_what_nobody_completes_is_shown_and_at_last_forgotten_and_counted(
 
 
 async def test_nothing_stays_open_once_all_is_published() -> None:
-    one = CreditLoop(FakePublisher(), memory_stores(), DEADLINE)
+    one = CreditLoop(CreditPublisher(), memory_stores(), DEADLINE)
     given_up = one_rollout(1, 0.0, size=2, final=False, failure=FailureClass.TIMEOUT)
     await feed(one, one_rollout(0, 1.0, size=2), given_up, one_rollout(1, 0.0, size=2, attempt=1))
     for subjects in (one.stores.open_attempts, one.stores.open_groups, one.stores.deadlines):
@@ -345,7 +345,7 @@ def shuffled(data: st.DataObject, log: list[Delivered[Event]]) -> list[Delivered
     return [log[n] for n in [*order, *again]]
 
 
-def newest(publisher: FakePublisher) -> list[bytes]:
+def newest(publisher: CreditPublisher) -> list[bytes]:
     """The bytes of the newest revision of every group."""
     events = [one.event for one in publisher.published]
     revisions = {(e.policy, e.group_id): 0 for e in events}  # type: ignore[attr-defined]

@@ -11,7 +11,7 @@ from pathlib import Path
 
 import pytest
 
-from credit_support import CreditLoop, FakePublisher, call, delivered, finished, reward, rollout
+from credit_support import CreditLoop, CreditPublisher, call, delivered, finished, reward, rollout
 from leyden.events import Event, ModelCallRecorded
 from leyden.events.codec import EVENTS_BY_TOPIC, TRANSITIONS, decode
 from leyden.kafka import Outgoing
@@ -110,7 +110,7 @@ async def test_every_group_is_credited_once_through_a_kill(
         assert await asyncio.to_thread(child.wait, 30) == 0, "an orderly end"
     await publisher.stop()
 
-    expected = FakePublisher()
+    expected = CreditPublisher()
     await CreditLoop(expected).on_batch(delivered(events))
     assert {value for values in found.values() for value in map(_without_origin, values)} == set(
         map(_without_origin, expected.values)

@@ -3,7 +3,7 @@
 from dataclasses import replace
 from typing import Any
 
-from credit_support import CreditLoop, FakePublisher, call, delivered, finished, reward, rollout
+from credit_support import CreditLoop, CreditPublisher, call, delivered, finished, reward, rollout
 from leyden.credit.settings import CreditSection
 from leyden.events import Event, GroupCredited, SequenceCredited
 from leyden.trainer.core.batching import BatchRules, GroupBuffer, ReadyGroup
@@ -25,7 +25,7 @@ def events_of(groups: int) -> list[Event]:
 
 def service(name: str, **section: Any) -> CreditLoop:
     rules = CreditSection.model_validate(section).rules()
-    return CreditLoop(FakePublisher(), rules=replace(rules, credit=name))
+    return CreditLoop(CreditPublisher(), rules=replace(rules, credit=name))
 
 
 async def credited() -> tuple[CreditLoop, CreditLoop]:

@@ -12,7 +12,7 @@ from credit_support import (
     T0,
     Crash,
     CreditLoop,
-    FakePublisher,
+    CreditPublisher,
     MemoryOpenSubjects,
     call,
     delivered,
@@ -44,7 +44,7 @@ async def redis(redis_server_url: str) -> AsyncIterator[Redis]:
 
 def stores(redis: Redis, prefix: str) -> Stores:
     """The stores of one process that lives no longer than the test lets it."""
-    settings, nothing = ServiceSettings(topic_prefix=prefix), FakePublisher()
+    settings, nothing = ServiceSettings(topic_prefix=prefix), CreditPublisher()
     runtime = Runtime("credit", settings, KafkaSettings(), nothing, redis)  # type: ignore[arg-type]
     return redis_stores(runtime, CreditSettings())
 
@@ -61,16 +61,16 @@ def a_group() -> list[Event]:
 async def test_a_group_survives_a_kill_between_publishing_and_closing(redis: Redis) -> None:
     name = f"{token_hex(4)}."
     batch = delivered(a_group())
-    expected = FakePublisher()
+    expected = CreditPublisher()
     await CreditLoop(expected).on_batch(batch)
 
-    def process(publisher: FakePublisher) -> CreditLoop:
+    def process(publisher: CreditPublisher) -> CreditLoop:
         return CreditLoop(publisher, stores(redis, name))
 
-    dying = FakePublisher(crash_at=3)
+    dying = CreditPublisher(crash_at=3)
     with pytest.raises(Crash):
         await process(dying).on_batch(batch)
-    next_life, duplicate = FakePublisher(log=dying.log), FakePublisher()
+    next_life, duplicate = CreditPublisher(log=dying.log), CreditPublisher()
     await process(next_life).on_batch(batch)
     assert next_life.values == expected.values
     await process(duplicate).on_batch(batch)
@@ -80,7 +80,7 @@ async def test_a_group_survives_a_kill_between_publishing_and_closing(redis: Red
 
 
 async def test_a_late_reward_is_credited_from_what_redis_kept(redis: Redis) -> None:
-    publisher, rules = FakePublisher(), Rules(late_horizon_s=3600)
+    publisher, rules = CreditPublisher(), Rules(late_horizon_s=3600)
     first = finished([call("c", [1, 2], [3])], [reward(1.0)])
     name = f"{token_hex(4)}."
     for batch in (first, late_rewards(first, 2.0), late_rewards(first, 2.0)):

@@ -11,7 +11,7 @@ from credit_support import (
     T0,
     Crash,
     CreditLoop,
-    FakePublisher,
+    CreditPublisher,
     call,
     delivered,
     finished,
@@ -30,18 +30,18 @@ from leyden.state import MemoryEvidenceStore
 DEFAULT = Rules()
 
 
-def handlers(publisher: FakePublisher, stores: Stores | None = None, rules: Rules = DEFAULT) -> CreditLoop:
+def handlers(publisher: CreditPublisher, stores: Stores | None = None, rules: Rules = DEFAULT) -> CreditLoop:
     return CreditLoop(publisher, stores, rules)
 
 
-async def run(events: list[Event], rules: Rules = DEFAULT) -> FakePublisher:
-    publisher = FakePublisher()
+async def run(events: list[Event], rules: Rules = DEFAULT) -> CreditPublisher:
+    publisher = CreditPublisher()
     await handlers(publisher, rules=rules).on_batch(delivered(events))
     return publisher
 
 
 async def test_a_group_is_published_when_its_last_member_is_over_and_not_before() -> None:
-    publisher, stores = FakePublisher(), memory_stores()
+    publisher, stores = CreditPublisher(), memory_stores()
     service = handlers(publisher, stores)
     await service.on_batch(delivered(one_rollout(0, 1.0, size=2)))
     assert publisher.published == []
@@ -179,7 +179,7 @@ async def test_a_call_of_no_rollout_changes_nothing() -> None:
 
 
 async def test_redelivered_records_publish_nothing_after_the_group_is_closed() -> None:
-    publisher, stores = FakePublisher(), memory_stores()
+    publisher, stores = CreditPublisher(), memory_stores()
     batch = delivered(one_rollout(0, 1.0, size=1))
     await handlers(publisher, stores).on_batch(batch)
     before = publisher.values
@@ -191,8 +191,8 @@ async def test_redelivered_records_publish_nothing_after_the_group_is_closed() -
 async def test_a_crash_after_publishing_publishes_the_same_bytes_again(crash_at: int) -> None:
     """Killed once the record (1), the sequences (2) or also the group (3) were in Kafka, and nothing was let go."""
     batch = delivered(one_rollout(0, 1.0, size=2) + one_rollout(1, 0.0, size=2))
-    stores, dying = memory_stores(), FakePublisher(crash_at)
-    next_life = FakePublisher(log=dying.log)
+    stores, dying = memory_stores(), CreditPublisher(crash_at)
+    next_life = CreditPublisher(log=dying.log)
     with pytest.raises(Crash):
         await handlers(dying, stores).on_batch(batch)
     await handlers(next_life, stores).on_batch(batch)
@@ -231,7 +231,7 @@ class DyingStore(MemoryEvidenceStore):
 @pytest.mark.parametrize("horizon_s", [0.0, 60.0])
 async def test_a_kill_after_any_write_loses_no_group_and_doubles_none(store: str, write: int, horizon_s: float) -> None:
     """Two batches; the process dies after a write, starts again, and the batch that was not committed comes again."""
-    stores, publisher, rules = memory_stores(), FakePublisher(), Rules(late_horizon_s=horizon_s)
+    stores, publisher, rules = memory_stores(), CreditPublisher(), Rules(late_horizon_s=horizon_s)
     stores = replace(stores, **{store: DyingStore(write)})
     for batch in (delivered(one_rollout(0, 1.0, size=2)), delivered(one_rollout(1, 0.0, size=2))):
         try:
@@ -260,7 +260,7 @@ LOG = a_varied_log()
 @settings(max_examples=60, deadline=None)
 @given(st.data())
 async def test_any_order_duplication_and_batching_gives_the_same_bytes(data: st.DataObject) -> None:
-    straight, shuffled = FakePublisher(), FakePublisher()
+    straight, shuffled = CreditPublisher(), CreditPublisher()
     await handlers(straight).on_batch(LOG)
     order = data.draw(st.permutations(range(len(LOG))))
     again = data.draw(st.lists(st.integers(0, len(LOG) - 1), max_size=20))

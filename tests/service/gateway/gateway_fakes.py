@@ -14,8 +14,9 @@ from aiohttp import web
 from pydantic import SecretStr
 from starlette.applications import Starlette
 
+from fakes import FakePublisher
 from leyden.clock import ManualClock
-from leyden.events import Event, ModelCallRecorded, PolicyServed
+from leyden.events import ModelCallRecorded, PolicyServed
 from leyden.gateway.adapters.engines import AiohttpEngines
 from leyden.gateway.app import Gateway
 from leyden.gateway.core.failures import CallNote, LastCall
@@ -34,7 +35,7 @@ from leyden.gateway.ports import (
 )
 from leyden.gateway.settings import GatewaySettings
 from leyden.ids import AttemptRef
-from leyden.kafka import Delivered, Outgoing, Retry
+from leyden.kafka import Delivered, Retry
 from service.gateway.gateway_rates_fake import MemoryRates
 
 START = datetime(2026, 1, 2, 3, 4, 5, tzinfo=UTC)
@@ -43,43 +44,16 @@ API_KEY = "key-of-the-tests"
 REF = AttemptRef("1e7de" + "0" * 22 + "1", 0)
 
 
-class FakeLog:
-    """Kafka that keeps everything, fails when told to, and can be made to hold its acknowledgements back."""
+class FakeLog(FakePublisher):
+    """`Log` in memory: a publisher that can be away."""
 
     def __init__(self) -> None:
-        self.outgoing: list[Outgoing] = []
-        self.raw: list[tuple[str, str, bytes]] = []
-        self.raw_headers: list[dict[str, str]] = []
-        self.failures = 0
-        self.fail_after_write = False
+        super().__init__()
         self.up = True
-        self.gate = asyncio.Event()
-        self.gate.set()
 
     def must_be_up(self) -> None:
         if not self.up:
             raise Retry("down")
-
-    async def publish_all(self, outgoing: Sequence[Outgoing]) -> None:
-        await self.gate.wait()
-        if self.failures and not self.fail_after_write:
-            self.failures -= 1
-            raise Retry("no acknowledgement")
-        self.outgoing += outgoing
-        if self.failures:
-            self.failures -= 1
-            raise Retry("written, and no acknowledgement")
-
-    async def publish_raw(self, topic: str, key: str, value: bytes, headers: dict[str, str] | None = None) -> None:
-        if self.failures:
-            self.failures -= 1
-            raise Retry("no acknowledgement")
-        self.raw.append((topic, key, value))
-        self.raw_headers.append(headers or {})
-
-    def of(self, kind: type[Event]) -> list[Any]:
-        """Events of a kind, in order."""
-        return [o.event for o in self.outgoing if isinstance(o.event, kind)]
 
     @property
     def calls(self) -> list[ModelCallRecorded]:
@@ -479,7 +453,7 @@ class Bench:
 
     async def drain_tasks(self) -> None:
         """What consuming tasks.v1 does, duplicates included."""
-        tasks = [Delivered(o.event, o.topic, o.key, 0, i, f"t/0/{i}") for i, o in enumerate(self.log.outgoing)]
+        tasks = [Delivered(o.event, o.topic, o.key, 0, i, f"t/0/{i}") for i, o in enumerate(self.log.published)]
         await self.gateway.tasks.on_tasks([t for t in tasks if t.topic == "tasks.v1"])
 
 
@@ -539,7 +513,7 @@ async def bench(
             await made.serve(3)
             yield made
             engine.hold.set()
-            log.gate.set()
+            log.acknowledging.set()
             await gateway.recorder.drain()
     finally:
         await engines.close()

@@ -76,7 +76,7 @@ async def test_a_claimer_that_leaves_gives_its_place_back() -> None:
 )
 async def test_one_request_too_many_is_a_503_everywhere_under_leyden(method: str, path: str) -> None:
     async with bench(max_concurrent_requests=1) as gate, client(gate) as http:
-        gate.log.gate.clear()
+        gate.log.acknowledging.clear()
         held = asyncio.ensure_future(http.post(f"{V1}/tasks", json={"tasks": [{"task_id": "t"}]}))
         await until(lambda: gauge("in_flight_requests", kind="requests") == 1)
         refused = await http.request(method, V1 + path, json={})
@@ -84,7 +84,7 @@ async def test_one_request_too_many_is_a_503_everywhere_under_leyden(method: str
         stranger = await http.request(method, V1 + path, headers={"authorization": "Bearer no"})
         assert stranger.status_code == 401, "who has no key learns nothing of the load"
         assert (await http.post(f"{V1}/rollouts/claim", json={"runner": "r"})).status_code == 200
-        gate.log.gate.set()
+        gate.log.acknowledging.set()
         assert (await held).status_code == 201
         assert (await http.get(f"{V1}/queue")).status_code == 200
 

@@ -220,7 +220,7 @@ async def test_what_is_as_deep_as_allowed_is_served_and_can_be_read_again(
     assert type(call).model_validate_json(call.model_dump_json()).request["metadata"] == nested
     task = {"task_id": "t", "input": orjson.loads(deep(MAX_JSON_DEPTH - 3))}
     assert (await http.post("/leyden/v1/tasks", json={"tasks": [task]})).status_code == 201
-    event = small.log.outgoing[-1].event
+    event = small.log.published[-1].event
     assert type(event).model_validate_json(event.model_dump_json()) == event
 
 

@@ -74,7 +74,7 @@ async def test_a_key_is_told_once_works_at_once_and_ends_when_it_is_revoked(
         assert (gone.status_code, gone.json()["revoked_at"]) == (200, START.isoformat())
     assert (await call(http, key["key"])).status_code == 401
     assert [type(event) for event in gate.log.of(KeyCreated) + gate.log.of(KeyRevoked)] == [KeyCreated, KeyRevoked]
-    assert key["key"].encode() not in b"".join(o.event.model_dump_json().encode() for o in gate.log.outgoing)
+    assert key["key"].encode() not in b"".join(o.event.model_dump_json().encode() for o in gate.log.published)
 
 
 async def test_another_replica_knows_a_key_and_its_end_from_the_topic_alone(
@@ -92,7 +92,7 @@ async def test_another_replica_knows_a_key_and_its_end_from_the_topic_alone(
 
 
 async def _read_keys(source: Bench, target: Bench) -> None:
-    events = [o for o in source.log.outgoing if o.topic == "keys.v1"]
+    events = [o for o in source.log.published if o.topic == "keys.v1"]
     await target.gateway.keys.on_keys(
         [Delivered(o.event, o.topic, o.key, 0, i, f"k/0/{i}") for i, o in enumerate(events)]
     )

@@ -85,7 +85,7 @@ async def test_a_usage_chunk_that_was_asked_for_comes(agent: AsyncOpenAI) -> Non
 async def test_chunks_leave_when_they_come_and_the_last_waits_for_the_log(gate: Bench, agent: AsyncOpenAI) -> None:
     await begin(gate)
     gate.engine.hold.clear()
-    gate.log.gate.clear()
+    gate.log.acknowledging.clear()
     stream = await agent.with_options(base_url=f"{gate.url}/rollouts/{REF.trace_id}/v1").chat.completions.create(
         model="policy", messages=HELLO, stream=True
     )
@@ -98,17 +98,17 @@ async def test_chunks_leave_when_they_come_and_the_last_waits_for_the_log(gate: 
     await asyncio.sleep(0.2)
     assert not last.done()
     assert gate.log.calls == [] and gate.store.calls == {}
-    gate.log.gate.set()
+    gate.log.acknowledging.set()
     assert (await asyncio.wait_for(last, 5)).choices[0].finish_reason == "stop"
     assert gate.store.calls == {REF: {gate.log.calls[0].call_id}}
 
 
 async def test_a_plain_reply_waits_for_the_log_and_the_list(gate: Bench, agent: AsyncOpenAI) -> None:
-    gate.log.gate.clear()
+    gate.log.acknowledging.clear()
     calling = asyncio.ensure_future(agent.chat.completions.create(model="policy", messages=HELLO))
     await asyncio.sleep(0.2)
     assert not calling.done()
-    gate.log.gate.set()
+    gate.log.acknowledging.set()
     await asyncio.wait_for(calling, 5)
 
 
@@ -129,7 +129,7 @@ async def test_a_call_is_bound_without_touching_the_agent(gate: Bench, agent: As
     (call,) = gate.log.calls
     assert (call.rollout_id, call.attempt, call.trace_id) == (REF.rollout_id, 0, REF.trace_id)
     assert call.parent_span_id == (span if binding == "traceparent" else None)
-    assert gate.log.outgoing[0].key == REF.rollout_id
+    assert gate.log.published[0].key == REF.rollout_id
     assert gate.store.calls == {REF: {call.call_id}}
 
 
@@ -159,7 +159,7 @@ async def test_a_foreign_trace_leaves_the_call_unbound_but_traced(gate: Bench, a
     await agent.chat.completions.create(model="policy", messages=HELLO, extra_headers=header)
     (call,) = gate.log.calls
     assert (call.rollout_id, call.trace_id, call.parent_span_id) == (None, "4b" * 16, "cd" * 8)
-    assert gate.log.outgoing[0].key == call.call_id
+    assert gate.log.published[0].key == call.call_id
 
 
 async def test_a_call_of_an_ended_attempt_is_refused(gate: Bench, agent: AsyncOpenAI) -> None:
@@ -177,7 +177,7 @@ async def test_a_call_whose_attempt_ends_meanwhile_is_refused_and_not_listed(
     gate: Bench, agent: AsyncOpenAI, stream: bool
 ) -> None:
     await begin(gate)
-    gate.log.gate.clear()
+    gate.log.acknowledging.clear()
 
     async def call() -> None:
         client = agent.with_options(base_url=f"{gate.url}/rollouts/{REF.trace_id}/v1")
@@ -188,7 +188,7 @@ async def test_a_call_whose_attempt_ends_meanwhile_is_refused_and_not_listed(
     calling = asyncio.ensure_future(call())
     await asyncio.sleep(0.2)
     await gate.store.end(REF, b"{}", START, lease_over=False)
-    gate.log.gate.set()
+    gate.log.acknowledging.set()
     with pytest.raises(openai.APIError) as refused:
         await calling
     assert refused.value.code == "attempt_over"

@@ -44,7 +44,7 @@ class World:
         self.held: list[Running] = []
 
     async def events(self, topic: str) -> AsyncGenerator[Event, None]:
-        for outgoing in list(self.log.outgoing):
+        for outgoing in list(self.log.published):
             if isinstance(outgoing.event, EVENTS_BY_TOPIC[topic]):
                 yield outgoing.event
 
@@ -60,7 +60,7 @@ class World:
         )
 
     async def consume(self, _: int) -> None:
-        outgoing = [o for o in self.log.outgoing if o.topic == "tasks.v1"]
+        outgoing = [o for o in self.log.published if o.topic == "tasks.v1"]
         await self.tasks.on_tasks(
             [Delivered(o.event, o.topic, o.key, 0, i, f"t/0/{i}") for i, o in enumerate(outgoing)]
         )
@@ -134,7 +134,7 @@ def judge(world: World) -> None:
     ends: dict[str, dict[int, RolloutEnded]] = defaultdict(dict)
     bytes_of: dict[str, set[bytes]] = defaultdict(set)
     over: set[str] = set()
-    for outgoing in world.log.outgoing:
+    for outgoing in world.log.published:
         event = outgoing.event
         if not isinstance(event, RolloutStarted):  # one that was written, not acknowledged and given back begins later
             bytes_of[event.event_id].add(encode(event))

@@ -146,7 +146,7 @@ async def test_logprobs_are_shown_to_who_includes_them(gate: Bench, agent: Async
 
 
 async def test_the_end_of_a_streamed_response_waits_for_its_record(gate: Bench, agent: AsyncOpenAI) -> None:
-    gate.log.gate.clear()
+    gate.log.acknowledging.clear()
     says(gate, content="So.", tool_calls=CALLS, finish="tool_calls")
     seen: list[str] = []
 
@@ -160,7 +160,7 @@ async def test_the_end_of_a_streamed_response_waits_for_its_record(gate: Bench, 
             await asyncio.sleep(0.01)
     await asyncio.sleep(0.1)
     assert not {"response.function_call_arguments.done", "response.completed"} & set(seen)
-    gate.log.gate.set()
+    gate.log.acknowledging.set()
     await asyncio.wait_for(reading, 5)
     assert seen[-1] == "response.completed"
 

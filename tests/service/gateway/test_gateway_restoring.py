@@ -29,7 +29,7 @@ class History:
         self.failures = 0
 
     async def events(self, topic: str) -> AsyncGenerator[Event, None]:
-        for outgoing in list(self._log.outgoing):
+        for outgoing in list(self._log.published):
             if isinstance(outgoing.event, EVENTS_BY_TOPIC[topic]):
                 yield outgoing.event
                 yield outgoing.event
@@ -166,7 +166,7 @@ async def test_two_replicas_that_restore_at_once_do_it_once(gate: Bench, http: h
     await claim(http)
     one = lose(gate)
     snapshot = FakeLog()
-    snapshot.outgoing = list(gate.log.outgoing)
+    snapshot.published = list(gate.log.published)
     two = Restorer(gate.store, History(snapshot), gate.gateway.rollouts, gate.clock, TIMES)
     await one.restore_if_lost()
     again = await claim(http, 9)

@@ -46,7 +46,7 @@ async def test_a_task_becomes_rollouts_of_one_group(gate: Bench, http: httpx.Asy
     ids = [rollout_id_of("t", n) for n in range(2)]
     assert reply.json() == {"tasks": [{"task_id": "t", "group_id": "t", "rollout_ids": ids, "new": True}]}
     (event,) = gate.log.of(TaskEnqueued)
-    assert (event.rollout_ids, event.task.metadata, gate.log.outgoing[0].key) == (ids, {"answer": 5}, "t")
+    assert (event.rollout_ids, event.task.metadata, gate.log.published[0].key) == (ids, {"answer": 5}, "t")
     await gate.drain_tasks()
     waiting = {"queued": 2, "running": 0, "ended": 0, "lanes": {"train:": 2}}
     assert (await http.get(f"{V1}/queue")).json() == NOBODY | waiting

@@ -1,7 +1,6 @@
 """Raw OTLP records through the handler, with a publisher that remembers."""
 
 import itertools
-from collections.abc import Sequence
 from datetime import UTC, datetime
 
 import pytest
@@ -10,6 +9,7 @@ from opentelemetry.proto.common.v1.common_pb2 import AnyValue
 from opentelemetry.proto.logs.v1.logs_pb2 import LogRecord, ResourceLogs, ScopeLogs
 from prometheus_client import REGISTRY
 
+from fakes import FakePublisher
 from leyden.clock import ManualClock
 from leyden.events import SpanKind, SpanRecorded
 from leyden.events.codec import SPANS, decode
@@ -18,27 +18,15 @@ from leyden.ids import derive
 from leyden.ingest.core.limits import Limits
 from leyden.ingest.dialects import DIALECTS
 from leyden.ingest.handlers import IngestHandlers, _RecentIds
-from leyden.kafka.delivered import Delivered, Outgoing
+from leyden.kafka.delivered import Delivered
 from unit.ingest.otlp_builders import ATTEMPT, END, FOREIGN_TRACE, ROLLOUT, START, key_values, otlp_request, otlp_span
 
 NOW = datetime.fromtimestamp(END / 1e9 + 1, UTC)
 
 
-class FakePublisher:
-    def __init__(self) -> None:
-        self.published: list[Outgoing] = []
-        self.raw: list[tuple[str, str, bytes, dict[str, str]]] = []
-
-    async def publish_all(self, outgoing: Sequence[Outgoing]) -> None:
-        self.published += outgoing
-
-    async def publish_raw(self, topic: str, key: str, value: bytes, headers: dict[str, str] | None = None) -> None:
-        self.raw.append((topic, key, value, headers or {}))
-
-    @property
-    def spans(self) -> list[SpanRecorded]:
-        found = [decode(SPANS, one.event) for one in self.published if isinstance(one.event, bytes)]
-        return [span for span in found if isinstance(span, SpanRecorded)]
+def published_spans(publisher: FakePublisher) -> list[SpanRecorded]:
+    found = [decode(SPANS, value) for value in publisher.values]
+    return [span for span in found if isinstance(span, SpanRecorded)]
 
 
 def record(value: bytes, offset: int = 0, headers: dict[str, str] | None = None) -> Delivered[bytes]:
@@ -111,8 +99,8 @@ async def test_one_span_of_two_projects_is_two_and_without_a_project_keeps_its_i
     value = otlp_request(otlp_span()).SerializeToString()
     doors = [{}, {PROJECT_HEADER: "a"}, {PROJECT_HEADER: "b"}, {PROJECT_HEADER: "a"}]
     await handlers.on_otlp([record(value, n, headers) for n, headers in enumerate(doors)])
-    ids = {span.project: span.event_id for span in publisher.spans}
-    assert len(publisher.spans) == len(set(ids.values())) == 3
+    ids = {span.project: span.event_id for span in published_spans(publisher)}
+    assert len(published_spans(publisher)) == len(set(ids.values())) == 3
     assert ids[None] == derive("span", ATTEMPT.trace_id, "00000000000000a1")
 
 
@@ -124,7 +112,7 @@ async def test_a_key_of_one_attempt_binds_what_it_sends_and_a_url_what_says_noth
     for by in ("key", "url"):
         headers = {ATTEMPT_HEADER: mine + "0001", ATTEMPT_BY_HEADER: by}
         await handlers.on_otlp([record(value, 0, headers)])
-    bound = [(span.rollout_id, span.attempt) for span in publisher.spans]
+    bound = [(span.rollout_id, span.attempt) for span in published_spans(publisher)]
     assert bound == [(mine, 1), (mine, 1), (ROLLOUT, 2), (mine, 1)]
 
 
@@ -134,7 +122,7 @@ async def test_bytes_that_are_no_otlp_go_to_the_dead_letters_and_stop_nothing(
     good = record(otlp_request(otlp_span()).SerializeToString())
     await handlers.on_otlp([record(b"\xff\xff\xff not protobuf", 1), good])
     assert len(publisher.published) == 1
-    [(topic, _, value, told)] = publisher.raw
+    [(topic, _, value)], [told] = publisher.raw, publisher.raw_headers
     assert (topic, value) == ("otlp.v1.dlq", b"\xff\xff\xff not protobuf")
     assert "not a valid OTLP" in told["leyden-error"]
 
@@ -145,9 +133,9 @@ async def test_one_bad_span_goes_to_the_dead_letters_without_its_neighbours(
     bad = otlp_span(span_id="00")
     headers = {PROJECT_HEADER: "a"}
     await handlers.on_otlp([record(otlp_request(bad, otlp_span()).SerializeToString(), 7, headers)])
-    [good] = publisher.spans
+    [good] = published_spans(publisher)
     assert good.trace_id == ATTEMPT.trace_id
-    [(topic, key, value, told)] = publisher.raw
+    [(topic, key, value)], [told] = publisher.raw, publisher.raw_headers
     assert (topic, key, told["leyden-origin"], told[PROJECT_HEADER]) == ("otlp.v1.dlq", "k", "otlp.v1/0/7", "a")
     assert "span id" in told["leyden-error"]
     assert value == otlp_request(bad).SerializeToString()
@@ -167,11 +155,11 @@ async def test_a_span_that_comes_before_its_parent_or_late_is_the_same_event(
         child.parent_span_id = parent.span_id
     before = metric("spans_before_parent")
     await handlers.on_otlp([record(otlp_request(*spans).SerializeToString())])
-    in_order = {span.event_id: span for span in publisher.spans}
+    in_order = {span.event_id: span for span in published_spans(publisher)}
     publisher.published.clear()
     assert metric("spans_before_parent") == before
     await handlers.on_otlp([record(otlp_request(*reversed(spans)).SerializeToString())])
-    assert {span.event_id: span for span in publisher.spans} == in_order
+    assert {span.event_id: span for span in published_spans(publisher)} == in_order
     assert metric("spans_before_parent") == before + 2
 
 
@@ -185,7 +173,7 @@ async def test_how_late_a_span_comes_is_seen_in_the_age_of_its_request(
     late.start_time_unix_nano = late.end_time_unix_nano = END - 3600 * 10**9
     await handlers.on_otlp([record(otlp_request(late).SerializeToString())])
     assert sum_of_ages() - before == pytest.approx(3601)
-    assert len(publisher.spans) == 1
+    assert len(published_spans(publisher)) == 1
 
 
 async def test_an_end_before_the_start_is_set_to_the_start_and_told(
@@ -195,7 +183,7 @@ async def test_an_end_before_the_start_is_set_to_the_start_and_told(
     skewed.end_time_unix_nano = START - 5
     before = metric("anomalous_spans", what="end_before_start")
     await handlers.on_otlp([record(otlp_request(skewed).SerializeToString())])
-    [span] = publisher.spans
+    [span] = published_spans(publisher)
     assert (span.start_unix_nano, span.end_unix_nano) == (START, START)
     assert span.attributes["otel.clock"] == {"end_unix_nano": START - 5}
     assert metric("anomalous_spans", what="end_before_start") == before + 1
@@ -208,7 +196,7 @@ async def test_a_span_of_the_future_is_kept_as_it_is_and_counted(
     future.start_time_unix_nano = future.end_time_unix_nano = 2**64 - 1
     before = metric("anomalous_spans", what="in_the_future")
     await handlers.on_otlp([record(otlp_request(future).SerializeToString())])
-    [span] = publisher.spans
+    [span] = published_spans(publisher)
     assert span.end_unix_nano == 2**64 - 1
     assert span.event_time.year == 2554
     assert metric("anomalous_spans", what="in_the_future") == before + 1
@@ -221,7 +209,7 @@ async def test_ten_megabytes_of_attributes_are_cut_with_a_mark(
     many = otlp_span({f"name {n}": "y" * 100 for n in range(40_000)}, span_id="00000000000000a2")
     before = metric("anomalous_spans", what="cut")
     await handlers.on_otlp([record(otlp_request(big, many).SerializeToString())])
-    one, two = publisher.spans
+    one, two = published_spans(publisher)
     assert one.tool is not None
     assert one.tool.result == "x" * 50_000
     assert one.attributes["otel.cut"] == {"gen_ai.tool.call.result": 10_000_000}
@@ -249,8 +237,8 @@ async def test_an_evaluation_in_a_log_is_a_score_under_its_span(
     score = {"gen_ai.evaluation.name": "helpful", "gen_ai.evaluation.score.value": 0.5}
     one = log_record(score, event_name="gen_ai.evaluation.result")
     await logged(handlers, one, one, log_record({**score, "event.name": "gen_ai.evaluation.result"}))
-    assert len(publisher.spans) == 2
-    for span in publisher.spans:
+    assert len(published_spans(publisher)) == 2
+    for span in published_spans(publisher):
         assert (span.kind, span.derived, span.rollout_id) == (SpanKind.EVALUATION, True, ROLLOUT)
         assert (span.parent_span_id, span.end_unix_nano) == ("00000000000000a1", END)
         assert span.evaluation is not None
@@ -262,7 +250,7 @@ async def test_messages_in_logs_are_kept_under_their_call_and_are_no_call(
 ) -> None:
     body = AnyValue(string_value='{"content": "hello"}')
     await logged(handlers, log_record({"gen_ai.system": "openai"}, event_name="gen_ai.user.message", body=body))
-    [span] = publisher.spans
+    [span] = published_spans(publisher)
     assert (span.kind, span.derived) == (SpanKind.OTHER, True)
     assert span.llm is not None
     assert span.llm.input_messages == [{"role": "user", "content": "hello"}]
@@ -274,7 +262,7 @@ async def test_other_logs_are_let_go_and_counted_but_for_errors(
     before = [metric("log_records_skipped", why=why) for why in ("not_evidence", "no_trace")]
     failed = log_record({"exception.type": "ValueError", "exception.message": "no"}, severity_number=17)
     await logged(handlers, log_record({}, severity_number=9), log_record({}, trace_id=b""), failed)
-    [span] = publisher.spans
+    [span] = published_spans(publisher)
     assert (span.kind, span.status, span.error_type) == (SpanKind.OTHER, "error", "ValueError")
     after = [metric("log_records_skipped", why=why) for why in ("not_evidence", "no_trace")]
     assert after == [count + 1 for count in before]

@@ -6,7 +6,7 @@ from secrets import token_hex
 import pytest
 from redis.asyncio import Redis
 
-from credit_support import Crash, FakePublisher, delivered
+from credit_support import Crash, CreditPublisher, delivered
 from leyden.events import Event
 from leyden.registry.adapters import RedisPromotions
 from leyden.registry.handlers import RegistryHandlers
@@ -14,18 +14,18 @@ from leyden.registry.ports import Promotions
 from registry_support import MemoryPromotions, checkpoint
 
 
-def keys(publisher: FakePublisher) -> list[tuple[str, str, str]]:
+def keys(publisher: CreditPublisher) -> list[tuple[str, str, str]]:
     return [(one.topic, one.key, one.event.type) for one in publisher.published]
 
 
 async def test_a_checkpoint_is_registered_and_then_promoted() -> None:
-    publisher = FakePublisher()
+    publisher = CreditPublisher()
     await RegistryHandlers(MemoryPromotions(), publisher, automatic=True).on_batch(delivered([checkpoint(1)]))
     assert keys(publisher) == [("models.v1", "p@1", "version-registered"), ("models.v1", "p", "policy-promoted")]
 
 
 async def test_a_redelivered_checkpoint_promotes_nothing() -> None:
-    publisher = FakePublisher()
+    publisher = CreditPublisher()
     registry = RegistryHandlers(MemoryPromotions(), publisher, automatic=True)
     old, new = delivered([checkpoint(1)]), delivered([checkpoint(2)])
     for batch in (old, new, old, new):
@@ -36,7 +36,7 @@ async def test_a_redelivered_checkpoint_promotes_nothing() -> None:
 
 
 async def test_a_kill_before_the_promotion_is_remembered_promotes_the_same_event_again() -> None:
-    promotions, dying, next_life = MemoryPromotions(), FakePublisher(crash_at=2), FakePublisher()
+    promotions, dying, next_life = MemoryPromotions(), CreditPublisher(crash_at=2), CreditPublisher()
     batch = delivered([checkpoint(1)])
     with pytest.raises(Crash):
         await RegistryHandlers(promotions, dying, automatic=True).on_batch(batch)
@@ -46,13 +46,13 @@ async def test_a_kill_before_the_promotion_is_remembered_promotes_the_same_event
 
 
 async def test_manual_promotion_publishes_the_version_only() -> None:
-    publisher = FakePublisher()
+    publisher = CreditPublisher()
     await RegistryHandlers(MemoryPromotions(), publisher, automatic=False).on_batch(delivered([checkpoint(1)]))
     assert keys(publisher) == [("models.v1", "p@1", "version-registered")]
 
 
 async def test_an_empty_batch_publishes_nothing() -> None:
-    publisher, none = FakePublisher(), list[Event]()
+    publisher, none = CreditPublisher(), list[Event]()
     await RegistryHandlers(MemoryPromotions(), publisher, automatic=True).on_batch(delivered(none))
     assert publisher.published == []
 
@@ -76,7 +76,7 @@ async def test_the_promoted_version_only_rises(promotions: Promotions) -> None:
 
 
 async def test_an_experiments_versions_have_a_name_of_their_own() -> None:
-    publisher = FakePublisher()
+    publisher = CreditPublisher()
     registry = RegistryHandlers(MemoryPromotions(), publisher, automatic=False, experiment="shaped")
     await registry.on_batch(delivered([checkpoint(1)]))
     assert keys(publisher) == [("models.v1", "p+shaped@1", "version-registered")]

@@ -18,7 +18,7 @@ from leyden.reward.judges.desk import Desk
 from leyden.reward.judges.worker import JudgeWorker, Pace, Sources
 from leyden.reward.late import LateRewards
 from leyden.reward.sweep import Sweeper
-from service.reward.reward_fakes import NOW, FakeLog, FakeWaiting, Fuse, FusedEvidence, KilledError
+from service.reward.reward_fakes import NOW, FakeWaiting, Fuse, FusedEvidence, KilledError, RewardLog
 
 LEASE = timedelta(seconds=30)
 
@@ -169,7 +169,7 @@ class JudgedWorld:
         self.clock = ManualClock(NOW)
         self.evidence = FusedEvidence(self.fuse)
         self.waiting = FakeWaiting(self.clock, self.fuse)
-        self.log = FakeLog(self.fuse)
+        self.log = RewardLog(self.fuse.step)
         self.queue = FakeQueue(self.fuse)
         self.groups = FakeGroups(self.fuse)
         self.cache = FakeCache(self.fuse)
@@ -210,18 +210,18 @@ class JudgedWorld:
 
     def own(self) -> list[Event]:
         """What the service wrote and consumes."""
-        return [record.event for record in self.log.records if record.topic in (ROLLOUTS, VERDICTS)]
+        return [record.event for record in self.log.published if record.topic in (ROLLOUTS, VERDICTS)]
 
     async def settle(self) -> None:
         """Read back and judge until nothing more comes of it."""
         while True:
-            before = len(self.log.records), self.read
+            before = len(self.log.published), self.read
             events = self.own()[self.read :]
             self.read += len(events)
             if events:
                 await self.deliver(*events)
             await self.judge()
-            if (len(self.log.records), self.read) == before:
+            if (len(self.log.published), self.read) == before:
                 return
 
     async def live(self, *batches: Sequence[Event]) -> None:

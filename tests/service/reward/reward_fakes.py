@@ -5,10 +5,11 @@ from dataclasses import dataclass, field
 from datetime import datetime, timedelta
 from typing import Any
 
+from fakes import FakePublisher
 from leyden.clock import Clock, ManualClock
 from leyden.events import Event, ModelCallRecorded, SpanRecorded
 from leyden.events.codec import encode
-from leyden.kafka.delivered import Delivered, Outgoing
+from leyden.kafka.delivered import Delivered
 from leyden.reward.core.answer import Answer
 from leyden.reward.core.assess import Rulebook
 from leyden.reward.functions import RolloutView, exact_match
@@ -100,29 +101,17 @@ class FusedEvidence(MemoryEvidenceStore):
         self._fuse.step()
 
 
-class FakeLog:
+class RewardLog(FakePublisher):
     """Keeps every record that it acknowledged; one that dies half-way keeps the first half."""
 
-    def __init__(self, fuse: Fuse) -> None:
-        self.records: list[Outgoing] = []
-        self._fuse = fuse
-
-    async def publish_all(self, outgoing: Sequence[Outgoing]) -> None:
-        for one in outgoing:
-            self._fuse.step()
-            self.records.append(one)
-            self._fuse.step()
-
-    async def publish_raw(self, topic: str, key: str, value: bytes, headers: dict[str, str] | None = None) -> None:
-        raise AssertionError("reward publishes events only")
-
-    def of(self, topic: str) -> list[Event]:
-        return [record.event for record in self.records if record.topic == topic]
+    def on(self, topic: str) -> list[Event]:
+        """The events of a topic."""
+        return [record.event for record in self.published if record.topic == topic and isinstance(record.event, Event)]
 
     def distinct(self, topic: str) -> dict[str, bytes]:
         """Event id → bytes of the first record of that id."""
         found: dict[str, bytes] = {}
-        for event in self.of(topic):
+        for event in self.on(topic):
             found.setdefault(event.event_id, encode(event))
         return found
 
@@ -150,7 +139,7 @@ class World:
     def __post_init__(self) -> None:
         self.evidence = FusedEvidence(self.fuse)
         self.waiting = FakeWaiting(self.clock, self.fuse)
-        self.log = FakeLog(self.fuse)
+        self.log = RewardLog(self.fuse.step)
         policy = Policy(self.rulebook, self.decides, grace_s=30.0)
         self.handlers = RewardHandlers(
             self.evidence, self.waiting, self.log, policy, self.clock, functions=self.functions
@@ -168,7 +157,7 @@ class World:
 
     async def feed_back(self) -> None:
         """Deliver what the service itself wrote to rollouts.v1, until it writes nothing more."""
-        while pending := self.log.of("rollouts.v1")[self._fed_back :]:
+        while pending := self.log.on("rollouts.v1")[self._fed_back :]:
             self._fed_back += len(pending)
             await self.deliver(*pending)
 

@@ -46,7 +46,7 @@ async def runner() -> AsyncIterator[FunctionRunner]:
 
 
 def failures(world: World) -> dict[str, list[str]]:
-    return {e.rollout_id: e.failed_rules for e in world.log.of("rewards.v1") if isinstance(e, RewardsCompleted)}
+    return {e.rollout_id: e.failed_rules for e in world.log.on("rewards.v1") if isinstance(e, RewardsCompleted)}
 
 
 async def test_a_function_that_breaks_is_named_and_the_other_rewards_stand(runner: FunctionRunner) -> None:
@@ -63,7 +63,7 @@ async def test_a_function_that_breaks_is_named_and_the_other_rewards_stand(runne
         "nan": [["as_told", "malformed"]],
         "raise": [["as_told", "exception"]],
     }
-    rewards = [e for e in world.log.of("rewards.v1") if isinstance(e, RewardAssigned)]
+    rewards = [e for e in world.log.on("rewards.v1") if isinstance(e, RewardAssigned)]
     assert [(r.rule, r.name, r.value, r.weight) for r in rewards if r.rollout_id.endswith("2")] == [
         ("as_told", "as_told", 1.0, 1.0),
         ("many", "many", 1.0, 1.0),
@@ -82,11 +82,11 @@ async def test_a_replay_in_other_batches_and_processes_gives_the_same_bytes(runn
     await live.feed_back()
     other = function_runner(SECTION.functions)
     replay = World(rulebook(SECTION), decides=False, functions=other)
-    for event in reversed([*events, *live.log.of("rollouts.v1")]):
+    for event in reversed([*events, *live.log.on("rollouts.v1")]):
         await replay.deliver(event)
     await other.close()
     assert replay.log.distinct("rewards.v1") == live.log.distinct("rewards.v1")
-    assert {encode(e) for e in replay.log.of("rewards.v1")} == {encode(e) for e in live.log.of("rewards.v1")}
+    assert {encode(e) for e in replay.log.on("rewards.v1")} == {encode(e) for e in live.log.on("rewards.v1")}
 
 
 class Counting:

@@ -57,16 +57,16 @@ def a_rollout(rollout_id: str, text: str, **end: Any) -> list[Event]:
 
 
 def rewards(world: JudgedWorld, rollout_id: str) -> list[tuple[str, float, str | None]]:
-    found = [e for e in world.log.of("rewards.v1") if isinstance(e, RewardAssigned) and e.rollout_id == rollout_id]
+    found = [e for e in world.log.on("rewards.v1") if isinstance(e, RewardAssigned) and e.rollout_id == rollout_id]
     return [(e.rule, e.value, e.call_id) for e in found]
 
 
 def completed(world: JudgedWorld) -> dict[str, RewardsCompleted]:
-    return {e.rollout_id: e for e in world.log.of("rewards.v1") if isinstance(e, RewardsCompleted)}
+    return {e.rollout_id: e for e in world.log.on("rewards.v1") if isinstance(e, RewardsCompleted)}
 
 
 def verdicts(world: JudgedWorld) -> list[VerdictRecorded]:
-    return [e for e in world.log.of("verdicts.v1") if isinstance(e, VerdictRecorded)]
+    return [e for e in world.log.on("verdicts.v1") if isinstance(e, VerdictRecorded)]
 
 
 async def test_a_rollout_is_rewarded_with_what_its_judge_said_once_that_is_in_the_log() -> None:
@@ -74,12 +74,12 @@ async def test_a_rollout_is_rewarded_with_what_its_judge_said_once_that_is_in_th
     world = JudgedWorld([judge], scored(0.75))
     await world.deliver(*a_rollout(ROLLOUTS_G[0], "4"))
     await world.deliver(*world.own())
-    assert world.log.of("rewards.v1") == []
+    assert world.log.on("rewards.v1") == []
     await world.judge()
     [verdict] = verdicts(world)
     assert (verdict.rule, verdict.settings_hash, verdict.model) == ("quality", judge.settings_hash, "m")
     assert verdict.event_time == an_end().event_time
-    assert world.log.of("rewards.v1") == []
+    assert world.log.on("rewards.v1") == []
     await world.deliver(verdict)
     assert rewards(world, ROLLOUTS_G[0]) == [("quality", 0.75, None)]
     assert completed(world)[ROLLOUTS_G[0]].failed_rules == []
@@ -253,7 +253,7 @@ async def test_dying_at_any_step_changes_no_byte_and_pays_nothing_twice() -> Non
         await world.live(one, two)
         assert world.log.distinct("rewards.v1") == unharmed.log.distinct("rewards.v1"), at
         assert world.log.distinct("verdicts.v1") == unharmed.log.distinct("verdicts.v1"), at
-        assert {encode(e) for e in world.log.of("rewards.v1")} == set(unharmed.log.distinct("rewards.v1").values()), at
+        assert {encode(e) for e in world.log.on("rewards.v1")} == set(unharmed.log.distinct("rewards.v1").values()), at
         assert len(world.endpoint.asked) == len(unharmed.endpoint.asked), at
         assert (world.queue.jobs, world.waiting.deadlines) == ({}, {}), at
 

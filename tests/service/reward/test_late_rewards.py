@@ -40,7 +40,7 @@ def counted(before: dict[str, float]) -> dict[str, float]:
 
 
 def completions(world: JudgedWorld) -> list[RewardsCompleted]:
-    return [event for event in world.log.of("rewards.v1") if isinstance(event, RewardsCompleted)]
+    return [event for event in world.log.on("rewards.v1") if isinstance(event, RewardsCompleted)]
 
 
 async def judged(horizon_s: float = HORIZON_S) -> JudgedWorld:
@@ -57,7 +57,7 @@ async def test_each_late_evaluation_is_one_reward_and_one_revision_of_all() -> N
     first, second, third = completions(world)
     assert [c.revision for c in (first, second, third)] == [0, 1, 2]
     assert set(first.reward_ids) < set(second.reward_ids) < set(third.reward_ids)
-    given = {e.event_id: e for e in world.log.of("rewards.v1") if isinstance(e, RewardAssigned)}
+    given = {e.event_id: e for e in world.log.on("rewards.v1") if isinstance(e, RewardAssigned)}
     assert third.reward_ids == sorted(given)
     assert sorted(e.value for e in given.values()) == [-1.0, 0.25, 0.5, 1.0]
     assert third.event_time == LATE[1].event_time
@@ -73,17 +73,17 @@ async def test_revision_0_has_the_id_that_it_had_before_there_were_revisions() -
 async def test_a_duplicate_changes_nothing() -> None:
     world = await judged()
     await world.deliver(LATE[0])
-    published, before = len(world.log.records), outcomes()
+    published, before = len(world.log.published), outcomes()
     await world.deliver(EARLY, LATE[0], LATE[0])
-    assert len(world.log.records) == published
+    assert len(world.log.published) == published
     assert counted(before) == {"duplicate": 3}
 
 
 async def test_past_the_horizon_it_is_counted_and_let_go() -> None:
     world = await judged()
-    published, before = len(world.log.records), outcomes()
+    published, before = len(world.log.published), outcomes()
     await world.deliver(late_score(2, 0.25, HORIZON_S + 1))
-    assert len(world.log.records) == published
+    assert len(world.log.published) == published
     assert counted(before) == {"past_horizon": 1}
     await world.deliver(late_score(3, 0.25, HORIZON_S))
     assert completions(world)[-1].revision == 1
@@ -103,9 +103,9 @@ async def test_an_attempt_that_failed_or_was_given_up_gets_no_late_reward(update
     world = JudgedWorld(horizon_s=HORIZON_S)
     await world.deliver(CALL, EARLY, END.model_copy(update=update))
     await world.settle()
-    published, before = len(world.log.records), outcomes()
+    published, before = len(world.log.published), outcomes()
     await world.deliver(*LATE)
-    assert len(world.log.records) == published
+    assert len(world.log.published) == published
     assert counted(before) == {"let_go": 2}
 
 
@@ -120,9 +120,9 @@ async def test_a_label_without_a_number_makes_no_revision() -> None:
 async def test_any_other_span_that_comes_after_the_judgement_is_let_go_and_counted() -> None:
     world = await judged()
     before, tool = metrics.LATE_SPANS._value.get(), a_span(9, 5, SpanKind.TOOL_CALL)
-    published = len(world.log.records)
+    published = len(world.log.published)
     await world.deliver(tool)
-    assert (metrics.LATE_SPANS._value.get(), len(world.log.records)) == (before + 1, published)
+    assert (metrics.LATE_SPANS._value.get(), len(world.log.published)) == (before + 1, published)
     await world.deliver(LATE[0])
     await JudgedWorld(horizon_s=HORIZON_S).deliver(CALL, tool, END)
     assert metrics.LATE_SPANS._value.get() == before + 1
@@ -181,7 +181,7 @@ async def test_dying_at_any_step_changes_no_byte() -> None:
         world = JudgedWorld(horizon_s=HORIZON_S, fuse=Fuse(at))
         await world.live(*batches)
         assert world.log.distinct("rewards.v1") == unharmed.log.distinct("rewards.v1"), at
-        assert {encode(e) for e in world.log.of("rewards.v1")} == set(unharmed.log.distinct("rewards.v1").values()), at
+        assert {encode(e) for e in world.log.on("rewards.v1")} == set(unharmed.log.distinct("rewards.v1").values()), at
         assert world.states.states == unharmed.states.states, at
 
 
@@ -223,5 +223,5 @@ async def test_any_interleaving_that_keeps_each_partitions_order_gives_the_same_
         if number == again:  # its offsets were not committed
             await world.handlers.on_batch(batch)
     assert world.log.distinct("rewards.v1") == expected.log.distinct("rewards.v1")
-    assert {encode(e) for e in world.log.of("rewards.v1")} == set(expected.log.distinct("rewards.v1").values())
+    assert {encode(e) for e in world.log.on("rewards.v1")} == set(expected.log.distinct("rewards.v1").values())
     assert world.states.states == expected.states.states

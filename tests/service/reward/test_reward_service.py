@@ -48,10 +48,10 @@ async def outcome(*batches: list[Event], fuse: Fuse | None = None) -> World:
 
 async def test_a_complete_rollout_is_settled_then_rewarded_then_closed() -> None:
     world = await outcome(EVENTS)
-    [settled] = world.log.of("rollouts.v1")
+    [settled] = world.log.on("rollouts.v1")
     assert isinstance(settled, RolloutSettled)
     assert settled.complete
-    *rewards, completed = world.log.of("rewards.v1")
+    *rewards, completed = world.log.on("rewards.v1")
     assert isinstance(completed, RewardsCompleted)
     assert completed.reward_ids == sorted(r.event_id for r in rewards)
     assert {r.rule for r in rewards if isinstance(r, RewardAssigned)} == {
@@ -61,7 +61,7 @@ async def test_a_complete_rollout_is_settled_then_rewarded_then_closed() -> None
         "schema_valid_arguments",
     }
     assert all(r.event_time == END.event_time and r.producer == "reward" for r in rewards)
-    assert {record.key for record in world.log.records} == {ROLLOUT}
+    assert {record.key for record in world.log.published} == {ROLLOUT}
     assert world.waiting.deadlines == {}
     assert await world.evidence.load([f"{ROLLOUT}:0"]) == {}
 
@@ -88,18 +88,18 @@ async def test_replay_follows_the_recorded_settlement_in_any_order(data: st.Data
     live.clock.set(NOW + timedelta(seconds=31))
     await live.sweeper.sweep()
     await live.feed_back()
-    order = data.draw(st.permutations([*EVENTS, *live.log.of("rollouts.v1")]))
+    order = data.draw(st.permutations([*EVENTS, *live.log.on("rollouts.v1")]))
     replay = World(RULES, decides=False)
     for event in order:
         await replay.deliver(event)
-    assert replay.log.of("rollouts.v1") == []
-    assert [encode(e) for e in replay.log.of("rewards.v1")] == [encode(e) for e in live.log.of("rewards.v1")]
+    assert replay.log.on("rollouts.v1") == []
+    assert [encode(e) for e in replay.log.on("rewards.v1")] == [encode(e) for e in live.log.on("rewards.v1")]
 
 
 async def test_recorded_settlements_are_never_decided() -> None:
     world = World(RULES, decides=False)
     await world.deliver(*EVENTS)
-    assert world.log.records == []
+    assert world.log.published == []
 
 
 async def test_dying_at_any_step_changes_nothing() -> None:
@@ -110,16 +110,16 @@ async def test_dying_at_any_step_changes_nothing() -> None:
         world = await outcome(*batches, fuse=Fuse(at))
         assert world.log.distinct("rewards.v1") == unharmed.log.distinct("rewards.v1"), at
         assert world.log.distinct("rollouts.v1") == unharmed.log.distinct("rollouts.v1"), at
-        assert {encode(e) for e in world.log.of("rewards.v1")} == set(unharmed.log.distinct("rewards.v1").values()), at
+        assert {encode(e) for e in world.log.on("rewards.v1")} == set(unharmed.log.distinct("rewards.v1").values()), at
         assert world.waiting.deadlines == {}, at
         assert await world.evidence.load([f"{ROLLOUT}:0"]) == {}, at
 
 
 async def test_a_redelivered_closed_rollout_does_nothing() -> None:
     world = await outcome(EVENTS)
-    published = len(world.log.records)
-    await world.deliver(*EVENTS, *world.log.of("rollouts.v1"))
-    assert len(world.log.records) == published
+    published = len(world.log.published)
+    await world.deliver(*EVENTS, *world.log.on("rollouts.v1"))
+    assert len(world.log.published) == published
     assert world.waiting.deadlines == {}
 
 
@@ -129,7 +129,7 @@ async def test_the_first_settlement_in_the_log_is_the_one_that_counts() -> None:
     world.clock.set(NOW + timedelta(seconds=31))
     await world.sweeper.sweep()
     await world.deliver(CALLS[2])
-    first, second = world.log.of("rollouts.v1")
+    first, second = world.log.on("rollouts.v1")
     assert isinstance(first, RolloutSettled)
     assert isinstance(second, RolloutSettled)
     assert (first.complete, second.complete, first.event_id) == (False, True, second.event_id)
@@ -140,13 +140,13 @@ async def test_the_first_settlement_in_the_log_is_the_one_that_counts() -> None:
 
 
 async def test_a_settlement_waits_for_the_evidence_that_it_names() -> None:
-    settled = (await outcome(EVENTS)).log.of("rollouts.v1")
+    settled = (await outcome(EVENTS)).log.on("rollouts.v1")
     world = World(RULES)
     await world.deliver(END, *settled)
     await world.deliver(*CALLS, *SPANS[:3])
-    assert world.log.of("rewards.v1") == []
+    assert world.log.on("rewards.v1") == []
     await world.deliver(SPANS[3])
-    assert len(world.log.of("rewards.v1")) > 1
+    assert len(world.log.on("rewards.v1")) > 1
 
 
 async def test_evidence_is_given_up_after_its_grace_visibly() -> None:
@@ -154,14 +154,14 @@ async def test_evidence_is_given_up_after_its_grace_visibly() -> None:
     await world.deliver(*CALLS[:2], *SPANS, END)
     world.clock.set(NOW + timedelta(seconds=29))
     await world.sweeper.sweep()
-    assert world.log.records == []
+    assert world.log.published == []
     world.clock.set(NOW + timedelta(seconds=30))
     await world.sweeper.sweep()
-    [settled] = world.log.of("rollouts.v1")
+    [settled] = world.log.on("rollouts.v1")
     assert isinstance(settled, RolloutSettled)
     assert (settled.complete, settled.missing) == (False, ["call-3"])
     await world.sweeper.sweep()
-    assert len(world.log.records) == 1
+    assert len(world.log.published) == 1
 
 
 async def test_nobody_is_given_up_while_old_records_are_read() -> None:
@@ -171,12 +171,12 @@ async def test_nobody_is_given_up_while_old_records_are_read() -> None:
     await world.deliver(*CALLS[:2], *SPANS, END)  # an hour old: there is a backlog
     world.clock.set(NOW + timedelta(hours=1, seconds=29))
     await world.sweeper.sweep()
-    assert world.log.records == []
+    assert world.log.published == []
     await world.deliver(CALLS[2])
     world.clock.set(NOW + timedelta(hours=2))
     await world.sweeper.sweep()
     await world.feed_back()
-    assert {e.complete for e in world.log.of("rollouts.v1") if isinstance(e, RolloutSettled)} == {True}
+    assert {e.complete for e in world.log.on("rollouts.v1") if isinstance(e, RolloutSettled)} == {True}
 
 
 async def test_a_sweep_that_dies_is_made_again() -> None:
@@ -201,7 +201,7 @@ async def test_an_attempt_that_is_tried_again_is_only_closed(end: RolloutEnded) 
     world = World(RULES)
     await world.deliver(*CALLS, end)
     await world.deliver(*SPANS)
-    assert world.log.records == []
+    assert world.log.published == []
     assert world.waiting.deadlines == {}
     assert await world.evidence.load([f"{ROLLOUT}:0"]) == {}
 
@@ -210,7 +210,7 @@ async def test_a_failed_rollout_is_completed_with_no_reward() -> None:
     world = World(RULES)
     await world.deliver(*CALLS, *SPANS, END.model_copy(update={"status": "failed"}))
     await world.feed_back()
-    [completed] = world.log.of("rewards.v1")
+    [completed] = world.log.on("rewards.v1")
     assert isinstance(completed, RewardsCompleted)
     assert completed.reward_ids == []
 
@@ -220,11 +220,11 @@ async def test_attempts_are_never_mixed() -> None:
     other = [event.model_copy(update={"attempt": 1}) for event in EVENTS if not isinstance(event, SpanRecorded)]
     await world.deliver(*other, *EVENTS[:3])
     await world.feed_back()
-    assert world.log.records == []
+    assert world.log.published == []
 
 
 async def test_running_rollouts_are_not_loaded() -> None:
     world = World(RULES)
     await world.deliver(*CALLS, *SPANS)
     assert await world.waiting.among([f"{ROLLOUT}:0"]) == []
-    assert world.log.records == []
+    assert world.log.published == []

@@ -7,6 +7,7 @@ from pathlib import Path
 
 import pytest
 
+from fakes import FakePublisher
 from leyden.clock import ManualClock
 from leyden.events import (
     CheckpointSaved,
@@ -19,7 +20,7 @@ from leyden.events import (
     pack_ints,
 )
 from leyden.events.codec import CHECKPOINTS, TRAINING_METRICS, TRANSITIONS
-from leyden.kafka import Delivered, Outgoing, Retry
+from leyden.kafka import Delivered, Retry
 from leyden.kafka.subscriber import FATAL_EXIT
 from leyden.trainer.core.batching import ReadyGroup
 from leyden.trainer.core.progress import Progress, SavedCheckpoint
@@ -63,21 +64,6 @@ class FakeOffsets:
         self.resumed.append(dict(positions))
 
 
-class FakePublisher:
-    def __init__(self) -> None:
-        self.published: list[Outgoing] = []
-        self.failing = 0
-
-    async def publish_all(self, outgoing: Sequence[Outgoing]) -> None:
-        if self.failing:
-            self.failing -= 1
-            raise Retry("no broker")
-        self.published.extend(outgoing)
-
-    async def publish_raw(self, topic: str, key: str, value: bytes, headers: dict[str, str] | None = None) -> None:
-        raise AssertionError("the trainer publishes events only")
-
-
 class Process:
     """One life of the trainer."""
 
@@ -93,6 +79,7 @@ class Process:
 
     @property
     def told(self) -> list[Event]:
+        assert self.publisher.raw == [], "the trainer publishes events only"
         return [outgoing.event for outgoing in self.publisher.published]
 
 
@@ -165,7 +152,7 @@ async def test_events_that_a_kill_kept_back_are_told_at_the_next_start() -> None
     disk: list[SavedCheckpoint] = []
     first = Process(disk)
     await first.handler.restore()
-    first.publisher.failing = 1
+    first.publisher.failures = 1
     with pytest.raises(Retry):
         await first.handler.on_batch(LOG[:4])
     second = Process(disk)
@@ -177,7 +164,7 @@ async def test_events_that_a_kill_kept_back_are_told_at_the_next_start() -> None
 async def test_a_broker_that_was_away_delays_the_events_and_repeats_no_step() -> None:
     process = Process([])
     await process.handler.restore()
-    process.publisher.failing = 1
+    process.publisher.failures = 1
     with pytest.raises(Retry):
         await process.handler.on_batch(LOG)
     await process.handler.on_batch(LOG)

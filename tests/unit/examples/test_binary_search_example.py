@@ -15,7 +15,7 @@ from binary_search.player import Action, Played, play
 from hypothesis import given
 from hypothesis import strategies as st
 
-from credit_support import CreditLoop, FakePublisher, delivered, memory_stores
+from credit_support import CreditLoop, CreditPublisher, delivered, memory_stores
 from leyden.credit.settings import CreditSection
 from leyden.events import Event, SequenceCredited
 
@@ -110,7 +110,7 @@ async def test_the_credit_service_in_memory_publishes_the_same_sequences() -> No
     group = [played(6, 8, 12, 4, 6), played(6, 8, 4, 6), played(6, 1, 2, 3, 4, 5)]
     rules = CreditSection.model_validate({"strategy": "step_group"}).rules()
     events: list[Event] = [e for index, one in enumerate(group) for e in recorded(one, "g", len(group), index, 0)]
-    publisher = FakePublisher()
+    publisher = CreditPublisher()
     await CreditLoop(publisher, memory_stores(), rules).on_batch(delivered(events))
     directly = credited(group, "g", 0, rules)
     assert actions(list(publisher.sequences)) == actions(list(directly)) != []

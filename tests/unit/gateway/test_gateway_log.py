@@ -1,25 +1,19 @@
 """Kafka, slow or away: who waits, and who is told at once."""
 
 import asyncio
-from collections.abc import Sequence
 
 import pytest
 
+from fakes import FakePublisher
 from leyden.gateway.adapters.log import PatientLog
-from leyden.kafka import Outgoing, Retry
+from leyden.kafka import Retry
 
 
-class SlowKafka:
+def slow_kafka() -> FakePublisher:
     """Acknowledges when the test says so."""
-
-    def __init__(self) -> None:
-        self.acknowledge = asyncio.Event()
-
-    async def publish_all(self, outgoing: Sequence[Outgoing]) -> None:
-        await self.acknowledge.wait()
-
-    async def publish_raw(self, topic: str, key: str, value: bytes, headers: dict[str, str] | None = None) -> None:
-        await self.acknowledge.wait()
+    kafka = FakePublisher()
+    kafka.acknowledging.clear()
+    return kafka
 
 
 class Seconds:
@@ -33,7 +27,7 @@ class Seconds:
 
 
 async def test_while_a_record_waits_for_long_nothing_more_is_taken_in() -> None:
-    kafka, clock = SlowKafka(), Seconds()
+    kafka, clock = slow_kafka(), Seconds()
     log = PatientLog(kafka, timeout_s=30.0, pause_s=1.0, slow_s=5.0, now=clock)
     log.must_be_up()
     first = asyncio.create_task(log.publish_all([]))
@@ -45,14 +39,14 @@ async def test_while_a_record_waits_for_long_nothing_more_is_taken_in() -> None:
     clock.now += 2
     with pytest.raises(Retry, match="slow"):
         log.must_be_up()
-    kafka.acknowledge.set()
+    kafka.acknowledging.set()
     await asyncio.gather(first, second)
     log.must_be_up()
 
 
 async def test_a_record_that_takes_too_long_is_given_up_and_said_so_for_a_while() -> None:
     clock = Seconds()
-    log = PatientLog(SlowKafka(), timeout_s=0.01, pause_s=1.0, slow_s=5.0, now=clock)
+    log = PatientLog(slow_kafka(), timeout_s=0.01, pause_s=1.0, slow_s=5.0, now=clock)
     with pytest.raises(Retry, match="did not acknowledge"):
         await log.publish_all([])
     with pytest.raises(Retry, match="last record"):
@@ -63,7 +57,7 @@ async def test_a_record_that_takes_too_long_is_given_up_and_said_so_for_a_while(
 
 async def test_a_caller_who_leaves_is_no_longer_waited_for() -> None:
     clock = Seconds()
-    log = PatientLog(SlowKafka(), timeout_s=30.0, pause_s=1.0, slow_s=5.0, now=clock)
+    log = PatientLog(slow_kafka(), timeout_s=30.0, pause_s=1.0, slow_s=5.0, now=clock)
     publishing = asyncio.create_task(log.publish_all([]))
     await asyncio.sleep(0)
     publishing.cancel()

@@ -7,10 +7,11 @@ from pathlib import Path
 import pytest
 from aiokafka import ConsumerRecord
 
+from fakes import FakePublisher
 from leyden.events import Event
 from leyden.events.codec import batch_decoder
 from leyden.kafka.claims import ClaimStore
-from leyden.kafka.delivered import CLAIM_HEADER, ERROR_HEADER, BatchHandler, Delivered, Outgoing, Poison
+from leyden.kafka.delivered import CLAIM_HEADER, ERROR_HEADER, BatchHandler, Delivered, Poison
 from leyden.kafka.loop import BatchLoop, RetryPolicy
 
 VALUE = b'{"type":"t", "event_id":"e","event_time":"2026-01-01T00:00:00Z","producer":"p","text":"not read", "body":{}}'
@@ -18,21 +19,6 @@ VALUE = b'{"type":"t", "event_id":"e","event_time":"2026-01-01T00:00:00Z","produ
 
 class OnlyIdentity(Event):
     """What all events have; the rest of a record is passed over."""
-
-
-class Kept:
-    """A publisher that keeps raw records."""
-
-    def __init__(self) -> None:
-        self.raw: list[tuple[str, str, bytes]] = []
-        self.headers: list[dict[str, str]] = []
-
-    async def publish_all(self, outgoing: Sequence[Outgoing]) -> None:
-        raise AssertionError("nothing is published here")
-
-    async def publish_raw(self, topic: str, key: str, value: bytes, headers: dict[str, str] | None = None) -> None:
-        self.raw.append((topic, key, value))
-        self.headers.append(headers or {})
 
 
 async def refuse(batch: Sequence[Delivered[Event]]) -> None:
@@ -50,7 +36,7 @@ class Taken:
         self.offsets += [one.offset for one in batch]
 
 
-def loop_of(handler: BatchHandler, claims: ClaimStore, kept: Kept) -> BatchLoop:
+def loop_of(handler: BatchHandler, claims: ClaimStore, kept: FakePublisher) -> BatchLoop:
     def decode(_: str, values: Sequence[bytes]) -> list[Event]:
         return batch_decoder((OnlyIdentity,))(values)
 
@@ -67,7 +53,7 @@ def file_of(claim: str) -> Path:
 
 
 async def test_a_record_whose_claim_is_no_good_is_a_dead_letter_and_those_around_it_are_handled(tmp_path: Path) -> None:
-    claims, kept, taken = ClaimStore(f"file://{tmp_path}/claims"), Kept(), Taken()
+    claims, kept, taken = ClaimStore(f"file://{tmp_path}/claims"), FakePublisher(), Taken()
     good, changed = claims.put(VALUE), claims.put(b"other")
     file_of(changed).write_bytes(b"bad")
     gone = claims.put(b"gone")
@@ -77,15 +63,15 @@ async def test_a_record_whose_claim_is_no_good_is_a_dead_letter_and_those_around
     await loop_of(taken, claims, kept).handle(records)
     assert taken.offsets == [0, 5]
     assert kept.raw == [("model-calls.v1.dlq", "key", b"")] * 4
-    reasons = [headers[ERROR_HEADER] for headers in kept.headers]
+    reasons = [headers[ERROR_HEADER] for headers in kept.raw_headers]
     assert "is not in this store" in reasons[0]
     assert "does not hold what its name says" in reasons[1]
     assert "is gone from its store" in reasons[2]
-    assert [headers[CLAIM_HEADER] for headers in kept.headers][:2] == [bad[0].decode(), changed]
+    assert [headers[CLAIM_HEADER] for headers in kept.raw_headers][:2] == [bad[0].decode(), changed]
 
 
 async def test_a_claim_store_that_is_away_is_waited_for(tmp_path: Path) -> None:
-    claims, kept, taken = ClaimStore(f"file://{tmp_path}/claims"), Kept(), Taken()
+    claims, kept, taken = ClaimStore(f"file://{tmp_path}/claims"), FakePublisher(), Taken()
     claim = claims.put(VALUE)
     folder, away = file_of(claim).parent, tmp_path / "away"
     folder.rename(away)
@@ -98,13 +84,13 @@ async def test_a_claim_store_that_is_away_is_waited_for(tmp_path: Path) -> None:
 
 
 async def test_nothing_but_claims_that_are_no_good_ends_the_process(tmp_path: Path) -> None:
-    loop = loop_of(Taken(), ClaimStore(f"file://{tmp_path}/claims"), Kept())
+    loop = loop_of(Taken(), ClaimStore(f"file://{tmp_path}/claims"), FakePublisher())
     with pytest.raises(RuntimeError, match="dead letters in a row"):
         await loop.handle([record(at, b"", b"file:///another/store") for at in range(101)])
 
 
 async def test_a_dead_letter_has_the_bytes_of_its_record_also_where_the_handler_reads_less(tmp_path: Path) -> None:
-    kept = Kept()
+    kept = FakePublisher()
     values = [VALUE, b'{"type":"no event"}']
     records = [record(offset, value) for offset, value in enumerate(values)]
     await loop_of(refuse, ClaimStore(f"file://{tmp_path}"), kept).handle(records)
