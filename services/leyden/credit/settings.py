@@ -5,7 +5,7 @@ from typing import Literal, Self
 from pydantic import BaseModel, ConfigDict, Field, field_validator, model_validator
 from pydantic_settings import BaseSettings, SettingsConfigDict
 
-from leyden.credit.core.advantage import ADVANTAGES
+from leyden.credit.core.advantage import advantage_of
 from leyden.credit.core.agents import AgentRule
 from leyden.credit.core.overlong import Overlong
 from leyden.credit.core.rules import GroupRules, Rules
@@ -102,12 +102,13 @@ class CreditSection(BaseModel):
     @field_validator("advantage")
     @classmethod
     def _known_advantage(cls, name: str) -> str:
-        return _one_of(name, ADVANTAGES)
+        advantage_of(name)
+        return name
 
     @model_validator(mode="after")
     def _strategies_fit_the_advantage(self) -> Self:
         for strategy in (self.strategy, *(agent.strategy for agent in self.agents)):
-            if strategy is not None and (conflict := strategy.conflict(ADVANTAGES[self.advantage])):
+            if strategy is not None and (conflict := strategy.conflict(advantage_of(self.advantage))):
                 raise ValueError(conflict)
         return self
 
@@ -125,13 +126,6 @@ class CreditSection(BaseModel):
             group=self.group.rules(),
             late_horizon_s=self.late_horizon_s,
         )
-
-
-def _one_of(name: str, known: object) -> str:
-    assert isinstance(known, dict)
-    if name not in known:
-        raise ValueError(f"{name!r} is not one of {', '.join(known)}")
-    return name
 
 
 class CreditSettings(BaseSettings):

@@ -9,7 +9,7 @@ from pydantic_settings import BaseSettings, SettingsConfigDict
 from leyden.reward.air import air_rule
 from leyden.reward.core.judging import NextStateJudge, RankingJudge, RubricJudge
 from leyden.reward.core.rules import Emitted, IntermediateRule
-from leyden.reward.graders import GRADERS, Grader
+from leyden.reward.graders import Grader, grader_of
 
 
 class FunctionSettings(BaseModel):
@@ -20,7 +20,7 @@ class FunctionSettings(BaseModel):
     entry: str = ""
     """Name of an entry point of the group `leyden.reward_functions`, or `module:function`."""
     grader: SerializeAsAny[Grader] | None = None
-    """Instead of `entry`: a name of `GRADERS`; what is no field here is the grader's parameter."""
+    """Instead of `entry`: a grader's name. Fields that are not listed here are the grader's parameters."""
     name: str = ""
     """Name of its reward; the entry's last part, or the grader's name, when not given."""
     weight: float = Field(default=1.0, allow_inf_nan=False)
@@ -53,11 +53,10 @@ class FunctionSettings(BaseModel):
     def _grader_takes_the_rest(cls, entry: Any) -> Any:
         if not isinstance(entry, Mapping) or not isinstance(name := entry.get("grader"), str):
             return entry
-        if name not in GRADERS:
-            raise ValueError(f"grader {name!r} is none of {', '.join(GRADERS)}")
+        kind = grader_of(name)
         own = {key: value for key, value in entry.items() if key in cls.model_fields and key != "grader"}
         rest = {key: value for key, value in entry.items() if key not in own}
-        return own | {"grader": GRADERS[name].model_validate(rest)}
+        return own | {"grader": kind.model_validate(rest)}
 
     @model_validator(mode="after")
     def _one_thing_within_limits_that_hold(self) -> "FunctionSettings":

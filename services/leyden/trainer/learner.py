@@ -11,7 +11,15 @@ from torch import Tensor
 from leyden.trainer.core.actions import Doubles, PackedRow, pack_actions
 from leyden.trainer.core.batching import ReadyGroup
 from leyden.trainer.core.forward import action_logprobs
-from leyden.trainer.core.objective import Aggregation, Objective, RatioBase, TokenTerms, policy_loss, token_weights
+from leyden.trainer.core.objective import (
+    Aggregation,
+    Objective,
+    RatioBase,
+    TokenTerms,
+    policy_loss,
+    surrogate_of,
+    token_weights,
+)
 from leyden.trainer.core.step_metrics import Metrics, StepMetric, TokenRecord, batch_metrics, token_metrics
 from leyden.trainer.core.whiten import whitened
 from leyden.trainer.model import PolicyModel
@@ -21,6 +29,7 @@ from leyden.trainer.settings import TrainerSettings
 def objective_of(settings: TrainerSettings) -> Objective:
     """The objective that the settings describe."""
     return Objective(
+        name=settings.objective,
         clip_low=settings.clip_low,
         clip_high=settings.clip_high,
         dual_clip=settings.dual_clip,
@@ -38,6 +47,7 @@ class Learner:
         self._model = model
         self._settings = settings
         self._objective = objective_of(settings)
+        surrogate_of(settings.objective)  # fails now, not at the first step
         self._seconds: dict[StepMetric, float] = {}
 
     def step(self, batch: Sequence[ReadyGroup], version: int) -> Metrics:

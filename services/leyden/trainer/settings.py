@@ -47,6 +47,8 @@ class TrainerSettings(BaseModel):
     For credit's `reinforce_plus_plus` (without it that has no baseline), `reinforce_plus_plus_baseline` and `gae`.
     """
 
+    objective: str = "clipped"
+    """The surrogate that is maximised: `clipped` (PPO's), or the name of an entry point of `leyden.objectives`."""
     aggregation: Literal["token", "sequence", "rollout"] = "rollout"
     ratio_base: Literal["trainer", "behaviour"] = "trainer"
     """Denominator of the clipped ratio. `trainer`: one step a batch, so the ratio is 1 and the engine's distance is a
@@ -73,7 +75,8 @@ class TrainerSettings(BaseModel):
         """16 hex digits that change with any setting that can change the weights."""
         operational = {"keep_checkpoints", "max_steps", "gradient_checkpointing"}
         # These came later, and checkpoints of runs without them go on.
-        operational |= {name for name in ("credit", "whiten_advantages") if not getattr(self, name)}
+        later = ("credit", "whiten_advantages", "objective")
+        operational |= {name for name in later if getattr(self, name) == type(self).model_fields[name].default}
         return hashlib.sha256(self.model_dump_json(exclude=operational).encode()).hexdigest()[:16]
 
 

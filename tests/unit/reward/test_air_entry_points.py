@@ -1,12 +1,12 @@
 """AIR rules that a package brings, beside the built-in ones."""
 
-import sys
-from importlib import invalidate_caches
+from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
 import yaml
 
+import extension_support
 from leyden.reward.air import AIR_RULES, air_rule
 from leyden.reward.app import rulebook
 from leyden.reward.settings import RewardSection
@@ -33,25 +33,20 @@ class Brevity(IntermediateRule):
 
 NOT_A_RULE = 3
 '''
-POINTS = """[leyden.air_rules]
-brevity = brevity_rules:Brevity
-broken = no_such_module:Rule
-number = brevity_rules:NOT_A_RULE
-tool_status = brevity_rules:Brevity
-"""
+POINTS = {
+    "leyden.air_rules": {
+        "brevity": "brevity_rules:Brevity",
+        "broken": "no_such_module:Rule",
+        "number": "brevity_rules:NOT_A_RULE",
+        "tool_status": "brevity_rules:Brevity",
+    }
+}
 
 
 @pytest.fixture
-def package(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    """A distribution with entry points, as pip would lay it down."""
-    (tmp_path / "brevity_rules.py").write_text(CODE)
-    info = tmp_path / "brevity_rules-1.0.dist-info"
-    info.mkdir()
-    (info / "METADATA").write_text("Metadata-Version: 2.1\nName: brevity-rules\nVersion: 1.0\n")
-    (info / "entry_points.txt").write_text(POINTS)
-    monkeypatch.syspath_prepend(tmp_path)
-    monkeypatch.delitem(sys.modules, "brevity_rules", raising=False)
-    invalidate_caches()
+def package(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Iterator[None]:
+    with extension_support.package(tmp_path, monkeypatch, "brevity-rules", CODE, POINTS):
+        yield
 
 
 @pytest.mark.usefixtures("package")
@@ -76,9 +71,9 @@ def test_a_rule_of_another_package_stands_beside_the_built_in_ones() -> None:
     ("name", "reason"),
     [
         ("broken", "cannot be imported"),
-        ("number", "no class under IntermediateRule"),
+        ("number", "of package brevity-rules is not a class under IntermediateRule"),
         ("tool_status", "more than once"),
-        ("nonsense", "none of tool_status, .*brevity"),
+        ("nonsense", "not one of tool_status, .*brevity"),
     ],
 )
 def test_a_rule_that_cannot_be_used_stops_the_start(tmp_path: Path, name: str, reason: str) -> None:

@@ -168,7 +168,7 @@ async def test_a_broken_reference_is_named_and_never_a_zero(tmp_path: Path) -> N
 @pytest.mark.parametrize(
     ("function", "reason"),
     [
-        ("{grader: nonsense}", "none of exact_match, numeric"),
+        ("{grader: nonsense}", "not one of exact_match, numeric"),
         ("{grader: numeric, tolerence: 1}", "tolerence"),
         ("{grader: numeric, entry: exact_match}", "either an entry or a grader"),
         ("{name: outcome}", "either an entry or a grader"),

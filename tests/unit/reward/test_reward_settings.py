@@ -52,7 +52,7 @@ def test_emitted_rewards_can_be_ignored(tmp_path: Path) -> None:
 @pytest.mark.parametrize(
     ("text", "reason"),
     [
-        ("reward: {air: [{rule: nonsense}]}", "none of tool_status, schema_valid_arguments"),
+        ("reward: {air: [{rule: nonsense}]}", "not one of tool_status, schema_valid_arguments"),
         ("reward: {air: [{rule: tool_status, okay: 1}]}", "okay"),
         ("reward: {air: [{rule: tool_status}, {rule: tool_status}]}", "two rules are called tool_status"),
         ("reward: {air: [{rule: tool_status, cap: -1}]}", "cap"),

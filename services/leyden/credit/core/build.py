@@ -4,7 +4,7 @@ from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
 from datetime import datetime
 
-from leyden.credit.core.advantage import ADVANTAGES
+from leyden.credit.core.advantage import advantage_of
 from leyden.credit.core.advantage.stats import mean, sample_std
 from leyden.credit.core.member import Member, Span, TokenSequence, Trajectory
 from leyden.credit.core.rules import UNKNOWN_POLICY, Reason, Rules, reason_text
@@ -45,7 +45,7 @@ def build(members: Iterable[Member], rules: Rules) -> list[CreditedGroup]:
 def _of_policy(policy: str, members: Sequence[Member], rules: Rules) -> CreditedGroup:
     acting = [(m, trajectory) for m in members for trajectory in m.trajectories if trajectory.policy == policy]
     returns_G = [trajectory.total for _, trajectory in acting]
-    baseline = ADVANTAGES[rules.advantage]
+    baseline = advantage_of(rules.advantage)
     worth_G = worth_of([trajectory for _, trajectory in acting], baseline)
     credited = [_Credited(m, t, worth) for (m, t), worth in zip(acting, worth_G, strict=True)]
     ended_at = max(member.ended_at for member in members)

@@ -1,5 +1,9 @@
-"""Graders ready made: a small file with a class each, whose fields are its parameters in the run file."""
+"""Ready-made graders, one class each; a class's fields are its parameters in the run file.
 
+A package adds one with an entry point of the group `leyden.graders`; its name is the run file's `grader`.
+"""
+
+from leyden.extensions import Extensions, subclass_of
 from leyden.reward.graders.base import BrokenReferenceError, Grader
 from leyden.reward.graders.exact_match import ExactMatch
 from leyden.reward.graders.numeric import Numeric
@@ -14,6 +18,13 @@ GRADERS: dict[str, type[Grader]] = {
     "unit_tests": UnitTests,
     "retrieval_overlap": RetrievalOverlap,
 }
-"""`grader` in the run file's `functions:` list → its class."""
+"""The built-in graders: `grader` in the run file's `functions:` list → its class."""
+_KNOWN = Extensions("grader", "leyden.graders", GRADERS, subclass_of(Grader), "a class under Grader")
 
-__all__ = ["GRADERS", "BrokenReferenceError", "Grader"]
+
+def grader_of(name: str) -> type[Grader]:
+    """The class of grader `name`, built in or brought by a package; raises ValueError when there is no usable one."""
+    return _KNOWN.find(name)
+
+
+__all__ = ["GRADERS", "BrokenReferenceError", "Grader", "grader_of"]

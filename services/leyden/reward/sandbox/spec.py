@@ -7,7 +7,7 @@ from importlib.metadata import entry_points
 import orjson
 
 from leyden.events import JsonObject
-from leyden.reward.graders import GRADERS
+from leyden.reward.graders import grader_of
 from leyden.reward.sandbox.call import AnyFunction
 
 GROUP = "leyden.reward_functions"
@@ -47,7 +47,7 @@ class CallSpec:
     def load(self) -> AnyFunction:
         """The function itself; raises `UnusableFunctionError` naming the remedy."""
         if self.grader:
-            return GRADERS[self.grader].model_validate(self.parameters)
+            return grader_of(self.grader).model_validate(self.parameters)
         return load_function(self.entry)
 
 

@@ -1,5 +1,7 @@
 """The GRPO objective on single tokens: clipped surrogate, dual clip, importance correction, KL, aggregation.
 
+A package replaces the surrogate with an entry point of the group `leyden.objectives`: a `Surrogate`.
+
 One optimiser step is made per batch, so the ratio's denominator is the trainer's own policy before the step (ratio 1,
 gradient exact), and the distance to the engine that sampled is corrected by a truncated weight. With
 `RatioBase.BEHAVIOUR` the engine's logprobs are the denominator instead, and the clip does the correcting.
@@ -8,13 +10,15 @@ Sources: PPO (1707.06347), dual clip (1912.09729), GRPO (2402.03300), clip-highe
 importance sampling (Yao et al. 2025, "Your efficient RL framework secretly brings you off-policy RL training").
 """
 
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from enum import StrEnum
 
 import numpy as np
 import numpy.typing as npt
 from torch import Tensor, where
+
+from leyden.extensions import Extensions
 
 
 class Aggregation(StrEnum):
@@ -41,6 +45,8 @@ class RatioBase(StrEnum):
 class Objective:
     """The objective's constants."""
 
+    name: str = "clipped"
+    """The surrogate: `clipped`, or one that a package brings."""
     clip_low: float = 0.2
     clip_high: float = 0.28
     dual_clip: float | None = 3.0
@@ -104,6 +110,18 @@ def surrogate(ratio_T: Tensor, advantages_T: Tensor, objective: Objective) -> tu
     return where(bounded_T, floor_T, value_T), held_T | bounded_T
 
 
+Surrogate = Callable[[Tensor, Tensor, Objective], tuple[Tensor, Tensor]]
+"""From the ratios [T], the advantages [T] and the constants to (what is maximised [T], whether a clip holds it [T])."""
+_SURROGATES = Extensions[Surrogate](
+    "objective", "leyden.objectives", {"clipped": surrogate}, callable, "a function of ratios, advantages and constants"
+)
+
+
+def surrogate_of(name: str) -> Surrogate:
+    """The surrogate of that name, built in or brought by a package; raises ValueError when there is no usable one."""
+    return _SURROGATES.find(name)
+
+
 def policy_loss(
     logprobs_T: Tensor,
     behaviour_T: Tensor,
@@ -118,7 +136,7 @@ def policy_loss(
     """
     on_trainer = objective.ratio_base is RatioBase.TRAINER
     old_T = logprobs_T.detach() if on_trainer else behaviour_T
-    value_T, clipped_T = surrogate((logprobs_T - old_T).exp(), advantages_T, objective)
+    value_T, clipped_T = surrogate_of(objective.name)((logprobs_T - old_T).exp(), advantages_T, objective)
     if on_trainer:
         value_T = value_T * importance_weights(logprobs_T, behaviour_T, objective.importance_cap)
     kl_T = k3(logprobs_T, reference_T) if reference_T is not None else logprobs_T.new_zeros(logprobs_T.shape)

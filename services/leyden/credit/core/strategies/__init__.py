@@ -1,4 +1,7 @@
-"""Credit strategies by name: how much of a rollout's rewards each of its actions earned."""
+"""Credit strategies by name: how much of a rollout's rewards each of its actions earned.
+
+A package adds one with an entry point of the group `leyden.credit_strategies`: a class under `Strategy`.
+"""
 
 from collections.abc import Mapping
 from typing import Annotated, Any
@@ -11,6 +14,7 @@ from leyden.credit.core.strategies.gae import Gae
 from leyden.credit.core.strategies.identical import Identical
 from leyden.credit.core.strategies.step import StepRewards
 from leyden.credit.core.strategies.step_group import StepGroup
+from leyden.extensions import Extensions, subclass_of
 
 STRATEGIES: Mapping[str, type[Strategy]] = {
     "identical": Identical,
@@ -19,6 +23,7 @@ STRATEGIES: Mapping[str, type[Strategy]] = {
     "gae": Gae,
     "step_group": StepGroup,
 }
+_KNOWN = Extensions("strategy", "leyden.credit_strategies", STRATEGIES, subclass_of(Strategy), "a class under Strategy")
 
 
 def strategy_of(said: str | Mapping[str, Any] | Strategy) -> Strategy:
@@ -27,9 +32,9 @@ def strategy_of(said: str | Mapping[str, Any] | Strategy) -> Strategy:
         return said
     parameters = dict(said) if isinstance(said, Mapping) else {"name": said}
     name = parameters.get("name")
-    if not isinstance(name, str) or name not in STRATEGIES:
-        raise ValueError(f"strategy {name!r} is not one of {', '.join(STRATEGIES)}")
-    kind = STRATEGIES[name]
+    if not isinstance(name, str):
+        raise ValueError(f"strategy {name!r} is not one of {', '.join(_KNOWN.names)}")
+    kind = _KNOWN.find(name)
     try:
         return kind.model_validate(parameters)
     except ValidationError as error:
