@@ -34,8 +34,8 @@ frameworks: .venv-frameworks/.ready .venv-frameworks-openai-2/.ready ## environm
 	@VIRTUAL_ENV=.venv-$* .uv/bin/uv pip sync --quiet --require-hashes $<
 	@touch $@
 
-test: $(READY) frameworks ## the whole suite, real servers included (T="-k name" for a part)
-	@$(BIN)/python -m pytest $(T)
+test: $(READY) frameworks ## the whole suite, real servers included (T="-k name" for a part, T="-n0 …" in one process)
+	@$(BIN)/python -m pytest --numprocesses 2 --durations 10 $(T)
 
 lint: $(READY) ## ruff, mypy strict, the import contracts
 	@$(BIN)/ruff check .

@@ -6,12 +6,12 @@ import shutil
 import signal
 import subprocess
 import sys
-from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
 from hypothesis import settings
 
+import shared_servers
 from roots import ROOT, SOURCE_ROOTS
 
 for folder in (*SOURCE_ROOTS, ROOT / "examples/calculator", ROOT / "examples/binary_search"):
@@ -19,13 +19,15 @@ for folder in (*SOURCE_ROOTS, ROOT / "examples/calculator", ROOT / "examples/bin
         sys.path.insert(0, str(folder))
 
 
+SERVERS = pytest.StashKey[shared_servers.SharedServers]()
+
 # A shell's background job and nohup leave these ignored, and the processes that tests interrupt would inherit that.
 signal.signal(signal.SIGINT, signal.default_int_handler)
 signal.signal(signal.SIGHUP, signal.SIG_DFL)
 
 
-# Laws are not timed tests: a busy machine breaks none of them.
-settings.register_profile("leyden", deadline=None)
+# Laws are not timed tests: a busy machine breaks none of them. A failure prints what repeats it.
+settings.register_profile("leyden", deadline=None, print_blob=True)
 settings.load_profile("leyden")
 
 
@@ -34,28 +36,46 @@ def pytest_addoption(parser: pytest.Parser) -> None:
     parser.addoption("--update-golden", action="store_true", help=help_text)
 
 
+def is_worker(config: pytest.Config) -> bool:
+    """Whether this process is one of pytest-xdist's workers."""
+    return hasattr(config, "workerinput")
+
+
+def pytest_configure(config: pytest.Config) -> None:
+    if not is_worker(config):
+        config.stash[SERVERS] = shared_servers.SharedServers()
+
+
+def pytest_unconfigure(config: pytest.Config) -> None:
+    if not is_worker(config):
+        config.stash[SERVERS].close()
+
+
+@pytest.hookimpl(tryfirst=True)
+def pytest_collection_modifyitems(config: pytest.Config, items: list[pytest.Item]) -> None:
+    if is_worker(config):
+        import distribution
+
+        items[:] = distribution.in_order(items)
+
+
+@pytest.hookimpl(optionalhook=True)
+def pytest_xdist_make_scheduler(config: pytest.Config, log: object) -> object:
+    import distribution  # only where pytest-xdist is there, and used
+
+    return distribution.ByFile(config, log)
+
+
 @pytest.fixture(scope="session")
-def kafka_servers(tmp_path_factory: pytest.TempPathFactory) -> Iterator[str]:
+def kafka_servers() -> str:
     """A real broker: the one `KAFKA_BOOTSTRAP_SERVERS` names, or one of our own for this run."""
-    if servers := os.environ.get("KAFKA_BOOTSTRAP_SERVERS"):
-        yield servers
-        return
-    from leyden.stack.kafka import KafkaBroker
-
-    with KafkaBroker(tmp_path_factory.mktemp("kafka")) as broker:
-        yield broker.bootstrap_servers
+    return os.environ.get("KAFKA_BOOTSTRAP_SERVERS") or shared_servers.address_of("kafka")
 
 
 @pytest.fixture(scope="session")
-def redis_server_url(tmp_path_factory: pytest.TempPathFactory) -> Iterator[str]:
+def redis_server_url() -> str:
     """A real Redis: the one `REDIS_URL` names, or one of our own for this run."""
-    if url := os.environ.get("REDIS_URL"):
-        yield url
-        return
-    from leyden.stack.redis import RedisServer
-
-    with RedisServer(tmp_path_factory.mktemp("redis")) as server:
-        yield server.url
+    return os.environ.get("REDIS_URL") or shared_servers.address_of("redis")
 
 
 @pytest.fixture(scope="session")
@@ -63,14 +83,17 @@ def node_folder(request: pytest.FixtureRequest, tmp_path_factory: pytest.TempPat
     """tests/node with its packages, from the lock: installed once, in pytest's own cache where there is one."""
     if not (shutil.which("node") and shutil.which("npm")):
         pytest.skip("node and npm are not on this machine")
+    from leyden.stack.locks import locked
+
     cache, source = getattr(request.config, "cache", None), ROOT / "tests" / "node"
     folder: Path = cache.mkdir("node") if cache is not None else tmp_path_factory.mktemp("node")
-    shutil.copytree(source, folder, dirs_exist_ok=True)
     lock, installed = (source / "package-lock.json").read_bytes(), folder / "installed.json"
-    if not installed.exists() or installed.read_bytes() != lock:
-        command = ["npm", "ci", "--ignore-scripts", "--no-audit", "--no-fund", "--loglevel=error"]
-        subprocess.run(command, cwd=folder, check=True, timeout=240)
-        installed.write_bytes(lock)
+    with locked(folder / "installing.lock"):
+        shutil.copytree(source, folder, dirs_exist_ok=True)
+        if not installed.exists() or installed.read_bytes() != lock:
+            command = ["npm", "ci", "--ignore-scripts", "--no-audit", "--no-fund", "--loglevel=error"]
+            subprocess.run(command, cwd=folder, check=True, timeout=240)
+            installed.write_bytes(lock)
     return folder
 
 

@@ -32,7 +32,12 @@ def loop_stack(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Loop]:
     run = {
         "reward": {"functions": [{"entry": "e2e_reward:score", "name": "outcome"}]},
         "credit": {"policies": ["policy"]},
-        "trainer": {"groups_per_step": GROUPS_PER_STEP, "learning_rate": 0.02, "lora": {"rank": 8, "alpha": 16}},
+        "trainer": {
+            "groups_per_step": GROUPS_PER_STEP,
+            "learning_rate": 0.02,
+            "lora": {"rank": 8, "alpha": 16},
+            "threads": 1,  # so small a model only waits for a second one
+        },
     }
     (folder / "run" / "run.yaml").write_text(yaml.safe_dump(run))
     (folder / "run" / "inverted.yaml").write_text(
