@@ -21,9 +21,9 @@ from leyden.events import SpanRecorded
 from leyden.events.codec import OTLP, SPANS, decode
 from leyden.events.otlp import SIGNAL_HEADER
 from leyden.gateway.adapters.engines import AiohttpEngines
-from leyden.gateway.adapters.log import PatientLog
+from leyden.gateway.adapters.log import KafkaLog
 from leyden.gateway.app import Gateway
-from leyden.gateway.rpc.otlp import GrpcOtlp
+from leyden.gateway.rpc import GrpcOtlp
 from leyden.ids import AttemptRef
 from leyden.ingest.core.limits import Limits
 from leyden.ingest.dialects import DIALECTS
@@ -57,7 +57,7 @@ class Way:
         self.claimed = folder / "claims"
         self.publisher = KafkaPublisher(kafka, prefix, self.claims)
         self.deaths: list[int] = []
-        log = PatientLog(self.publisher, 30.0, 0.0, 30.0)
+        log = KafkaLog(self.publisher, 30.0, 0.0, 30.0)
         engines = AiohttpEngines(4.0, 100, MIB)
         self.gateway = Gateway(
             fakes.settings(), fakes.MemoryStore(), engines, log, ManualClock(fakes.START), MemoryRates()

@@ -4,6 +4,7 @@ import os
 import secrets
 import time
 from collections.abc import Awaitable, Callable
+from functools import partial
 
 from starlette.routing import BaseRoute
 
@@ -11,40 +12,34 @@ from leyden.clock import Clock, SystemClock
 from leyden.gateway.adapters.earlier_calls import RedisEarlierCalls
 from leyden.gateway.adapters.engines import AiohttpEngines
 from leyden.gateway.adapters.history import KafkaHistory
-from leyden.gateway.adapters.log import PatientLog
+from leyden.gateway.adapters.log import KafkaLog
 from leyden.gateway.adapters.rates import RedisRates
 from leyden.gateway.adapters.store import RedisRolloutStore
 from leyden.gateway.adapters.upstreams_file import load_upstreams
 from leyden.gateway.core.keys import KEY_ID_BYTES, SECRET_BYTES, KeyRing, NewKey, new_key
 from leyden.gateway.core.resilience import CircuitRules, RetryRules
-from leyden.gateway.core.routing import RoutingTable
+from leyden.gateway.core.routing import Router, RoutingRules, RoutingTable
 from leyden.gateway.core.upstreams import Upstreams
-from leyden.gateway.handlers.calls import ModelCalls
-from leyden.gateway.handlers.continuing import Continuations
+from leyden.gateway.handlers.admission import KeyLimiter, Limiter
+from leyden.gateway.handlers.calls import CallRules, ModelCalls, Recorder
+from leyden.gateway.handlers.continuations import Continuations
 from leyden.gateway.handlers.counting import TokenCounter
-from leyden.gateway.handlers.dispatch import Dispatcher
-from leyden.gateway.handlers.keys import KeyLimiter, KeysHandler
+from leyden.gateway.handlers.keys import KeysHandler
 from leyden.gateway.handlers.models import ModelsHandler
-from leyden.gateway.handlers.otlp import Budget, OtlpDoor
-from leyden.gateway.handlers.places import Places
-from leyden.gateway.handlers.recorder import Recorder
+from leyden.gateway.handlers.otlp import Budget, OtlpHandler
 from leyden.gateway.handlers.restoring import Restorer, RestoringTimes
 from leyden.gateway.handlers.rollouts import LifeSettings, Rollouts
-from leyden.gateway.handlers.targets import RoutingKnobs, Targets
+from leyden.gateway.handlers.servers import Dispatcher, Servers
 from leyden.gateway.handlers.tasks import TasksHandler
-from leyden.gateway.http.arrival import StampedProtocol
-from leyden.gateway.http.bounded import bounded
-from leyden.gateway.http.catalog import Catalog
-from leyden.gateway.http.counting import CountingApi
-from leyden.gateway.http.desk import Desk
-from leyden.gateway.http.elsewhere import Elsewhere
-from leyden.gateway.http.intake import Admission, Limiter
+from leyden.gateway.http.fallback import with_fallback
 from leyden.gateway.http.keys import KeysApi
-from leyden.gateway.http.leyden import LeydenApi
 from leyden.gateway.http.model_api import ModelApi
-from leyden.gateway.http.openapi import DocumentApi
+from leyden.gateway.http.models import Catalog, CountingApi
+from leyden.gateway.http.openapi import document_operation
+from leyden.gateway.http.operations import LeydenRoutes, Operation
 from leyden.gateway.http.otlp import OtlpApi
-from leyden.gateway.http.queue import QueueApi
+from leyden.gateway.http.protocol import StampedProtocol, bounded
+from leyden.gateway.http.rollouts import RolloutsApi
 from leyden.gateway.ports import EarlierCalls, Engines, Log, Rates, RolloutStore
 from leyden.gateway.settings import GatewaySettings
 from leyden.gateway.topology import subscriptions
@@ -72,10 +67,10 @@ class Gateway:
         self._secret = settings.secret.get_secret_value().encode()
         self.ring = KeyRing(settings.keys, self._secret, clock.now)
         self.keys = KeysHandler(self.ring, log, clock, random_key)
-        self.limiter = KeyLimiter(self.ring, rates, clock)
+        self.limiter = KeyLimiter(self.ring, rates, clock, settings.retry_after_s)
         self.table = RoutingTable()
-        self.places = Places(CircuitRules(settings.circuit_failures, settings.circuit_pause_s), time.monotonic)
-        self.models = ModelsHandler(self.table, self.places.reported)
+        self.servers = Servers(CircuitRules(settings.circuit_failures, settings.circuit_pause_s), time.monotonic)
+        self.models = ModelsHandler(self.table, self.servers.reported)
         life = LifeSettings(
             settings.lease_s,
             settings.claim_poll_s,
@@ -88,46 +83,51 @@ class Gateway:
         self.recorder = Recorder(store, log, self.limiter)
         self.upstreams = upstreams or Upstreams()
         self.continuations = Continuations(earlier, settings.tokens_in_policies) if earlier else None
+        self.call_slots = Limiter("calls", settings.max_concurrent_calls, 429, settings.retry_after_s)
         self.calls = self._calls(settings, store, engines, clock)
         self.otlp = OtlpApi(
             keys=self.ring,
-            door=OtlpDoor(log, settings.trace_record_bytes),
+            handler=OtlpHandler(log, settings.trace_record_bytes),
             limiter=Limiter("traces", settings.max_concurrent_traces, 503, settings.retry_after_s),
             budget=Budget(settings.max_trace_bytes_in_flight, settings.retry_after_s),
             max_bytes=settings.max_trace_bytes,
             retry_after_s=settings.retry_after_s,
         )
+        self.operations = self._operations()
 
     def _calls(self, settings: GatewaySettings, store: RolloutStore, engines: Engines, clock: Clock) -> ModelCalls:
-        rules = RetryRules(
+        retries = RetryRules(
             settings.retry_tries, settings.retry_base_s, settings.retry_cap_s, settings.retry_after_cap_s
         )
-        knobs = RoutingKnobs(settings.engine_timeouts, settings.balance, settings.engine_max_in_flight)
+        rules = RoutingRules(settings.engine_timeouts, settings.balance, settings.engine_max_in_flight)
+        router = Router(self.table, self.upstreams, rules)
         return ModelCalls(
-            Targets(self.table, self.upstreams, self.places, knobs),
-            Dispatcher(engines, self.places, rules, clock, retry_after_s=settings.retry_after_s),
-            store,
-            self.recorder,
-            clock,
-            lambda: secrets.token_hex(16),
-            settings.truncated_sampling,
-            sticky=settings.sticky_version == "rollout",
+            ring=self.ring,
+            limiter=self.call_slots,
+            keys=self.limiter,
+            router=router,
+            dispatcher=Dispatcher(engines, router, self.servers, retries, clock, retry_after_s=settings.retry_after_s),
+            recorder=self.recorder,
+            store=store,
+            clock=clock,
+            new_id=partial(secrets.token_hex, 16),
+            rules=CallRules(settings.truncated_sampling, sticky=settings.sticky_version == "rollout"),
             continuations=self.continuations,
         )
 
-    def routes(self) -> list[BaseRoute]:
-        """All routes but the ops routes."""
+    def _operations(self) -> list[Operation]:
+        """Every route but health, the busiest first: routes are tried in order."""
         knobs = self._settings
-        keys = self.ring
-        calls = Limiter("calls", knobs.max_concurrent_calls, 429, knobs.retry_after_s)
-        admission = Admission(calls, self.limiter, knobs.retry_after_s)
-        model_api = ModelApi(keys, self.calls, admission, knobs.max_body_bytes, knobs.retry_after_s)
-        catalog = Catalog(keys, self.table, self.upstreams, knobs.retry_after_s)
-        requests = Limiter("requests", knobs.max_concurrent_requests, 503, knobs.retry_after_s)
-        desk = Desk(keys, requests, knobs.max_body_bytes, knobs.retry_after_s)
-        leyden_api = LeydenApi(
-            desk=desk,
-            claims=Limiter("claims", knobs.max_concurrent_claims, 503, knobs.retry_after_s),
+        max_body, retry_after_s = knobs.max_body_bytes, knobs.retry_after_s
+        leyden = LeydenRoutes(
+            self.ring,
+            Limiter("requests", knobs.max_concurrent_requests, 503, retry_after_s),
+            max_body,
+            retry_after_s,
+        )
+        rollouts = RolloutsApi(
+            leyden=leyden,
+            claims=Limiter("claims", knobs.max_concurrent_claims, 503, retry_after_s),
             tasks=self.tasks,
             rollouts=self.rollouts,
             table=self.table,
@@ -135,15 +135,20 @@ class Gateway:
             secret=self._secret,
             lease_s=knobs.lease_s,
         )
-        queue_api = QueueApi(desk, self.tasks, self.rollouts)
-        keys_api = KeysApi(desk, keys, self.keys)
         counter = TokenCounter(self.table, self._engines, knobs.engine_timeouts)
-        counting = CountingApi(keys, counter, calls, knobs.max_body_bytes, knobs.retry_after_s)
-        models = [*model_api.routes(), *catalog.routes(), *counting.routes()]
-        others = [*self.otlp.routes(), *queue_api.routes(), *leyden_api.routes(), *keys_api.routes()]
-        others += DocumentApi(desk).routes()
-        # The busiest come first: routes are tried in order. The last ones take everything.
-        return [*models, *others, *Elsewhere(keys, models, others, knobs.retry_after_s).routes()]
+        operations = [
+            *ModelApi(self.calls, max_body, retry_after_s).operations(),
+            *Catalog(self.ring, self.table, self.upstreams, retry_after_s).operations(),
+            *CountingApi(self.ring, counter, self.call_slots, max_body, retry_after_s).operations(),
+            *self.otlp.operations(),
+            *rollouts.operations(),
+            *KeysApi(leyden, self.ring, self.keys).operations(),
+        ]
+        return [*operations, document_operation(leyden, operations)]
+
+    def routes(self) -> list[BaseRoute]:
+        """All routes but the ops routes."""
+        return with_fallback(self.operations, self.ring, self._settings.retry_after_s)
 
 
 def random_key() -> NewKey:
@@ -151,11 +156,11 @@ def random_key() -> NewKey:
     return new_key(secrets.token_bytes(KEY_ID_BYTES), secrets.token_bytes(SECRET_BYTES))
 
 
-def grpc_doors(otlp: OtlpApi, settings: GatewaySettings) -> list[Callable[[], Awaitable[None]]]:
+def grpc_servers(otlp: OtlpApi, settings: GatewaySettings) -> list[Callable[[], Awaitable[None]]]:
     """The gRPC server, where its port is set: a process without it does not pay for the library."""
     if not settings.grpc_port:
         return []
-    from leyden.gateway.rpc.otlp import GrpcOtlp
+    from leyden.gateway.rpc import GrpcOtlp
 
     return [GrpcOtlp(otlp, settings.host, settings.grpc_port, settings.max_concurrent_traces).serve]
 
@@ -165,7 +170,7 @@ def build(runtime: Runtime) -> Service:
     settings = GatewaySettings()
     engines = AiohttpEngines(settings.engine_keepalive_s, settings.max_concurrent_calls, settings.max_reply_bytes)
     upstreams = load_upstreams(settings.upstreams, os.environ, settings.engine_timeouts)
-    log = PatientLog(runtime.publisher, settings.publish_timeout_s, settings.publish_pause_s, settings.publish_slow_s)
+    log = KafkaLog(runtime.publisher, settings.publish_timeout_s, settings.publish_pause_s, settings.publish_slow_s)
     namespace = runtime.namespace("rollouts")
     shares = {"train": settings.train_share, "validation": settings.validation_share}
     store = RedisRolloutStore(runtime.redis, namespace, settings.store_timeout_s, settings.state_ttl_s, shares)
@@ -190,7 +195,7 @@ def build(runtime: Runtime) -> Service:
     return Service(
         subscriptions=subscriptions(gateway.models, gateway.tasks, gateway.keys),
         before=[engines.open],
-        beside=[gateway.rollouts.sweep_forever, restorer.watch_forever, *grpc_doors(gateway.otlp, settings)],
+        beside=[gateway.rollouts.sweep_forever, restorer.watch_forever, *grpc_servers(gateway.otlp, settings)],
         after=[gateway.recorder.drain, engines.close],
         routes=gateway.routes(),
         ready=ready,

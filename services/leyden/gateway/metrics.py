@@ -66,9 +66,11 @@ RETRIES = Counter(
     ["target", "reason"],
 )
 CIRCUIT_STATE = Gauge(
-    "leyden_gateway_circuit_state", "Circuits by replica or upstream: 0 closed, 0.5 one call tries, 1 open.", ["place"]
+    "leyden_gateway_circuit_state", "Circuits by replica or upstream: 0 closed, 0.5 one call tries, 1 open.", ["server"]
 )
-CIRCUIT_OPENED = Counter("leyden_gateway_circuit_opened", "How often a circuit opened.", ["place"])
+CIRCUIT_OPENED = Counter(
+    "leyden_gateway_circuit_opened", "How often a circuit opened, by replica or upstream.", ["server"]
+)
 VERSION_MOVES = Counter(
     "leyden_gateway_sticky_version_moves", "Rollouts that went on at another version: theirs was no longer live."
 )

@@ -1,14 +1,15 @@
 """What the gateway needs from outside. A passing fault of any of them is `leyden.kafka.Retry`; it becomes a 503."""
 
-from collections.abc import AsyncGenerator, AsyncIterator, Mapping, Sequence
+from collections.abc import AsyncGenerator, AsyncIterator, Coroutine, Mapping, Sequence
 from dataclasses import dataclass, field
 from datetime import datetime
 from enum import StrEnum
-from typing import Protocol
+from typing import Any, Protocol
 
 from leyden.events import Event, KeyLimits
-from leyden.gateway.core.failures import CallNote, LastCall
 from leyden.gateway.core.keys import Level
+from leyden.gateway.core.reply import CallNote, LastCall
+from leyden.gateway.core.request import Agent
 from leyden.gateway.core.restoring import Restored
 from leyden.gateway.core.rollouts import RolloutSpec, RolloutState, Running
 from leyden.gateway.core.upstreams import Timeouts
@@ -17,10 +18,65 @@ from leyden.kafka import Publisher
 
 
 class Log(Publisher, Protocol):
-    """Kafka, with an end to patience: publishing raises `Retry` when it takes too long."""
+    """A publisher with a deadline: it raises `Retry` when Kafka takes too long."""
 
     def must_be_up(self) -> None:
         """Raise `Retry` when publishing has just failed, or takes long."""
+        ...
+
+
+class ResponseWriter(Protocol):
+    """What a model call's answer is written to: one whole body, or a stream of events."""
+
+    @property
+    def started(self) -> bool:
+        """Whether any of the answer has left: from then on a failure has to be told as an event."""
+        ...
+
+    async def whole(self, body: bytes, headers: Mapping[str, str]) -> None:
+        """Send a plain reply."""
+        ...
+
+    async def start(self, headers: Mapping[str, str]) -> None:
+        """Begin a stream of server-sent events."""
+        ...
+
+    async def write(self, event: bytes) -> None:
+        """Send an event of the stream."""
+        ...
+
+
+class CallExchange(ResponseWriter, Protocol):
+    """A model call as it comes in over HTTP, and the way back to its caller."""
+
+    extra_headers: dict[str, str]
+    """Headers for whatever answer the call gets."""
+
+    @property
+    def headers(self) -> Mapping[str, str]:
+        """The request's headers, looked up in any case."""
+        ...
+
+    @property
+    def credential(self) -> str | None:
+        """The `Authorization` header, or one made of the headers that other clients send their key in."""
+        ...
+
+    @property
+    def rollout(self) -> str | None:
+        """The rollout or trace id of the URL."""
+        ...
+
+    def agent(self) -> Agent:
+        """Which agent calls, as far as the headers say so."""
+        ...
+
+    async def body(self) -> bytes:
+        """The whole body. Raises a `Refusal`: 413 or 408."""
+        ...
+
+    async def unless_gone(self, work: Coroutine[Any, Any, None]) -> None:
+        """Do the work; cancelled, and the call over, when the caller leaves before its end."""
         ...
 
 

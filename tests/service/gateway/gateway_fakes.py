@@ -19,11 +19,12 @@ from leyden.clock import ManualClock
 from leyden.events import ModelCallRecorded, PolicyServed
 from leyden.gateway.adapters.engines import AiohttpEngines
 from leyden.gateway.app import Gateway
-from leyden.gateway.core.failures import CallNote, LastCall
+from leyden.gateway.core.reply import CallNote, LastCall
 from leyden.gateway.core.restoring import Restored
 from leyden.gateway.core.rollouts import RolloutSpec, RolloutState, Running
 from leyden.gateway.core.upstreams import Upstreams
-from leyden.gateway.http.arrival import StampedProtocol
+from leyden.gateway.http.operations import Operation
+from leyden.gateway.http.protocol import StampedProtocol
 from leyden.gateway.ports import (
     NOT_WHOLE,
     EarlierCalls,
@@ -495,6 +496,12 @@ async def asgi_server(app: Starlette) -> AsyncIterator[str]:
     finally:
         server.should_exit = True
         await serving
+
+
+def operations() -> list[Operation]:
+    """Every route that a gateway declares."""
+    fakes = (MemoryStore(), AiohttpEngines(4.0, 100, 1_000_000), FakeLog(), ManualClock(START), MemoryRates())
+    return Gateway(settings(), *fakes).operations
 
 
 @asynccontextmanager

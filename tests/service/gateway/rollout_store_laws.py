@@ -6,7 +6,7 @@ from datetime import timedelta
 import pytest
 
 from leyden.events import Task
-from leyden.gateway.core.failures import CallNote, LastCall
+from leyden.gateway.core.reply import CallNote, LastCall
 from leyden.gateway.core.restoring import Restored
 from leyden.gateway.core.rollouts import RolloutSpec, RolloutState, Running
 from leyden.gateway.ports import EndResult, QueueCounts, RolloutStore

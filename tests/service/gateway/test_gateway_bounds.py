@@ -9,8 +9,7 @@ import httpx
 import pytest
 from prometheus_client import REGISTRY
 
-from leyden.gateway.http.arrival import StampedProtocol
-from leyden.gateway.http.bounded import bounded
+from leyden.gateway.http.protocol import StampedProtocol, bounded
 from leyden.service import _server
 from service.gateway.gateway_fakes import API_KEY, Bench, bench
 

@@ -29,7 +29,7 @@ def ask(stream: bool, model: str = "policy") -> dict[str, Any]:
 
 
 def state(place: str = "policy/r0") -> float | None:
-    return REGISTRY.get_sample_value("leyden_gateway_circuit_state", {"place": place})
+    return REGISTRY.get_sample_value("leyden_gateway_circuit_state", {"server": place})
 
 
 async def dies(request: web.Request, _: dict[str, Any]) -> web.StreamResponse:
@@ -68,7 +68,7 @@ async def test_answers_that_break_off_open_the_circuit(
     assert state() == 1
     refused = await http.post(CHAT, json=ask(stream))
     assert (refused.status_code, refused.json()["error"]["code"]) == (503, "circuit_open")
-    assert (len(gate.engine.bodies), gate.gateway.places.load) == (3, {})
+    assert (len(gate.engine.bodies), gate.gateway.servers.load) == (3, {})
 
 
 async def test_a_whole_answer_between_them_starts_the_count_anew(gate: Bench, http: httpx.AsyncClient) -> None:
@@ -119,7 +119,7 @@ async def test_who_leaves_a_stream_says_nothing_about_the_server(gate: Bench, ht
         async with http.stream("POST", CHAT, json=ask(True)) as reply:
             assert reply.status_code == 200
     async with asyncio.timeout(5):
-        while gate.gateway.places.load:
+        while gate.gateway.servers.load:
             await asyncio.sleep(0.01)
     assert state() == 0
 

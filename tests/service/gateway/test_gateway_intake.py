@@ -10,9 +10,8 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from leyden.gateway.core.refusals import Refusal
-from leyden.gateway.http.arrival import StampedProtocol
-from leyden.gateway.http.bounded import BoundedProtocol, bounded
-from leyden.gateway.http.intake import MAX_JSON_DEPTH, json_object
+from leyden.gateway.core.request import MAX_JSON_DEPTH, json_object
+from leyden.gateway.http.protocol import BoundedProtocol, StampedProtocol, bounded
 from leyden.service import _server
 from service.gateway.gateway_fakes import API_KEY, Bench, bench
 
@@ -110,12 +109,14 @@ async def test_a_head_that_does_not_come_is_not_waited_for(small: Bench, monkeyp
     assert answer.count(b"HTTP/1.1 ") == 1
 
 
+@pytest.mark.parametrize("path", [CHAT, "/v1/messages/count_tokens", "/v1/traces", "/leyden/v1/tasks"])
 async def test_a_body_that_stalls_gives_its_place_back(
-    small: Bench, http: httpx.AsyncClient, monkeypatch: pytest.MonkeyPatch
+    small: Bench, http: httpx.AsyncClient, monkeypatch: pytest.MonkeyPatch, path: str
 ) -> None:
-    monkeypatch.setattr("leyden.gateway.http.intake.BODY_TIMEOUT_S", 0.2)
-    head = f"POST {CHAT} HTTP/1.1\r\nhost: x\r\nauthorization: Bearer {API_KEY}\r\ncontent-length: 50\r\n"
-    answer = await raw(small, f"{head}connection: close\r\n\r\n{{".encode())
+    monkeypatch.setattr("leyden.gateway.http.requests.BODY_TIMEOUT_S", 0.2)
+    head = f"POST {path} HTTP/1.1\r\nhost: x\r\nauthorization: Bearer {API_KEY}\r\ncontent-length: 50\r\n"
+    kind = "content-type: application/json\r\n"
+    answer = await raw(small, f"{head}{kind}connection: close\r\n\r\n{{".encode())
     assert answer.startswith(b"HTTP/1.1 408 ")
     assert (await http.post(CHAT, json={"model": "policy", "messages": []})).status_code == 200
 

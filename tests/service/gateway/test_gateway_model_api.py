@@ -242,7 +242,7 @@ async def test_a_reader_who_leaves_stops_the_engine_and_is_recorded(gate: Bench,
     assert call.error is not None
     assert call.error.startswith("cut_off")
     assert gate.store.calls == {REF: {call.call_id}}
-    assert gate.gateway.places.load == {}
+    assert gate.gateway.servers.load == {}
 
 
 async def test_a_plain_caller_who_leaves_is_recorded(gate: Bench, http: httpx.AsyncClient) -> None:
@@ -251,7 +251,7 @@ async def test_a_plain_caller_who_leaves_is_recorded(gate: Bench, http: httpx.As
         await http.post("/v1/chat/completions", json={"model": "policy", "messages": HELLO}, timeout=0.2)
     await until(lambda: bool(gate.log.calls))
     assert (gate.log.calls[0].error or "").startswith("cut_off")
-    assert gate.gateway.places.load == {}
+    assert gate.gateway.servers.load == {}
 
 
 async def test_an_error_of_the_engine_is_passed_on_and_recorded(gate: Bench, agent: AsyncOpenAI) -> None:

@@ -22,7 +22,7 @@ from opentelemetry.sdk.trace.export import SimpleSpanProcessor
 
 from leyden.events.otlp import Signal
 from leyden.gateway.core.keys import rollout_key
-from leyden.gateway.rpc.otlp import DETAILS, SERVICES, GrpcOtlp
+from leyden.gateway.rpc import DETAILS, SERVICES, GrpcOtlp
 from leyden.stack.ports import free_port
 from service.gateway.gateway_fakes import API_KEY, REF, SECRET, Bench, bench
 

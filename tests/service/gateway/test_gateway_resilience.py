@@ -51,7 +51,7 @@ async def test_an_engine_that_says_not_now_is_asked_again(code: int, stream: boo
         assert counted("retries", target="policy", reason=f"status_{code}") == retries + 2
         (call,) = gate.log.calls
         assert call.error is None
-        assert gate.gateway.places.load == {}
+        assert gate.gateway.servers.load == {}
 
 
 async def test_after_the_last_try_the_servers_answer_is_passed_on_with_its_retry_after() -> None:
@@ -89,7 +89,7 @@ async def test_another_replica_is_asked_at_once(second: ScriptedEngine) -> None:
         gate.engine.reply = status(503, {"retry-after": "30"})
         for _ in range(3):
             assert (await http.post(CHAT, json=ask())).status_code == 200
-        assert (len(second.bodies), gate.gateway.places.load) == (3, {})
+        assert (len(second.bodies), gate.gateway.servers.load) == (3, {})
 
 
 async def test_a_server_that_comes_back_is_found_again() -> None:
@@ -215,7 +215,7 @@ async def test_a_caller_who_leaves_while_a_retry_is_waited_for_is_recorded_and_n
         await until(lambda: bool(gate.log.calls))
         assert (gate.log.calls[0].error or "").startswith("cut_off")
         await asyncio.sleep(0.4)
-        assert (len(gate.engine.bodies), gate.gateway.places.load) == (1, {})
+        assert (len(gate.engine.bodies), gate.gateway.servers.load) == (1, {})
 
 
 async def test_a_server_that_is_down_is_set_aside_and_found_again_by_one_call() -> None:
@@ -224,13 +224,13 @@ async def test_a_server_that_is_down_is_set_aside_and_found_again_by_one_call() 
     async with engine_server(server):
         knobs = QUICK | {"retry_tries": 1, "circuit_failures": 3, "circuit_pause_s": 0.5}
         async with bench(passed_to(server.url), **knobs) as gate, client(gate) as http:
-            opened = counted("circuit_opened", place="other")
+            opened = counted("circuit_opened", server="other")
             for _ in range(3):
                 assert (await http.post(CHAT, json=ask("judge"))).status_code == 503
             refused = await http.post(CHAT, json=ask("judge"))
             assert (refused.status_code, refused.json()["error"]["code"]) == (503, "circuit_open")
             assert (refused.headers["retry-after"], len(server.bodies)) == ("1", 3)
-            assert counted("circuit_opened", place="other") == opened + 1
+            assert counted("circuit_opened", server="other") == opened + 1
             assert state("other") == 1
             await asyncio.sleep(0.5)
             server.reply, release = held(as_another_vendor)
@@ -258,7 +258,7 @@ async def test_a_circuit_that_opens_under_a_waiting_call_ends_it() -> None:
         gate.engine.reply = status(503)
         reply = await http.post(CHAT, json=ask())
         assert (reply.status_code, reply.json()["error"]["code"]) == (503, "model_unreachable")
-        assert (len(gate.engine.bodies), len(gate.log.calls), gate.gateway.places.load) == (2, 1, {})
+        assert (len(gate.engine.bodies), len(gate.log.calls), gate.gateway.servers.load) == (2, 1, {})
 
 
 async def test_a_trying_call_whose_caller_leaves_does_not_shut_the_server_out(second: ScriptedEngine) -> None:
@@ -303,7 +303,7 @@ async def test_what_a_server_does_for_a_caller_who_left_is_cancelled(model: str,
         await asyncio.wait_for(cancelled.wait(), 5)
         await until(lambda: bool(gate.log.calls))
         assert (gate.log.calls[0].error or "").startswith("cut_off")
-        assert gate.gateway.places.load == {}
+        assert gate.gateway.servers.load == {}
 
 
 async def test_a_full_replica_is_passed_over_and_when_all_are_full_the_caller_is_told(second: ScriptedEngine) -> None:
@@ -341,7 +341,7 @@ def queued() -> float:
 
 
 def state(place: str) -> float | None:
-    return REGISTRY.get_sample_value("leyden_gateway_circuit_state", {"place": place})
+    return REGISTRY.get_sample_value("leyden_gateway_circuit_state", {"server": place})
 
 
 def held(reply: Any) -> tuple[Any, asyncio.Event]:

@@ -81,7 +81,7 @@ async def test_with_redis_away_a_sticky_call_is_not_answered() -> None:
     async with bench(sticky_version="rollout") as gate, client(gate) as http:
         gate.store.fail_at["keep_version"] = 1
         assert (await ask(http, REFS[0])).status_code == 503
-        assert gate.gateway.places.load == {}
+        assert gate.gateway.servers.load == {}
 
 
 async def test_by_prefix_a_rollouts_calls_go_to_one_replica_and_rollouts_spread(second: ScriptedEngine) -> None:
@@ -111,7 +111,7 @@ async def test_an_engine_that_forgot_the_adapter_is_found_out_and_another_replic
         reply = await ask(http, REFS[0])
         assert (reply.status_code, reply.json()["error"]["code"]) == (502, "policy_version_mismatch")
         assert [call.policy_version for call in gate.log.calls] == [4, 4, None]
-        assert gate.gateway.places.load == {}
+        assert gate.gateway.servers.load == {}
 
 
 @pytest.mark.parametrize("stream", [False, True])

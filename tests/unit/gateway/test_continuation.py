@@ -5,7 +5,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from leyden.events import pack_ints
-from leyden.gateway.core.continuation import MOST_LOOKED_UP, Conversation, Said
+from leyden.gateway.core.continuation import MOST_LOOKED_UP, Conversation, EarlierCall
 
 scalars = st.none() | st.booleans() | st.floats() | st.text()
 anything = st.recursive(scalars, lambda inner: st.lists(inner) | st.dictionaries(st.text(), inner), max_leaves=8)
@@ -72,6 +72,6 @@ def test_anything_may_stand_where_messages_should(messages: Any) -> None:
     st.booleans(),
 )
 def test_what_is_kept_comes_back(call_id: str, ids: list[int], rendered: str, truncated: bool) -> None:
-    said = Said(call_id, pack_ints(ids), rendered, truncated)
-    assert Said.unpack(said.pack()) == said
+    said = EarlierCall(call_id, pack_ints(ids), rendered, truncated)
+    assert EarlierCall.unpack(said.pack()) == said
     assert json.loads(json.dumps(said.wish())) == {"token_ids": ids, "rendered": rendered, "truncated": truncated}

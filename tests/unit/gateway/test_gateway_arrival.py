@@ -2,7 +2,7 @@
 
 import pytest
 
-from leyden.gateway.http.arrival import ARRIVED, waited_s
+from leyden.gateway.http.requests import ARRIVED, waited_s
 
 WALL = 1_800_000_000.0
 

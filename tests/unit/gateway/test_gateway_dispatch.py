@@ -13,16 +13,16 @@ from hypothesis import strategies as st
 
 from leyden.clock import ManualClock
 from leyden.events import ModelCallRecorded, PolicyServed
+from leyden.gateway.core.faces import CHAT
+from leyden.gateway.core.keys import KeyRing
 from leyden.gateway.core.refusals import Refusal
-from leyden.gateway.core.request import Binding
+from leyden.gateway.core.request import NOBODY, Binding
 from leyden.gateway.core.resilience import CircuitRules, RetryRules
-from leyden.gateway.core.routing import Balance, ModelName, RoutingTable, place_of
+from leyden.gateway.core.routing import Balance, ModelName, Router, RoutingRules, RoutingTable, server_of
 from leyden.gateway.core.upstreams import Timeouts, Upstreams
+from leyden.gateway.handlers.admission import KeyLimiter, Limiter
 from leyden.gateway.handlers.calls import Incoming, ModelCalls
-from leyden.gateway.handlers.dispatch import Dispatcher
-from leyden.gateway.handlers.places import Places
-from leyden.gateway.handlers.sent import Failed
-from leyden.gateway.handlers.targets import RoutingKnobs, Targets
+from leyden.gateway.handlers.servers import Dispatcher, EngineError, Servers
 from leyden.gateway.ports import EngineBroke, EngineUnreachable
 
 NOW = datetime(2026, 1, 2, 3, 4, 5, tzinfo=UTC)
@@ -101,6 +101,21 @@ class Records:
         return asyncio.create_task(recording)  # type: ignore[arg-type]
 
 
+class Written:
+    """A caller who is told a whole answer."""
+
+    started = False
+
+    async def whole(self, body: bytes, headers: Mapping[str, str]) -> None:
+        self.started = True
+
+    async def start(self, headers: Mapping[str, str]) -> None:
+        raise AssertionError("nobody asked for a stream")
+
+    async def write(self, event: bytes) -> None:
+        raise AssertionError("nobody asked for a stream")
+
+
 class World:
     """ModelCalls on a fleet."""
 
@@ -109,23 +124,27 @@ class World:
         table, number = RoutingTable(), count()
         for replica, version in VERSIONS.items():
             table.note_served(served(replica, version))
-        self.places = Places(CircuitRules(failures, 60.0), lambda: 0.0)
-        knobs = RoutingKnobs(Timeouts(1, None, 60), Balance.LEAST_LOADED, 4)
-        clock, rules = ManualClock(NOW), RetryRules(tries, 0.0001, 0.0001)
+        self.servers = Servers(CircuitRules(failures, 60.0), lambda: 0.0)
+        clock, ring = ManualClock(NOW), KeyRing([], b"", lambda: NOW)
+        router = Router(table, Upstreams(), RoutingRules(Timeouts(1, None, 60), Balance.LEAST_LOADED, 4))
+        rules = RetryRules(tries, 0.0001, 0.0001)
         self.calls = ModelCalls(
-            Targets(table, Upstreams(), self.places, knobs),
-            Dispatcher(self.fleet, self.places, rules, clock),
-            None,  # type: ignore[arg-type]  # a call that belongs to no attempt asks no store
-            self.records,  # type: ignore[arg-type]
-            clock,
-            lambda: f"call-{next(number)}",
+            ring=ring,
+            limiter=Limiter("calls", 100, 429, 1.0),
+            keys=KeyLimiter(ring, None, clock),  # type: ignore[arg-type]  # no key here has limits
+            router=router,
+            dispatcher=Dispatcher(self.fleet, router, self.servers, rules, clock),
+            recorder=self.records,  # type: ignore[arg-type]
+            store=None,  # type: ignore[arg-type]  # a call that belongs to no attempt asks no store
+            clock=clock,
+            new_id=lambda: f"call-{next(number)}",
         )
 
     async def call(self, model: str = "policy") -> str:
+        asked = {"model": model}
         try:
-            opened = await self.calls.open(Incoming("/v1/chat/completions", {"model": model}, Binding()))
-            await opened.whole()
-        except Failed as failed:
+            await self.calls.answer(Incoming(CHAT, asked, asked, Binding(), NOBODY), Written())
+        except EngineError as failed:
             return str(failed.status)
         except Refusal as refusal:
             return refusal.code
@@ -154,7 +173,7 @@ def test_whatever_happens_there_is_one_record_and_nothing_is_left_behind(
         assert 1 <= len(world.fleet.asked) <= tries
         assert len(world.records.calls) == 1
         assert (world.records.calls[0].error is None) is (said == "ok")
-        assert world.places.load == {}
+        assert world.servers.load == {}
         assert all(reply.closed for reply in world.fleet.replies)
         if model != "policy":
             assert {VERSIONS[replica] for replica in world.fleet.asked} == {ModelName.parse(model).version}
@@ -224,7 +243,7 @@ def test_a_caller_who_leaves_at_any_moment_is_recorded_once_and_holds_nothing(be
         await asyncio.sleep(0.001)
         assert len(world.records.calls) == (1 if world.fleet.asked or steps else 0)
         assert all((call.error or "").startswith("cut_off") for call in world.records.calls)
-        assert world.places.load == {}
+        assert world.servers.load == {}
         assert all(reply.closed for reply in world.fleet.replies)
 
     asyncio.run(run())
@@ -248,5 +267,5 @@ def test_candidates_are_all_that_fit_the_kept_version_first_and_then_the_newest(
     ranks = [(r.version != kept, -r.version) for r in order]
     assert ranks == sorted(ranks)
     if affinity is None:
-        keys = [(r.version != kept, -r.version, load.get(place_of(r), 0), r.replica) for r in order]
+        keys = [(r.version != kept, -r.version, load.get(server_of(r), 0), r.replica) for r in order]
         assert keys == sorted(keys)

@@ -6,7 +6,8 @@ from typing import Any
 import pytest
 
 from leyden.events import Choice, Failure, FailureClass, FailureEvidence, ModelCallRecorded
-from leyden.gateway.core.failures import CallNote, LastCall, classified, note_of
+from leyden.gateway.core.failures import classified
+from leyden.gateway.core.reply import CallNote, LastCall, note_of
 
 NOW = datetime(2026, 1, 1, tzinfo=UTC)
 LOOP = 5

@@ -5,7 +5,7 @@ import asyncio
 import pytest
 
 from fakes import FakePublisher
-from leyden.gateway.adapters.log import PatientLog
+from leyden.gateway.adapters.log import KafkaLog
 from leyden.kafka import Retry
 
 
@@ -28,7 +28,7 @@ class Seconds:
 
 async def test_while_a_record_waits_for_long_nothing_more_is_taken_in() -> None:
     kafka, clock = slow_kafka(), Seconds()
-    log = PatientLog(kafka, timeout_s=30.0, pause_s=1.0, slow_s=5.0, now=clock)
+    log = KafkaLog(kafka, timeout_s=30.0, pause_s=1.0, slow_s=5.0, now=clock)
     log.must_be_up()
     first = asyncio.create_task(log.publish_all([]))
     await asyncio.sleep(0)
@@ -46,7 +46,7 @@ async def test_while_a_record_waits_for_long_nothing_more_is_taken_in() -> None:
 
 async def test_a_record_that_takes_too_long_is_given_up_and_said_so_for_a_while() -> None:
     clock = Seconds()
-    log = PatientLog(slow_kafka(), timeout_s=0.01, pause_s=1.0, slow_s=5.0, now=clock)
+    log = KafkaLog(slow_kafka(), timeout_s=0.01, pause_s=1.0, slow_s=5.0, now=clock)
     with pytest.raises(Retry, match="did not acknowledge"):
         await log.publish_all([])
     with pytest.raises(Retry, match="last record"):
@@ -57,7 +57,7 @@ async def test_a_record_that_takes_too_long_is_given_up_and_said_so_for_a_while(
 
 async def test_a_caller_who_leaves_is_no_longer_waited_for() -> None:
     clock = Seconds()
-    log = PatientLog(slow_kafka(), timeout_s=30.0, pause_s=1.0, slow_s=5.0, now=clock)
+    log = KafkaLog(slow_kafka(), timeout_s=30.0, pause_s=1.0, slow_s=5.0, now=clock)
     publishing = asyncio.create_task(log.publish_all([]))
     await asyncio.sleep(0)
     publishing.cancel()

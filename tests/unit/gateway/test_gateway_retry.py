@@ -7,7 +7,8 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from leyden.gateway.core.resilience import Retries, RetryRules, retry_after_s
+from leyden.gateway.core.resilience import Retries, RetryRules
+from leyden.retry_after import retry_after_s
 
 NOW = datetime(2026, 1, 2, 3, 4, 5, tzinfo=UTC)
 RULES = RetryRules(tries=4, base_s=1.0, cap_s=3.0, retry_after_cap_s=10.0)

@@ -6,7 +6,7 @@ from typing import Any
 
 import pytest
 
-from leyden.gateway.http.stream import unless_gone
+from leyden.gateway.http.model_api import unless_gone
 
 
 class Caller:

@@ -1,1 +1,1 @@
-"""The outside: Redis, the policy servers, Kafka with an end to patience."""
+"""The outside: Redis, the policy servers, Kafka."""

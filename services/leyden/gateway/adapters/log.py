@@ -1,4 +1,4 @@
-"""Kafka, with an end to patience."""
+"""Publisher with a deadline; fails fast while Kafka is slow."""
 
 import asyncio
 import time
@@ -7,7 +7,7 @@ from collections.abc import Awaitable, Callable, Sequence
 from leyden.kafka import Outgoing, Publisher, Retry
 
 
-class PatientLog:
+class KafkaLog:
     """A publisher whose callers wait for `timeout_s` at most; after a failure it says so for `pause_s`.
 
     It says so too while the oldest record that waits has waited for `slow_s`: what comes in would only wait behind it.
@@ -44,8 +44,8 @@ class PatientLog:
         await self._within(self._inner.publish_raw(topic, key, value, headers))
 
     async def _within(self, publishing: Awaitable[None]) -> None:
-        place = object()
-        self._waiting[place] = self._now()
+        waiting = object()
+        self._waiting[waiting] = self._now()
         try:
             async with asyncio.timeout(self._timeout_s):
                 await publishing
@@ -56,4 +56,4 @@ class PatientLog:
             self._down_until = self._now() + self._pause_s
             raise
         finally:
-            del self._waiting[place]
+            del self._waiting[waiting]

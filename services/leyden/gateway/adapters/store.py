@@ -9,7 +9,7 @@ from redis.asyncio import Redis
 
 from leyden.gateway.adapters import scripts
 from leyden.gateway.adapters.scripts import PRIORITY_STEP
-from leyden.gateway.core.failures import CallNote, LastCall
+from leyden.gateway.core.reply import CallNote, LastCall
 from leyden.gateway.core.restoring import Restored
 from leyden.gateway.core.rollouts import RolloutSpec, RolloutState, Running
 from leyden.gateway.ports import NOT_WHOLE, EndOutcome, EndResult, QueueCounts, RolloutView, Standing

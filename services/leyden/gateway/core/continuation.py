@@ -16,6 +16,7 @@ import numpy as np
 import orjson
 
 from leyden.gateway.core.request import JsonDict
+from leyden.ids import AttemptRef
 
 MOST_LOOKED_UP = 16
 """Assistant messages, from the last one back, whose call is looked for."""
@@ -23,8 +24,8 @@ _HEAD = struct.Struct("<BHH")
 
 
 @dataclass(frozen=True, slots=True)
-class Said:
-    """A call that a later one may extend."""
+class EarlierCall:
+    """A call that a later one may extend: what it was asked and said, in tokens."""
 
     call_id: str
     token_ids: bytes
@@ -109,3 +110,33 @@ def _call(call: Mapping[str, Any]) -> Sequence[object]:
         return [function.get("name"), orjson.loads(arguments) if isinstance(arguments, str) else arguments]
     except orjson.JSONDecodeError:
         return [function.get("name"), arguments]
+
+
+@dataclass(frozen=True, slots=True)
+class Turn:
+    """One call as part of its attempt's conversation."""
+
+    ref: AttemptRef
+    policy: str
+    conversation: Conversation
+    earlier: EarlierCall | None = None
+    """The call that its messages extend."""
+    started: bool = False
+    """Whether the attempt has earlier calls at all, where the call's messages hold an answer."""
+
+    def wish(self) -> JsonDict:
+        """As the engine is asked."""
+        return self.earlier.wish() if self.earlier else {}
+
+    def outcome(self, prompt: str | None) -> str:
+        """What became of it: `first`, `extended`, `forked`, `drifted`, or `unsupported` by the engine.
+
+        `prompt` is what the engine says of it in its header.
+        """
+        if prompt is None:
+            return "unsupported"
+        if prompt == "continued":
+            return "extended"
+        if self.earlier is not None:
+            return "drifted"
+        return "forked" if self.started and self.conversation.answered else "first"

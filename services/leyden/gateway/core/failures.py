@@ -4,19 +4,13 @@ The runner's word stands unless what was seen says otherwise: an agent behind an
 exception cannot tell a model's error from its own, and nobody inside sees that it goes round in circles.
 """
 
-import json
-from collections.abc import Mapping
-from dataclasses import dataclass
-from typing import Any
-
-from leyden.events import Failure, FailureClass, FailureEvidence, ModelCallRecorded
+from leyden.events import Failure, FailureClass, FailureEvidence
 from leyden.failures import is_context_overflow
-from leyden.ids import derive
+from leyden.gateway.core.reply import LastCall
 
 MAX_MESSAGE = 2000
 MAX_TRACEBACK = 4000
 MAX_NAME = 256
-MAX_CALL_ERROR = 500
 """Characters of each that are kept; the failure stays in the log for ever."""
 LOOPS_BEHIND = frozenset(
     {
@@ -30,33 +24,6 @@ LOOPS_BEHIND = frozenset(
 """What a repetition loop may end in."""
 CALLER_LEFT = "cut_off:"
 """How the error of a call begins whose caller did not wait: no fault of the model."""
-
-
-@dataclass(frozen=True, slots=True)
-class CallNote:
-    """What is kept of a call while its attempt runs."""
-
-    error: str = ""
-    finish_reason: str = ""
-    output: str = ""
-    """The same for the same output, and for no other; "" for none."""
-
-
-@dataclass(frozen=True, slots=True)
-class LastCall:
-    """The last call of an attempt, and how many in a row, it included, had its output."""
-
-    call_id: str
-    note: CallNote
-    repeats: int
-
-
-def note_of(call: ModelCallRecorded) -> CallNote:
-    """What to keep of a recorded call."""
-    finish = next((choice.finish_reason for choice in call.choices if choice.finish_reason), None)
-    outputs = [_output(choice.message) for choice in call.choices]
-    digest = derive("output", json.dumps(outputs)) if any(outputs) else ""
-    return CallNote((call.error or "")[:MAX_CALL_ERROR], finish or "", digest)
 
 
 def classified(reported: Failure | None, last: LastCall | None, loop_calls: int) -> Failure:
@@ -100,11 +67,3 @@ def _bounded(failure: Failure) -> Failure:
 
 def _cut(text: str | None, length: int) -> str | None:
     return text[:length] if text else None
-
-
-def _output(message: Mapping[str, Any]) -> list[Any]:
-    """What a message says and does, without ids that differ each time."""
-    calls = [call.get("function") for call in message.get("tool_calls") or () if isinstance(call, dict)]
-    asked = [[one.get("name"), one.get("arguments")] for one in calls if isinstance(one, dict)]
-    content = message.get("content")
-    return [content, asked] if content or asked else []

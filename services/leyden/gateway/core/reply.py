@@ -1,16 +1,23 @@
 """From the engine's answer to the record and to what the caller sees: plain replies, and streams chunk by chunk."""
 
+import json
 from collections.abc import Mapping
 from dataclasses import dataclass, field
 from functools import cache
 from typing import Any
 
-from leyden.events import Choice, Usage, pack_floats, pack_ints
+from leyden.events import Choice, ModelCallRecorded, Usage, pack_floats, pack_ints
 from leyden.gateway.core.faces.openai import message_of
 from leyden.gateway.core.request import JsonDict, Visible
+from leyden.gateway.core.routing import RoutedCall
+from leyden.ids import derive
 
 ALWAYS_HIDDEN = ("prompt_text", "metrics")
 CHOICE_HIDDEN = ("routed_experts",)
+MALFORMED = (KeyError, TypeError, ValueError, AttributeError)
+"""What reading an answer raises that is not a chat completion (`orjson.JSONDecodeError` is a `ValueError`)."""
+MAX_CALL_ERROR = 500
+"""Characters of a call's error that are kept with its attempt."""
 CHUNKS = ("chat.completion.chunk", "text_completion")
 """What pieces of a stream call themselves; a whole text completion does too, and always has choices."""
 
@@ -25,19 +32,34 @@ class ChoiceParts:
     message: JsonDict = field(default_factory=dict)
 
 
-class ReplyParts:
-    """Everything of one reply that is recorded. Fed with the plain reply, or with every chunk of a stream in order."""
+class WrongModelError(Exception):
+    """The engine answers as another model than it was asked for."""
 
-    def __init__(self, expected: int) -> None:
+
+class ReplyParts:
+    """Everything of one reply that is recorded. Fed with the plain reply, or with every chunk of a stream in order.
+
+    `expected` is how many choices were asked for, `version` the policy version that the answer's head names, and
+    `answers_as` the `model` that each piece must name: an adapter's, which is a version's own.
+    """
+
+    def __init__(self, expected: int, version: int | None = None, answers_as: str | None = None) -> None:
         self._expected = expected
+        self._answers_as = answers_as
         self._choices: dict[int, ChoiceParts] = {}
+        self.version = version
+        self.first_token_s: float | None = None
+        """From the call's arrival to its first token, where it is streamed; noted by whoever has a clock."""
         self.prompt_token_ids: list[int] = []
         self.engine_id: str | None = None
         self.usage: Usage | None = None
         self.error: str | None = None
 
     def take(self, piece: Mapping[str, Any]) -> None:
-        """Note one plain reply or one chunk; raises TypeError, ValueError or KeyError for what is neither."""
+        """Note one plain reply or one chunk; raises one of `MALFORMED` for what is neither.
+
+        Raises `WrongModelError` for a piece of another model's: then it is not known which version answered.
+        """
         if piece.get("error"):
             self.error = f"engine: {message_of(piece)}"
         if self.engine_id is None and isinstance(piece.get("id"), str):
@@ -49,6 +71,9 @@ class ReplyParts:
             )
         for choice in piece.get("choices") or ():
             self._take_choice(choice)
+        if self._answers_as is not None and piece.get("model") not in (None, self._answers_as):
+            self.version = None
+            raise WrongModelError(f"`{self._answers_as}` was asked for and the engine answers as {piece['model']!r}")
 
     def _take_choice(self, choice: Mapping[str, Any]) -> None:
         parts = self._choices.setdefault(int(choice.get("index") or 0), ChoiceParts())
@@ -82,6 +107,13 @@ class ReplyParts:
             if len(parts.token_ids) != len(parts.logprobs):
                 return f"engine: choice {index} has {len(parts.token_ids)} token ids and {len(parts.logprobs)} logprobs"
         return None if self.prompt_token_ids else "engine: no prompt_token_ids in the reply"
+
+    def outcome(self, traced: bool) -> tuple[str | None, str]:
+        """(error, label of metrics) of a reply that came to its end; `traced`: it must come with its tokens."""
+        if self.error:
+            return self.error, "engine_error"
+        torn = self.torn if traced else None
+        return torn, "torn" if torn else "ok"
 
     def choices(self) -> list[Choice]:
         """The choices by index, packed."""
@@ -180,3 +212,78 @@ class SseSplitter:
                 done.append(b"\n".join(self._data))
                 self._data = []
         return done
+
+
+def record_of(
+    call: RoutedCall, reply: ReplyParts, latency_s: float, error: str | None = None, continues: str | None = None
+) -> ModelCallRecorded:
+    """The record of a call: what was asked, and as much of the reply as came."""
+    ref, caller = call.binding.attempt, call.binding.caller
+    # Not validated: every value is of its type, and the request was JSON when it came. Validating a long conversation
+    # again costs half a millisecond.
+    return ModelCallRecorded.model_construct(
+        event_id=derive("model-call", call.call_id),
+        event_time=call.started_at,
+        producer="gateway",
+        call_id=call.call_id,
+        rollout_id=ref.rollout_id if ref else None,
+        attempt=ref.attempt if ref else 0,
+        trace_id=call.binding.trace_id,
+        parent_span_id=call.binding.parent_span_id,
+        agent_name=call.agent.name,
+        agent_role=call.agent.role,
+        route=call.face.route,
+        requested_model=call.prepared.model,
+        policy=None if call.upstream else call.name.policy,
+        policy_version=reply.version,
+        upstream=call.upstream.name if call.upstream else None,
+        response_id=call.face.response_id(reply.engine_id) if reply.engine_id else None,
+        project=caller.project,
+        key_id=caller.key_id,
+        request=call.request,
+        sampling=call.prepared.sampling,
+        prompt_token_ids=pack_ints(reply.prompt_token_ids),
+        choices=reply.choices(),
+        usage=reply.usage or reply.counted(),
+        streamed=call.prepared.streamed,
+        started_at=call.started_at,
+        latency_s=round(latency_s, 6),
+        time_to_first_token_s=reply.first_token_s,
+        continues=continues,
+        error=error,
+    )
+
+
+@dataclass(frozen=True, slots=True)
+class CallNote:
+    """What is kept of a call while its attempt runs."""
+
+    error: str = ""
+    finish_reason: str = ""
+    output: str = ""
+    """The same for the same output, and for no other; "" for none."""
+
+
+@dataclass(frozen=True, slots=True)
+class LastCall:
+    """The last call of an attempt, and how many in a row, it included, had its output."""
+
+    call_id: str
+    note: CallNote
+    repeats: int
+
+
+def note_of(call: ModelCallRecorded) -> CallNote:
+    """What to keep of a recorded call."""
+    finish = next((choice.finish_reason for choice in call.choices if choice.finish_reason), None)
+    outputs = [_output(choice.message) for choice in call.choices]
+    digest = derive("output", json.dumps(outputs)) if any(outputs) else ""
+    return CallNote((call.error or "")[:MAX_CALL_ERROR], finish or "", digest)
+
+
+def _output(message: Mapping[str, Any]) -> list[Any]:
+    """What a message says and does, without ids that differ each time."""
+    calls = [call.get("function") for call in message.get("tool_calls") or () if isinstance(call, dict)]
+    asked = [[one.get("name"), one.get("arguments")] for one in calls if isinstance(one, dict)]
+    content = message.get("content")
+    return [content, asked] if content or asked else []

@@ -11,11 +11,15 @@ from functools import lru_cache
 from typing import Any
 from urllib.parse import unquote
 
+import orjson
+
 from leyden.events import Sampling
 from leyden.gateway.core.keys import Caller
 from leyden.gateway.core.refusals import Refusal
 from leyden.ids import AttemptRef, attempt_of_trace, parse_traceparent
 
+MAX_JSON_DEPTH = 100
+"""Parsers and encoders on the way to Kafka and back give up from 200 on; what real requests nest stays under 40."""
 SESSION_HEADER = "x-leyden-rollout"
 """Names a rollout (attempt 0) or an attempt's trace id: for clients that can add a header and nothing else."""
 ANYBODY = Caller()
@@ -126,15 +130,15 @@ UNTRAINABLE = {
 }
 
 
-class Dialect(StrEnum):
-    """In which of OpenAI's forms an engine is asked, and answers."""
+class Api(StrEnum):
+    """Which of OpenAI's APIs an engine is asked by."""
 
     CHAT = "chat"
     """Messages in, messages out."""
-    TEXT = "text"
+    COMPLETIONS = "completions"
     """A prompt in, a text out."""
-    VECTORS = "vectors"
-    """Embeddings: nothing is sampled."""
+    EMBEDDINGS = "embeddings"
+    """Vectors out: nothing is sampled."""
 
 
 class TruncatedSampling(StrEnum):
@@ -165,7 +169,7 @@ NOTHING = Visible()
 ASKS_TO_SEE = frozenset({"logprobs", "return_token_ids", "stream_options", "prompt_logprobs", "kv_transfer_params"})
 
 
-@dataclass(slots=True)
+@dataclass(frozen=True, slots=True)
 class Prepared:
     """One request, ready for an engine but for its `model`."""
 
@@ -180,15 +184,13 @@ class Prepared:
     """Whether the answer must come with token ids and logprobs."""
 
 
-def prepare(
-    request: JsonDict, training: bool, truncated: TruncatedSampling, dialect: Dialect = Dialect.CHAT
-) -> Prepared:
+def prepare(request: JsonDict, training: bool, truncated: TruncatedSampling, api: Api = Api.CHAT) -> Prepared:
     """What to send for `request`. Raises a 400 `Refusal` when it cannot be sampled the way it asks to be."""
     given = {name: value for name, value in request.items() if value is not None}
     model = given.get("model")
     if not isinstance(model, str) or not model:
         raise Refusal(400, "missing_model", "`model` must name a policy", param="model")
-    if dialect is Dialect.VECTORS:
+    if api is Api.EMBEDDINGS:
         return Prepared(given, model, False, 0, Sampling(), Visible(), traced=False)
     overridden = tuple([name for name in TRUNCATING if _truncates(name, given.get(name))]) if training else ()
     if overridden and truncated is TruncatedSampling.REFUSE:
@@ -197,11 +199,11 @@ def prepare(
         overridden = ()
     body = NEUTRAL | {name: value for name, value in given.items() if name not in overridden}
     count = _whole(given.get("n")) or 1
-    traced = dialect is Dialect.CHAT or _one_prompt(given, training)
-    if dialect is Dialect.TEXT:
+    traced = api is Api.CHAT or _one_prompt(given, training)
+    if api is Api.COMPLETIONS:
         count *= len(prompts_of(given))
     if traced:
-        body |= {"return_token_ids": True, "logprobs": _most_logprobs(given) if dialect is Dialect.TEXT else True}
+        body |= {"return_token_ids": True, "logprobs": _most_logprobs(given) if api is Api.COMPLETIONS else True}
     streamed = given.get("stream") is True
     options = given.get("stream_options")
     if streamed:
@@ -291,3 +293,30 @@ def _number(body: JsonDict, name: str, default: float) -> float:
 
 def _whole(value: object) -> int | None:
     return value if isinstance(value, int) and not isinstance(value, bool) else None
+
+
+def json_object(body: bytes) -> dict[str, Any]:
+    """The body as a JSON object. Raises a 400 `Refusal` for anything else, and for one that is nested too deep."""
+    try:
+        parsed = orjson.loads(body)
+    except orjson.JSONDecodeError as error:
+        raise Refusal(400, "invalid_json", f"the body is not JSON: {error}") from error
+    if not isinstance(parsed, dict):
+        raise Refusal(400, "invalid_json", "the body must be a JSON object")
+    if body.count(b"{") + body.count(b"[") > MAX_JSON_DEPTH and _deeper_than(parsed, MAX_JSON_DEPTH):
+        raise Refusal(400, "invalid_json", f"the body is nested deeper than {MAX_JSON_DEPTH} levels")
+    return parsed
+
+
+def _deeper_than(value: Any, limit: int) -> bool:
+    level = [value]
+    for _ in range(limit):
+        level = [
+            inner
+            for outer in level
+            for inner in (outer.values() if type(outer) is dict else outer)
+            if type(inner) in (dict, list)
+        ]
+        if not level:
+            return False
+    return True

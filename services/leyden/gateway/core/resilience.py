@@ -1,12 +1,11 @@
 """When a server is set aside (circuits), and when a call is tried again (retries). No clock and no randomness.
 
 A circuit opens when its server fails, and lets one call try after a pause. A retry waits with full jitter, within a
-number of tries and the call's deadline.
+number of tries and the call's deadline (Marc Brooker, "Exponential Backoff and Jitter", AWS Architecture Blog 2015: a
+random wait between 0 and a growing cap keeps those who failed together from coming back together).
 """
 
 from dataclasses import dataclass
-from datetime import UTC, datetime
-from email.utils import parsedate_to_datetime
 from enum import StrEnum
 
 
@@ -174,16 +173,3 @@ class Retries:
             return None
         self._waits += 1
         return wait
-
-
-def retry_after_s(header: str | None, now: datetime) -> float:
-    """The seconds that a `Retry-After` asks for, as a number or as a date; 0 for what is neither (RFC 9110, 10.2.3)."""
-    text = (header or "").strip()
-    if text.isascii() and text.replace(".", "", 1).isdigit():
-        return float(text)
-    try:
-        moment = parsedate_to_datetime(text)
-    except ValueError:
-        return 0.0
-    moment = moment if moment.tzinfo else moment.replace(tzinfo=UTC)
-    return max((moment - now).total_seconds(), 0.0)

@@ -1,4 +1,4 @@
-"""Which engine answers for a policy: the newest report of every replica, and the order in which to try them.
+"""Where a call goes: the replicas of a policy, or the upstream of its model's name, in the order to try them.
 
 Affinity is rendezvous hashing (Thaler, Ravishankar 1998: every key ranks every replica, and a replica that comes or
 goes moves only its own keys) with bounded loads (Mirrokni, Thorup, Zadimoghaddam, "Consistent Hashing with Bounded
@@ -10,14 +10,24 @@ import json
 import math
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
+from datetime import datetime
 from enum import StrEnum
 from hashlib import blake2b
 from itertools import groupby
 from typing import Any
 
-from leyden.events import PolicyPromoted, PolicyServed
-from leyden.gateway.core.refusals import Refusal
+import orjson
 
+from leyden.engine_face import CONTINUE_HEADER, VERSION_HEADER
+from leyden.events import PolicyPromoted, PolicyServed
+from leyden.gateway.core.faces.openai import Face
+from leyden.gateway.core.refusals import Refusal
+from leyden.gateway.core.request import Agent, Binding, JsonDict, Prepared
+from leyden.gateway.core.upstreams import Timeouts, Upstream, Upstreams
+
+CALL_HEADER = "x-leyden-call-id"
+OVERRIDDEN_HEADER = "x-leyden-overridden"
+UPSTREAM_HEADER = "x-leyden-upstream"
 BOUND = 1.25
 """How far above the mean a replica's load may be. The paper's c: smaller is more even, larger keeps more prefixes."""
 FIRST_MESSAGES = 2
@@ -33,18 +43,18 @@ class Balance(StrEnum):
     """The calls of a rollout, or those with the same first messages, go to the same replica while it has room."""
 
 
-def least_loaded(places: Sequence[str], load: Mapping[str, int]) -> list[str]:
+def least_loaded(servers: Sequence[str], load: Mapping[str, int]) -> list[str]:
     """Places by their load, ties by name."""
-    return sorted(places, key=lambda place: (load.get(place, 0), place))
+    return sorted(servers, key=lambda server: (load.get(server, 0), server))
 
 
-def by_affinity(places: Sequence[str], load: Mapping[str, int], key: str) -> list[str]:
+def by_affinity(servers: Sequence[str], load: Mapping[str, int], key: str) -> list[str]:
     """Places as `key` ranks them, those that are at their bound last (the least loaded of these first)."""
-    ranked = sorted(places, key=lambda place: _weight(key, place), reverse=True)
-    total = sum(load.get(place, 0) for place in places)
-    bound = math.ceil(BOUND * (total + 1) / len(places)) if places else 0
-    free = [place for place in ranked if load.get(place, 0) < bound]
-    return free + least_loaded([place for place in places if place not in free], load)
+    ranked = sorted(servers, key=lambda server: _weight(key, server), reverse=True)
+    total = sum(load.get(server, 0) for server in servers)
+    bound = math.ceil(BOUND * (total + 1) / len(servers)) if servers else 0
+    free = [server for server in ranked if load.get(server, 0) < bound]
+    return free + least_loaded([server for server in servers if server not in free], load)
 
 
 def affinity_key(rollout_id: str | None, body: Mapping[str, Any]) -> str:
@@ -56,8 +66,8 @@ def affinity_key(rollout_id: str | None, body: Mapping[str, Any]) -> str:
     return json.dumps(head, sort_keys=True, default=str)
 
 
-def _weight(key: str, place: str) -> bytes:
-    return blake2b(f"{key}\0{place}".encode("utf-8", "surrogatepass"), digest_size=8).digest()
+def _weight(key: str, server: str) -> bytes:
+    return blake2b(f"{key}\0{server}".encode("utf-8", "surrogatepass"), digest_size=8).digest()
 
 
 ENGINE_AWAY_S = 5.0
@@ -116,7 +126,7 @@ class RoutingTable:
     ) -> list[PolicyServed]:
         """Replicas that may answer `name`, best first: by version, and within a version by load or by prefix.
 
-        `load` is calls in flight by `place_of`. `kept` is the version that comes before the newest while it is live;
+        `load` is calls in flight by `server_of`. `kept` is the version that comes before the newest while it is live;
         `affinity` is the key of the call's prefix, None to go by load alone.
 
         Raises `Refusal`: 503 when the policy has no live replica or nothing is live at all, 404 for a version (or a
@@ -143,7 +153,7 @@ class RoutingTable:
         return PolicyState(policy, self._promoted.get(policy), live, replicas)
 
 
-def place_of(replica: PolicyServed) -> str:
+def server_of(replica: PolicyServed) -> str:
     """What a replica's load and circuit are known by."""
     return f"{replica.policy}/{replica.replica}"
 
@@ -155,7 +165,170 @@ def _ranked(
         return replica.version != kept, -replica.version
 
     for _, equals in groupby(sorted(replicas, key=newest), key=newest):
-        by_place = {place_of(replica): replica for replica in equals}
-        places = list(by_place)
-        ranked = least_loaded(places, load) if affinity is None else by_affinity(places, load, affinity)
-        yield from (by_place[place] for place in ranked)
+        by_server = {server_of(replica): replica for replica in equals}
+        servers = list(by_server)
+        ranked = least_loaded(servers, load) if affinity is None else by_affinity(servers, load, affinity)
+        yield from (by_server[server] for server in ranked)
+
+
+@dataclass(frozen=True, slots=True)
+class RoutedCall:
+    """A call that was checked, with all that a server is asked with."""
+
+    call_id: str
+    face: Face
+    asked: JsonDict
+    """The caller's own body."""
+    request: JsonDict
+    """The same as the face's chat request: what is recorded."""
+    binding: Binding
+    agent: Agent
+    prepared: Prepared
+    body: JsonDict
+    """What a server is sent, but for its `model`."""
+    name: ModelName
+    started_at: datetime
+    started: float
+    """`time.perf_counter()` at the arrival."""
+    upstream: Upstream | None = None
+    """The upstream that the call is passed on to; None for a policy's call."""
+    kept: int | None = None
+    """The version that the call's rollout keeps to, where the call names none itself."""
+    offers_tokens: bool = False
+    """Whether the engine is offered the tokens of an earlier call."""
+
+    @property
+    def owner(self) -> str:
+        """The policy or the upstream: the label of metrics."""
+        return self.upstream.name if self.upstream else self.name.policy
+
+    def served_model(self, version: int | None) -> str:
+        """`<policy>@<version>` of what answers; of an upstream, the model that was asked for."""
+        return str(ModelName(self.name.policy, version))
+
+    def answer_headers(self, version: int | None) -> dict[str, str]:
+        """What the caller is told beside the answer, which is of `version`."""
+        headers = {CALL_HEADER: self.call_id}
+        if self.upstream is not None:
+            headers[UPSTREAM_HEADER] = self.upstream.name
+        else:
+            headers[VERSION_HEADER] = self.served_model(version)
+        if self.prepared.overridden:
+            headers[OVERRIDDEN_HEADER] = ",".join(self.prepared.overridden)
+        return headers
+
+    def headers(self) -> dict[str, str]:
+        """What every server that is asked gets."""
+        headers = {"content-type": "application/json", "x-request-id": self.call_id}
+        if self.offers_tokens:
+            headers[CONTINUE_HEADER] = "1"
+        if self.binding.traceparent:
+            headers["traceparent"] = self.binding.traceparent
+        return headers
+
+
+class WrongVersionError(Exception):
+    """A server answers with another version than it was asked for."""
+
+
+@dataclass(frozen=True, slots=True)
+class Endpoint:
+    """A server that may answer a call, and how it is asked."""
+
+    server: str
+    """What its load and its circuit are known by: `<policy>/<replica>`, or an upstream's name."""
+    owner: str
+    """The policy or the upstream: the label of metrics."""
+    url: str
+    model: str
+    """What the server calls the model."""
+    headers: Mapping[str, str]
+    timeouts: Timeouts
+    max_in_flight: int
+    asked_for: ModelName | None = None
+    """The policy, and the version if one was named, that must answer; None for an upstream."""
+
+    def body(self, call: RoutedCall) -> bytes:
+        """What is sent."""
+        return orjson.dumps(call.body | {"model": self.model})
+
+    def answer_of(self, said: str) -> tuple[int | None, str | None]:
+        """(the version that answers, the `model` that every piece of its answer must name, if any).
+
+        `said` is the version's header. An engine that serves a version under a name of its own (`policy@4`, an adapter)
+        must say just that version: another one means that it forgot the adapter, and answered with the weights
+        underneath. Raises `WrongVersionError`.
+        """
+        if self.asked_for is None:
+            return None, None
+        name, served = self.asked_for, ModelName.parse(said)
+        served_as = ModelName.parse(self.model)
+        is_adapter = served_as.policy == name.policy and served_as.version is not None
+        wanted = served_as.version if name.version is None and is_adapter else name.version
+        if served.policy != name.policy or served.version is None or wanted not in (None, served.version):
+            asked = name if wanted is None else ModelName(name.policy, wanted)
+            raise WrongVersionError(f"`{asked}` was asked for and the engine says {said or 'no version'}")
+        return served.version, self.model if is_adapter else None
+
+
+@dataclass(frozen=True, slots=True)
+class RoutingRules:
+    """How policies are routed."""
+
+    timeouts: Timeouts
+    balance: Balance
+    max_in_flight: int
+    """Calls at a time at one replica from this gateway."""
+
+
+class Router:
+    """The routing table and the upstreams, as endpoints of calls. Policies win over upstreams of the same name."""
+
+    def __init__(self, table: RoutingTable, upstreams: Upstreams, rules: RoutingRules) -> None:
+        self._table = table
+        self._upstreams = upstreams
+        self._rules = rules
+
+    def upstream_of(self, model: object) -> Upstream | None:
+        """The upstream that a model's name goes to; None when it is a policy's, or nobody's."""
+        if not isinstance(model, str) or self._table.knows(ModelName.parse(model).policy):
+            return None
+        return self._upstreams.find(model)
+
+    def endpoints(self, call: RoutedCall, load: Mapping[str, int]) -> Iterator[Endpoint]:
+        """Who may answer a call, best first, as things stand now; at least one. Raises `Refusal` when there is none.
+
+        `load` is calls in flight by server.
+        """
+        if call.upstream is not None:
+            return iter([_passed_on(call, call.upstream)])
+        affinity = None
+        if self._rules.balance is Balance.PREFIX:
+            ref = call.binding.attempt
+            affinity = affinity_key(ref.rollout_id if ref else None, call.body)
+        replicas = self._table.candidates(call.name, load, call.kept, affinity)
+        return (self._replica(call, replica) for replica in replicas)
+
+    def _replica(self, call: RoutedCall, replica: PolicyServed) -> Endpoint:
+        return Endpoint(
+            server=server_of(replica),
+            owner=replica.policy,
+            url=f"{replica.endpoint.rstrip('/')}{call.face.upstream_route}",
+            model=replica.model,
+            headers=call.headers(),
+            timeouts=self._rules.timeouts,
+            max_in_flight=self._rules.max_in_flight,
+            asked_for=call.name,
+        )
+
+
+def _passed_on(call: RoutedCall, upstream: Upstream) -> Endpoint:
+    return Endpoint(
+        server=upstream.name,
+        owner=upstream.name,
+        url=upstream.url(call.face.upstream_route),
+        model=upstream.model(call.prepared.model),
+        headers=upstream.headers | call.headers(),
+        timeouts=upstream.timeouts,
+        max_in_flight=upstream.entry.max_in_flight,
+    )

@@ -7,25 +7,20 @@ import re
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from fnmatch import fnmatchcase
-from typing import Any, Literal
+from typing import Any
 
 from pydantic import BaseModel, ConfigDict, Field, HttpUrl, field_validator, model_validator
 
 from leyden.events import Sampling
 from leyden.gateway.core.refusals import Refusal
-from leyden.gateway.core.request import JsonDict, Prepared, Visible, sampling_of
+from leyden.gateway.core.request import Api, JsonDict, Prepared, Visible, sampling_of
 
 PATTERN_SIGNS = frozenset("*?[")
 OWN_HEADERS = frozenset(
     {"authorization", "content-length", "content-type", "host", "transfer-encoding", "x-request-id"}
 )
 HEADER_NAME = re.compile(r"[!#$%&'*+.^_`|~0-9A-Za-z-]+")
-Api = Literal["chat", "completions", "embeddings"]
-API_PATHS: Mapping[str, Api] = {
-    "/chat/completions": "chat",
-    "/completions": "completions",
-    "/embeddings": "embeddings",
-}
+API_PATHS = {"/chat/completions": Api.CHAT, "/completions": Api.COMPLETIONS, "/embeddings": Api.EMBEDDINGS}
 
 
 @dataclass(frozen=True, slots=True)
@@ -68,7 +63,7 @@ class UpstreamEntry(Entry):
     headers: dict[str, str] = Field(default_factory=dict)
     """Sent with every call."""
     timeouts: TimeoutsEntry = TimeoutsEntry()
-    apis: frozenset[Api] = frozenset({"chat", "completions", "embeddings"})
+    apis: frozenset[Api] = frozenset(Api)
     """What it is asked for. Responses and messages are translated to chat, whatever stands here."""
     max_in_flight: int = Field(default=256, ge=1)
     """Calls at a time from one gateway; one more is answered 503."""
@@ -92,7 +87,7 @@ class UpstreamEntry(Entry):
 
     @model_validator(mode="after")
     def _chat_always(self) -> "UpstreamEntry":
-        if "chat" not in self.apis:
+        if Api.CHAT not in self.apis:
             raise ValueError("apis: chat is always served")
         if unknown := sorted(ours for ours in self.rename if not self.serves(ours)):
             raise ValueError(f"rename: {', '.join(unknown)} fits none of `models`")

@@ -1,152 +1,390 @@
-"""Model calls: checked, routed, sent to an engine. What comes back is `handlers.reply`'s."""
+"""The life of a model call, top to bottom: admit, bind, read, route, send, record, answer.
 
+`ModelCalls.serve` is one coroutine: what a call holds is held by its blocks, so it is let go of where the block ends,
+whichever way that is. Exactly one record is made of a call that an engine was asked for, and the last byte of its
+answer is sent after Kafka has the record. What is refused before an engine is asked is not recorded.
+"""
+
+import asyncio
+import logging
 import time
-from collections.abc import Callable
-from dataclasses import dataclass, field
-from datetime import datetime
+from collections.abc import Awaitable, Callable, Coroutine, Mapping
+from contextlib import ExitStack
+from dataclasses import dataclass
+from functools import partial
+from typing import Any, TypeVar
+
+import orjson
 
 from leyden.clock import Clock
 from leyden.engine_face import CONTINUE_FIELD
-from leyden.gateway.core.faces import CHAT, Face
-from leyden.gateway.core.request import NOBODY, Agent, Binding, Dialect, JsonDict, Prepared, TruncatedSampling, prepare
-from leyden.gateway.core.routing import ModelName
+from leyden.events import ModelCallRecorded
+from leyden.events.codec import MODEL_CALLS
+from leyden.gateway.core.continuation import Turn
+from leyden.gateway.core.faces import Face, StreamFace
+from leyden.gateway.core.keys import KeyRing
+from leyden.gateway.core.refusals import Refusal, unavailable
+from leyden.gateway.core.reply import MALFORMED, ReplyParts, SseSplitter, WrongModelError, note_of, record_of, show
+from leyden.gateway.core.request import (
+    SESSION_HEADER,
+    Agent,
+    Api,
+    Binding,
+    JsonDict,
+    TruncatedSampling,
+    bind,
+    json_object,
+    prepare,
+)
+from leyden.gateway.core.routing import Endpoint, ModelName, RoutedCall, Router
 from leyden.gateway.core.upstreams import Upstream, passed_on
-from leyden.gateway.handlers.continuing import Continuations, Turn
-from leyden.gateway.handlers.dispatch import Dispatcher, Seat
-from leyden.gateway.handlers.recorder import Recorder, late
-from leyden.gateway.handlers.reply import OpenCall
-from leyden.gateway.handlers.sent import Sent
-from leyden.gateway.handlers.targets import Targets
-from leyden.gateway.metrics import OVERRIDDEN, VERSION_MOVES
-from leyden.gateway.ports import RolloutStore
+from leyden.gateway.handlers.admission import KeyLimiter, Limiter, attempt_over, counted
+from leyden.gateway.handlers.continuations import Continuations
+from leyden.gateway.handlers.servers import Answer, CallFailed, Dispatcher, broken_off, call_failed
+from leyden.gateway.metrics import (
+    CALL_SECONDS,
+    CALLS,
+    FIRST_TOKEN_SECONDS,
+    OVERRIDDEN,
+    RECORD_SECONDS,
+    TOKENS,
+    UNBOUND_CALLS,
+    VERSION_MOVES,
+    labelled,
+)
+from leyden.gateway.ports import CallExchange, EngineBroke, Log, ResponseWriter, RolloutStore
+from leyden.ids import AttemptRef
+from leyden.kafka import Outgoing, Retry
+
+log = logging.getLogger(__name__)
+T = TypeVar("T")
+DONE = b"[DONE]"
+NO_HEADERS: Mapping[str, str] = {}
+CUT_OFF = "cut_off: the caller went away before the answer's end"
 
 
 @dataclass(frozen=True, slots=True)
 class Incoming:
-    """A model call as it came in."""
+    """A model call that was let in and read."""
 
-    route: str
-    body: JsonDict
+    face: Face
+    asked: JsonDict
+    """The caller's own body."""
+    request: JsonDict
+    """The same as the face's chat request."""
     binding: Binding
-    agent: Agent = NOBODY
-    face: Face = CHAT
-    asked: JsonDict = field(default_factory=dict)
-    """The caller's own body, before the face translated it to `body`, the chat request."""
+    agent: Agent
+
+
+@dataclass(frozen=True, slots=True)
+class CallRules:
+    """How calls are treated."""
+
+    truncated: TruncatedSampling = TruncatedSampling.OVERRIDE
+    sticky: bool = False
+    """Whether an attempt's calls that name no version keep to the one that answered its first."""
 
 
 class ModelCalls:
-    """Opens calls. Everything that can be refused is refused before an engine is asked."""
+    """Serves model calls on the ports that it is given."""
 
     def __init__(
         self,
-        targets: Targets,
+        *,
+        ring: KeyRing,
+        limiter: Limiter,
+        keys: KeyLimiter,
+        router: Router,
         dispatcher: Dispatcher,
+        recorder: "Recorder",
         store: RolloutStore,
-        recorder: Recorder,
         clock: Clock,
         new_id: Callable[[], str],
-        truncated: TruncatedSampling = TruncatedSampling.OVERRIDE,
-        sticky: bool = False,
+        rules: CallRules | None = None,
         continuations: Continuations | None = None,
     ) -> None:
-        self._targets = targets
+        self._ring = ring
+        self._limiter = limiter
+        self._keys = keys
+        self._router = router
         self._dispatcher = dispatcher
-        self._store = store
         self._recorder = recorder
+        self._store = store
         self._clock = clock
         self._new_id = new_id
-        self._truncated = truncated
-        self._sticky = sticky
+        self._rules = rules or CallRules()
         self._continuations = continuations
 
-    async def open(self, incoming: Incoming) -> OpenCall:
-        """Check the call and ask an engine; returns when the answer's head is here and is a good one.
+    async def serve(self, face: Face, exchange: CallExchange) -> None:
+        """One call, from its head to its last byte; given up when its caller leaves.
 
-        Raises `Refusal` for what the gateway refuses and `Failed` for what the engine answered (recorded by then).
+        Raises a `Refusal`, `EngineError` or `Retry` before the answer begins; later ones are told as events.
         """
+        caller = self._ring.caller(exchange.credential)
+        headers = exchange.headers
+        binding = bind(exchange.rollout, caller, headers.get("traceparent"), headers.get(SESSION_HEADER))
+        with ExitStack() as held:
+            held.enter_context(self._limiter.slot())
+            await self._keys.enter(caller, held, exchange.extra_headers)
+            asked = json_object(await exchange.body())
+            request = face.request(asked)
+            caller.must_use(request.get("model"))
+            incoming = Incoming(face, asked, request, binding, exchange.agent())
+            await exchange.unless_gone(self.answer(incoming, exchange))
+
+    async def answer(self, incoming: Incoming, out: ResponseWriter) -> None:
+        """A call that was let in: routed, sent, recorded and answered. Raises as `serve` does."""
+        call, turn = await self._route(incoming)
+        endpoint = self._dispatcher.first(call)
+        for parameter in call.prepared.overridden:
+            OVERRIDDEN.labels(parameter=parameter).inc()
+        if not call.prepared.streamed:
+            body, headers = await self._recorded(call, turn, endpoint, partial(_whole, call))
+            await out.whole(body, headers)
+            return
+        stream = call.face.stream(call.asked)
+        try:
+            held, is_good = await self._recorded(call, turn, endpoint, partial(_events, call, stream, out))
+            for event in held + (stream.end() if is_good else []):
+                await out.write(event)
+        except Exception as error:
+            if not out.started:
+                raise
+            await out.write(stream.error(_told(error, call)))
+
+    async def _route(self, incoming: Incoming) -> tuple[RoutedCall, Turn | None]:
+        """Where the call goes and what is sent; and its place in its attempt's conversation, where that is followed."""
         started_at, started = self._clock.now(), time.perf_counter()
         self._recorder.must_be_up()
-        upstream = self._targets.upstream_of(incoming.body.get("model"))
-        prepared = await self._prepared(incoming, upstream)
-        name = ModelName.parse(prepared.model) if upstream is None else ModelName(prepared.model)
-        turn = await self._turn(incoming, prepared, name) if upstream is None else None
-        sent = self._sent(incoming, prepared, name, upstream, turn, started_at, started)
-        kept = await self._kept(sent)
-        plan = self._targets.plan(sent, upstream, kept)
-        target = self._dispatcher.first(plan)
-        for parameter in prepared.overridden:
-            OVERRIDDEN.labels(parameter=parameter).inc()
-        seat = Seat()
-        call = OpenCall(sent, None, self._recorder, seat.leave)
-        try:
-            await self._dispatcher.ask(call, seat, target, plan)
-            await self._keep(call, kept)
-        except BaseException as error:
-            call.give_up(error)
-            raise
-        return call
-
-    def _sent(
-        self,
-        incoming: Incoming,
-        prepared: Prepared,
-        name: ModelName,
-        upstream: Upstream | None,
-        turn: Turn | None,
-        started_at: datetime,
-        started: float,
-    ) -> Sent:
-        return Sent(
+        request, ref = incoming.request, incoming.binding.attempt
+        upstream = self._router.upstream_of(request.get("model"))
+        is_training = await self._is_training(ref)
+        if upstream is not None:
+            prepared = passed_on(request)
+            name, body, turn = ModelName(prepared.model), prepared.body, None
+        else:
+            prepared = prepare(request, is_training, self._rules.truncated, incoming.face.api)
+            name = ModelName.parse(prepared.model)
+            body, turn = await self._continued(ref, name, incoming.face, prepared.body)
+        call = RoutedCall(
             call_id=self._new_id(),
-            route=incoming.route,
-            request=incoming.body,
+            face=incoming.face,
+            asked=incoming.asked,
+            request=request,
             binding=incoming.binding,
             agent=incoming.agent,
             prepared=prepared,
+            body=body,
             name=name,
             started_at=started_at,
             started=started,
-            face=incoming.face,
-            asked=incoming.asked,
-            upstream=upstream.name if upstream else None,
-            turn=turn,
+            upstream=upstream,
+            kept=await self._kept_version(ref, name, upstream),
+            offers_tokens=turn is not None,
         )
+        return call, turn
 
-    async def _turn(self, incoming: Incoming, prepared: Prepared, name: ModelName) -> Turn | None:
-        """The call's place in its attempt's conversation, put into what the engine is sent."""
-        prepared.body.pop(CONTINUE_FIELD, None)  # what a caller sends under that name is not for the engine
-        if self._continuations is None or incoming.face.dialect is not Dialect.CHAT:
+    async def _is_training(self, ref: AttemptRef | None) -> bool:
+        """Whether the call's attempt is for training. Raises a 409 for an attempt that is not under way."""
+        if ref is None:
+            return False
+        standing = await self._store.standing(ref)
+        if not standing.open:
+            raise attempt_over(ref)
+        return standing.mode == "train"
+
+    async def _continued(
+        self, ref: AttemptRef | None, name: ModelName, face: Face, body: JsonDict
+    ) -> tuple[JsonDict, Turn | None]:
+        """What the engine is sent: with the tokens of the call that this one extends, where that is known."""
+        if CONTINUE_FIELD in body:  # what a caller sends under that name is not for the engine
+            body = {field: value for field, value in body.items() if field != CONTINUE_FIELD}
+        if self._continuations is None or face.api is not Api.CHAT:
+            return body, None
+        turn = await self._continuations.turn(ref, name.policy, body)
+        return (body, None) if turn is None else (body | {CONTINUE_FIELD: turn.wish()}, turn)
+
+    async def _kept_version(self, ref: AttemptRef | None, name: ModelName, upstream: Upstream | None) -> int | None:
+        """The version that the call's attempt keeps to, where it names none itself."""
+        if not self._rules.sticky or ref is None or upstream is not None or name.version is not None:
             return None
-        turn = await self._continuations.turn(incoming.binding.attempt, name.policy, prepared.body)
-        if turn is not None:
-            prepared.body[CONTINUE_FIELD] = turn.wish()
-        return turn
+        return await self._store.kept_version(ref, name.policy)
 
-    async def _prepared(self, incoming: Incoming, upstream: Upstream | None) -> Prepared:
-        mode, ref = None, incoming.binding.attempt
-        if ref is not None:
-            standing = await self._store.standing(ref)
-            if not standing.open:
-                raise late(ref)
-            mode = standing.mode
-        if upstream is not None:
-            return passed_on(incoming.body)
-        return prepare(incoming.body, mode == "train", self._truncated, incoming.face.dialect)
-
-    async def _kept(self, sent: Sent) -> int | None:
-        """The version that the call's rollout keeps to, where it names none itself."""
-        ref = sent.binding.attempt
-        if not self._sticks(sent) or ref is None:
-            return None
-        return await self._store.kept_version(ref, sent.name.policy)
-
-    async def _keep(self, call: OpenCall, kept: int | None) -> None:
-        """The version that answered is the rollout's from now on, in place of `kept`, which is no longer live."""
-        ref = call.sent.binding.attempt
-        if self._sticks(call.sent) and ref is not None and call.version is not None and call.version != kept:
-            await self._store.keep_version(ref, call.sent.name.policy, call.version, kept)
-            if kept is not None:
+    async def _keep_version(self, call: RoutedCall, answer: Answer) -> None:
+        """The version that answered is the attempt's from now on, in place of one that is no longer live."""
+        ref, version = call.binding.attempt, answer.version
+        if not self._rules.sticky or ref is None or version is None or call.name.version is not None:
+            return
+        if version != call.kept:
+            await self._store.keep_version(ref, call.name.policy, version, call.kept)
+            if call.kept is not None:
                 VERSION_MOVES.inc()
 
-    def _sticks(self, sent: Sent) -> bool:
-        return self._sticky and sent.upstream is None and sent.name.version is None
+    async def _recorded(
+        self,
+        call: RoutedCall,
+        turn: Turn | None,
+        endpoint: Endpoint,
+        receive: Callable[[Answer, ReplyParts], Awaitable[T]],
+    ) -> T:
+        """What `receive` makes of the engine's answer; returns once the call is recorded, and raises only then too."""
+        reply = ReplyParts(call.prepared.choices)
+        try:
+            async with self._dispatcher.ask(call, endpoint) as answer:
+                reply = ReplyParts(call.prepared.choices, answer.version, answer.answers_as)
+                await self._keep_version(call, answer)
+                received = await receive(answer, reply)
+        except (EngineBroke, CallFailed) as error:
+            failed = broken_off(error) if isinstance(error, EngineBroke) else error
+            await self._shielded(self._record(call, reply, failed.error, failed.outcome))
+            failed.told.request_id = call.call_id
+            raise failed.told from error
+        except asyncio.CancelledError:
+            self._recorder.beside(self._record(call, reply, CUT_OFF, "cut_off"))
+            raise
+        await self._shielded(
+            self._record(call, reply, *reply.outcome(call.prepared.traced), turn, answer.reply.headers)
+        )
+        return received
+
+    async def _shielded(self, recording: Coroutine[Any, Any, None]) -> None:
+        """A caller who leaves now must not undo a record that is on its way."""
+        await asyncio.shield(self._recorder.beside(recording))
+
+    async def _record(
+        self,
+        call: RoutedCall,
+        reply: ReplyParts,
+        error: str | None,
+        outcome: str,
+        turn: Turn | None = None,
+        headers: Mapping[str, str] = NO_HEADERS,
+    ) -> None:
+        event = record_of(call, reply, time.perf_counter() - call.started, error)
+        if turn is not None and error is None and self._continuations is not None:
+            prompt, choices = event.prompt_token_ids, event.choices
+            continues = await self._continuations.keep(turn, call.call_id, headers, prompt, choices)
+            event = event.model_copy(update={"continues": continues})
+        await self._recorder.record(event, call.binding.traceparent)
+        labelled(CALLS, call.owner, outcome).inc()
+        labelled(TOKENS, call.owner, "prompt").inc(event.usage.prompt_tokens)
+        labelled(TOKENS, call.owner, "completion").inc(event.usage.completion_tokens)
+        labelled(CALL_SECONDS, call.owner).observe(time.perf_counter() - call.started)
+        if reply.first_token_s is not None:
+            labelled(FIRST_TOKEN_SECONDS, call.owner).observe(reply.first_token_s)
+
+
+async def _whole(call: RoutedCall, answer: Answer, reply: ReplyParts) -> tuple[bytes, dict[str, str]]:
+    """The plain reply as the caller sees it, and its headers."""
+    raw = await answer.reply.read()
+    headers = call.answer_headers(answer.version)
+    try:
+        body = orjson.loads(raw)
+        reply.take(body)
+        shown = show(body, call.prepared.visible, call.served_model(answer.version))
+        return orjson.dumps(call.face.whole(shown or body, call.asked)), headers
+    except WrongModelError as error:
+        raise call_failed(502, "policy_version_mismatch", str(error)) from error
+    except MALFORMED as error:
+        raise call_failed(502, "engine_reply", f"the engine's answer is no chat completion: {error!r}") from error
+
+
+async def _events(
+    call: RoutedCall, stream: StreamFace, out: ResponseWriter, answer: Answer, reply: ReplyParts
+) -> tuple[list[bytes], bool]:
+    """Send the stream's events as they come. Gives those to be sent after the record, and whether the reply is good.
+
+    Held back is all from the chunk on that finishes the last choice. What follows `[DONE]` is read too, and ignored: an
+    answer at its end gives its connection back to the pool.
+    """
+    await out.start(call.answer_headers(answer.version))
+    model, splitter = call.served_model(answer.version), SseSplitter()
+    held: list[bytes] = []
+    complete = False
+    async for piece in answer.reply.pieces():
+        for payload in splitter.feed(piece):
+            if complete or payload == DONE:
+                complete = True
+                continue
+            events = _chunk(call, stream, reply, payload, model)
+            if held or reply.finished:
+                held += events
+            else:
+                for event in events:
+                    await out.write(event)
+    if not complete:
+        raise EngineBroke("the engine's stream ended early")
+    return held, reply.error is None
+
+
+def _chunk(call: RoutedCall, stream: StreamFace, reply: ReplyParts, payload: bytes, model: str) -> list[bytes]:
+    """The events that one chunk makes; it is noted for the record."""
+    try:
+        chunk = orjson.loads(payload)
+        reply.take(chunk)
+        if reply.first_token_s is None and chunk.get("choices"):
+            reply.first_token_s = time.perf_counter() - call.started
+            stream.prompt_tokens = len(reply.prompt_token_ids)
+        if (shown := show(chunk, call.prepared.visible, model)) is None:
+            return []
+        return [stream.engine_error(shown)] if "error" in shown else stream.feed(shown)
+    except WrongModelError as error:
+        raise call_failed(502, "policy_version_mismatch", str(error)) from error
+    except MALFORMED as error:
+        raise call_failed(502, "engine_reply", f"the engine's stream is no chat completion: {error!r}") from error
+
+
+def _told(error: Exception, call: RoutedCall) -> Refusal:
+    """A failure after the first byte, as its caller is told."""
+    if isinstance(error, Refusal):
+        refusal = error
+    elif isinstance(error, Retry):
+        refusal = unavailable()
+    else:
+        log.error("a stream could not be brought to its end", exc_info=error)
+        refusal = Refusal(500, "internal", "the gateway could not bring the stream to its end")
+    refusal.request_id = call.call_id
+    return counted(refusal)
+
+
+class Recorder:
+    """Publishes calls and lists them. A call that was published and not listed is no evidence of its rollout."""
+
+    def __init__(self, store: RolloutStore, publisher: Log, keys: KeyLimiter) -> None:
+        self._store = store
+        self._publisher = publisher
+        self._keys = keys
+        self._under_way: set[asyncio.Task[None]] = set()
+
+    def must_be_up(self) -> None:
+        """Raise `Retry` when a record could not be written now: asking an engine would be for nothing."""
+        self._publisher.must_be_up()
+
+    async def record(self, call: ModelCallRecorded, traceparent: str | None) -> None:
+        """Returns when the call is in Kafka and listed. Raises `Retry`, or a 409 when its attempt ended meanwhile."""
+        started = time.perf_counter()
+        key = call.rollout_id or call.call_id
+        await self._publisher.publish_all([Outgoing(MODEL_CALLS, key, call, traceparent)])
+        if call.rollout_id is None:
+            UNBOUND_CALLS.inc()
+        elif not await self._store.add_call(AttemptRef(call.rollout_id, call.attempt), call.call_id, note_of(call)):
+            raise attempt_over(AttemptRef(call.rollout_id, call.attempt))
+        if self._keys.charges(call):
+            self.beside(self._keys.charge(call))
+        RECORD_SECONDS.observe(time.perf_counter() - started)
+
+    def beside(self, recording: Coroutine[Any, Any, None]) -> asyncio.Task[None]:
+        """Let a recording go on whatever becomes of the request that it belongs to; `drain` waits for it."""
+        task = asyncio.create_task(recording)
+        self._under_way.add(task)
+        task.add_done_callback(self._done)
+        return task
+
+    def _done(self, task: asyncio.Task[None]) -> None:
+        self._under_way.discard(task)
+        if not task.cancelled() and (error := task.exception()) and not isinstance(error, Refusal | Retry):
+            log.error("a call was not recorded", exc_info=error)
+
+    async def drain(self) -> None:
+        """Wait for what is still being recorded."""
+        await asyncio.gather(*self._under_way, return_exceptions=True)

@@ -8,7 +8,7 @@ from leyden.gateway.core.refusals import Refusal
 from leyden.gateway.core.request import JsonDict
 from leyden.gateway.core.routing import ENGINE_AWAY_S, ModelName, RoutingTable
 from leyden.gateway.core.upstreams import Timeouts
-from leyden.gateway.handlers.sent import Failed
+from leyden.gateway.handlers.servers import EngineError
 from leyden.gateway.ports import EngineBroke, Engines, EngineUnreachable
 
 NO_LOAD: Mapping[str, int] = {}
@@ -26,7 +26,7 @@ class TokenCounter:
         self._timeouts = timeouts
 
     async def count(self, model: object, prompt: JsonDict) -> int:
-        """Tokens of a prompt (`messages`, `tools`, …). Raises `Refusal`, or `Failed` with the engine's own answer."""
+        """Tokens of a prompt (`messages`, `tools`, …). Raises `Refusal`, or `EngineError` with the engine's answer."""
         if not isinstance(model, str) or not model:
             raise Refusal(400, "missing_model", "`model` must name a policy", param="model")
         for replica in self._table.candidates(ModelName.parse(model), NO_LOAD):
@@ -53,7 +53,7 @@ def _count(model: str, status: int, answer: bytes) -> int:
     if status in NO_ROUTE:
         raise Refusal(404, "not_countable", f"the engine of `{model}` cannot count tokens", param="model")
     if status != 200:
-        raise Failed(status, answer, "", None)
+        raise EngineError(status, answer)
     try:
         return int(orjson.loads(answer)["count"])
     except (ValueError, KeyError, TypeError) as error:

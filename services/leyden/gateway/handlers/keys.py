@@ -7,12 +7,11 @@ from datetime import datetime
 from typing import get_args
 
 from leyden.clock import Clock
-from leyden.events import Event, KeyCreated, KeyLimits, KeyRevoked, ModelCallRecorded
+from leyden.events import Event, KeyCreated, KeyLimits, KeyRevoked
 from leyden.events.codec import KEYS
 from leyden.events.keys import ScopeName
-from leyden.gateway.core.keys import Caller, KeyRing, KeyState, Level, NewKey
+from leyden.gateway.core.keys import KeyRing, KeyState, NewKey
 from leyden.gateway.core.refusals import Refusal
-from leyden.gateway.ports import Rates
 from leyden.ids import derive
 from leyden.kafka import Delivered, Outgoing, Publisher
 
@@ -96,32 +95,3 @@ class KeysHandler:
         await self._publisher.publish_all([Outgoing(KEYS, key_id, event)])
         self._ring.note_revoked(event)
         return KeyState(key_id, state.name, state.created, event.event_time)
-
-
-class KeyLimiter:
-    """What keys with limits have left; a key without costs nothing here."""
-
-    def __init__(self, ring: KeyRing, rates: Rates, clock: Clock) -> None:
-        self._ring = ring
-        self._rates = rates
-        self._clock = clock
-
-    async def take(self, caller: Caller) -> Level | None:
-        """Count one call; None where the key has no such limit. Raises `Retry` when the store is away."""
-        if caller.key_id is None or not _has_rates(caller.limits):
-            return None
-        return await self._rates.take(caller.key_id, caller.limits, self._clock.now())
-
-    def charges(self, call: ModelCallRecorded) -> bool:
-        """Whether the call's tokens count for its key."""
-        return call.key_id is not None and self._ring.limits_of(call.key_id).tokens_per_minute is not None
-
-    async def charge(self, call: ModelCallRecorded) -> None:
-        """Take a recorded call's tokens off its key. Raises `Retry` when the store is away: then they go uncounted."""
-        used = call.usage.prompt_tokens + call.usage.completion_tokens
-        if call.key_id is not None and used:
-            await self._rates.charge(call.key_id, self._ring.limits_of(call.key_id), used, self._clock.now())
-
-
-def _has_rates(limits: KeyLimits) -> bool:
-    return limits.requests_per_minute is not None or limits.tokens_per_minute is not None

@@ -3,14 +3,14 @@
 from collections.abc import Callable, Sequence
 
 from leyden.events import Event, PolicyPromoted, PolicyServed
-from leyden.gateway.core.routing import RoutingTable, place_of
+from leyden.gateway.core.routing import RoutingTable, server_of
 from leyden.kafka import Delivered
 
 
 class ModelsHandler:
     """Keeps the routing table at the newest reports; the same records again change nothing.
 
-    `reported` is told the place of every replica that reports: one that was set aside may be asked again at once.
+    `reported` is told the name of every replica that reports: one that was set aside may be asked again at once.
     """
 
     def __init__(self, table: RoutingTable, reported: Callable[[str], None] = lambda _: None) -> None:
@@ -23,7 +23,7 @@ class ModelsHandler:
             match delivered.event:
                 case PolicyServed() as served:
                     self._table.note_served(served)
-                    self._reported(place_of(served))
+                    self._reported(server_of(served))
                 case PolicyPromoted() as promoted:
                     self._table.note_promoted(promoted)
                 case _:

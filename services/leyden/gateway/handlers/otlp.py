@@ -59,7 +59,7 @@ class Budget:
 
 @dataclass(frozen=True, slots=True)
 class Export:
-    """An export request at the door, unpacked."""
+    """An export request, unpacked."""
 
     signal: Signal
     content_type: str
@@ -76,14 +76,14 @@ def attempt_of(caller: Caller, path_id: str | None, session: str | None) -> Atte
     return bind(path_id, caller, None, session).attempt
 
 
-class OtlpDoor:
-    """What both doors, HTTP and gRPC, do with a request."""
+class OtlpHandler:
+    """What is done with an export request, over HTTP and over gRPC."""
 
     def __init__(self, log: Log, record_bytes: int) -> None:
         self._log = log
         self._record_bytes = record_bytes
 
-    def must_be_open(self) -> None:
+    def must_be_up(self) -> None:
         """Raise `Retry` while Kafka is known to be away: better said before the body is read."""
         self._log.must_be_up()
 

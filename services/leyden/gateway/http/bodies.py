@@ -22,6 +22,10 @@ class Body(BaseModel):
     model_config = ConfigDict(extra="forbid", allow_inf_nan=False)
 
 
+class NoBody(Body):
+    """Of a request that has none."""
+
+
 class RetryBody(RetryPolicy):
     """A retry policy as it is asked for."""
 

@@ -4,17 +4,15 @@ from dataclasses import dataclass
 from typing import Annotated, Any
 
 from pydantic import AwareDatetime, Field, StringConstraints
-from starlette.requests import Request
 from starlette.responses import Response
-from starlette.routing import BaseRoute
 
 from leyden.events import KeyLimits
 from leyden.events.keys import ScopeName
-from leyden.gateway.core.keys import Caller, KeyRing, KeyState, Scope
+from leyden.gateway.core.keys import KeyRing, KeyState, Scope
 from leyden.gateway.handlers.keys import KeyRequest, KeysHandler
-from leyden.gateway.http.answers import json_answer
-from leyden.gateway.http.bodies import Body, Name
-from leyden.gateway.http.desk import Desk
+from leyden.gateway.http.bodies import Body, Name, NoBody
+from leyden.gateway.http.operations import Asked, LeydenRoutes, Operation
+from leyden.gateway.http.requests import json_answer
 
 PATH = "/leyden/v1/keys"
 Pattern = Annotated[str, StringConstraints(min_length=1, max_length=256)]
@@ -43,29 +41,32 @@ class KeyBody(Body):
 class KeysApi:
     """What the admin API of keys is made of."""
 
-    desk: Desk
+    leyden: LeydenRoutes
     ring: KeyRing
     handler: KeysHandler
 
-    def routes(self) -> list[BaseRoute]:
-        """The routes; all need a key with scope admin."""
-        route = self.desk.route
+    def operations(self) -> list[Operation]:
+        """Every operation on keys; all need a key with scope admin."""
+        operation, admin = self.leyden.operation, Scope.ADMIN
         return [
-            route("POST", PATH, self._create, Scope.ADMIN),
-            route("GET", PATH, self._list, Scope.ADMIN),
-            route("DELETE", f"{PATH}/{{key_id}}", self._revoke, Scope.ADMIN),
-        ]
+            operation("POST", PATH, self._create, KeyBody, scope=admin, tag="keys", status=201, reply="NewKey",
+                      summary="Make a key; its text is in this answer only."),
+            operation("GET", PATH, self._list, NoBody, scope=admin, tag="keys", reply="Keys",
+                      summary="All keys, without their texts."),
+            operation("DELETE", f"{PATH}/{{key_id}}", self._revoke, NoBody, scope=admin, tag="keys", more=(404,),
+                      reply="Key", summary="Revoke a key."),
+        ]  # fmt: skip
 
-    async def _create(self, request: Request, _: Caller) -> Response:
-        body = await self.desk.body(request, KeyBody)
+    async def _create(self, asked: Asked[KeyBody]) -> Response:
+        body = await asked.body()
         key, created = await self.handler.create(body.request())
         return _json({"key": key.text} | _shown(KeyState(key.key_id, created.name, created)), 201)
 
-    async def _list(self, _: Request, __: Caller) -> Response:
+    async def _list(self, _: Asked[NoBody]) -> Response:
         return _json({"keys": [_shown(state) for state in self.ring.states()]})
 
-    async def _revoke(self, request: Request, _: Caller) -> Response:
-        return _json(_shown(await self.handler.revoke(str(request.path_params["key_id"]))))
+    async def _revoke(self, asked: Asked[NoBody]) -> Response:
+        return _json(_shown(await self.handler.revoke(asked.parameter("key_id"))))
 
 
 def _shown(state: KeyState) -> dict[str, Any]:

@@ -1,96 +1,213 @@
 """The model API: one route per face, also under `/rollouts/{id}`. Each face's own shapes, errors included."""
 
-from contextlib import ExitStack
+import asyncio
+from collections.abc import Coroutine, Mapping
 from dataclasses import dataclass
-from functools import partial
+from typing import Any, TypeVar
 
-from starlette.requests import Request
+from starlette.requests import ClientDisconnect, Request
 from starlette.responses import Response
-from starlette.routing import BaseRoute, Route
+from starlette.types import Receive, Scope, Send
 
-from leyden.engine_face import VERSION_HEADER
-from leyden.gateway.core.faces import FACES, Face
-from leyden.gateway.core.keys import KeyRing
-from leyden.gateway.core.request import NAME_HEADER, NOBODY, ROLE_HEADER, SESSION_HEADER, Agent, Binding, agent_of, bind
-from leyden.gateway.handlers.calls import Incoming, ModelCalls
-from leyden.gateway.handlers.reply import OpenCall
-from leyden.gateway.handlers.sent import Failed
-from leyden.gateway.http.arrival import note_wait
-from leyden.gateway.http.errors import Endpoint, face_shape, request_ids, telling
-from leyden.gateway.http.intake import Admission, credential, json_object, read_body
-from leyden.gateway.http.stream import EventStream, unless_gone
+from leyden.gateway.core.faces import CHAT, COMPLETIONS, EMBEDDINGS, FACES, MESSAGES, RESPONSES, Face
+from leyden.gateway.core.refusals import Refusal, unavailable
+from leyden.gateway.core.request import NAME_HEADER, NOBODY, ROLE_HEADER, Agent, agent_of
+from leyden.gateway.core.routing import CALL_HEADER
+from leyden.gateway.handlers.admission import counted
+from leyden.gateway.handlers.calls import ModelCalls
+from leyden.gateway.handlers.servers import EngineError
+from leyden.gateway.http.operations import EVENTS, JsonDict, Operation, json
+from leyden.gateway.http.requests import (
+    CLIENT_CLOSED_REQUEST,
+    credential,
+    face_shape,
+    note_wait,
+    read_body,
+    request_ids,
+)
+from leyden.kafka import Retry
 
-OVERRIDDEN_HEADER = "x-leyden-overridden"
-CALL_HEADER = "x-leyden-call-id"
-UPSTREAM_HEADER = "x-leyden-upstream"
+T = TypeVar("T")
 AGENT_HEADERS = frozenset({NAME_HEADER.encode(), ROLE_HEADER.encode(), b"baggage"})
-ROLLOUT_PREFIX = "/rollouts/{rollout}"
-CLIENT_CLOSED_REQUEST = 499
+ERRORS = (400, 401, 403, 404, 408, 409, 413, 429, 502, 503, 504)
+OPENAI, ANTHROPIC = json("OpenAIError"), json("AnthropicError")
+TOLD: dict[Face, tuple[str, JsonDict, JsonDict, JsonDict]] = {
+    CHAT: ("OpenAI chat completions.", json("ChatRequest"), json("ChatCompletion") | EVENTS, OPENAI),
+    RESPONSES: (
+        "OpenAI responses; nothing is stored.",
+        json("ResponsesRequest"),
+        json("Response") | EVENTS,
+        OPENAI,
+    ),
+    MESSAGES: ("Anthropic messages.", json("MessagesRequest"), json("Message") | EVENTS, ANTHROPIC),
+    COMPLETIONS: ("OpenAI text completions.", json("CompletionRequest"), json("Completion") | EVENTS, OPENAI),
+    EMBEDDINGS: (
+        "OpenAI embeddings, from who has them.",
+        json("EmbeddingsRequest"),
+        json("Embeddings"),
+        OPENAI,
+    ),
+}
+"""Of each face: its summary, request, answer and error in the OpenAPI document."""
 
 
 @dataclass(frozen=True)
 class ModelApi:
     """What the model API is made of."""
 
-    keys: KeyRing
     calls: ModelCalls
-    admission: Admission
     max_body_bytes: int
     retry_after_s: float
 
-    def routes(self) -> list[BaseRoute]:
-        """The routes, with and without a rollout in front."""
-        return [
-            Route(prefix + face.route, self._endpoint(face), methods=["POST"])
-            for face in FACES
-            for prefix in ("", ROLLOUT_PREFIX)
-        ]
+    def operations(self) -> list[Operation]:
+        """One for each face, the busiest first."""
+        return [self._operation(face, *TOLD[face]) for face in FACES]
 
-    def _endpoint(self, face: Face) -> Endpoint:
-        return telling(face_shape(face), self.retry_after_s)(partial(self._call, face))
+    def _operation(self, face: Face, summary: str, body: JsonDict, answer: JsonDict, error: JsonDict) -> Operation:
+        return Operation(
+            method="POST",
+            path=face.route,
+            summary=summary,
+            tag="model API",
+            app=_CallApp(self, face),
+            body=body,
+            answers={200: answer},
+            errors=ERRORS,
+            error=error,
+            bound=True,
+        )
 
-    async def _call(self, face: Face, request: Request) -> Response:
-        note_wait(request)
-        binding = bind_request(self.keys, request)
-        with ExitStack() as held:
-            await self.admission.enter(request, binding.caller, held)
-            asked = json_object(await read_body(request, self.max_body_bytes))
-            body = face.request(asked)
-            binding.caller.must_use(body.get("model"))
-            incoming = Incoming(face.route, body, binding, _agent(request), face, asked)
-            response = await unless_gone(self._answer(incoming, held), request.receive)
-            return response or Response(status_code=CLIENT_CLOSED_REQUEST)
 
-    async def _answer(self, incoming: Incoming, held: ExitStack) -> Response:
+class _CallApp:
+    """The ASGI application of one face."""
+
+    def __init__(self, api: ModelApi, face: Face) -> None:
+        self._api = api
+        self._face = face
+        self._shape = face_shape(face)
+
+    async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
+        exchange = HttpExchange(scope, receive, send, self._api.max_body_bytes)
+        note_wait(exchange.request)
         try:
-            call = await self.calls.open(incoming)
-            if call.sent.prepared.streamed:
-                return EventStream(call, _headers(call), held.pop_all())
-            body = await call.whole()
-        except Failed as failed:
-            headers = request_ids(failed.call_id) | ({"retry-after": failed.retry_after} if failed.retry_after else {})
-            error = incoming.face.engine_error(failed.status, failed.body, failed.call_id)
-            return Response(error, failed.status, headers, media_type="application/json")
-        return Response(body, 200, _headers(call), media_type="application/json")
+            await self._api.calls.serve(self._face, exchange)
+        except EngineError as error:
+            await exchange.respond(self._passed_on(error))
+        except Refusal as refusal:
+            await exchange.respond(self._shape(counted(refusal)))
+        except Retry:
+            await exchange.respond(self._shape(counted(unavailable(self._api.retry_after_s))))
+        except ClientDisconnect:
+            await exchange.respond(Response(status_code=CLIENT_CLOSED_REQUEST))
+        else:
+            await exchange.end()
+
+    def _passed_on(self, error: EngineError) -> Response:
+        call_id = error.request_id or ""
+        headers = request_ids(call_id) | ({"retry-after": error.retry_after} if error.retry_after else {})
+        body = self._face.engine_error(error.status, error.body, call_id)
+        return Response(body, error.status, headers, media_type="application/json")
 
 
-def bind_request(keys: KeyRing, request: Request) -> Binding:
-    """Who calls and for which attempt. Raises a `Refusal`: 401, 403 or 404."""
-    headers = request.headers
-    caller = keys.caller(credential(request))
-    return bind(request.path_params.get("rollout"), caller, headers.get("traceparent"), headers.get(SESSION_HEADER))
+class HttpExchange:
+    """`CallExchange` on ASGI."""
+
+    def __init__(self, scope: Scope, receive: Receive, send: Send, max_body_bytes: int) -> None:
+        self.request = Request(scope, receive)
+        self.extra_headers: dict[str, str] = {}
+        self._send = send
+        self._max_body_bytes = max_body_bytes
+        self._started = self._ended = False
+
+    @property
+    def headers(self) -> Mapping[str, str]:
+        return self.request.headers
+
+    @property
+    def credential(self) -> str | None:
+        return credential(self.request)
+
+    @property
+    def rollout(self) -> str | None:
+        return self.request.path_params.get("rollout")
+
+    def agent(self) -> Agent:
+        if not any(name in AGENT_HEADERS for name, _ in self.request.scope["headers"]):
+            return NOBODY
+        headers = self.request.headers
+        return agent_of(headers.get(NAME_HEADER), headers.get(ROLE_HEADER), headers.getlist("baggage"))
+
+    async def body(self) -> bytes:
+        return await read_body(self.request, self._max_body_bytes)
+
+    async def unless_gone(self, work: Coroutine[Any, Any, None]) -> None:
+        await unless_gone(work, self.request.receive)
+
+    @property
+    def started(self) -> bool:
+        return self._started
+
+    async def whole(self, body: bytes, headers: Mapping[str, str]) -> None:
+        await self.respond(Response(body, 200, self._told(headers), media_type="application/json"))
+
+    async def start(self, headers: Mapping[str, str]) -> None:
+        told = {"cache-control": "no-cache", "content-type": "text/event-stream; charset=utf-8"} | self._told(headers)
+        raw = [(name.encode("latin-1"), value.encode("latin-1")) for name, value in told.items()]
+        self._started = True
+        await self._send({"type": "http.response.start", "status": 200, "headers": raw})
+
+    async def write(self, event: bytes) -> None:
+        await self._send({"type": "http.response.body", "body": event, "more_body": True})
+
+    async def respond(self, response: Response) -> None:
+        """Send a whole answer."""
+        response.headers.update(self.extra_headers)
+        self._started = self._ended = True
+        await response(self.request.scope, self.request.receive, self._send)
+
+    async def end(self) -> None:
+        """The call is over: end the stream, or answer a caller who has gone before anything was sent."""
+        if not self._started:
+            await self.respond(Response(status_code=CLIENT_CLOSED_REQUEST))
+        elif not self._ended:
+            await self._send({"type": "http.response.body", "body": b"", "more_body": False})
+
+    def _told(self, headers: Mapping[str, str]) -> dict[str, str]:
+        return {**headers, **request_ids(headers[CALL_HEADER]), **self.extra_headers}
 
 
-def _agent(request: Request) -> Agent:
-    if not any(name in AGENT_HEADERS for name, _ in request.scope["headers"]):
-        return NOBODY
-    headers = request.headers
-    return agent_of(headers.get(NAME_HEADER), headers.get(ROLE_HEADER), headers.getlist("baggage"))
+async def unless_gone(work: Coroutine[Any, Any, T], receive: Receive) -> T | None:
+    """The work's result, or None when the caller left first (the work is cancelled then).
+
+    The work runs in the task that waits for it; only the look-out for the caller is a task of its own.
+    """
+    working = asyncio.current_task()
+    assert working is not None
+    watch = _Watch(working)
+    looking = asyncio.create_task(_gone(receive, watch))
+    try:
+        return await work
+    except asyncio.CancelledError:
+        if watch.cancelled and working.uncancel() == 0:
+            return None
+        raise
+    finally:
+        watch.over = True
+        looking.cancel()
 
 
-def _headers(call: OpenCall) -> dict[str, str]:
-    headers = {CALL_HEADER: call.sent.call_id} | request_ids(call.sent.call_id)
-    headers |= {UPSTREAM_HEADER: call.sent.upstream} if call.sent.upstream else {VERSION_HEADER: call.served_model}
-    if call.sent.prepared.overridden:
-        headers[OVERRIDDEN_HEADER] = ",".join(call.sent.prepared.overridden)
-    return headers
+@dataclass(slots=True)
+class _Watch:
+    """What the look-out and the work know of each other."""
+
+    working: asyncio.Task[Any]
+    over: bool = False
+    cancelled: bool = False
+
+
+async def _gone(receive: Receive, watch: _Watch) -> None:
+    while (await receive())["type"] != "http.disconnect":
+        pass
+    if not watch.over:
+        watch.cancelled = True
+        watch.working.cancel()

@@ -1,34 +1,60 @@
 """OTLP over HTTP: `/v1/traces`, `/v1/logs` and `/v1/metrics`, also under `/rollouts/{id}`, in protobuf and in JSON."""
 
 import asyncio
-import math
-from collections.abc import Callable
 from dataclasses import dataclass
 from functools import partial
 
-from starlette.requests import ClientDisconnect, Request
+import orjson
+from google.rpc.code_pb2 import Code  # type: ignore[import-untyped]
+from google.rpc.status_pb2 import Status  # type: ignore[import-untyped]
+from opentelemetry.proto.collector.metrics.v1.metrics_service_pb2 import (
+    ExportMetricsPartialSuccess,
+    ExportMetricsServiceResponse,
+)
+from starlette.requests import Request
 from starlette.responses import Response
-from starlette.routing import BaseRoute, Match, Route
+from starlette.routing import Match, Route
+from starlette.types import Receive, Send
 from starlette.types import Scope as StarletteScope
 
 from leyden.events.otlp import JSON, PROTOBUF, Signal
 from leyden.gateway.core.keys import KeyRing, Scope
-from leyden.gateway.core.otlp.answers import failure, success
 from leyden.gateway.core.otlp.unpack import Reserve, unpack
 from leyden.gateway.core.refusals import Refusal
 from leyden.gateway.core.request import SESSION_HEADER
-from leyden.gateway.handlers.otlp import Budget, Export, OtlpDoor, attempt_of
-from leyden.gateway.http.errors import counted, unavailable
-from leyden.gateway.http.intake import Limiter, credential
-from leyden.kafka import Retry
+from leyden.gateway.handlers.admission import Limiter
+from leyden.gateway.handlers.otlp import Budget, Export, OtlpHandler, attempt_of
+from leyden.gateway.http.operations import JsonDict, Operation
+from leyden.gateway.http.requests import ROLLOUT_PREFIX, App, Shape, credential, error_headers, read_body
 
 INLINE_BYTES = 16 * 1024
 """Compressed bodies up to this size are unpacked in the event loop; a larger one would make other requests wait."""
-CLIENT_CLOSED_REQUEST = 499
 VERSION = "/v1"
-ROLLOUT = "/rollouts/{rollout}"
 PROTOBUF_NAMES = (PROTOBUF, "application/protobuf", "application/vnd.google.protobuf")
 """OTLP's name first; the others are what protobuf is called elsewhere."""
+
+
+EITHER: JsonDict = {
+    PROTOBUF: {"schema": {"type": "string", "format": "binary"}},
+    JSON: {"schema": {"type": "object"}},
+}
+NO_METRICS = "metrics are not kept here; OTEL_METRICS_EXPORTER=none stops sending them"
+"""A warning and no failure: who sets one endpoint for all signals must not see an exporter retry or fail."""
+_WARNING = ExportMetricsServiceResponse(partial_success=ExportMetricsPartialSuccess(error_message=NO_METRICS))
+_METRICS = {False: _WARNING.SerializeToString(), True: orjson.dumps({"partialSuccess": {"errorMessage": NO_METRICS}})}
+INTERNAL: int = Code.INTERNAL
+_CODES: dict[int, int] = {
+    400: Code.INVALID_ARGUMENT,
+    401: Code.UNAUTHENTICATED,
+    403: Code.PERMISSION_DENIED,
+    404: Code.NOT_FOUND,
+    405: Code.UNIMPLEMENTED,
+    408: Code.DEADLINE_EXCEEDED,
+    413: Code.RESOURCE_EXHAUSTED,
+    415: Code.UNIMPLEMENTED,
+    429: Code.UNAVAILABLE,
+    503: Code.UNAVAILABLE,
+}
 
 
 @dataclass(frozen=True)
@@ -36,40 +62,39 @@ class OtlpApi:
     """What the OTLP routes are made of."""
 
     keys: KeyRing
-    door: OtlpDoor
+    handler: OtlpHandler
     limiter: Limiter
     budget: Budget
     max_bytes: int
     retry_after_s: float
 
-    def routes(self) -> list[BaseRoute]:
-        """A route for each signal, with and without a rollout in front.
+    def operations(self) -> list[Operation]:
+        """One for each signal.
 
         Exporters add `/v1/traces` to their endpoint, and the base URL of a rollout ends with `/v1`: both are taken.
         """
         return [
-            _QuickRoute(
-                f"{prefix}/v1/{signal}",
-                partial(self._answer, signal),
-                methods=["POST"],
-                include_in_schema=not prefix.endswith(VERSION),
+            Operation(
+                method="POST",
+                path=f"/v1/{signal}",
+                summary=f"OTLP {signal}, as it comes into the log.",
+                tag="OTLP",
+                app=_SignalApp(self, signal),
+                body=EITHER,
+                body_required=False,
+                answers={200: EITHER},
+                errors=(400, 401, 403, 404, 408, 413, 415, 503),
+                error=EITHER,
+                bound=True,
+                also_under=(ROLLOUT_PREFIX + VERSION,),
+                route=_QuickRoute,
             )
-            for prefix in ("", ROLLOUT, ROLLOUT + VERSION)
             for signal in Signal
         ]
 
-    async def _answer(self, signal: Signal, request: Request) -> Response:
+    async def export(self, signal: Signal, request: Request) -> Response:
+        """Answer an export request. Raises a `Refusal` or `Retry`."""
         content_type = _media_type(request)
-        try:
-            return await self._export(signal, content_type, request)
-        except Refusal as refusal:
-            return _told(refusal, content_type)
-        except Retry:
-            return _told(unavailable(self.retry_after_s), content_type)
-        except ClientDisconnect:
-            return Response(status_code=CLIENT_CLOSED_REQUEST)
-
-    async def _export(self, signal: Signal, content_type: str, request: Request) -> Response:
         caller = self.keys.caller(credential(request))
         caller.must(Scope.AGENT)
         encoding = JSON if content_type == JSON else PROTOBUF
@@ -77,17 +102,30 @@ class OtlpApi:
             raise Refusal(415, "unsupported_media_type", f"send OTLP as {PROTOBUF} or {JSON}")
         attempt = attempt_of(caller, request.path_params.get("rollout"), request.headers.get(SESSION_HEADER))
         with self.limiter.slot(), self.budget.open() as reserve:
-            self.door.must_be_open()
+            self.handler.must_be_up()
             body = await self._body(request, reserve)
-            await self.door.take(Export(signal, encoding, body, caller, attempt))
+            await self.handler.take(Export(signal, encoding, body, caller, attempt))
         return Response(success(signal, encoding), media_type=content_type)
 
     async def _body(self, request: Request, reserve: Reserve) -> bytes:
-        body = await _read(request, self.max_bytes, reserve)
+        body = await read_body(request, self.max_bytes, reserve)
         encoding = request.headers.get("content-encoding", "")
         if not encoding or len(body) <= INLINE_BYTES:
             return unpack(encoding, body, self.max_bytes, reserve)
         return await asyncio.to_thread(unpack, encoding, body, self.max_bytes, reserve)
+
+
+class _SignalApp:
+    """The ASGI application of one signal; errors are in the encoding of the request, in protobuf where it has none."""
+
+    def __init__(self, api: OtlpApi, signal: Signal) -> None:
+        self._api = api
+        self._signal = signal
+
+    async def __call__(self, scope: StarletteScope, receive: Receive, send: Send) -> None:
+        shape = partial(_shown, content_type=_media_type(Request(scope)))
+        app = App(partial(self._api.export, self._signal), shape, self._api.retry_after_s)
+        await app(scope, receive, send)
 
 
 class _QuickRoute(Route):
@@ -103,38 +141,33 @@ def _media_type(request: Request) -> str:
     return request.headers.get("content-type", "").partition(";")[0].strip().lower()
 
 
-async def _read(request: Request, limit: int, reserve: Reserve) -> bytes:
-    """The body as it was sent, reserved piece by piece; raises a 413 `Refusal` once it is known to be too long."""
-    announced = request.headers.get("content-length", "0")
-    if announced.isdigit() and int(announced) > limit:
-        raise Refusal(413, "body_too_large", f"the body is larger than {limit} bytes")
-    pieces: list[bytes] = []
-    size = 0
-    async for piece in request.stream():
-        size += len(piece)
-        if size > limit:
-            raise Refusal(413, "body_too_large", f"the body is larger than {limit} bytes")
-        reserve(len(piece))
-        pieces.append(piece)
-    return b"".join(pieces)
-
-
-def otlp_shape(request: Request) -> Callable[[Refusal], Response]:
+def otlp_shape(request: Request) -> Shape:
     """Errors of requests that are no export: in the encoding of the request where it has one, else in JSON."""
     content_type = _media_type(request)
     return partial(_shown, content_type=content_type if content_type in PROTOBUF_NAMES else JSON)
 
 
-def _told(refusal: Refusal, content_type: str) -> Response:
-    """A refusal in the encoding of the request; a request in neither is answered in protobuf."""
-    return _shown(counted(refusal), content_type)
-
-
 def _shown(refusal: Refusal, content_type: str) -> Response:
-    headers = {}
-    if refusal.retry_after_s is not None:
-        headers["retry-after"] = str(math.ceil(refusal.retry_after_s))
-    if refusal.status == 401:
-        headers["www-authenticate"] = "Bearer"
     shown = content_type if content_type in (JSON, *PROTOBUF_NAMES) else PROTOBUF
-    return Response(failure(refusal, shown), refusal.status, headers, media_type=shown)
+    return Response(failure(refusal, shown), refusal.status, error_headers(refusal), media_type=shown)
+
+
+def success(signal: Signal, content_type: str) -> bytes:
+    """The answer to a request that was taken: nothing is ever rejected in part, so it is empty, save for metrics."""
+    in_json = content_type == JSON
+    if signal is Signal.METRICS:
+        return _METRICS[in_json]
+    return b"{}" if in_json else b""
+
+
+def status_code(refusal: Refusal) -> int:
+    """The `google.rpc.Code` of a refusal; for gRPC it says, too, whether the request may be sent again."""
+    return _CODES.get(refusal.status, INTERNAL)
+
+
+def failure(refusal: Refusal, content_type: str) -> bytes:
+    """A `google.rpc.Status`."""
+    if content_type == JSON:
+        return orjson.dumps({"code": status_code(refusal), "message": refusal.message})
+    status: bytes = Status(code=status_code(refusal), message=refusal.message).SerializeToString()
+    return status

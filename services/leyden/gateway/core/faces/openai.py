@@ -11,7 +11,7 @@ from typing import Any
 import orjson
 
 from leyden.gateway.core.refusals import Refusal
-from leyden.gateway.core.request import Dialect, JsonDict
+from leyden.gateway.core.request import Api, JsonDict
 
 REASONING = "reasoning"
 """What vLLM's chat API calls an assistant's reasoning in requests and replies; its older name is read too."""
@@ -54,7 +54,7 @@ class Face(ABC):
     """Its path, such as `/v1/chat/completions`: what `ModelCallRecorded.route` says."""
     upstream_route = "/v1/chat/completions"
     """The engine's path that answers it."""
-    dialect = Dialect.CHAT
+    api = Api.CHAT
     """The form of what is asked and answered there."""
 
     def request(self, body: JsonDict) -> JsonDict:
@@ -193,7 +193,7 @@ class CompletionsFace(Face):
     """OpenAI text completions: a text or token ids in, a text out."""
 
     route = upstream_route = "/v1/completions"
-    dialect = Dialect.TEXT
+    api = Api.COMPLETIONS
 
     def whole(self, shown: JsonDict, body: JsonDict) -> JsonDict:
         return shown
@@ -209,7 +209,7 @@ class EmbeddingsFace(Face):
     """OpenAI embeddings."""
 
     route = upstream_route = "/v1/embeddings"
-    dialect = Dialect.VECTORS
+    api = Api.EMBEDDINGS
 
     def request(self, body: JsonDict) -> JsonDict:
         if body.get("stream"):

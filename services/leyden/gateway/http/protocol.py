@@ -5,7 +5,7 @@ A request's head: 431. Connections at a time: 503 with `Retry-After`, before any
 """
 
 import asyncio
-import math
+import time
 from http import HTTPStatus
 from typing import Any, ClassVar
 
@@ -14,7 +14,8 @@ from uvicorn.protocols.http.httptools_impl import HttpToolsProtocol
 
 from leyden.gateway.core.faces.openai import openai_error
 from leyden.gateway.core.refusals import Refusal
-from leyden.gateway.http.errors import counted
+from leyden.gateway.handlers.admission import counted
+from leyden.gateway.http.requests import ARRIVED, retry_after
 from leyden.gateway.metrics import CONNECTIONS
 
 LINGER_S = 1.0
@@ -126,14 +127,21 @@ class BoundedProtocol(HttpToolsProtocol):
         self._refused = True
         body = orjson.dumps(openai_error(counted(refusal)))
         lines = [f"HTTP/1.1 {refusal.status} {HTTPStatus(refusal.status).phrase}", "content-type: application/json"]
-        if refusal.retry_after_s is not None:
-            lines.append(f"retry-after: {math.ceil(refusal.retry_after_s)}")
+        lines += [f"{name}: {value}" for name, value in retry_after(refusal).items()]
         lines += ["connection: close", f"content-length: {len(body)}", "", ""]
         self.transport.write("\r\n".join(lines).encode() + body)
         if self.transport.can_write_eof():
             self.transport.write_eof()
         self._unparsed_bytes = 0
         self.loop.call_later(LINGER_S, self.transport.close)
+
+
+class StampedProtocol(BoundedProtocol):
+    """uvicorn's, which notes when a request's first bytes were read: what then waits in the event loop counts."""
+
+    def on_message_begin(self) -> None:
+        super().on_message_begin()
+        self.scope["state"][ARRIVED] = time.perf_counter()
 
 
 def bounded(

@@ -1,6 +1,6 @@
 """Schemas of what the gateway answers, and of what it reads of the model APIs' requests. All else passes through."""
 
-from leyden.gateway.http.openapi.operation import JsonDict, ref
+from leyden.gateway.http.operations import JsonDict, ref
 
 TEXT: JsonDict = {"type": "string"}
 COUNT: JsonDict = {"type": "integer", "minimum": 0}
@@ -147,5 +147,5 @@ LEYDEN: dict[str, JsonDict] = {
     "NewKey": {"allOf": [ref("Key"), record({"key": TEXT})]},
     "Keys": record({"keys": listed(ref("Key"))}, closed=True),
 }
-SHAPES: JsonDict = {**REQUESTS, **REPLIES, **ERRORS, **LEYDEN}
+SCHEMAS: JsonDict = {**REQUESTS, **REPLIES, **ERRORS, **LEYDEN}
 """Schemas by name."""

@@ -1,4 +1,4 @@
-"""OTLP over gRPC: the same door as `http/otlp.py`, for the Export methods of traces, logs and metrics.
+"""OTLP over gRPC: the Export methods of traces, logs and metrics. Imported only where its port is set.
 
 Messages come as bytes and are not decoded. Which codes an exporter may retry, and that RESOURCE_EXHAUSTED is one only
 with a `RetryInfo`, is OTLP's: so overload is UNAVAILABLE with a `RetryInfo`, and a message over the limit is
@@ -18,12 +18,11 @@ from google.rpc.status_pb2 import Status  # type: ignore[import-untyped]
 
 from leyden.events.otlp import PROTOBUF, Signal
 from leyden.gateway.core.keys import Scope
-from leyden.gateway.core.otlp.answers import status_code, success
-from leyden.gateway.core.refusals import Refusal
+from leyden.gateway.core.refusals import Refusal, unavailable
 from leyden.gateway.core.request import SESSION_HEADER
+from leyden.gateway.handlers.admission import counted
 from leyden.gateway.handlers.otlp import Export, attempt_of
-from leyden.gateway.http.errors import counted, unavailable
-from leyden.gateway.http.otlp import OtlpApi
+from leyden.gateway.http.otlp import OtlpApi, status_code, success
 from leyden.kafka import Retry
 
 log = logging.getLogger(__name__)
@@ -92,9 +91,9 @@ class GrpcOtlp:
         caller.must(Scope.AGENT)
         attempt = attempt_of(caller, None, _text(metadata, SESSION_HEADER))
         with self.api.limiter.slot(), self.api.budget.open() as reserve:
-            self.api.door.must_be_open()
+            self.api.handler.must_be_up()
             reserve(len(body))
-            await self.api.door.take(Export(signal, PROTOBUF, body, caller, attempt))
+            await self.api.handler.take(Export(signal, PROTOBUF, body, caller, attempt))
 
 
 async def _abort(context: grpc.aio.ServicerContext, refusal: Refusal) -> NoReturn:

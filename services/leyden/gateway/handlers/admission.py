@@ -1,0 +1,108 @@
+"""Who is let in: so many requests of a kind at a time, so many calls of a key, and what a key's limits leave of a call.
+
+Nothing waits here: what is over a limit is refused at once.
+"""
+
+from collections import Counter
+from collections.abc import Iterator
+from contextlib import ExitStack, contextmanager
+
+from leyden.clock import Clock
+from leyden.events import KeyLimits, ModelCallRecorded
+from leyden.gateway.core.keys import Caller, KeyRing, limit_headers, rate_limited
+from leyden.gateway.core.refusals import Refusal
+from leyden.gateway.metrics import IN_FLIGHT, LATE_CALLS, REFUSED, labelled
+from leyden.gateway.ports import Rates
+from leyden.ids import AttemptRef
+
+
+class Limiter:
+    """At most `limit` requests of a kind at a time; one more is refused with `status`."""
+
+    def __init__(self, kind: str, limit: int, status: int, retry_after_s: float) -> None:
+        self._kind = kind
+        self._limit = limit
+        self._status = status
+        self._retry_after_s = retry_after_s
+        self._now = 0
+
+    @contextmanager
+    def slot(self) -> Iterator[None]:
+        """Hold one slot; raises `Refusal` when there is none."""
+        if self._now >= self._limit:
+            message = f"{self._limit} {self._kind} are being served already"
+            raise Refusal(self._status, "overloaded", message, retry_after_s=self._retry_after_s)
+        self._now += 1
+        labelled(IN_FLIGHT, self._kind).set(self._now)
+        try:
+            yield
+        finally:
+            self._now -= 1
+            labelled(IN_FLIGHT, self._kind).set(self._now)
+
+
+class KeyLimiter:
+    """What keys with limits have left; a key without limits costs nothing here."""
+
+    def __init__(self, ring: KeyRing, rates: Rates, clock: Clock, retry_after_s: float = 1.0) -> None:
+        self._ring = ring
+        self._rates = rates
+        self._clock = clock
+        self._retry_after_s = retry_after_s
+        self._in_flight: Counter[str] = Counter()
+
+    async def enter(self, caller: Caller, held: ExitStack, headers: dict[str, str]) -> None:
+        """Count a call, and hold one of its key's slots until `held` is closed; `headers` is told what is left.
+
+        Raises a 429 `Refusal`, or `Retry` when the store is away.
+        """
+        limits = caller.limits
+        if caller.key_id is None:
+            return
+        if limits.concurrency is not None:
+            held.enter_context(self._slot(caller.key_id, limits.concurrency))
+        if limits.requests_per_minute is None and limits.tokens_per_minute is None:
+            return
+        level = await self._rates.take(caller.key_id, limits, self._clock.now())
+        headers |= limit_headers(limits, level)
+        if not level.admitted:
+            raise rate_limited(limits, level)
+
+    @contextmanager
+    def _slot(self, key_id: str, limit: int) -> Iterator[None]:
+        if self._in_flight[key_id] >= limit:
+            message = f"{limit} calls of this key are being served already"
+            raise Refusal(429, "key_concurrency", message, retry_after_s=self._retry_after_s)
+        self._in_flight[key_id] += 1
+        try:
+            yield
+        finally:
+            self._in_flight[key_id] -= 1
+            if not self._in_flight[key_id]:
+                del self._in_flight[key_id]
+
+    def charges(self, call: ModelCallRecorded) -> bool:
+        """Whether the call's tokens count for its key."""
+        return call.key_id is not None and self._limits(call.key_id).tokens_per_minute is not None
+
+    async def charge(self, call: ModelCallRecorded) -> None:
+        """Take a recorded call's tokens off its key. Raises `Retry` when the store is away: then they go uncounted."""
+        used = call.usage.prompt_tokens + call.usage.completion_tokens
+        if call.key_id is not None and used:
+            await self._rates.charge(call.key_id, self._limits(call.key_id), used, self._clock.now())
+
+    def _limits(self, key_id: str) -> KeyLimits:
+        return self._ring.limits_of(key_id)
+
+
+def counted(refusal: Refusal) -> Refusal:
+    """Count a refusal and give it back."""
+    REFUSED.labels(code=refusal.code).inc()
+    return refusal
+
+
+def attempt_over(ref: AttemptRef) -> Refusal:
+    """The 409 of a call for an attempt that is not under way."""
+    LATE_CALLS.inc()
+    message = f"attempt {ref.attempt} of rollout {ref.rollout_id} is not under way: its calls are no longer taken"
+    return Refusal(409, "attempt_over", message)

@@ -1,0 +1,145 @@
+"""One declaration for each route: what serves it, and what the OpenAPI document says of it."""
+
+from collections.abc import Awaitable, Callable, Sequence
+from dataclasses import dataclass, field
+from typing import Any, Generic, TypeVar
+
+from pydantic import BaseModel
+from starlette.requests import Request
+from starlette.responses import Response
+from starlette.routing import BaseRoute, Route
+from starlette.types import ASGIApp
+
+from leyden.gateway.core.keys import Caller, KeyRing, Scope
+from leyden.gateway.handlers.admission import Limiter
+from leyden.gateway.http.bodies import Body, NoBody
+from leyden.gateway.http.requests import ROLLOUT_PREFIX, App, credential, json_body, leyden_shape
+
+JsonDict = dict[str, Any]
+BodyT = TypeVar("BodyT", bound=Body)
+WRITING = (400, 401, 403, 408, 413, 503)
+LOOKING = (401, 403, 503)
+
+
+def ref(name: str) -> JsonDict:
+    """A schema by its name in `schemas.py`."""
+    return {"$ref": f"#/components/schemas/{name}"}
+
+
+def json(schema: str | JsonDict) -> JsonDict:
+    """Content that is JSON in the form of a schema."""
+    return {"application/json": {"schema": ref(schema) if isinstance(schema, str) else schema}}
+
+
+EVENTS: JsonDict = {"text/event-stream": {"schema": ref("Event")}}
+"""Content that is a stream of server-sent events."""
+
+
+@dataclass(frozen=True, kw_only=True)
+class Operation:
+    """One method on one path, or on the several paths that mean the same."""
+
+    method: str
+    path: str
+    """With Starlette's parameters: `/v1/models/{model:path}`."""
+    summary: str
+    tag: str
+    app: ASGIApp | None = None
+    """What serves it; None for what `leyden.service` serves on the same port."""
+    answers: dict[int, JsonDict]
+    """Success status → its content by media type."""
+    errors: tuple[int, ...] = ()
+    error: JsonDict = field(default_factory=dict)
+    """The content of every error."""
+    body: type[BaseModel] | JsonDict | None = None
+    """The model that checks the request's body, or its content by media type; None for a request without one."""
+    body_required: bool = True
+    bound: bool = False
+    """Whether it is served under `/rollouts/{rollout}` too."""
+    also_under: tuple[str, ...] = ()
+    """More prefixes under which it is served, which only help clients with another base URL."""
+    keyless: bool = False
+    route: type[Route] = Route
+
+    @property
+    def prefixes(self) -> tuple[str, ...]:
+        """What the path may have in front."""
+        return ("", ROLLOUT_PREFIX) if self.bound else ("",)
+
+
+def routes(operations: Sequence[Operation]) -> list[BaseRoute]:
+    """Starlette's routes, in the order of the operations."""
+    return [
+        one.route(prefix + one.path, one.app, methods=[one.method], include_in_schema=prefix not in one.also_under)
+        for one in operations
+        if one.app is not None
+        for prefix in (*one.prefixes, *one.also_under)
+    ]
+
+
+@dataclass(frozen=True)
+class Asked(Generic[BodyT]):
+    """A request of `/leyden/v1` that was let in."""
+
+    request: Request
+    caller: Caller
+    _kind: type[BodyT]
+    _max_bytes: int
+
+    async def body(self) -> BodyT:
+        """Its body. Raises a `Refusal`: 413, 408, or a 400 that names the field that is wrong."""
+        return await json_body(self.request, self._kind, self._max_bytes)
+
+    def parameter(self, name: str) -> str:
+        """A part of the path."""
+        return str(self.request.path_params[name])
+
+
+@dataclass(frozen=True)
+class LeydenRoutes:
+    """How every route of `/leyden/v1` begins: a key that may ask, a slot, a bounded body."""
+
+    keys: KeyRing
+    limiter: Limiter
+    max_body_bytes: int
+    retry_after_s: float
+
+    def operation(
+        self,
+        method: str,
+        path: str,
+        handle: Callable[[Asked[BodyT]], Awaitable[Response]],
+        body: type[BodyT],
+        *,
+        summary: str,
+        reply: str | JsonDict,
+        scope: Scope | None = None,
+        limiter: Limiter | None = None,
+        tag: str = "tasks",
+        status: int = 200,
+        more: tuple[int, ...] = (),
+    ) -> Operation:
+        """For keys with `scope` (None: `handle` decides), with a slot of `limiter` or of the common one.
+
+        `reply` is the schema of a success, whose status is `status`; `more` are errors that other routes do not have.
+        """
+        slots = limiter or self.limiter
+
+        async def served(request: Request) -> Response:
+            caller = self.keys.caller(credential(request))
+            if scope is not None:
+                caller.must(scope)
+            with slots.slot():
+                return await handle(Asked(request, caller, body, self.max_body_bytes))
+
+        return Operation(
+            method=method,
+            path=path,
+            summary=summary,
+            tag=tag,
+            app=App(served, leyden_shape, self.retry_after_s),
+            answers={status: json(reply)},
+            errors=(*(LOOKING if body is NoBody else WRITING), *more),
+            error=json("LeydenError"),
+            body=None if body is NoBody else body,
+        )

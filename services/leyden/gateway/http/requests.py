@@ -1,0 +1,202 @@
+"""What every route does with a request and its answer: the key, the body within bounds, errors in the API's own shape.
+
+The time that a request waited before its handler is only a metric: nobody is trusted, and nothing decided, by a header
+that a caller may set.
+"""
+
+import asyncio
+import math
+import secrets
+import time
+from collections.abc import Awaitable, Callable, Mapping
+from types import MappingProxyType
+from typing import Any, TypeVar
+
+import orjson
+from pydantic import BaseModel, ValidationError
+from starlette.requests import ClientDisconnect, Request
+from starlette.responses import Response
+from starlette.types import Receive, Scope, Send
+
+from leyden.gateway.core.faces import Face
+from leyden.gateway.core.keys import KeyRing
+from leyden.gateway.core.refusals import Refusal, unavailable
+from leyden.gateway.core.request import MAX_JSON_DEPTH, SESSION_HEADER, Binding, bind, json_object
+from leyden.gateway.handlers.admission import counted
+from leyden.gateway.metrics import QUEUE_SECONDS
+from leyden.kafka import Retry
+
+BODY_TIMEOUT_S = 60.0
+"""How long a body may take to come: it holds a slot meanwhile."""
+CLIENT_CLOSED_REQUEST = 499
+ROLLOUT_PREFIX = "/rollouts/{rollout}"
+START_HEADER = "x-request-start"
+ARRIVED = "leyden_arrived"
+"""In a request's state: when its first bytes were read."""
+LONGEST_S = 3600.0
+"""A wait beyond this is a clock that is wrong, or a header that means something else."""
+UNITS = ((1e14, 1e6), (1e11, 1e3))
+"""(from this number on, so many to the second): nginx sends seconds, Heroku milliseconds, others microseconds."""
+ModelT = TypeVar("ModelT", bound=BaseModel)
+Endpoint = Callable[[Request], Awaitable[Response]]
+Shape = Callable[[Refusal], Response]
+
+
+def credential(request: Request) -> str | None:
+    """The `Authorization` header, or one made of the header in which Anthropic's and Azure's clients send the key."""
+    headers = request.headers
+    if authorization := headers.get("authorization"):
+        return authorization
+    key = headers.get("x-api-key") or headers.get("api-key")
+    return f"Bearer {key}" if key else None
+
+
+def bind_request(keys: KeyRing, request: Request) -> Binding:
+    """Who calls and for which attempt. Raises a `Refusal`: 401, 403 or 404."""
+    headers = request.headers
+    caller = keys.caller(credential(request))
+    return bind(request.path_params.get("rollout"), caller, headers.get("traceparent"), headers.get(SESSION_HEADER))
+
+
+async def read_body(request: Request, limit: int, reserve: Callable[[int], None] = lambda _: None) -> bytes:
+    """The whole body. Raises a `Refusal`: 413 as soon as it is known to be longer than `limit`, 408 when it stalls.
+
+    `reserve` is told of every piece's bytes, and may refuse them.
+    """
+    announced = request.headers.get("content-length", "0")
+    if announced.isdigit() and int(announced) > limit:
+        raise _too_large(limit)
+    pieces: list[bytes] = []
+    size = 0
+    try:
+        async with asyncio.timeout(BODY_TIMEOUT_S):
+            async for piece in request.stream():
+                size += len(piece)
+                if size > limit:
+                    raise _too_large(limit)
+                reserve(len(piece))
+                pieces.append(piece)
+    except TimeoutError as error:
+        message = f"the body did not come within {BODY_TIMEOUT_S:g} s"
+        raise Refusal(408, "body_timeout", message) from error
+    return b"".join(pieces)
+
+
+def _too_large(limit: int) -> Refusal:
+    return Refusal(413, "body_too_large", f"the body is larger than {limit} bytes")
+
+
+async def json_body(request: Request, kind: type[ModelT], limit: int) -> ModelT:
+    """The body of a `/leyden/v1` request. Raises a `Refusal`: 413, or a 400 that names the field that is wrong."""
+    raw = await read_body(request, limit)
+    if raw.count(b"{") + raw.count(b"[") > MAX_JSON_DEPTH:
+        json_object(raw)
+    try:
+        return kind.model_validate_json(raw or b"{}")
+    except ValidationError as error:
+        first = error.errors(include_url=False, include_input=False)[0]
+        where = ".".join(map(str, first["loc"])) or "body"
+        raise Refusal(400, "invalid_request", f"{where}: {first['msg']}") from error
+
+
+def _deeper_than(value: Any, limit: int) -> bool:
+    level = [value]
+    for _ in range(limit):
+        level = [
+            inner
+            for outer in level
+            for inner in (outer.values() if type(outer) is dict else outer)
+            if type(inner) in (dict, list)
+        ]
+        if not level:
+            return False
+    return True
+
+
+def json_answer(answer: object, status: int = 200, headers: Mapping[str, str] | None = None) -> Response:
+    """`answer` as orjson writes it."""
+    return Response(orjson.dumps(answer), status, headers, media_type="application/json")
+
+
+def face_shape(face: Face) -> Shape:
+    """Errors of a model API, each with a request's id."""
+
+    def shape(refusal: Refusal) -> Response:
+        refusal.request_id = refusal.request_id or secrets.token_hex(16)
+        return _error(refusal, face.error(refusal), request_ids(refusal.request_id))
+
+    return shape
+
+
+def leyden_shape(refusal: Refusal) -> Response:
+    """An error of `/leyden/v1`."""
+    return _error(refusal, {"error": {"type": refusal.code, "message": refusal.message}})
+
+
+def request_ids(request_id: str | None = None) -> dict[str, str]:
+    """The headers that OpenAI's and Anthropic's clients show as the request's id: the call's, where there is a call."""
+    request_id = request_id or secrets.token_hex(16)
+    return {"x-request-id": request_id, "request-id": request_id}
+
+
+def _error(refusal: Refusal, body: dict[str, Any], headers: Mapping[str, str] = MappingProxyType({})) -> Response:
+    return json_answer(body, refusal.status, {**headers, **error_headers(refusal)})
+
+
+def error_headers(refusal: Refusal) -> dict[str, str]:
+    """What goes with an error of any shape."""
+    bearer = {"www-authenticate": "Bearer"} if refusal.status == 401 else {}
+    return {**refusal.headers, **retry_after(refusal), **bearer}
+
+
+def retry_after(refusal: Refusal) -> dict[str, str]:
+    """The `Retry-After` header, where the same request may succeed later."""
+    return {"retry-after": str(math.ceil(refusal.retry_after_s))} if refusal.retry_after_s is not None else {}
+
+
+class App:
+    """An endpoint as an ASGI application: a `Refusal` or a passing fault is answered in `shape`."""
+
+    def __init__(self, endpoint: Endpoint, shape: Shape, retry_after_s: float) -> None:
+        self._endpoint = endpoint
+        self._shape = shape
+        self._retry_after_s = retry_after_s
+
+    async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
+        try:
+            response = await self._endpoint(Request(scope, receive))
+        except Refusal as refusal:
+            response = self._shape(counted(refusal))
+        except Retry:
+            response = self._shape(counted(unavailable(self._retry_after_s)))
+        except ClientDisconnect:
+            response = Response(status_code=CLIENT_CLOSED_REQUEST)
+        await response(scope, receive, send)
+
+
+def note_wait(request: Request) -> None:
+    """Observe how long the request waited until now."""
+    waited = waited_s(request.scope, request.headers.get(START_HEADER), time.perf_counter(), time.time())
+    if waited is not None:
+        QUEUE_SECONDS.observe(waited)
+
+
+def waited_s(scope: Scope, header: str | None, now: float, wall: float) -> float | None:
+    """Seconds since the proxy in front took the request, as far as it says so, else since the socket was read.
+
+    None where neither is known.
+    """
+    started = _moment(header)
+    if started is not None and 0 <= wall - started <= LONGEST_S:
+        return wall - started
+    arrived = scope.get("state", {}).get(ARRIVED)
+    return now - arrived if isinstance(arrived, float) else None
+
+
+def _moment(header: str | None) -> float | None:
+    """A moment as `t=<number>` or `<number>`, in seconds since 1970."""
+    text = (header or "").strip().removeprefix("t=")
+    if not text.isascii() or not text.replace(".", "", 1).isdigit() or len(text) > 32:
+        return None
+    number = float(text)
+    return number / next((unit for least, unit in UNITS if number >= least), 1.0)
