@@ -47,8 +47,9 @@ format: $(READY) ## put the code in form
 	@$(BIN)/ruff check --fix --exit-zero --quiet .
 	@$(BIN)/ruff format .
 
-schemas: $(READY) ## export the events' JSON Schemas after a change of shared/leyden/events
+schemas: $(READY) ## export JSON Schemas and docs/asyncapi.yaml after a change of events or topologies
 	@$(BIN)/python -m leyden.events.export
+	@$(BIN)/python tools/asyncapi.py
 
 release: $(READY) ## version, changelog, schema baseline, commit and tag (VERSION=0.2.0); pushes nothing
 	@$(BIN)/python tools/release.py $(VERSION)

@@ -24,10 +24,11 @@ from starlette.routing import BaseRoute
 from leyden.backoff import Backoff, retrying
 from leyden.kafka import Retry
 from leyden.kafka.claims import ClaimStore
-from leyden.kafka.clients import make_broker
+from leyden.kafka.clients import KafkaBroker, make_broker
 from leyden.kafka.publisher import KafkaPublisher
 from leyden.kafka.settings import KafkaSettings
 from leyden.kafka.subscriber import BatchConsumer, Subscription
+from leyden.kafka.topics import DEAD_LETTER_SUFFIX
 from leyden.settings import RunFileError, ServiceSettings
 from leyden.telemetry.logs import setup_logging
 from leyden.telemetry.ops import health_routes, metrics_route
@@ -60,6 +61,10 @@ class Service:
     """What a service is: what it consumes, what it does before and beside that, and which routes it serves."""
 
     subscriptions: Sequence[Subscription] = ()
+    publishes: frozenset[str] = frozenset()
+    """The topics that it publishes to; a record for another raises `UndeclaredTopicError`. Dead letters are added."""
+    reads: frozenset[str] = frozenset()
+    """The topics that it reads outside of `subscriptions`, from their beginning, outside every consumer group."""
     before: Sequence[Callable[[], Awaitable[None]]] = ()
     """Awaited in order before the first record is consumed; the publisher works already."""
     beside: Sequence[Callable[[], Awaitable[None]]] = ()
@@ -103,20 +108,18 @@ def _loop_factory() -> Callable[[], asyncio.AbstractEventLoop] | None:
 async def serve(name: str, build: Build, settings: ServiceSettings, kafka: KafkaSettings) -> None:
     """Run the service until SIGTERM or SIGINT; raises what made it impossible to go on."""
     async with AsyncExitStack() as stack:
-        broker = make_broker(name, kafka)
         claims = ClaimStore(settings.claims)
         publisher = KafkaPublisher(kafka, settings.topic_prefix, claims, client_id=f"leyden-{name}")
         redis = Redis.from_url(settings.redis_url)
         stack.push_async_callback(redis.aclose)
-        service = build(Runtime(name, settings, kafka, publisher, redis))
-        consumers = [BatchConsumer(s, kafka, publisher, claims, settings.topic_prefix) for s in service.subscriptions]
+        runtime = Runtime(name, settings, kafka, publisher, redis)
+        service = build(runtime)
+        broker, consumers = register(service, runtime)
         await _started(publisher)
         stack.push_async_callback(publisher.stop)
         stack.push_async_callback(broker.stop)
         for step in service.before:
             await step()
-        for consumer in consumers:
-            consumer.register(broker)
         await broker.start()
         log.info("%s is consuming %s", name, [t for s in service.subscriptions for t in s.topics])
         watchers = [asyncio.create_task(consumer.watch_backlog()) for consumer in consumers]
@@ -129,6 +132,20 @@ async def serve(name: str, build: Build, settings: ServiceSettings, kafka: Kafka
         for step in service.after:
             await step()
     log.info("%s has stopped", name)
+
+
+def register(service: Service, runtime: Runtime) -> tuple[KafkaBroker, list[BatchConsumer]]:
+    """A broker, not yet started, with all that `service` consumes and publishes; its publisher takes nothing else."""
+    broker = make_broker(runtime.name, runtime.kafka)
+    prefix, claims = runtime.settings.topic_prefix, ClaimStore(runtime.settings.claims)
+    consumers = [BatchConsumer(s, runtime.kafka, runtime.publisher, claims, prefix) for s in service.subscriptions]
+    for consumer in consumers:
+        consumer.register(broker)
+    dead_letters = {topic + DEAD_LETTER_SUFFIX for s in service.subscriptions for topic in s.topics}
+    for topic in sorted(service.publishes | dead_letters):
+        broker.publisher(prefix + topic)
+    runtime.publisher.allow_only(service.publishes | dead_letters)
+    return broker, consumers
 
 
 async def _started(publisher: KafkaPublisher) -> None:

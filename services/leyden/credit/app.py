@@ -7,7 +7,7 @@ from leyden.credit.adapters import redis_stores
 from leyden.credit.handlers import CreditHandlers
 from leyden.credit.settings import CreditSection, CreditSettings
 from leyden.credit.sweep import Patience, Sweeper
-from leyden.credit.topology import subscriptions
+from leyden.credit.topology import PUBLISHES, subscriptions
 from leyden.service import Runtime, Service
 from leyden.settings import load_section
 
@@ -23,6 +23,7 @@ def build(runtime: Runtime) -> Service:
     sweeper = Sweeper(handlers.grouping, stores, rules, clock, patience)
     return Service(
         subscriptions=subscriptions(handlers, rules, settings.max_records),
+        publishes=PUBLISHES,
         before=[sweeper.hold_off],
         beside=[sweeper.run],
     )

@@ -6,9 +6,10 @@ Groups are not: the members of one may come from several replicas, and any of th
 from leyden.credit.core.evidence import AnsweredCall, TrimmedCall
 from leyden.credit.core.rules import Rules
 from leyden.credit.handlers import CreditHandlers
-from leyden.events.codec import GROUPS, MODEL_CALLS, REWARDS, ROLLOUTS, SPANS, batch_decoder
+from leyden.events.codec import GROUPS, MODEL_CALLS, REWARDS, ROLLOUTS, SPANS, TRANSITIONS, batch_decoder
 from leyden.kafka.subscriber import Subscription
 
+PUBLISHES = frozenset({GROUPS, TRANSITIONS})
 GROUP = "credit"
 
 

@@ -42,7 +42,7 @@ from leyden.gateway.http.protocol import StampedProtocol, bounded
 from leyden.gateway.http.rollouts import RolloutsApi
 from leyden.gateway.ports import EarlierCalls, Engines, Log, Rates, RolloutStore
 from leyden.gateway.settings import GatewaySettings
-from leyden.gateway.topology import subscriptions
+from leyden.gateway.topology import PUBLISHES, READS, subscriptions
 from leyden.kafka.claims import ClaimStore
 from leyden.service import Runtime, Service
 
@@ -194,6 +194,8 @@ def build(runtime: Runtime) -> Service:
     gateway.ring.complete = gateway.keys.read.is_set
     return Service(
         subscriptions=subscriptions(gateway.models, gateway.tasks, gateway.keys),
+        publishes=PUBLISHES,
+        reads=READS,
         before=[engines.open],
         beside=[gateway.rollouts.sweep_forever, restorer.watch_forever, *grpc_servers(gateway.otlp, settings)],
         after=[gateway.recorder.drain, engines.close],

@@ -1,11 +1,14 @@
 """What the gateway consumes, as data."""
 
-from leyden.events.codec import KEYS, MODELS, TASKS
+from leyden.events.codec import KEYS, MODEL_CALLS, MODELS, OTLP, ROLLOUTS, TASKS
 from leyden.gateway.handlers.keys import KeysHandler
 from leyden.gateway.handlers.models import ModelsHandler
 from leyden.gateway.handlers.tasks import TasksHandler
 from leyden.kafka.subscriber import Subscription
 
+PUBLISHES = frozenset({KEYS, MODEL_CALLS, OTLP, ROLLOUTS, TASKS})
+READS = frozenset({ROLLOUTS, TASKS})
+"""To restore a Redis that lost its state."""
 GROUP = "gateway"
 
 

@@ -5,7 +5,7 @@ from leyden.ingest.core.limits import Limits
 from leyden.ingest.dialects import known_dialects
 from leyden.ingest.handlers import IngestHandlers
 from leyden.ingest.settings import IngestSettings
-from leyden.ingest.topology import subscriptions
+from leyden.ingest.topology import PUBLISHES, subscriptions
 from leyden.service import Runtime, Service
 
 
@@ -14,4 +14,4 @@ def build(runtime: Runtime) -> Service:
     settings = IngestSettings()
     limits = Limits(settings.max_value_chars, settings.max_span_chars)
     handlers = IngestHandlers(runtime.publisher, known_dialects(), SystemClock(), limits)
-    return Service(subscriptions=subscriptions(handlers, settings))
+    return Service(subscriptions=subscriptions(handlers, settings), publishes=PUBLISHES)

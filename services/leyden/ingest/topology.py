@@ -1,9 +1,11 @@
 """What ingest consumes."""
 
-from leyden.events.codec import OTLP
+from leyden.events.codec import OTLP, SPANS
 from leyden.ingest.handlers import IngestHandlers
 from leyden.ingest.settings import IngestSettings
 from leyden.kafka.subscriber import Subscription
+
+PUBLISHES = frozenset({SPANS})
 
 
 def subscriptions(handlers: IngestHandlers, settings: IngestSettings) -> list[Subscription]:

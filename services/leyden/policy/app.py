@@ -7,7 +7,7 @@ from leyden.policy.adapters import HttpEngine
 from leyden.policy.core import Place
 from leyden.policy.handlers import PolicyAgent
 from leyden.policy.settings import AgentSettings, PolicySection
-from leyden.policy.topology import subscriptions
+from leyden.policy.topology import PUBLISHES, subscriptions
 from leyden.service import Runtime, Service
 from leyden.settings import load_section
 
@@ -33,6 +33,7 @@ def build(runtime: Runtime) -> Service:
 
     return Service(
         subscriptions=subscriptions(agent),
+        publishes=PUBLISHES,
         beside=[follow],
         after=[client.aclose],
         ready=agent.ready,

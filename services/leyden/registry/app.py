@@ -3,7 +3,7 @@
 from leyden.registry.adapters import RedisPromotions
 from leyden.registry.handlers import RegistryHandlers
 from leyden.registry.settings import RegistrySettings
-from leyden.registry.topology import subscriptions
+from leyden.registry.topology import PUBLISHES, subscriptions
 from leyden.service import Runtime, Service
 
 
@@ -13,4 +13,4 @@ def build(runtime: Runtime) -> Service:
     settings = RegistrySettings()
     automatic = settings.promote == "automatic"
     handlers = RegistryHandlers(promotions, runtime.publisher, automatic, settings.experiment)
-    return Service(subscriptions=subscriptions(handlers))
+    return Service(subscriptions=subscriptions(handlers), publishes=PUBLISHES)

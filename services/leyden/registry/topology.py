@@ -1,9 +1,10 @@
 """What the registry listens to."""
 
-from leyden.events.codec import CHECKPOINTS, TRAINING_METRICS
+from leyden.events.codec import CHECKPOINTS, MODELS, TRAINING_METRICS
 from leyden.kafka.subscriber import Subscription
 from leyden.registry.handlers import RegistryHandlers
 
+PUBLISHES = frozenset({MODELS})
 GROUP = "registry"
 
 

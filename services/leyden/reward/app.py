@@ -14,7 +14,7 @@ from leyden.reward.late import LateRewards
 from leyden.reward.late_store import RedisLateStates
 from leyden.reward.settings import FunctionSettings, RewardSection, RewardSettings
 from leyden.reward.sweep import Sweeper
-from leyden.reward.topology import CONSUMER_GROUP, subscriptions
+from leyden.reward.topology import CONSUMER_GROUP, PUBLISHES, subscriptions
 from leyden.service import Runtime, Service
 from leyden.settings import load_section
 from leyden.state import RedisEvidenceStore
@@ -37,6 +37,7 @@ def build(runtime: Runtime) -> Service:
     sweeper = Sweeper(handlers, waiting, clock, section.grace_s, knobs.sweep_interval_s, knobs.sweep_limit)
     return Service(
         subscriptions=subscriptions(handlers, knobs),
+        publishes=PUBLISHES,
         before=[functions.start, *([sweeper.hold_off] if policy.decides else [])],
         beside=[*([sweeper.run] if policy.decides else []), *([bench.worker.run] if bench else [])],
         after=[functions.close, *([bench.close] if bench else [])],

@@ -1,10 +1,11 @@
 """What reward consumes, as data."""
 
-from leyden.events.codec import MODEL_CALLS, ROLLOUTS, SPANS, VERDICTS
+from leyden.events.codec import MODEL_CALLS, REWARDS, ROLLOUTS, SPANS, VERDICTS
 from leyden.kafka.subscriber import Subscription
 from leyden.reward.handlers import RewardHandlers
 from leyden.reward.settings import RewardSettings
 
+PUBLISHES = frozenset({REWARDS, ROLLOUTS, VERDICTS})
 CONSUMER_GROUP = "reward"
 
 

@@ -7,7 +7,7 @@ from leyden.settings import load_section
 from leyden.trainer.adapters import KafkaOffsets, TorchTraining
 from leyden.trainer.handlers import TrainerHandler
 from leyden.trainer.settings import TrainerEnvironment, TrainerSettings
-from leyden.trainer.topology import group_name, subscription
+from leyden.trainer.topology import PUBLISHES, group_name, subscription
 
 
 def build(runtime: Runtime) -> Service:
@@ -24,4 +24,6 @@ def build(runtime: Runtime) -> Service:
         runtime.publisher,
         SystemClock(),
     )
-    return Service(subscriptions=[subscription(handler, environment.name)], before=[handler.restore])
+    return Service(
+        subscriptions=[subscription(handler, environment.name)], publishes=PUBLISHES, before=[handler.restore]
+    )

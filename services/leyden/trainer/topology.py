@@ -1,9 +1,10 @@
 """What the trainer listens to."""
 
-from leyden.events.codec import TRANSITIONS
+from leyden.events.codec import CHECKPOINTS, TRAINING_METRICS, TRANSITIONS
 from leyden.kafka.subscriber import Subscription
 from leyden.trainer.handlers import TrainerHandler
 
+PUBLISHES = frozenset({CHECKPOINTS, TRAINING_METRICS})
 GROUP = "trainer"
 MAX_RECORDS = 100
 """Few enough that one hand-over holds a step or two, not the whole backlog."""

@@ -8,6 +8,8 @@ from faststream.security import BaseSecurity, SASLPlaintext, SASLScram256, SASLS
 
 from leyden.kafka.settings import KafkaSettings
 
+__all__ = ["KafkaBroker", "make_broker", "make_producer", "make_reader"]
+
 
 def make_producer(settings: KafkaSettings, client_id: str) -> AIOKafkaProducer:
     """An idempotent producer with acks=all, not yet started. Must be called in a running event loop."""

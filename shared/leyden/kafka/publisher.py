@@ -4,7 +4,7 @@ The producer is aiokafka's, not FastStream's: there, building a message costs as
 """
 
 import asyncio
-from collections.abc import Sequence
+from collections.abc import Collection, Sequence
 from functools import cache
 from typing import Self
 
@@ -18,6 +18,11 @@ from leyden.kafka.clients import make_producer
 from leyden.kafka.delivered import CLAIM_HEADER, TRACEPARENT_HEADER, Outgoing, Retry
 from leyden.kafka.settings import KafkaSettings
 from leyden.telemetry.metrics import PUBLISHED, PUBLISHED_BYTES
+
+
+class UndeclaredTopicError(RuntimeError):
+    """A service publishes to a topic that its topology does not name: a bug in the service."""
+
 
 HEADERS_BYTES = 256 * 1024
 """What of the largest request is left for a record's key and headers."""
@@ -45,6 +50,11 @@ class KafkaPublisher:
         self._client_id = client_id
         self._max_value_bytes = max_value_bytes or settings.max_request_size - HEADERS_BYTES
         self._producer: AIOKafkaProducer | None = None
+        self._allowed: frozenset[str] | None = None
+
+    def allow_only(self, topics: Collection[str]) -> None:
+        """From now on raise `UndeclaredTopicError` for a record to any other topic (names without prefix)."""
+        self._allowed = frozenset(topics)
 
     async def start(self) -> None:
         """Connect. Raises `Retry` where Kafka does not answer; may then be called again."""
@@ -87,6 +97,8 @@ class KafkaPublisher:
         await _acknowledged([await self._send(topic, key, value, dict(headers or {}))])
 
     async def _send(self, topic: str, key: str, value: bytes, headers: dict[str, str]) -> asyncio.Future[object]:
+        if self._allowed is not None and topic not in self._allowed:
+            raise UndeclaredTopicError(f"{self._client_id} publishes to {topic}; name it in PUBLISHES of its topology")
         assert self._producer is not None, "the publisher was not started"
         if len(value) > self._max_value_bytes:
             headers[CLAIM_HEADER] = await self._claim(value)

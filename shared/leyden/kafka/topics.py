@@ -20,6 +20,9 @@ class TopicSpec(BaseModel):
     owner: str
     producers: list[str]
     consumers: list[str]
+    """Services with a subscription; each may write to the topic's dead letters."""
+    readers: list[str] = Field(default_factory=list)
+    """Services that read the topic from its beginning, when needed, outside every consumer group."""
     key: str
     """What the key is; the same key keeps its order."""
     format: Literal["json", "otlp"] = "json"
