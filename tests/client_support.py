@@ -1,7 +1,6 @@
 """A gateway that tests start, stop and spoil: the HTTP contract on a real socket, everything in memory."""
 
 import asyncio
-import socket
 import threading
 import time
 from collections.abc import Awaitable, Callable
@@ -18,6 +17,7 @@ from starlette.responses import JSONResponse, Response
 from starlette.routing import Route
 
 from leyden.ids import AttemptRef, new_rollout_id
+from leyden.stack.ports import free_port
 
 KEY = "test-key"
 Handler = Callable[[Request], Awaitable[Response]]
@@ -27,9 +27,7 @@ class FakeGateway:
     """State outlives `stop` and `start`, as Kafka's and Redis's do a gateway's restart."""
 
     def __init__(self) -> None:
-        with socket.socket() as probe:
-            probe.bind(("127.0.0.1", 0))
-            self.port = probe.getsockname()[1]
+        self.port = free_port()
         self.url = f"http://127.0.0.1:{self.port}"
         self.queue: list[dict[str, Any]] = []
         self.ends: dict[str, list[dict[str, Any]]] = {}

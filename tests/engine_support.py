@@ -2,7 +2,6 @@
 
 import os
 import signal
-import socket
 import subprocess
 import sys
 import time
@@ -13,6 +12,7 @@ from typing import Any
 
 import httpx
 
+from leyden.stack.ports import free_port
 from roots import python_path
 
 TEMPLATE = (
@@ -223,12 +223,6 @@ class EngineProcess:
         assert response.status_code == 200, response.text
         self.folders[name] = folder
         return name
-
-
-def free_port() -> int:
-    with socket.socket() as probe:
-        probe.bind(("127.0.0.1", 0))
-        return int(probe.getsockname()[1])
 
 
 def chat_body(content: str, **options: Any) -> dict[str, Any]:

@@ -1,5 +1,6 @@
 """The stack as a whole: a real broker, a real Redis, our own engine on a tiny model. Services run in the e2e tests."""
 
+import json
 import os
 import signal
 import socket
@@ -90,6 +91,46 @@ def test_ctrl_c_while_starting_leaves_nothing(config: StackConfig) -> None:
     assert stack.returncode != 0 and "KeyboardInterrupt" in error
     assert processes(config) == []
     assert daemon.status(config.data_dir).phase in ("down", "failed")
+
+
+THIEF = """
+import json, pathlib, signal, socket, sys, time
+signal.signal(signal.SIGTERM, lambda *_: sys.exit(print(json.dumps({"tried": tried, "taken": taken}))))
+tried, taken, loot = 0, [], []
+config = pathlib.Path(sys.argv[1])
+print("at work", flush=True)
+while True:
+    ports = json.loads(text)["ports"] if config.exists() and (text := config.read_text()).endswith("}") else {}
+    own = [port for value in ports.values() for port in (value if isinstance(value, list) else [value])]
+    for port in [*own, *(0,) * 20]:
+        thief = socket.socket()
+        try:
+            thief.bind(("127.0.0.1", port))
+            thief.listen()
+            taken += [thief.getsockname()[1]] if thief.getsockname()[1] in own else []
+        except OSError:
+            pass
+        tried += port > 0
+        loot.append(thief)
+    while len(loot) > 500:
+        loot.pop(0).close()
+    time.sleep(0.001)
+"""
+"""Takes each port of the stack from the moment it was chosen, and all others as fast as it can."""
+
+
+def test_a_stack_starts_beside_a_program_that_takes_every_port_it_can(config: StackConfig) -> None:
+    file = DataFolder(config.data_dir).config
+    with subprocess.Popen([sys.executable, "-c", THIEF, str(file)], stdout=subprocess.PIPE, text=True) as thief:
+        try:
+            assert thief.stdout is not None and thief.stdout.readline() == "at work\n"
+            assert daemon.up_detached(config).phase == "up"
+        finally:
+            thief.terminate()
+            told, _ = thief.communicate()
+    seen = json.loads(told)
+    assert seen["tried"] > 100
+    assert seen["taken"] == []
 
 
 def test_a_taken_port_stops_the_start_before_anything_runs(config: StackConfig) -> None:

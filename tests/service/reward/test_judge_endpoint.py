@@ -19,6 +19,7 @@ from leyden.reward.core.judging import ChatRequest, RubricJudge
 from leyden.reward.judges.bench import key_of
 from leyden.reward.judges.endpoint import HttpEndpoint
 from leyden.settings import RunFileError
+from leyden.stack.ports import free_port
 from service.reward.judge_fakes import JudgedWorld
 from service.reward.test_judges import ROLLOUTS_G, a_rollout, completed, rewards
 
@@ -118,10 +119,7 @@ async def test_an_endpoint_that_stays_away_is_a_failure_of_that_kind(server: Ser
 
 
 async def test_nobody_listening_is_a_failure_of_the_endpoint() -> None:
-    with socket.socket() as closed:
-        closed.bind(("127.0.0.1", 0))
-        gone = Server(closed.getsockname()[1])
-    async with endpoint(gone) as judge:
+    async with endpoint(Server(free_port())) as judge:
         with pytest.raises(RuleFailed, match="endpoint: ConnectError"):
             await judge.ask(REQUEST)
 

@@ -6,7 +6,7 @@ from typing import Literal, Self
 from pydantic import BaseModel, ConfigDict, Field
 
 from leyden.stack.models import DEFAULT_MODEL
-from leyden.stack.ports import free_ports
+from leyden.stack.ports import free_port
 
 SERVICES = ("gateway", "ingest", "reward", "credit", "trainer", "registry", "policy")
 """In the order of their start, which is also the order of their ops ports."""
@@ -31,10 +31,8 @@ class Ports(BaseModel):
 
     def resolved(self) -> Self:
         """The same with every 0 replaced by a free port."""
-        singles = {name: value for name, value in self.model_dump().items() if name != "ops"}
-        free = iter(free_ports(len(singles) + len(self.ops)))
-        chosen = {name: value or next(free) for name, value in singles.items()}
-        return type(self)(ops=tuple(port or next(free) for port in self.ops), **chosen)
+        singles = {name: port or free_port() for name, port in self.model_dump(exclude={"ops"}).items()}
+        return type(self)(ops=tuple(port or free_port() for port in self.ops), **singles)
 
 
 class StackConfig(BaseModel):

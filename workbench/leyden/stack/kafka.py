@@ -15,7 +15,7 @@ from pathlib import Path
 from leyden.stack.cache import cache_root
 from leyden.stack.errors import FetchError, StackError
 from leyden.stack.locks import locked
-from leyden.stack.ports import free_ports
+from leyden.stack.ports import free_port
 from leyden.stack.probes import kafka_probe
 from leyden.stack.processes import ProcessSpec
 from leyden.stack.server import LocalServer
@@ -139,9 +139,8 @@ class KafkaBroker(LocalServer):
 
     def __init__(self, folder: Path, port: int = 0, controller_port: int = 0, cache: Path | None = None) -> None:
         super().__init__(folder)
-        free = free_ports(2)
-        self.port = port or free[0]
-        self.controller_port = controller_port or free[1]
+        self.port = port or free_port()
+        self.controller_port = controller_port or free_port()
         self._cache = cache
 
     @property

@@ -20,6 +20,7 @@ from leyden.stack.config import StackConfig
 from leyden.stack.errors import AlreadyRunningError, FetchError, PreflightError, StackError
 from leyden.stack.kafka import KafkaBroker, ensure_jars
 from leyden.stack.locks import lock_within
+from leyden.stack.ports import hold_port
 from leyden.stack.preflight import Machine, check
 from leyden.stack.processes import Supervisor
 from leyden.stack.program import as_typed
@@ -147,10 +148,16 @@ class Stack:
         self._write()
 
     def _check_machine(self) -> None:
+        needs = needs_of(self.config, self.folder.root)
         with self._step("preflight"):
-            problems = check(needs_of(self.config, self.folder.root), self._machine)
+            problems = check(needs, self._machine)
         if problems:
             raise PreflightError("\n".join(str(problem) for problem in problems))
+        for what, port in needs.ports.items():
+            try:
+                hold_port(port)
+            except OSError as error:
+                raise PreflightError(f"Port {port}, meant for {what}, was taken during the start.") from error
 
     def _start(self) -> None:
         assert self._lock is not None
