@@ -32,12 +32,7 @@ def loop_stack(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Loop]:
     run = {
         "reward": {"functions": [{"entry": "e2e_reward:score", "name": "outcome"}]},
         "credit": {"policies": ["policy"]},
-        "trainer": {
-            "groups_per_step": GROUPS_PER_STEP,
-            "learning_rate": 0.02,
-            "lora": {"rank": 8, "alpha": 16},
-            "threads": 1,  # so small a model only waits for a second one
-        },
+        "trainer": {"groups_per_step": GROUPS_PER_STEP, "learning_rate": 0.02, "lora": {"rank": 8, "alpha": 16}},
     }
     (folder / "run" / "run.yaml").write_text(yaml.safe_dump(run))
     (folder / "run" / "inverted.yaml").write_text(
@@ -51,10 +46,12 @@ def loop_stack(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Loop]:
         ports=Ports.auto(),
         max_model_len=512,
     )
-    with Stack(config) as stack:
-        loop = Loop(stack)
-        loop.start()
-        try:
-            yield loop
-        finally:
-            loop.stop()
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setenv("LEYDEN_TRAINER_THREADS", "1")  # so small a model only waits for a second one; of replays, too
+        with Stack(config) as stack:
+            loop = Loop(stack)
+            loop.start()
+            try:
+                yield loop
+            finally:
+                loop.stop()
