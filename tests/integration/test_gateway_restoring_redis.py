@@ -28,13 +28,13 @@ GRACE_S = 0.5
 class Replica:
     """A gateway's queue on a real Redis; its log can hold back what it writes."""
 
-    def __init__(self, redis: Redis, namespace: str, log: FakeLog) -> None:
+    def __init__(self, redis: Redis, namespace: str, log: FakeLog, grace_s: float = GRACE_S) -> None:
         self.redis, self.namespace, self.log = redis, namespace, log
         self.store = RedisRolloutStore(redis, namespace)
         self.rollouts = Rollouts(self.store, log, ManualClock(START), LifeSettings())
         self.tasks = TasksHandler(self.store, log, ManualClock(START), self.rollouts)
         self.restorer = Restorer(
-            self.store, self, self.rollouts, ManualClock(START), RestoringTimes(1.0, GRACE_S, 86_400.0)
+            self.store, self, self.rollouts, ManualClock(START), RestoringTimes(1.0, grace_s, 86_400.0)
         )
         self.reading_tasks = asyncio.Event()
         self.go_on = asyncio.Event()
@@ -80,7 +80,7 @@ async def test_an_end_on_its_way_to_the_log_is_waited_for(replicas: tuple[Replic
     first, second = replicas
     await first.queue("t")
     running = await first.claim()
-    first.log.gate.clear()
+    first.log.acknowledging.clear()
     ending = asyncio.ensure_future(first.rollouts.end(running.ref, GOOD))
     while not await first.store.find_end(running.ref):
         await asyncio.sleep(0.01)
@@ -88,7 +88,7 @@ async def test_an_end_on_its_way_to_the_log_is_waited_for(replicas: tuple[Replic
     restoring = asyncio.ensure_future(second.restorer.restore_if_lost())
     await asyncio.sleep(GRACE_S / 2)
     assert not restoring.done()
-    first.log.gate.set()
+    first.log.acknowledging.set()
     assert (await ending).status == "succeeded"
     assert await restoring
     assert second.ends() == [(0, "succeeded")]
@@ -102,14 +102,14 @@ async def test_a_start_on_its_way_to_the_log_is_waited_for_and_its_attempt_is_no
 ) -> None:
     first, second = replicas
     await first.queue("t")
-    first.log.gate.clear()
+    first.log.acknowledging.clear()
     claiming = asyncio.ensure_future(first.claim())
     while not (await first.store.counts()).running:
         await asyncio.sleep(0.01)
     await first.lose()
     restoring = asyncio.ensure_future(second.restorer.restore_if_lost())
     await asyncio.sleep(GRACE_S / 2)
-    first.log.gate.set()
+    first.log.acknowledging.set()
     running = await claiming
     assert await restoring
     assert second.ends() == [(0, "failed")], "its calls from before cannot be counted"
@@ -125,8 +125,7 @@ async def test_no_other_end_comes_between_while_the_state_is_put_back(replicas: 
     await first.queue("t")
     running = await first.claim()
     await first.lose()
-    await asyncio.sleep(0)
-    second.restorer._lost_at = float("-inf")
+    second = Replica(first.redis, first.namespace, second.log, grace_s=0.0)
     second.go_on.clear()
     restoring = asyncio.ensure_future(second.restorer.restore_if_lost())
     await second.reading_tasks.wait()
@@ -140,7 +139,7 @@ async def test_no_other_end_comes_between_while_the_state_is_put_back(replicas: 
         with pytest.raises(Retry):  # sent again later, and not a 404 or a 409
             await request
     assert await first.rollouts.claim("runner", 1) == []
-    second.log.gate.clear()
+    second.log.acknowledging.clear()
     second.go_on.set()
     while not await first.store.find_end(running.ref):
         await asyncio.sleep(0.01)
@@ -148,7 +147,7 @@ async def test_no_other_end_comes_between_while_the_state_is_put_back(replicas: 
     with pytest.raises(Refusal) as refused:
         await first.rollouts.end(running.ref, GOOD)
     assert (refused.value.status, refused.value.code) == (409, "ended_differently")
-    second.log.gate.set()
+    second.log.acknowledging.set()
     assert await restoring
     assert second.ends() == [(0, "failed")]
 

@@ -1,1 +1,1 @@
-"""The only door for agents: OpenAI-compatible model API, OTLP traces, tasks and rollouts."""
+"""The service that agents talk to: OpenAI-compatible model API, OTLP traces, tasks and rollouts."""

@@ -18,7 +18,7 @@ def labelled(metric: MetricT, *values: str) -> MetricT:
 
 CALLS = Counter(
     "leyden_gateway_model_calls",
-    "Model calls recorded, by outcome: ok, engine_error, torn, version_mismatch, cut_off.",
+    "Model calls recorded, by outcome: ok, engine_error, torn, version_mismatch, cut_off, internal.",
     ["policy", "outcome"],
 )
 TOKENS = Counter("leyden_gateway_tokens", "Tokens of recorded calls, by kind: prompt, completion.", ["policy", "kind"])

@@ -131,7 +131,7 @@ class Engines(Protocol):
 
 
 @dataclass(frozen=True, slots=True)
-class Standing:
+class AttemptStatus:
     """Whether an attempt may still call models, and in which mode."""
 
     open: bool
@@ -245,7 +245,7 @@ class RolloutStore(Protocol):
         ...
 
     async def unclaim(self, refs: Sequence[AttemptRef]) -> None:
-        """Put claimed attempts back at their places, as if they had not been claimed."""
+        """Put claimed attempts back where they stood, as if they had not been claimed."""
         ...
 
     async def begin(self, running: Running, lease_until: datetime) -> bool:
@@ -259,7 +259,7 @@ class RolloutStore(Protocol):
         """Renew a lease; False when there is none."""
         ...
 
-    async def standing(self, ref: AttemptRef) -> Standing:
+    async def attempt_status(self, ref: AttemptRef) -> AttemptStatus:
         """Whether the attempt may call models; an unknown rollout may."""
         ...
 

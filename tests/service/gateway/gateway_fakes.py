@@ -27,12 +27,12 @@ from leyden.gateway.http.operations import Operation
 from leyden.gateway.http.protocol import StampedProtocol
 from leyden.gateway.ports import (
     NOT_WHOLE,
+    AttemptStatus,
     EarlierCalls,
     EndOutcome,
     EndResult,
     QueueCounts,
     RolloutView,
-    Standing,
 )
 from leyden.gateway.settings import GatewaySettings
 from leyden.ids import AttemptRef
@@ -69,7 +69,7 @@ class _Row:
     status: str | None = None
     runner: str | None = None
     started_at: datetime | None = None
-    place: int = 0
+    position: int = 0
     """Among the queued of its lane and priority."""
 
 
@@ -112,7 +112,7 @@ class MemoryStore:
         self._step("enqueue")
         for rollout_id, spec in rollouts:
             if rollout_id not in self.rows:
-                self.rows[rollout_id] = _Row(spec, place=len(self.rows))
+                self.rows[rollout_id] = _Row(spec, position=len(self.rows))
                 self.queue.append(rollout_id)
 
     async def claim(
@@ -146,7 +146,7 @@ class MemoryStore:
         lane = min(sorted(lanes), key=lambda name: max(self.served.get(name, 0.0), self.now_served))
         self.now_served = max(self.served.get(lane, 0.0), self.now_served)
         self.served[lane] = self.now_served + 1 / self.shares[lane.partition(":")[0]]
-        return min(lanes[lane], key=lambda one: (-self.rows[one].spec.priority, self.rows[one].place))
+        return min(lanes[lane], key=lambda one: (-self.rows[one].spec.priority, self.rows[one].position))
 
     def _is_paused(self, project: str | None) -> bool:
         words = [self.words.get(None), self.words.get(project)]
@@ -222,10 +222,10 @@ class MemoryStore:
         here = row is None or (row.attempt == ref.attempt and row.state is RolloutState.RUNNING)
         return here and ref not in self.ends
 
-    async def standing(self, ref: AttemptRef) -> Standing:
-        self._step("standing")
+    async def attempt_status(self, ref: AttemptRef) -> AttemptStatus:
+        self._step("attempt_status")
         row = self.rows.get(ref.rollout_id)
-        return Standing(self._open(ref), row.spec.mode if row else "train")
+        return AttemptStatus(self._open(ref), row.spec.mode if row else "train")
 
     async def add_call(self, ref: AttemptRef, call_id: str, note: CallNote | None = None) -> bool:
         self._step("add_call")
@@ -506,10 +506,14 @@ def operations() -> list[Operation]:
 
 @asynccontextmanager
 async def bench(
-    upstreams: Upstreams | None = None, earlier: EarlierCalls | None = None, **changes: Any
+    upstreams: Upstreams | None = None,
+    earlier: EarlierCalls | None = None,
+    store: MemoryStore | None = None,
+    live: bool = True,
+    **changes: Any,
 ) -> AsyncIterator[Bench]:
-    """A gateway that serves `policy@3` from one scripted engine, and passes on to `upstreams`."""
-    engine, log, store, clock = ScriptedEngine(), FakeLog(), MemoryStore(), ManualClock(START)
+    """A gateway that serves `policy@3` from one scripted engine (where `live`), and passes on to `upstreams`."""
+    engine, log, store, clock = ScriptedEngine(), FakeLog(), store or MemoryStore(), ManualClock(START)
     engines = AiohttpEngines(4.0, 100, 1_000_000)
     await engines.open()
     rates = MemoryRates()
@@ -517,7 +521,8 @@ async def bench(
     try:
         async with engine_server(engine), asgi_server(Starlette(routes=gateway.routes())) as url:
             made = Bench(url, gateway, log, store, engine, clock, rates)
-            await made.serve(3)
+            if live:
+                await made.serve(3)
             yield made
             engine.hold.set()
             log.acknowledging.set()

@@ -92,13 +92,13 @@ class RolloutStoreLaws:
     async def test_only_a_running_attempt_can_end_or_call(self, store: RolloutStore) -> None:
         ref = AttemptRef(IDS[0], 0)
         assert (await store.end(ref, b"x", START, lease_over=False)).result is EndResult.NOT_RUNNING
-        assert (await store.standing(ref)).open, "an unknown rollout may call models"
+        assert (await store.attempt_status(ref)).open, "an unknown rollout may call models"
         await store.enqueue([(IDS[0], SPEC)])
-        assert not (await store.standing(ref)).open
+        assert not (await store.attempt_status(ref)).open
         assert not await store.add_call(ref, "c")
         await store.claim(1, "runner", START, LEASE)
-        assert (await store.standing(ref)).open
-        assert not (await store.standing(AttemptRef(IDS[0], 1))).open
+        assert (await store.attempt_status(ref)).open
+        assert not (await store.attempt_status(AttemptRef(IDS[0], 1))).open
         assert (await store.end(AttemptRef(IDS[0], 1), b"x", START, lease_over=False)).result is EndResult.NOT_RUNNING
 
     async def test_a_settled_end_is_final_or_queues_the_next_attempt_once(self, store: RolloutStore) -> None:
@@ -111,7 +111,7 @@ class RolloutStoreLaws:
         assert await store.unsettled(LATER, 10) == []
         (running,) = await store.claim(9, "other", LATER, LATER + timedelta(seconds=60))
         assert running.ref == AttemptRef(ref.rollout_id, 1)
-        assert not (await store.standing(ref)).open
+        assert not (await store.attempt_status(ref)).open
         await store.end(running.ref, b"y", LATER, lease_over=False)
         for _ in range(2):
             await store.settle(running.ref, final=True, status="succeeded")
@@ -270,10 +270,10 @@ class RolloutStoreLaws:
         assert not await store.extend(running, LATER), "nobody keeps it"
         assert await store.expired(LATER, 10) == []
         assert await store.unsettled(START, 10) == [running]
-        assert not (await store.standing(running)).open
+        assert not (await store.attempt_status(running)).open
         late = await store.end(running, b"x", START, lease_over=False)
         assert (late.result, late.stored) == (EndResult.EARLIER, ran.end), "its end came back with it"
-        assert not (await store.standing(AttemptRef(ids[2], 1))).open
+        assert not (await store.attempt_status(AttemptRef(ids[2], 1))).open
         await store.enqueue([(i, SPEC) for i in ids])
         found = await store.claim(9, "r", LATER, LATER + timedelta(seconds=60))
         assert [r.ref for r in found] == [AttemptRef(ids[4], 0), AttemptRef(ids[0], 2), AttemptRef(ids[3], 0)]
@@ -283,7 +283,7 @@ class RolloutStoreLaws:
         (running,) = await store.claim(1, "r", START, LEASE)
         ended = [Restored(AttemptRef(i, 1), SPEC, RolloutState.ENDED, "succeeded") for i in IDS[:2]]
         assert await store.restore(ended) == [False, True], "what only waited is overtaken, what runs is not"
-        assert (await store.standing(running.ref)).open
+        assert (await store.attempt_status(running.ref)).open
         ran = [Restored(AttemptRef(IDS[2], 0), SPEC, RolloutState.RUNNING, started_at=START).given_up(START)]
         assert await store.restore(ran) == [True]
         assert await store.claim(9, "r", START, LEASE) == []
@@ -307,10 +307,10 @@ class RolloutStoreLaws:
 
     async def test_mode_comes_with_the_standing(self, store: RolloutStore) -> None:
         await store.enqueue([(IDS[0], VALIDATION)])
-        assert (await store.standing(AttemptRef(IDS[0], 0))).mode == "validation"
+        assert (await store.attempt_status(AttemptRef(IDS[0], 0))).mode == "validation"
         own = AttemptRef(IDS[1], 0)
         await store.begin(Running(own, VALIDATION, START, None), LEASE)
-        standing = await store.standing(own)
+        standing = await store.attempt_status(own)
         assert standing.open and standing.mode == "validation"
         assert await store.expired(LATER, 10) == [own]
 

@@ -318,8 +318,7 @@ async def test_a_model_that_is_not_live_is_a_404_in_openais_shape(agent: AsyncOp
 
 
 async def test_with_nothing_live_yet_the_caller_is_told_to_come_back() -> None:
-    async with bench() as gate, httpx.AsyncClient(trust_env=False) as http:
-        gate.gateway.table._served.clear()
+    async with bench(live=False) as gate, httpx.AsyncClient(trust_env=False) as http:
         reply = await http.post(
             f"{gate.url}/v1/chat/completions", json={"model": "policy"}, headers={"authorization": f"Bearer {API_KEY}"}
         )

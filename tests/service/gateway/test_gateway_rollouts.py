@@ -1,5 +1,6 @@
 """Tasks and rollouts over HTTP, and what remains when a step in between fails or the process is killed there."""
 
+import asyncio
 from datetime import timedelta
 from typing import Any
 
@@ -95,8 +96,6 @@ async def test_a_claim_hands_out_all_that_an_agent_needs(gate: Bench, http: http
 
 
 async def test_a_claim_waits_for_a_task(gate: Bench, http: httpx.AsyncClient) -> None:
-    import asyncio
-
     waiting = asyncio.ensure_future(claim(http, wait_s=5))
     await asyncio.sleep(0.1)
     assert not waiting.done()
@@ -216,19 +215,21 @@ async def test_heartbeats_keep_an_attempt_until_its_time_is_over(gate: Bench, ht
     assert (await http.post(attempt_url(rollout, "heartbeat"))).status_code == 409
 
 
-async def test_a_sweep_goes_on_after_a_passing_fault(gate: Bench, http: httpx.AsyncClient) -> None:
-    import asyncio
-
-    gate.store.fail_at["expired"] = 2
-    gate.gateway.rollouts._life = type(gate.gateway.rollouts._life)(sweep_interval_s=0.01)
-    await enqueue(gate, http)
-    await claim(http)
-    gate.clock.set(START + timedelta(seconds=61))
-    sweeping = asyncio.ensure_future(gate.gateway.rollouts.sweep_forever())
-    async with asyncio.timeout(5):
-        while not gate.log.of(RolloutEnded):
-            await asyncio.sleep(0.01)
-    sweeping.cancel()
+async def test_a_sweep_goes_on_after_a_passing_fault() -> None:
+    key = {"authorization": f"Bearer {API_KEY}"}
+    async with (
+        bench(sweep_interval_s=0.01) as gate,
+        httpx.AsyncClient(base_url=gate.url, headers=key, trust_env=False) as http,
+    ):
+        gate.store.fail_at["expired"] = 2
+        await enqueue(gate, http)
+        await claim(http)
+        gate.clock.set(START + timedelta(seconds=61))
+        sweeping = asyncio.ensure_future(gate.gateway.rollouts.sweep_forever())
+        async with asyncio.timeout(5):
+            while not gate.log.of(RolloutEnded):
+                await asyncio.sleep(0.01)
+        sweeping.cancel()
 
 
 async def test_an_agent_begins_a_rollout_of_its_own_accord(gate: Bench, http: httpx.AsyncClient) -> None:
@@ -295,9 +296,12 @@ async def test_policies_show_what_is_live(gate: Bench, http: httpx.AsyncClient) 
 
 
 async def test_two_gateways_end_a_lost_attempt_once() -> None:
-    async with bench() as one, bench() as two, httpx.AsyncClient(base_url=one.url, trust_env=False) as http:
+    async with (
+        bench() as one,
+        bench(store=one.store) as two,
+        httpx.AsyncClient(base_url=one.url, trust_env=False) as http,
+    ):
         http.headers["authorization"] = f"Bearer {API_KEY}"
-        two.gateway.rollouts._store = one.store
         await enqueue(one, http)
         await claim(http)
         for made in (one, two):

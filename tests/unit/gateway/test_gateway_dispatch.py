@@ -14,14 +14,15 @@ from hypothesis import strategies as st
 from leyden.clock import ManualClock
 from leyden.events import ModelCallRecorded, PolicyServed
 from leyden.gateway.core.faces import CHAT
+from leyden.gateway.core.faces.openai import ChatFace
 from leyden.gateway.core.keys import KeyRing
 from leyden.gateway.core.refusals import Refusal
-from leyden.gateway.core.request import NOBODY, Binding
+from leyden.gateway.core.request import NOBODY, Binding, JsonDict
 from leyden.gateway.core.resilience import CircuitRules, RetryRules
-from leyden.gateway.core.routing import Balance, ModelName, Router, RoutingRules, RoutingTable, server_of
+from leyden.gateway.core.routing import Balance, Incoming, ModelName, Router, RoutingRules, RoutingTable, server_of
 from leyden.gateway.core.upstreams import Timeouts, Upstreams
 from leyden.gateway.handlers.admission import KeyLimiter, Limiter
-from leyden.gateway.handlers.calls import Incoming, ModelCalls
+from leyden.gateway.handlers.calls import ModelCalls
 from leyden.gateway.handlers.servers import Dispatcher, EngineError, Servers
 from leyden.gateway.ports import EngineBroke, EngineUnreachable
 
@@ -269,3 +270,19 @@ def test_candidates_are_all_that_fit_the_kept_version_first_and_then_the_newest(
     if affinity is None:
         keys = [(r.version != kept, -r.version, load.get(server_of(r), 0), r.replica) for r in order]
         assert keys == sorted(keys)
+
+
+class BrokenFace(ChatFace):
+    """A face with a bug of ours in it."""
+
+    def whole(self, shown: JsonDict, body: JsonDict) -> JsonDict:
+        raise RuntimeError("a bug")
+
+
+async def test_a_fault_of_ours_after_an_engine_was_asked_is_recorded_too() -> None:
+    world, asked = World([]), {"model": "policy"}
+    with pytest.raises(RuntimeError):
+        await world.calls.answer(Incoming(BrokenFace(), asked, asked, Binding(), NOBODY), Written())
+    await asyncio.sleep(0)
+    assert [call.error for call in world.records.calls] == ["internal: RuntimeError('a bug')"]
+    assert (world.servers.load, world.fleet.replies[0].closed) == ({}, 1)

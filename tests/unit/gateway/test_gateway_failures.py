@@ -38,6 +38,7 @@ def call(*messages: dict[str, Any], **changes: Any) -> ModelCallRecorded:
         ("agent_exception", last(error="engine 400: This model's maximum context length is 64"), "context_overflow"),
         ("model_error", last(error="engine 400: maximum context length is 64 tokens"), "context_overflow"),
         ("agent_exception", last(error="cut_off: the caller went away"), "agent_exception"),
+        ("agent_exception", last(error="internal: RuntimeError('a bug')"), "agent_exception"),
         ("agent_exception", last(repeats=LOOP), "repetition_loop"),
         ("agent_exception", last(repeats=LOOP - 1), "agent_exception"),
         ("timeout", last(repeats=LOOP), "repetition_loop"),

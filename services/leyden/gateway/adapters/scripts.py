@@ -1,10 +1,10 @@
 """The Lua scripts of the rollout store: each is one atomic step, and none relies on a clock of Redis.
 
 Keys under a namespace `ns`:
-- `rollout:<id>` hash: spec, mode, lane, place, attempt, state, runner, started_at, status
-- `lanes` set of lanes (`<mode>:<project>`); `queue:<lane>` sorted set: rollout id → place (lower is first)
-- `seq` counts places; a place is the count at which the rollout was queued, less its priority times `PRIORITY_STEP`,
-  so that a rollout that comes back stands where it stood
+- `rollout:<id>` hash: spec, mode, lane, position, attempt, state, runner, started_at, status
+- `lanes` set of lanes (`<mode>:<project>`); `queue:<lane>` sorted set: rollout id → position (lower is first)
+- `seq` counts positions; a position is the count at which the rollout was queued, less its priority times
+  `PRIORITY_STEP`, so that a rollout that comes back stands where it stood
 - `delayed` sorted set: rollout id → when its next attempt may begin (ms)
 - `served` hash: lane → its virtual time; field "" is the time of the lane that was served last
 - `paused` hash: "=<project>" or "*" → `<ms>:<0 or 1>`, the last word on it
@@ -17,16 +17,16 @@ Keys under a namespace `ns`:
 """
 
 PRIORITY_STEP = 2**42
-"""Places between two priorities; with at most 1000 of them a score stays exact as a double."""
+"""Positions between two priorities; with at most 1000 of them a score stays exact as a double."""
 
 ENQUEUE = """
 -- KEYS: rollout, lanes, seq, queue  ARGV: id, spec, mode, lane, priority offset
 if redis.call('EXISTS', KEYS[1]) == 1 then return 0 end
-local place = string.format('%.0f', redis.call('INCR', KEYS[3]) - tonumber(ARGV[5]))
-redis.call('HSET', KEYS[1], 'spec', ARGV[2], 'mode', ARGV[3], 'lane', ARGV[4], 'place', place,
+local position = string.format('%.0f', redis.call('INCR', KEYS[3]) - tonumber(ARGV[5]))
+redis.call('HSET', KEYS[1], 'spec', ARGV[2], 'mode', ARGV[3], 'lane', ARGV[4], 'position', position,
   'attempt', 0, 'state', 'queued')
 redis.call('SADD', KEYS[2], ARGV[4])
-redis.call('ZADD', KEYS[4], place, ARGV[1])
+redis.call('ZADD', KEYS[4], position, ARGV[1])
 return 1
 """
 
@@ -41,7 +41,7 @@ local function paused(whose)
 end
 for _, id in ipairs(redis.call('ZRANGE', KEYS[3], '-inf', ARGV[5], 'BYSCORE', 'LIMIT', 0, 1000)) do
   redis.call('ZREM', KEYS[3], id)
-  local row = redis.call('HMGET', ns .. ':rollout:' .. id, 'lane', 'place')
+  local row = redis.call('HMGET', ns .. ':rollout:' .. id, 'lane', 'position')
   if row[1] then redis.call('ZADD', ns .. ':queue:' .. row[1], row[2], id) end
 end
 if paused('*') then return {} end
@@ -102,8 +102,8 @@ if ARGV[9] == 'ended' then
   redis.call('EXPIRE', KEYS[1], ARGV[16])
   return 1
 end
-local place = string.format('%.0f', redis.call('INCR', KEYS[3]) - tonumber(ARGV[7]))
-redis.call('HSET', KEYS[1], 'place', place)
+local position = string.format('%.0f', redis.call('INCR', KEYS[3]) - tonumber(ARGV[7]))
+redis.call('HSET', KEYS[1], 'position', position)
 redis.call('SADD', KEYS[2], ARGV[6])
 if ARGV[9] == 'running' then
   redis.call('HSET', KEYS[1], 'started_at', ARGV[11], 'runner', ARGV[12])
@@ -112,7 +112,7 @@ if ARGV[9] == 'running' then
 elseif ARGV[13] ~= '0' then
   redis.call('ZADD', KEYS[4], ARGV[13], ARGV[2])
 else
-  redis.call('ZADD', ARGV[1] .. ':queue:' .. ARGV[6], place, ARGV[2])
+  redis.call('ZADD', ARGV[1] .. ':queue:' .. ARGV[6], position, ARGV[2])
 end
 return 1
 """
@@ -120,7 +120,7 @@ return 1
 UNCLAIM = """
 -- KEYS: rollout, leases  ARGV: ns, id, trace, attempt
 if redis.call('ZREM', KEYS[2], ARGV[3]) == 0 then return 0 end
-local found = redis.call('HMGET', KEYS[1], 'attempt', 'lane', 'place')
+local found = redis.call('HMGET', KEYS[1], 'attempt', 'lane', 'position')
 if found[1] ~= ARGV[4] or not found[2] then return 0 end
 redis.call('HSET', KEYS[1], 'state', 'queued')
 redis.call('ZADD', ARGV[1] .. ':queue:' .. found[2], found[3], ARGV[2])
@@ -217,7 +217,7 @@ else
   if ARGV[7] ~= '0' then
     redis.call('ZADD', KEYS[3], ARGV[7], ARGV[2])
   else
-    local row = redis.call('HMGET', KEYS[1], 'lane', 'place')
+    local row = redis.call('HMGET', KEYS[1], 'lane', 'position')
     redis.call('ZADD', ARGV[1] .. ':queue:' .. row[1], row[2], ARGV[2])
   end
 end

@@ -12,7 +12,7 @@ from leyden.gateway.adapters.scripts import PRIORITY_STEP
 from leyden.gateway.core.reply import CallNote, LastCall
 from leyden.gateway.core.restoring import Restored
 from leyden.gateway.core.rollouts import RolloutSpec, RolloutState, Running
-from leyden.gateway.ports import NOT_WHOLE, EndOutcome, EndResult, QueueCounts, RolloutView, Standing
+from leyden.gateway.ports import NOT_WHOLE, AttemptStatus, EndOutcome, EndResult, QueueCounts, RolloutView
 from leyden.ids import AttemptRef, attempt_of_trace
 from leyden.kafka import Retry
 from leyden.state import redis_step
@@ -173,13 +173,13 @@ class RedisRolloutStore:
         async with self._step():
             return bool(await self._extend([self._key("leases")], [ref.trace_id, ms(lease_until)]))
 
-    async def standing(self, ref: AttemptRef) -> Standing:
+    async def attempt_status(self, ref: AttemptRef) -> AttemptStatus:
         async with self._step(), self._redis.pipeline(transaction=False) as pipe:
             pipe.hmget(self._key("rollout", ref.rollout_id), ["attempt", "state", "mode"])
             pipe.exists(self._key("end", ref.trace_id))
             (attempt, state, mode), ended = await pipe.execute()
         here = attempt is None or (int(attempt) == ref.attempt and state == b"running")
-        return Standing(open=here and not ended, mode=(mode or b"train").decode())
+        return AttemptStatus(open=here and not ended, mode=(mode or b"train").decode())
 
     async def add_call(self, ref: AttemptRef, call_id: str, note: CallNote | None = None) -> bool:
         keys = [

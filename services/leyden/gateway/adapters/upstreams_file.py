@@ -1,4 +1,4 @@
-"""The file of other upstreams: read once, at the start. What is wrong with it is said with its place in the file."""
+"""The file of other upstreams: read once, at the start. What is wrong with it is said where it stands in the file."""
 
 from collections.abc import Mapping
 from pathlib import Path
@@ -47,10 +47,10 @@ def _told(error: ValidationError, document: Any) -> str:
     """One line for each fault, an entry by its name where it has one. What stands in the file is not repeated."""
     faults = []
     for fault in error.errors(include_input=False, include_url=False):
-        place = list(fault["loc"])
-        if len(place) > 1 and place[0] == "upstreams" and isinstance(place[1], int):
-            place[1] = _name(document, place[1])
-        faults.append(f"{'.'.join(map(str, place)) or 'the file'}: {fault['msg']}")
+        where = list(fault["loc"])
+        if len(where) > 1 and where[0] == "upstreams" and isinstance(where[1], int):
+            where[1] = _name(document, where[1])
+        faults.append(f"{'.'.join(map(str, where)) or 'the file'}: {fault['msg']}")
     return "; ".join(faults)
 
 

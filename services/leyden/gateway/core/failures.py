@@ -6,7 +6,7 @@ exception cannot tell a model's error from its own, and nobody inside sees that 
 
 from leyden.events import Failure, FailureClass, FailureEvidence
 from leyden.failures import is_context_overflow
-from leyden.gateway.core.reply import LastCall
+from leyden.gateway.core.reply import CALLER_LEFT, INTERNAL, LastCall
 
 MAX_MESSAGE = 2000
 MAX_TRACEBACK = 4000
@@ -22,8 +22,6 @@ LOOPS_BEHIND = frozenset(
     }
 )
 """What a repetition loop may end in."""
-CALLER_LEFT = "cut_off:"
-"""How the error of a call begins whose caller did not wait: no fault of the model."""
 
 
 def classified(reported: Failure | None, last: LastCall | None, loop_calls: int) -> Failure:
@@ -49,7 +47,7 @@ def _shown_class(reported: FailureClass, last: LastCall, loop_calls: int) -> Fai
         return FailureClass.REPETITION_LOOP
     unsure = reported in (FailureClass.AGENT_EXCEPTION, FailureClass.MODEL_ERROR)
     error = last.note.error
-    if not unsure or not error or error.startswith(CALLER_LEFT):
+    if not unsure or not error or error.startswith((CALLER_LEFT, INTERNAL)):
         return reported
     return FailureClass.CONTEXT_OVERFLOW if is_context_overflow(error) else FailureClass.MODEL_ERROR
 

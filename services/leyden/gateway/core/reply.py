@@ -14,8 +14,10 @@ from leyden.ids import derive
 
 ALWAYS_HIDDEN = ("prompt_text", "metrics")
 CHOICE_HIDDEN = ("routed_experts",)
-MALFORMED = (KeyError, TypeError, ValueError, AttributeError)
+MALFORMED = (LookupError, TypeError, ValueError, AttributeError)
 """What reading an answer raises that is not a chat completion (`orjson.JSONDecodeError` is a `ValueError`)."""
+CALLER_LEFT, INTERNAL = "cut_off:", "internal:"
+"""How the error of a call begins whose caller did not wait, or that the gateway itself could not bring to its end."""
 MAX_CALL_ERROR = 500
 """Characters of a call's error that are kept with its attempt."""
 CHUNKS = ("chat.completion.chunk", "text_completion")

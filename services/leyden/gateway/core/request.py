@@ -59,10 +59,10 @@ def bind(path_id: str | None, caller: Caller, traceparent: str | None, session: 
     return Binding(attempt, trace_id, parsed[1] if parsed else None, traceparent if parsed else None, caller)
 
 
-def _attempt(named: str, status: int, place: str) -> AttemptRef:
+def _attempt(named: str, status: int, where: str) -> AttemptRef:
     if attempt := attempt_of_trace(named.strip()):
         return attempt
-    message = f"{named[:64]!r} in {place} is neither a rollout id nor an attempt's trace id"
+    message = f"{named[:64]!r} in {where} is neither a rollout id nor an attempt's trace id"
     raise Refusal(status, "rollout_not_found", message)
 
 

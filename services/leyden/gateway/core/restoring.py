@@ -43,7 +43,7 @@ class _Open:
     retry_at: datetime | None = None
 
 
-class Past:
+class RolloutLog:
     """What `rollouts.v1` tells. Memory: about 100 bytes a rollout that ended, more for those that did not."""
 
     def __init__(self) -> None:

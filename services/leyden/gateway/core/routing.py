@@ -172,6 +172,19 @@ def _ranked(
 
 
 @dataclass(frozen=True, slots=True)
+class Incoming:
+    """A model call that was let in and read."""
+
+    face: Face
+    asked: JsonDict
+    """The caller's own body."""
+    request: JsonDict
+    """The same as the face's chat request."""
+    binding: Binding
+    agent: Agent
+
+
+@dataclass(frozen=True, slots=True)
 class RoutedCall:
     """A call that was checked, with all that a server is asked with."""
 

@@ -24,19 +24,27 @@ from leyden.gateway.core.continuation import Turn
 from leyden.gateway.core.faces import Face, StreamFace
 from leyden.gateway.core.keys import KeyRing
 from leyden.gateway.core.refusals import Refusal, unavailable
-from leyden.gateway.core.reply import MALFORMED, ReplyParts, SseSplitter, WrongModelError, note_of, record_of, show
+from leyden.gateway.core.reply import (
+    CALLER_LEFT,
+    INTERNAL,
+    MALFORMED,
+    ReplyParts,
+    SseSplitter,
+    WrongModelError,
+    note_of,
+    record_of,
+    show,
+)
 from leyden.gateway.core.request import (
     SESSION_HEADER,
-    Agent,
     Api,
-    Binding,
     JsonDict,
     TruncatedSampling,
     bind,
     json_object,
     prepare,
 )
-from leyden.gateway.core.routing import Endpoint, ModelName, RoutedCall, Router
+from leyden.gateway.core.routing import Endpoint, Incoming, ModelName, RoutedCall, Router
 from leyden.gateway.core.upstreams import Upstream, passed_on
 from leyden.gateway.handlers.admission import KeyLimiter, Limiter, attempt_over, counted
 from leyden.gateway.handlers.continuations import Continuations
@@ -60,20 +68,7 @@ log = logging.getLogger(__name__)
 T = TypeVar("T")
 DONE = b"[DONE]"
 NO_HEADERS: Mapping[str, str] = {}
-CUT_OFF = "cut_off: the caller went away before the answer's end"
-
-
-@dataclass(frozen=True, slots=True)
-class Incoming:
-    """A model call that was let in and read."""
-
-    face: Face
-    asked: JsonDict
-    """The caller's own body."""
-    request: JsonDict
-    """The same as the face's chat request."""
-    binding: Binding
-    agent: Agent
+CUT_OFF = f"{CALLER_LEFT} the caller went away before the answer's end"
 
 
 @dataclass(frozen=True, slots=True)
@@ -188,10 +183,10 @@ class ModelCalls:
         """Whether the call's attempt is for training. Raises a 409 for an attempt that is not under way."""
         if ref is None:
             return False
-        standing = await self._store.standing(ref)
-        if not standing.open:
+        status = await self._store.attempt_status(ref)
+        if not status.open:
             raise attempt_over(ref)
-        return standing.mode == "train"
+        return status.mode == "train"
 
     async def _continued(
         self, ref: AttemptRef | None, name: ModelName, face: Face, body: JsonDict
@@ -242,6 +237,9 @@ class ModelCalls:
         except asyncio.CancelledError:
             self._recorder.beside(self._record(call, reply, CUT_OFF, "cut_off"))
             raise
+        except Exception as error:  # of ours, or of the store that keeps versions: an engine was asked all the same
+            self._recorder.beside(self._record(call, reply, f"{INTERNAL} {error!r}", "internal"))
+            raise
         await self._shielded(
             self._record(call, reply, *reply.outcome(call.prepared.traced), turn, answer.reply.headers)
         )
@@ -286,7 +284,7 @@ async def _whole(call: RoutedCall, answer: Answer, reply: ReplyParts) -> tuple[b
     except WrongModelError as error:
         raise call_failed(502, "policy_version_mismatch", str(error)) from error
     except MALFORMED as error:
-        raise call_failed(502, "engine_reply", f"the engine's answer is no chat completion: {error!r}") from error
+        raise call_failed(502, "engine_reply", f"the engine's answer is not a chat completion: {error!r}") from error
 
 
 async def _events(
@@ -331,7 +329,7 @@ def _chunk(call: RoutedCall, stream: StreamFace, reply: ReplyParts, payload: byt
     except WrongModelError as error:
         raise call_failed(502, "policy_version_mismatch", str(error)) from error
     except MALFORMED as error:
-        raise call_failed(502, "engine_reply", f"the engine's stream is no chat completion: {error!r}") from error
+        raise call_failed(502, "engine_reply", f"the engine's stream is not a chat completion: {error!r}") from error
 
 
 def _told(error: Exception, call: RoutedCall) -> Refusal:

@@ -57,7 +57,7 @@ def _count(model: str, status: int, answer: bytes) -> int:
     try:
         return int(orjson.loads(answer)["count"])
     except (ValueError, KeyError, TypeError) as error:
-        raise Refusal(502, "engine_reply", f"the engine's answer is no token count: {error!r}") from error
+        raise Refusal(502, "engine_reply", f"the engine's answer is not a token count: {error!r}") from error
 
 
 def _broken(error: EngineBroke) -> Refusal:

@@ -18,7 +18,7 @@ from datetime import timedelta
 from leyden.clock import Clock
 from leyden.events import Event, QueuePaused, QueueResumed, TaskEnqueued
 from leyden.events.codec import ROLLOUTS, TASKS, encode
-from leyden.gateway.core.restoring import Past, Restored
+from leyden.gateway.core.restoring import Restored, RolloutLog
 from leyden.gateway.core.rollouts import RolloutState
 from leyden.gateway.handlers.rollouts import Rollouts
 from leyden.gateway.ports import History, RolloutStore
@@ -83,7 +83,7 @@ class Restorer:
             self._was_whole, self._lost_at = True, None
             return False
         await self._let_writers_finish()
-        past = Past()
+        past = RolloutLog()
         async for event in self._history.events(ROLLOUTS):
             past.note(event)
         ran = 0
@@ -121,7 +121,7 @@ class Restorer:
         for at in range(0, len(over), FINISHED_AT_ONCE):
             await asyncio.gather(*(self._rollouts.finish(ref) for ref in over[at : at + FINISHED_AT_ONCE]))
 
-    async def _batches(self, past: Past) -> AsyncIterator[_Batch]:
+    async def _batches(self, past: RolloutLog) -> AsyncIterator[_Batch]:
         batch = _Batch()
         async for event in self._history.events(TASKS):
             await self._take(event, past, batch)
@@ -132,7 +132,7 @@ class Restorer:
         batch.rollouts += [one.given_up(now) for one in past.of_no_task()]
         yield batch
 
-    async def _take(self, event: Event, past: Past, batch: _Batch) -> None:
+    async def _take(self, event: Event, past: RolloutLog, batch: _Batch) -> None:
         match event:
             case TaskEnqueued():
                 now = self._clock.now()

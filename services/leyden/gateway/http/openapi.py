@@ -20,7 +20,7 @@ from leyden.gateway.http.operations import Asked, JsonDict, LeydenRoutes, Operat
 from leyden.gateway.http.schemas import SCHEMAS
 
 DESCRIPTION = (
-    "The only door for agents: the model API, OTLP, tasks and rollouts. What is answered with a 2xx is in Kafka. "
+    "What agents talk to: the model API, OTLP, tasks and rollouts. What is answered with a 2xx is in Kafka. "
     "Every route but health needs a key, and without one every path is a 401. With one, a path that is not here is a "
     "404 and another method a 405 with `Allow`, in the shape of errors of the API that the path belongs to."
 )

@@ -91,11 +91,11 @@ def _of_user(blocks: list[Any], where: str) -> list[JsonDict]:
     """Tool results are messages of their own, before what else the user says in the same turn."""
     results, parts = [], []
     for index, block in enumerate(blocks):
-        place = f"{where}.content.{index}"
-        if _kind(block, place) == "tool_result":
-            results.append(_tool_result(block, place))
+        at = f"{where}.content.{index}"
+        if _kind(block, at) == "tool_result":
+            results.append(_tool_result(block, at))
         else:
-            parts.append(_part(block, place))
+            parts.append(_part(block, at))
     return results + ([{"role": "user", "content": _simplest(parts)}] if parts else [])
 
 
@@ -114,16 +114,16 @@ def _tool_result(block: Mapping[str, Any], where: str) -> JsonDict:
 def _of_assistant(blocks: list[Any], where: str) -> list[JsonDict]:
     texts, thoughts, calls = [], [], []
     for index, block in enumerate(blocks):
-        place = f"{where}.content.{index}"
-        match _kind(block, place):
+        at = f"{where}.content.{index}"
+        match _kind(block, at):
             case "tool_use":
-                calls.append(_tool_call(block, place))
+                calls.append(_tool_call(block, at))
             case "thinking":
                 thoughts.append(str(block.get("thinking") or ""))
             case "redacted_thinking":
                 pass
             case _:
-                texts.append(_text(block, place))
+                texts.append(_text(block, at))
     message: JsonDict = {"role": "assistant", "content": "".join(texts) if texts or not calls else None}
     if any(thoughts):
         message[REASONING] = "".join(thoughts)
@@ -178,7 +178,7 @@ def _simplest(parts: list[JsonDict]) -> str | list[JsonDict]:
 
 def _text(block: Any, where: str) -> str:
     if _kind(block, where) != "text" or not isinstance(block.get("text"), str):
-        raise _refused(where, f"blocks of type {str(block.get('type'))[:64]!r} cannot be told to a chat model here")
+        raise _refused(where, f"content blocks of type {str(block.get('type'))[:64]!r} are not supported")
     return str(block["text"])
 
 

@@ -152,12 +152,12 @@ class ResponseEvents(StreamFace):
     def _call(self, delta: Mapping[str, Any]) -> None:
         """A piece of a tool call. The call is announced once its name is known, which comes first and whole."""
         function = delta.get("function") or {}
-        place = int(delta.get("index") or 0)
-        if place not in self._calls:
+        index = int(delta.get("index") or 0)
+        if index not in self._calls:
             self._end_last()
-            self._calls[place] = _Item("function_call", len(self._items), self._stem())
-            self._items.append(self._calls[place])
-        item = self._calls[place]
+            self._calls[index] = _Item("function_call", len(self._items), self._stem())
+            self._items.append(self._calls[index])
+        item = self._calls[index]
         item.call_id = item.call_id or delta.get("id")
         if not item.announced:
             item.name += function.get("name") or ""

@@ -53,7 +53,7 @@ PREFIXES = {"message": "msg", "reasoning": "rs", "function_call": "fc"}
 
 
 def item_id(kind: str, stem: str, index: int) -> str:
-    """The id of an output item of a kind, by its place in the output."""
+    """The id of an output item of a kind, by its index in the output."""
     return f"{PREFIXES[kind]}_{stem}_{index}"
 
 

@@ -73,7 +73,7 @@ class Seen:
 
 
 def look(signal: Signal, content_type: str, body: bytes) -> Seen:
-    """Raises a 400 `Refusal` for what is no export request of this signal."""
+    """Count a request's items. Raises a 400 `Refusal` for a body that is not an export request of `signal`."""
     return _look_json(signal, body) if content_type == JSON else _look_protobuf(signal, body)
 
 
@@ -82,14 +82,16 @@ def read_json(body: bytes) -> JsonRequest:
     try:
         return _JSON.decode(body)
     except (msgspec.DecodeError, UnicodeDecodeError, RecursionError) as error:
-        raise Refusal(400, "invalid_json", f"the body is no OTLP request in JSON: {error}") from error
+        raise Refusal(400, "invalid_json", f"the body is not a valid OTLP JSON request: {error}") from error
 
 
 def _look_json(signal: Signal, body: bytes) -> Seen:
     request = read_json(body)
     others = request.resource_logs if signal is Signal.TRACES else request.resource_spans
     if others:
-        raise Refusal(400, "wrong_signal", f"this request is for another signal than {signal}")
+        raise Refusal(
+            400, "wrong_signal", f"the body holds another signal than {signal}: send it to that signal's route"
+        )
     items = [item for group in request.groups for scope in group.scopes for item in scope.items]
     found = JSON_TRACE_ID.search(items[0]) if items else None
     return Seen(len(items), found[1].decode().lower() if found else "")
@@ -105,7 +107,7 @@ def _look_protobuf(signal: Signal, body: bytes) -> Seen:
             count += len(items)
         return Seen(count, _trace_id(first, TRACE_ID_FIELD[signal]) if first is not None else "")
     except (DecodeError, wire.MalformedError) as error:
-        raise Refusal(400, "invalid_protobuf", f"the body is no OTLP request in protobuf: {error}") from error
+        raise Refusal(400, "invalid_protobuf", f"the body is not a valid OTLP protobuf request: {error}") from error
 
 
 def _scopes(body: bytes) -> Iterator[Sequence[bytes]]:

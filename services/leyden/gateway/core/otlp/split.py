@@ -153,7 +153,7 @@ def _cut_protobuf(body: bytes, limit: int) -> _Cut:
                 cut.must_be_bounded()
             cut.must_be_bounded()
     except wire.MalformedError as error:
-        raise Refusal(400, "invalid_protobuf", f"the body is no OTLP request in protobuf: {error}") from error
+        raise Refusal(400, "invalid_protobuf", f"the body is not a valid OTLP protobuf request: {error}") from error
     return cut
 
 

@@ -57,10 +57,10 @@ def _zlib(encoding: str, body: bytes, limit: int, reserve: Reserve) -> bytes:
             reserve(len(piece))
             pieces.append(piece)
             if not piece and not rest and not unpacker.eof:
-                raise _malformed(encoding, "it ends early")
+                raise _malformed(encoding, "it is cut off")
         rest = unpacker.unused_data
         if rest and encoding == "deflate":
-            raise _malformed(encoding, "there is more behind its end")
+            raise _malformed(encoding, "there are bytes after its end")
     return pieces[0] if len(pieces) == 1 else b"".join(pieces)
 
 

@@ -48,11 +48,11 @@ def _varint(data: bytes, at: int, end: int) -> tuple[int, int]:
     if at < end and data[at] < 128:
         return data[at], at + 1
     value = shift = 0
-    for place in range(at, min(at + MAX_VARINT_BYTES, end)):
-        byte = data[place]
+    for offset in range(at, min(at + MAX_VARINT_BYTES, end)):
+        byte = data[offset]
         value |= (byte & 127) << shift
         if byte < 128:
-            return value, place + 1
+            return value, offset + 1
         shift += 7
     raise MalformedError("a number is cut off or too long")
 
