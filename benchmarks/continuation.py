@@ -19,9 +19,10 @@ from pathlib import Path
 from leyden.client.gateway import Gateway
 from leyden.events import ModelCallRecorded
 from leyden.events.codec import MODEL_CALLS, decode
-from leyden.kafka.admin import topic_partitions
-from leyden.kafka.ranges import read_range, resolve_range
+from leyden.kafka.claims import ClaimStore
+from leyden.kafka.reading import read_topics
 from leyden.kafka.settings import KafkaSettings
+from leyden.reading.place import claims_url_of
 from leyden.stack.config import Ports, StackConfig
 from leyden.stack.stack import Stack
 
@@ -38,7 +39,8 @@ def measure(python: Path, conversations: int, model: str, continued: bool) -> di
         )
         with Stack(config) as stack:
             rollouts = {program.stem: converse(stack, program, python, conversations) for program in PROGRAMS}
-            calls = asyncio.run(recorded(KafkaSettings(bootstrap_servers=stack.kafka_servers)))
+            kafka = KafkaSettings(bootstrap_servers=stack.kafka_servers)
+            calls = asyncio.run(recorded(kafka, ClaimStore(claims_url_of(config))))
     by_rollout: dict[str | None, list[ModelCallRecorded]] = {}
     for call in calls:
         by_rollout.setdefault(call.rollout_id, []).append(call)
@@ -62,11 +64,9 @@ def converse(stack: Stack, program: Path, python: Path, conversations: int) -> l
     return ids
 
 
-async def recorded(kafka: KafkaSettings) -> list[ModelCallRecorded]:
+async def recorded(kafka: KafkaSettings, claims: ClaimStore) -> list[ModelCallRecorded]:
     """Every model call in the log."""
-    partitions = await topic_partitions(kafka, [MODEL_CALLS])
-    wanted = await resolve_range(kafka, partitions, None, None)
-    events = [decode(MODEL_CALLS, record.value) async for record in read_range(kafka, wanted)]
+    events = [decode(MODEL_CALLS, record.value) async for record in read_topics(kafka, claims, MODEL_CALLS)]
     return [event for event in events if isinstance(event, ModelCallRecorded)]
 
 

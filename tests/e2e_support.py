@@ -20,8 +20,10 @@ from leyden.events.codec import (
     TRAINING_METRICS,
     TRANSITIONS,
 )
+from leyden.kafka.claims import ClaimStore
 from leyden.kafka.settings import KafkaSettings
 from leyden.kafka.tail import TopicTail
+from leyden.reading.place import claims_url_of
 from leyden.stack.stack import Stack
 
 GROUPS_PER_STEP = 2
@@ -111,7 +113,7 @@ class Loop:
     async def events(self) -> list[Event]:
         """Everything in the log now."""
         found: list[Event] = []
-        async with TopicTail(self.kafka, self.prefix, ALL_TOPICS) as tail:
+        async with TopicTail(self.kafka, ClaimStore(claims_url_of(self.stack.config)), self.prefix, ALL_TOPICS) as tail:
             quiet = 0
             while quiet < 3:
                 new = await tail.poll(0.4)

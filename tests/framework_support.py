@@ -23,10 +23,10 @@ from leyden.events import Event, ModelCallRecorded, PolicyServed, SpanKind, Span
 from leyden.events.codec import MODEL_CALLS, MODELS, OTLP, SPANS, decode
 from leyden.events.replies import replies_of_call, reply_of_span, same_replies
 from leyden.kafka import Outgoing
-from leyden.kafka.admin import ensure_topics, topic_partitions
+from leyden.kafka.admin import ensure_topics
 from leyden.kafka.claims import ClaimStore
 from leyden.kafka.publisher import KafkaPublisher
-from leyden.kafka.ranges import read_range, resolve_range
+from leyden.kafka.reading import read_topics
 from leyden.kafka.settings import KafkaSettings
 from leyden.kafka.tail import group_backlog
 from leyden.stack.ports import free_port, free_ports
@@ -77,6 +77,7 @@ class Doors:
     url: str
     kafka: KafkaSettings
     prefix: str
+    claims: ClaimStore
 
     def run(self, command: Sequence[str | Path], name: str, question: str) -> Story:
         """Run a program as one rollout, and tell what was recorded of it."""
@@ -106,9 +107,8 @@ class Doors:
         return calls, [event for event in mine if isinstance(event, SpanRecorded)]
 
     async def _events(self, topic: str) -> list[Event]:
-        partitions = await topic_partitions(self.kafka, [self.prefix + topic])
-        wanted = await resolve_range(self.kafka, partitions, None, None)
-        return [decode(topic, record.value) async for record in read_range(self.kafka, wanted)]
+        read = read_topics(self.kafka, self.claims, self.prefix + topic)
+        return [decode(topic, record.value) async for record in read]
 
 
 def open_doors(supervisor: Supervisor, kafka: KafkaSettings, redis_url: str, prefix: str, folder: Path) -> Doors:
@@ -131,7 +131,7 @@ def open_doors(supervisor: Supervisor, kafka: KafkaSettings, redis_url: str, pre
         ready = HttpProbe(f"http://127.0.0.1:{ops_port}/readyz")
         supervisor.start(ProcessSpec(name, (sys.executable, "-m", f"leyden.{name}"), env=env, ready=ready))
     supervisor.wait_ready()
-    return Doors(f"http://127.0.0.1:{port}", kafka, prefix)
+    return Doors(f"http://127.0.0.1:{port}", kafka, prefix, ClaimStore(f"file://{folder}/claims"))
 
 
 def serve_engine() -> int:

@@ -34,10 +34,10 @@ from leyden.events import PolicyServed  # noqa: E402
 from leyden.events.codec import MODEL_CALLS, MODELS, REWARDS, ROLLOUTS, SPANS  # noqa: E402
 from leyden.ids import derive  # noqa: E402
 from leyden.kafka import Outgoing  # noqa: E402
-from leyden.kafka.admin import ensure_topics, topic_partitions  # noqa: E402
+from leyden.kafka.admin import ensure_topics  # noqa: E402
 from leyden.kafka.claims import ClaimStore  # noqa: E402
 from leyden.kafka.publisher import KafkaPublisher  # noqa: E402
-from leyden.kafka.ranges import read_range, resolve_range  # noqa: E402
+from leyden.kafka.reading import read_topics  # noqa: E402
 from leyden.kafka.settings import KafkaSettings  # noqa: E402
 from leyden.stack.kafka import KafkaBroker  # noqa: E402
 from leyden.stack.ports import free_port, free_ports  # noqa: E402
@@ -69,7 +69,7 @@ def record(framework: Path, python: Path) -> None:
         start_services(supervisor, kafka, redis.url, gateway_port, ops, folder)
         supervisor.wait_ready()
         run_agents(framework, python, f"http://127.0.0.1:{gateway_port}")
-        lines = asyncio.run(recorded(kafka))
+        lines = asyncio.run(recorded(kafka, ClaimStore(f"file://{folder}/claims")))
     (HERE / "recordings" / f"{framework.stem}.jsonl").write_text("".join(lines))
     print(f"{framework.stem}: {len(lines)} events")
 
@@ -132,11 +132,10 @@ def run_agents(framework: Path, python: Path, url: str) -> None:
     time.sleep(5)
 
 
-async def recorded(kafka: KafkaSettings) -> list[str]:
+async def recorded(kafka: KafkaSettings, claims: ClaimStore) -> list[str]:
     """Everything in the recorded topics, a line each, in the order of topic, partition and offset."""
-    partitions = await topic_partitions(kafka, RECORDED)
     lines = []
-    async for record in read_range(kafka, await resolve_range(kafka, partitions, None, None)):
+    async for record in read_topics(kafka, claims, *RECORDED):
         origin = f"{record.topic}/{record.partition}/{record.offset}"
         line = json.dumps({"topic": record.topic, "origin": origin, "event": json.loads(record.value)})
         lines.append(_WHERE_INSTALLED.sub("", line) + "\n")

@@ -16,11 +16,11 @@ from redis.asyncio import Redis
 
 from leyden.events import Event, ModelCallRecorded, PolicyServed, RolloutEnded
 from leyden.events.codec import MODEL_CALLS, MODELS, OTLP, ROLLOUTS, decode, encode
-from leyden.kafka.admin import ensure_topics, topic_partitions
+from leyden.kafka.admin import ensure_topics
 from leyden.kafka.claims import ClaimStore
 from leyden.kafka.delivered import Outgoing
 from leyden.kafka.publisher import KafkaPublisher
-from leyden.kafka.ranges import read_range, resolve_range
+from leyden.kafka.reading import read_topics
 from leyden.kafka.settings import KafkaSettings
 from leyden.stack.ports import free_port
 from roots import ROOT
@@ -52,6 +52,7 @@ class GatewayProcess:
             "LEYDEN_GATEWAY_UNSETTLED_GRACE_S": "1",
             "LEYDEN_GATEWAY_SWEEP_INTERVAL_S": "0.2",
         }
+        self.claims = ClaimStore(f"file://{self.folder}/claims")
         self.process = self._start()
 
     def _start(self) -> subprocess.Popen[bytes]:
@@ -90,9 +91,7 @@ class GatewayProcess:
         return [decode(topic, value) for value in await self.values(topic)]
 
     async def values(self, topic: str) -> list[bytes]:
-        partitions = await topic_partitions(self.kafka, [self.prefix + topic])
-        wanted = await resolve_range(self.kafka, partitions, None, None)
-        return [record.value async for record in read_range(self.kafka, wanted)]
+        return [record.value async for record in read_topics(self.kafka, self.claims, self.prefix + topic)]
 
 
 @pytest.fixture

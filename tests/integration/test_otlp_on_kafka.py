@@ -29,12 +29,12 @@ from leyden.ingest.core.limits import Limits
 from leyden.ingest.dialects import DIALECTS
 from leyden.ingest.handlers import IngestHandlers
 from leyden.kafka import Delivered
-from leyden.kafka.admin import ensure_topics, topic_partitions
+from leyden.kafka.admin import ensure_topics
 from leyden.kafka.claims import ClaimStore
 from leyden.kafka.clients import make_broker
 from leyden.kafka.loop import RetryPolicy
 from leyden.kafka.publisher import KafkaPublisher
-from leyden.kafka.ranges import read_range, resolve_range
+from leyden.kafka.reading import read_topics
 from leyden.kafka.settings import KafkaSettings
 from leyden.kafka.subscriber import BatchConsumer, Subscription
 from service.gateway import gateway_fakes as fakes
@@ -86,11 +86,9 @@ class Way:
             await broker.stop()
 
     async def records(self, topic: str) -> Sequence[Delivered[bytes]]:
-        partitions = await topic_partitions(self.kafka, [self.prefix + topic])
-        wanted = await resolve_range(self.kafka, partitions, None, None)
         return [
             Delivered(r.value, topic, "", 0, 0, "", {k: v.decode() for k, v in r.headers})
-            async for r in read_range(self.kafka, wanted)
+            async for r in read_topics(self.kafka, self.claims, self.prefix + topic)
         ]
 
     async def spans(self, count: int) -> dict[str, SpanRecorded]:

@@ -17,10 +17,10 @@ from leyden.kafka.claims import ClaimStore
 from leyden.kafka.clients import make_broker
 from leyden.kafka.loop import RetryPolicy
 from leyden.kafka.publisher import KafkaPublisher
-from leyden.kafka.ranges import read_range, resolve_range
+from leyden.kafka.reading import read_topics
 from leyden.kafka.settings import KafkaSettings
 from leyden.kafka.subscriber import BatchConsumer, Subscription
-from leyden.kafka.tail import group_backlog
+from leyden.kafka.tail import TopicTail, group_backlog
 
 pytestmark = pytest.mark.integration
 
@@ -64,9 +64,8 @@ class Bus:
             await broker.stop()
 
     async def values(self, topic: str) -> list[tuple[bytes, dict[str, bytes]]]:
-        partitions = await topic_partitions(self.settings, [self.prefix + topic])
-        wanted = await resolve_range(self.settings, partitions, None, None)
-        return [(r.value, dict(r.headers)) async for r in read_range(self.settings, wanted)]
+        read = read_topics(self.settings, self.claims, self.prefix + topic)
+        return [(record.value, dict(record.headers)) async for record in read]
 
 
 @pytest.fixture
@@ -248,3 +247,14 @@ async def test_headers_of_foreign_producers_do_no_harm(bus: Bus) -> None:
     async with bus.consuming(keeper.on_batch):
         await until(lambda: keeper.got == ["e1"])
     assert bus.deaths == []
+
+
+async def test_every_reading_of_a_topic_follows_claims(bus: Bus) -> None:
+    big = reward(1, padding="x" * 200_000)
+    await bus.publish(big, reward(2))
+    assert {len(value) > 200_000 for value, _ in await bus.values(REWARDS)} == {True, False}
+    async with TopicTail(bus.settings, bus.claims, bus.prefix, [REWARDS]) as tail, asyncio.timeout(30):
+        seen: list[Event] = []
+        while len(seen) < 2:
+            seen += await tail.poll()
+    assert big in seen

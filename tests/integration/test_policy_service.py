@@ -13,11 +13,11 @@ import pytest
 from engine_support import Direct, EngineProcess, Said, save_tiny_model
 from leyden.events import PolicyPromoted, PolicyServed
 from leyden.events.codec import MODELS, decode
-from leyden.kafka.admin import ensure_topics, topic_partitions
+from leyden.kafka.admin import ensure_topics
 from leyden.kafka.claims import ClaimStore
 from leyden.kafka.delivered import Outgoing
 from leyden.kafka.publisher import KafkaPublisher
-from leyden.kafka.ranges import read_range, resolve_range
+from leyden.kafka.reading import read_topics
 from leyden.kafka.settings import KafkaSettings
 from roots import python_path
 
@@ -30,7 +30,8 @@ class Loop:
     def __init__(self, kafka: KafkaSettings, prefix: str, folder: Path) -> None:
         self.kafka, self.prefix, self.folder = kafka, prefix, folder
         self.weights = [save_tiny_model(folder / f"weights-{seed}", seed) for seed in range(3)]
-        self.publisher = KafkaPublisher(kafka, prefix, ClaimStore(f"file://{folder}/claims"))
+        self.claims = ClaimStore(f"file://{folder}/claims")
+        self.publisher = KafkaPublisher(kafka, prefix, self.claims)
         self.engine = EngineProcess.start("transformers", self.weights[0], folder / "engine.log")
         self.agent = self.start_agent()
 
@@ -63,9 +64,8 @@ class Loop:
         await self.publisher.publish_all([Outgoing(MODELS, "tiny", event) for event in events])
 
     async def served(self) -> list[int]:
-        partitions = await topic_partitions(self.kafka, [self.prefix + MODELS])
-        wanted = await resolve_range(self.kafka, partitions, None, None)
-        events = [decode(MODELS, record.value) async for record in read_range(self.kafka, wanted)]
+        read = read_topics(self.kafka, self.claims, self.prefix + MODELS)
+        events = [decode(MODELS, record.value) async for record in read]
         return [event.version for event in events if isinstance(event, PolicyServed)]
 
     async def until(self, fact: Callable[[], Awaitable[bool]], seconds: float = 60) -> None:

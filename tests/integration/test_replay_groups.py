@@ -21,10 +21,10 @@ from leyden.events.codec import EVENTS_BY_TOPIC, TRANSITIONS, decode
 from leyden.events.spans import Evaluation, SpanKind, SpanRecorded
 from leyden.ids import AttemptRef, derive
 from leyden.kafka import Outgoing
-from leyden.kafka.admin import ensure_topics, topic_partitions
+from leyden.kafka.admin import ensure_topics
 from leyden.kafka.claims import ClaimStore
 from leyden.kafka.publisher import KafkaPublisher
-from leyden.kafka.ranges import read_range, resolve_range
+from leyden.kafka.reading import read_topics
 from leyden.kafka.settings import KafkaSettings
 from leyden.replay.run import ReplayPlan, run_replay
 from leyden.stack.config import StackConfig
@@ -74,7 +74,8 @@ class Log:
     def __init__(self, servers: str, prefix: str, folder: Path) -> None:
         self.settings = KafkaSettings(bootstrap_servers=servers)
         self.prefix = prefix
-        self._publisher = KafkaPublisher(self.settings, prefix, ClaimStore(f"file://{folder}/claims"))
+        self._claims = ClaimStore(f"file://{folder}/claims")
+        self._publisher = KafkaPublisher(self.settings, prefix, self._claims)
 
     async def __aenter__(self) -> "Log":
         await ensure_topics(self.settings, self.prefix)
@@ -88,9 +89,8 @@ class Log:
         await self._publisher.publish_all([Outgoing(TOPIC_OF[type(e)], e.rollout_id, e) for e in events])  # type: ignore[attr-defined]
 
     async def transitions(self) -> list[SequenceCredited | GroupCredited]:
-        partitions = await topic_partitions(self.settings, [self.prefix + TRANSITIONS])
-        wanted = await resolve_range(self.settings, partitions, None, None)
-        found = [decode(TRANSITIONS, record.value) async for record in read_range(self.settings, wanted)]
+        read = read_topics(self.settings, self._claims, self.prefix + TRANSITIONS)
+        found = [decode(TRANSITIONS, record.value) async for record in read]
         return [event for event in found if isinstance(event, SequenceCredited | GroupCredited)]
 
     async def until(self, enough: Callable[[list[GroupCredited]], bool]) -> list[GroupCredited]:

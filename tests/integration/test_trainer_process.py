@@ -23,10 +23,10 @@ from leyden.events import (
 )
 from leyden.events.codec import CHECKPOINTS, TRAINING_METRICS, TRANSITIONS, decode
 from leyden.kafka import Outgoing
-from leyden.kafka.admin import ensure_topics, topic_partitions
+from leyden.kafka.admin import ensure_topics
 from leyden.kafka.claims import ClaimStore
 from leyden.kafka.publisher import KafkaPublisher
-from leyden.kafka.ranges import read_range, resolve_range
+from leyden.kafka.reading import read_topics
 from leyden.kafka.settings import KafkaSettings
 
 pytestmark = [pytest.mark.integration, pytest.mark.timeout(280)]
@@ -83,7 +83,8 @@ class Trainer:
             "LEYDEN_TRAINER_CHECKPOINT_DIR": str(folder / "checkpoints"),
             "PYTHONPATH": os.pathsep.join(path for path in sys.path if path),
         }
-        self.publisher = KafkaPublisher(kafka, prefix, ClaimStore(f"file://{folder}/claims"))
+        self.claims = ClaimStore(f"file://{folder}/claims")
+        self.publisher = KafkaPublisher(kafka, prefix, self.claims)
         self.process: asyncio.subprocess.Process | None = None
 
     async def start(self) -> None:
@@ -103,9 +104,8 @@ class Trainer:
             await self.publisher.publish_all([Outgoing(TRANSITIONS, name, event) for event in group(name)])
 
     async def told(self, topic: str) -> list[Event]:
-        partitions = await topic_partitions(self.kafka, [self.prefix + topic])
-        wanted = await resolve_range(self.kafka, partitions, None, None)
-        return [decode(topic, record.value) async for record in read_range(self.kafka, wanted)]
+        read = read_topics(self.kafka, self.claims, self.prefix + topic)
+        return [decode(topic, record.value) async for record in read]
 
     async def saved(self, version: int) -> list[CheckpointSaved]:
         """All checkpoints told, once `version` is among them."""

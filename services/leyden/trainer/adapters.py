@@ -1,16 +1,14 @@
 """The ports on real parts: torch (loaded when the model is, not before) and Kafka's group offsets."""
 
-import asyncio
 import logging
 from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING
 
-from aiokafka import TopicPartition
-from aiokafka.errors import KafkaError
-
+from leyden.backoff import Backoff, retrying
 from leyden.kafka.admin import set_group_offsets, topic_partitions
 from leyden.kafka.settings import KafkaSettings
+from leyden.kafka.types import KafkaError, TopicPartition
 from leyden.trainer.core.batching import ReadyGroup
 from leyden.trainer.core.progress import Progress, SavedCheckpoint
 from leyden.trainer.core.step_metrics import Metrics
@@ -78,12 +76,12 @@ class KafkaOffsets:
         """Commit the positions. Waits for a killed predecessor's session to end; raises `KafkaError` when it stays."""
         partitions = await topic_partitions(self._settings, [self._topic])
         offsets = {TopicPartition(self._topic, tp.partition): positions.get(tp.partition, 0) for tp in partitions}
-        for left in reversed(range(OFFSET_TRIES)):
-            try:
-                await set_group_offsets(self._settings, self._group, offsets)
-                break
-            except KafkaError as error:
-                if not left:
-                    raise
-                log.warning("offsets of %s cannot be set yet: %r", self._group, error)
-            await asyncio.sleep(OFFSET_DELAY_S)
+
+        async def commit() -> None:
+            await set_group_offsets(self._settings, self._group, offsets)
+
+        def tell(error: Exception, delay_s: float) -> None:
+            log.warning("cannot set the offsets of %s, trying again in %.0f s: %r", self._group, delay_s, error)
+
+        pause = Backoff(OFFSET_DELAY_S, OFFSET_DELAY_S)
+        await retrying(commit, pause, KafkaError, tries=OFFSET_TRIES, failed=tell)

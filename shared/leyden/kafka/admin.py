@@ -104,6 +104,30 @@ async def end_offsets(settings: KafkaSettings, partitions: Iterable[TopicPartiti
         await consumer.stop()
 
 
+async def occupied_ends(settings: KafkaSettings, partitions: Iterable[TopicPartition]) -> dict[TopicPartition, int]:
+    """The offset after the last record of each partition that holds any."""
+    wanted = list(partitions)
+    if not wanted:
+        return {}
+    consumer = AIOKafkaConsumer(enable_auto_commit=False, **settings.connection())
+    await consumer.start()
+    try:
+        first, ends = await consumer.beginning_offsets(wanted), await consumer.end_offsets(wanted)
+    finally:
+        await consumer.stop()
+    return {tp: end for tp, end in ends.items() if end > first[tp]}
+
+
+async def committed_offsets(
+    settings: KafkaSettings, group: str, partitions: Iterable[TopicPartition]
+) -> dict[TopicPartition, int]:
+    """Where `group` (full name) goes on, for each of `partitions`; 0 where it has committed nothing."""
+    wanted = list(partitions)
+    async with admin_client(settings) as admin:
+        committed = await admin.list_consumer_group_offsets(group, partitions=wanted)
+    return {tp: max(0, committed[tp].offset) if tp in committed else 0 for tp in wanted}
+
+
 async def topic_partitions(settings: KafkaSettings, topics: Iterable[str]) -> list[TopicPartition]:
     """Every partition of `topics` (full names). Raises `KafkaError` for one that does not exist."""
     names = list(topics)

@@ -20,18 +20,11 @@ EVERY_REPLICA = "Every replica reads the topic from its beginning."
 
 
 @dataclass(frozen=True)
-class Received:
-    """One topic that a broker has a subscriber for."""
-
-    group: str | None
-    description: str
-
-
-@dataclass(frozen=True)
 class Registered:
     """What one service does with topics; all but `reads` stands in its broker's registry."""
 
-    receives: Mapping[str, Received]
+    receives: Mapping[str, str | None]
+    """Topic → consumer group; None: every replica reads all of it."""
     sends: frozenset[str]
     reads: frozenset[str]
 
@@ -44,12 +37,11 @@ def registered(broker: KafkaBroker, reads: frozenset[str] = frozenset()) -> Regi
     groups = {topic.name: one.group_id for one in subscribers for topic in one.topics}
     receives, sends = {}, set()
     for operation in document["operations"].values():
-        channel = channels[operation["channel"]["$ref"]]
-        topic = channel["address"]
+        topic = channels[operation["channel"]["$ref"]]["address"]
         if operation["action"] == "send":
             sends.add(topic)
         else:
-            receives[topic] = Received(groups[topic], channel.get("description") or "")
+            receives[topic] = groups[topic]
     return Registered(receives, frozenset(sends), reads)
 
 
@@ -60,11 +52,9 @@ def document(services: Mapping[str, Registered]) -> dict[str, Any]:
     channels |= {name + DEAD_LETTER_SUFFIX: _dead_letters(spec) for name, spec in specs.items()}
     operations: dict[str, Any] = {}
     for service, does in services.items():
-        for topic, received in does.receives.items():
-            description = " ".join(filter(None, (received.description, None if received.group else EVERY_REPLICA)))
-            operations[f"{service}.receive.{topic}"] = _operation(
-                "receive", service, topic, description, received.group
-            )
+        for topic, group in does.receives.items():
+            description = "" if group else EVERY_REPLICA
+            operations[f"{service}.receive.{topic}"] = _operation("receive", service, topic, description, group)
         operations |= {f"{service}.read.{t}": _operation("receive", service, t, READS) for t in does.reads}
         operations |= {f"{service}.send.{t}": _operation("send", service, t, "") for t in does.sends}
     return {

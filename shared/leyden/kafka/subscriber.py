@@ -94,7 +94,6 @@ class BatchConsumer:
             max_records=sub.max_records,
             batch_timeout_ms=50,
             ack_policy=AckPolicy.MANUAL,
-            description=(sub.handler.__doc__ or "").strip().partition("\n")[0],
             parser=self._parse,
             decoder=_keep_raw,
             **options,

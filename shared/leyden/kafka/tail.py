@@ -3,20 +3,20 @@
 from collections.abc import Iterable, Sequence
 from typing import Self
 
-from aiokafka import AIOKafkaConsumer, TopicPartition
-from pydantic import ValidationError
+from aiokafka import AIOKafkaConsumer
 
 from leyden.events import Event
 from leyden.events.codec import decode
-from leyden.kafka.admin import admin_client, end_offsets, topic_partitions
+from leyden.kafka.admin import committed_offsets, end_offsets, topic_partitions
+from leyden.kafka.claims import ClaimStore
 from leyden.kafka.settings import KafkaSettings
 
 
 class TopicTail:
     """Every event of some topics from the beginning on; `poll` gives what is new. Use as an async context manager."""
 
-    def __init__(self, settings: KafkaSettings, prefix: str, topics: Iterable[str]) -> None:
-        self._settings = settings
+    def __init__(self, settings: KafkaSettings, claims: ClaimStore, prefix: str, topics: Iterable[str]) -> None:
+        self._claims = claims
         self._prefix = prefix
         self._topics = [prefix + topic for topic in topics]
         self._consumer = AIOKafkaConsumer(
@@ -31,14 +31,17 @@ class TopicTail:
         await self._consumer.stop()
 
     async def poll(self, timeout_s: float = 0.5) -> list[Event]:
-        """What has come since the last call, in each partition's order; records that are no events are passed over."""
+        """What has come since the last call, in each partition's order; records that are not events, or refer to
+        a value that is gone, are passed over. Raises `Retry` where the claim store is away.
+        """
         fetched = await self._consumer.getmany(timeout_ms=int(timeout_s * 1000))
         events = []
         for partition, records in fetched.items():
+            topic = partition.topic.removeprefix(self._prefix)
             for record in records:
                 try:
-                    events.append(decode(partition.topic.removeprefix(self._prefix), record.value or b""))
-                except ValidationError:
+                    events.append(decode(topic, await self._claims.value_of(record)))
+                except ValueError:
                     continue  # the service that consumes it keeps it aside, with the reason
         return events
 
@@ -46,8 +49,6 @@ class TopicTail:
 async def group_backlog(settings: KafkaSettings, prefix: str, group: str, topics: Sequence[str]) -> int:
     """Records of `topics` (without prefix) that consumer group `group` has not committed, over all partitions."""
     partitions = await topic_partitions(settings, [prefix + topic for topic in topics])
-    async with admin_client(settings) as admin:
-        committed = await admin.list_consumer_group_offsets(prefix + group, partitions=partitions)
+    done = await committed_offsets(settings, prefix + group, partitions)
     ends = await end_offsets(settings, partitions)  # after the commits, so that none is ahead of its end
-    done: dict[TopicPartition, int] = {tp: max(0, at.offset) for tp, at in committed.items()}
-    return sum(max(0, end - done.get(tp, 0)) for tp, end in ends.items())
+    return sum(max(0, end - done[tp]) for tp, end in ends.items())

@@ -15,10 +15,10 @@ from credit_support import CreditLoop, CreditPublisher, call, delivered, finishe
 from leyden.events import Event, ModelCallRecorded
 from leyden.events.codec import EVENTS_BY_TOPIC, TRANSITIONS, decode
 from leyden.kafka import Outgoing
-from leyden.kafka.admin import ensure_topics, topic_partitions
+from leyden.kafka.admin import ensure_topics
 from leyden.kafka.claims import ClaimStore
 from leyden.kafka.publisher import KafkaPublisher
-from leyden.kafka.ranges import read_range, resolve_range
+from leyden.kafka.reading import read_topics
 from leyden.kafka.settings import KafkaSettings
 
 pytestmark = pytest.mark.integration
@@ -35,13 +35,11 @@ def log_of_groups() -> list[Event]:
     return events
 
 
-async def published(settings: KafkaSettings, prefix: str) -> dict[str, list[bytes]]:
+async def published(settings: KafkaSettings, prefix: str, claims: ClaimStore) -> dict[str, list[bytes]]:
     """Everything in transitions.v1, in order, by group."""
-    partitions = await topic_partitions(settings, [prefix + TRANSITIONS])
-    wanted = await resolve_range(settings, partitions, None, None)
     found: dict[str, list[bytes]] = defaultdict(list)
-    async for record in read_range(settings, wanted):
-        found[(record.key or b"").decode()].append(record.value)
+    async for record in read_topics(settings, claims, prefix + TRANSITIONS):
+        found[record.key.decode()].append(record.value)
     return found
 
 
@@ -84,7 +82,8 @@ async def test_every_group_is_credited_once_through_a_kill(
 ) -> None:
     settings = KafkaSettings(bootstrap_servers=kafka_servers)
     await ensure_topics(settings, topic_prefix)
-    publisher = KafkaPublisher(settings, topic_prefix, ClaimStore(f"file://{tmp_path}/claims"))
+    claims = ClaimStore(f"file://{tmp_path}/claims")
+    publisher = KafkaPublisher(settings, topic_prefix, claims)
     await publisher.start()
     events = log_of_groups()
 
@@ -93,7 +92,7 @@ async def test_every_group_is_credited_once_through_a_kill(
 
     async def until(groups: int, child: "subprocess.Popen[bytes]") -> dict[str, list[bytes]]:
         deadline = time.monotonic() + 90
-        while closed(found := await published(settings, topic_prefix)) < groups:
+        while closed(found := await published(settings, topic_prefix, claims)) < groups:
             assert child.poll() is None, "credit ended by itself"
             assert time.monotonic() < deadline, f"only {closed(found)} of {groups} groups were credited"
             await asyncio.sleep(0.3)

@@ -13,11 +13,11 @@ import pytest
 from leyden.events import Event, RewardAssigned, RewardsCompleted, RolloutSettled
 from leyden.events.codec import MODEL_CALLS, OTLP, REWARDS, ROLLOUTS, decode
 from leyden.ids import AttemptRef, rollout_id_of
-from leyden.kafka.admin import ensure_topics, topic_partitions
+from leyden.kafka.admin import ensure_topics
 from leyden.kafka.claims import ClaimStore
 from leyden.kafka.delivered import Outgoing
 from leyden.kafka.publisher import KafkaPublisher
-from leyden.kafka.ranges import read_range, resolve_range
+from leyden.kafka.reading import read_topics
 from leyden.kafka.settings import KafkaSettings
 from unit.ingest.otlp_builders import otlp_request, otlp_span
 from unit.reward.reward_builders import a_call, an_end
@@ -37,7 +37,8 @@ class Stack:
     def __init__(self, servers: str, redis_url: str, prefix: str, folder: Path) -> None:
         self.kafka = KafkaSettings(bootstrap_servers=servers)
         self.prefix = prefix
-        self.publisher = KafkaPublisher(self.kafka, prefix, ClaimStore(f"file://{folder}/claims"))
+        self.claims = ClaimStore(f"file://{folder}/claims")
+        self.publisher = KafkaPublisher(self.kafka, prefix, self.claims)
         (folder / "run.yaml").write_text(RUN_FILE)
         self.environment = os.environ | {
             "KAFKA_BOOTSTRAP_SERVERS": servers,
@@ -65,9 +66,8 @@ class Stack:
         assert codes == [0 if end_by is signal.SIGTERM else -end_by] * len(codes)
 
     async def events(self, topic: str) -> list[Event]:
-        partitions = await topic_partitions(self.kafka, [self.prefix + topic])
-        wanted = await resolve_range(self.kafka, partitions, None, None)
-        return [decode(topic, record.value) async for record in read_range(self.kafka, wanted)]
+        read = read_topics(self.kafka, self.claims, self.prefix + topic)
+        return [decode(topic, record.value) async for record in read]
 
     async def until_completed(self, at_least: int) -> None:
         async with asyncio.timeout(90):

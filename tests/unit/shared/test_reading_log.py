@@ -10,7 +10,7 @@ from hypothesis import strategies as st
 
 import command_support as s
 from leyden.events import Event
-from leyden.reading import partition_of
+from leyden.kafka.reading import partition_of
 from leyden.reading.log import runs
 from leyden.reading.sets import Filters, named_set, whole_groups
 from leyden.stack.errors import StackError

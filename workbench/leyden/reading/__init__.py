@@ -4,7 +4,7 @@ Joins no consumer group, commits nothing, writes nothing.
 """
 
 from leyden.reading.calls import CallReader
-from leyden.reading.log import Log, Recorded, partition_of
+from leyden.reading.log import Log, Recorded
 from leyden.reading.place import Place, place_of
 
-__all__ = ["CallReader", "Log", "Place", "Recorded", "partition_of", "place_of"]
+__all__ = ["CallReader", "Log", "Place", "Recorded", "place_of"]

@@ -5,17 +5,15 @@ from dataclasses import dataclass
 from datetime import UTC, datetime
 from typing import Self
 
-from aiokafka import AIOKafkaConsumer, ConsumerRecord, TopicPartition
-from aiokafka.errors import KafkaError
-from aiokafka.partitioner import murmur2
 from pydantic import ValidationError
 
 from leyden.events import Event
 from leyden.events.codec import EVENTS_BY_TOPIC, decode
 from leyden.kafka.admin import admin_client
 from leyden.kafka.claims import ClaimStore
-from leyden.kafka.delivered import CLAIM_HEADER, ORIGIN_HEADER
-from leyden.kafka.settings import KafkaSettings
+from leyden.kafka.delivered import ORIGIN_HEADER, Retry
+from leyden.kafka.reading import LogReader, partition_of
+from leyden.kafka.types import ConsumerRecord, KafkaError, TopicPartition
 from leyden.reading.place import Place
 from leyden.stack.errors import StackError
 
@@ -28,11 +26,6 @@ TELL_EVERY = 5_000
 """Records between two lines of progress."""
 
 
-def partition_of(key: str, partitions: int) -> int:
-    """The partition that Kafka's default partitioner gives to `key`, as every producer of ours uses it."""
-    return int((murmur2(key.encode()) & 0x7FFFFFFF) % partitions)
-
-
 @dataclass(frozen=True)
 class Recorded:
     """An event and where it lies. `origin` names the first place, without prefix, also for a copy."""
@@ -43,17 +36,6 @@ class Recorded:
     offset: int
     at: datetime
     """When the record was written, by Kafka."""
-
-
-def cluster_consumer(kafka: KafkaSettings) -> AIOKafkaConsumer:
-    """A consumer outside every group."""
-    return AIOKafkaConsumer(
-        enable_auto_commit=False,
-        fetch_max_bytes=kafka.fetch_max_bytes,
-        max_partition_fetch_bytes=kafka.max_request_size,
-        fetch_max_wait_ms=10,  # a fetch that waits at one partition's end would hold up the next partition's
-        **kafka.connection(),
-    )
 
 
 def runs(offsets: Collection[int], max_gap: int) -> list[tuple[int, int]]:
@@ -79,23 +61,23 @@ class Log:
         self._place = place
         self._tell = tell
         self._claims = ClaimStore(place.claims_url)
-        self._consumer = cluster_consumer(place.kafka)
+        self._reader = LogReader(place.kafka)
         self._partitions: dict[str, int] = {}
 
     async def __aenter__(self) -> Self:
         try:
-            await self._consumer.start()
+            await self._reader.__aenter__()
             self._partitions = await self._count_partitions()
         except KafkaError as error:
-            await self._consumer.stop()
+            await self._reader.__aexit__()
             raise StackError(f"Kafka at {self._place.kafka.bootstrap_servers} does not answer: {error}") from error
         if not self._partitions:
-            await self._consumer.stop()
+            await self._reader.__aexit__()
             raise StackError(f"There are no topics under the prefix {self.prefix!r}.")
         return self
 
     async def __aexit__(self, *_: object) -> None:
-        await self._consumer.stop()
+        await self._reader.__aexit__()
 
     def has(self, topic: str) -> bool:
         """Whether the topic exists; a log of older code may lack one."""
@@ -124,12 +106,13 @@ class Log:
         numbers = sorted({partition_of(key, count) for key in keys}) if keys and count else range(count)
         places = [TopicPartition(self.prefix + topic, number) for number in numbers]
         raw_keys = {key.encode() for key in keys} if keys is not None else None
-        async for record in self._records(topic, await self._bounds(places, start, end)):
+        async for record in self._records(topic, await self._reader.bounds(places, start, end)):
             key = record.key or b""
-            if (raw_keys is None or key in raw_keys) and (wanted is None or wanted(key, record.value or b"")):
-                found = self._decoded(topic, record)
-                if found is not None:
-                    yield found
+            if raw_keys is not None and key not in raw_keys:
+                continue
+            value = await self._value(record)
+            if (wanted is None or wanted(key, value)) and (found := self._decoded(topic, record, value)) is not None:
+                yield found
 
     async def read_at(self, topic: str, offsets: Mapping[int, Collection[int]]) -> AsyncIterator[Recorded]:
         """The events at partition → offsets, as far as they are still there; what lies far between is skipped."""
@@ -140,10 +123,12 @@ class Log:
         }
         while pending := {tp: left for tp, left in pending.items() if left}:
             bounds = {tp: left.pop() for tp, left in pending.items()}
-            held = await self._bounds(list(bounds), None, None)
+            held = await self._reader.bounds(bounds)
             inside = {tp: _overlap(bounds[tp], kept) for tp, kept in held.items()}
             async for record in self._records(topic, {tp: part for tp, part in inside.items() if part[1] > part[0]}):
-                if record.offset in offsets[record.partition] and (found := self._decoded(topic, record)) is not None:
+                if record.offset not in offsets[record.partition]:
+                    continue
+                if (found := self._decoded(topic, record, await self._value(record))) is not None:
                     yield found
 
     async def _count_partitions(self) -> dict[str, int]:
@@ -151,41 +136,18 @@ class Log:
             described = await admin.describe_topics([self.prefix + topic for topic in EVENTS_BY_TOPIC])
         return {t["topic"].removeprefix(self.prefix): len(t["partitions"]) for t in described if not t["error_code"]}
 
-    async def _bounds(
-        self, places: list[TopicPartition], start: datetime | None, end: datetime | None
-    ) -> dict[TopicPartition, tuple[int, int]]:
-        if not places:
-            return {}
-        first = dict(await self._consumer.beginning_offsets(places))
-        last = dict(await self._consumer.end_offsets(places))
-        ends = dict(last)
-        for bound, time in ((first, start), (last, end)):
-            if time is not None:
-                found = await self._consumer.offsets_for_times(dict.fromkeys(places, int(time.timestamp() * 1000)))
-                bound |= {tp: at.offset if at is not None else ends[tp] for tp, at in found.items()}
-        return {tp: (first[tp], last[tp]) for tp in places if last[tp] > first[tp]}
-
     async def _records(
         self, topic: str, bounds: Mapping[TopicPartition, tuple[int, int]]
     ) -> AsyncIterator[ConsumerRecord]:
-        """Partition after partition, so that the same log always gives the same order."""
         total, seen = sum(last - first for first, last in bounds.values()), 0
-        for place, (first, last) in sorted(bounds.items()):
-            self._consumer.assign([place])
-            self._consumer.seek(place, first)
-            while await self._consumer.position(place) < last:
-                for record in (await self._consumer.getmany(place, timeout_ms=500)).get(place, []):
-                    if record.offset < last:
-                        seen += 1
-                        yield record
-                        if seen % TELL_EVERY == 0:
-                            self._tell(f"{self.prefix}{topic}: {seen} of {total} records")
+        async for record in self._reader.stored(bounds):
+            seen += 1
+            yield record
+            if seen % TELL_EVERY == 0:
+                self._tell(f"{self.prefix}{topic}: {seen} of {total} records")
 
-    def _decoded(self, topic: str, record: ConsumerRecord) -> Recorded | None:
+    def _decoded(self, topic: str, record: ConsumerRecord, value: bytes) -> Recorded | None:
         headers = dict(record.headers)
-        value = record.value or b""
-        if CLAIM_HEADER in headers:
-            value = self._claimed(headers[CLAIM_HEADER].decode())
         origin = headers.get(ORIGIN_HEADER, f"{topic}/{record.partition}/{record.offset}".encode()).decode()
         try:
             event = decode(topic, value)
@@ -194,10 +156,10 @@ class Log:
         at = datetime.fromtimestamp(record.timestamp / 1000, UTC)
         return Recorded(event, origin, record.partition, record.offset, at)
 
-    def _claimed(self, url: str) -> bytes:
+    async def _value(self, record: ConsumerRecord) -> bytes:
         try:
-            return self._claims.get(url)
-        except (OSError, ValueError) as error:
+            return await self._claims.value_of(record)
+        except (Retry, ValueError) as error:
             raise StackError(
-                f"A value that was too big for Kafka is not to be had: {error}. Name its store with LEYDEN_CLAIMS_URL."
+                f"A value that was too big for Kafka cannot be read: {error}. Name its store with LEYDEN_CLAIMS_URL."
             ) from error

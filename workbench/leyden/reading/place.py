@@ -23,6 +23,11 @@ class Place:
     claims_url: str
 
 
+def claims_url_of(config: StackConfig) -> str:
+    """The claim store of the stack's services."""
+    return ServiceSettings().claims_url or f"file://{config.data_dir / 'services' / 'claims'}"
+
+
 @contextmanager
 def kafka_of(folder: DataFolder) -> Iterator[str]:
     """The bootstrap servers of the stack in `folder`, there for as long as the context is open; raises StackError."""
@@ -50,6 +55,5 @@ def place_of(data_dir: Path) -> Iterator[Place]:
         yield Place(KafkaSettings(), settings.topic_prefix, settings.claims)
         return
     config = StackConfig.model_validate_json(folder.config.read_text())
-    claims = settings.claims_url or f"file://{config.data_dir / 'services' / 'claims'}"
     with kafka_of(folder) as servers:
-        yield Place(KafkaSettings(bootstrap_servers=servers), config.topic_prefix, claims)
+        yield Place(KafkaSettings(bootstrap_servers=servers), config.topic_prefix, claims_url_of(config))

@@ -9,8 +9,8 @@ from dataclasses import dataclass, field
 
 from leyden.events import GroupCredited, SequenceCredited
 from leyden.events.codec import TRANSITIONS, decode
-from leyden.kafka.admin import topic_partitions
-from leyden.kafka.ranges import read_range, resolve_range
+from leyden.kafka.claims import ClaimStore
+from leyden.kafka.reading import read_topics
 from leyden.kafka.settings import KafkaSettings
 
 
@@ -60,12 +60,12 @@ class Comparison:
         return self.same > 0 and self.different == self.only_recorded == self.only_replayed == 0
 
 
-async def read_transitions(settings: KafkaSettings, prefix: str, like: TransitionSet | None = None) -> TransitionSet:
+async def read_transitions(
+    settings: KafkaSettings, claims: ClaimStore, prefix: str, like: TransitionSet | None = None
+) -> TransitionSet:
     """The transitions under `prefix`; when `like` is given, of its groups and credit services only."""
-    partitions = await topic_partitions(settings, [prefix + TRANSITIONS])
-    wanted = await resolve_range(settings, partitions, None, None)
     newest = NewestRevisions()
-    async for record in read_range(settings, wanted):
+    async for record in read_topics(settings, claims, prefix + TRANSITIONS):
         event = decode(TRANSITIONS, record.value)
         assert isinstance(event, SequenceCredited | GroupCredited)
         if like is None or (event.group_id in like.groups and event.credit in like.credits):

@@ -2,12 +2,11 @@
 
 from datetime import datetime
 
-from aiokafka import TopicPartition
-
 from leyden.events.codec import GROUPS, MODEL_CALLS, ROLLOUTS, SPANS, VERDICTS
 from leyden.kafka.admin import topic_partitions
-from leyden.kafka.ranges import copy_range, resolve_range
+from leyden.kafka.reading import copy_range, resolve_range
 from leyden.kafka.settings import KafkaSettings
+from leyden.kafka.types import TopicPartition
 
 REPLAYED = (ROLLOUTS, MODEL_CALLS, SPANS, VERDICTS, GROUPS)
 """What a replay takes from the log; everything after them is made anew."""

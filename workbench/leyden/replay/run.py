@@ -31,8 +31,10 @@ from leyden.events.codec import (
     VERDICTS,
 )
 from leyden.kafka.admin import ensure_topics
+from leyden.kafka.claims import ClaimStore
 from leyden.kafka.settings import KafkaSettings
 from leyden.kafka.tail import TopicTail, group_backlog
+from leyden.reading.place import claims_url_of
 from leyden.replay.brokers import Brokers, brokers_of
 from leyden.replay.compare import Comparison, compare, read_transitions
 from leyden.replay.copy import copy_recorded
@@ -81,6 +83,7 @@ class _Replay:
         self.source = plan.source_prefix if plan.source_prefix is not None else brokers.stack.topic_prefix
         self.target = f"{plan.name}."
         self.kafka = KafkaSettings(bootstrap_servers=brokers.kafka_servers)
+        self.claims = ClaimStore(claims_url_of(brokers.stack))
         self.folder = plan.data_dir.resolve() / "replays" / plan.name
 
     async def run(self) -> int:
@@ -150,8 +153,8 @@ class _Replay:
         self.tell(f"{name} is done after {time.monotonic() - began:.1f} s")
 
     async def _compare(self) -> Comparison:
-        replayed = await read_transitions(self.kafka, self.target)
-        recorded = await read_transitions(self.kafka, self.source, replayed)
+        replayed = await read_transitions(self.kafka, self.claims, self.target)
+        recorded = await read_transitions(self.kafka, self.claims, self.source, replayed)
         self.say(f"{replayed.sequences} sequences in {len(replayed.groups)} groups")
         return compare(recorded, replayed)
 
@@ -159,7 +162,7 @@ class _Replay:
         """The candidates of this replay, once the registry has every checkpoint."""
         found: dict[int, VersionRegistered] = {}
         saved: set[int] = set()
-        async with TopicTail(self.kafka, self.target, (MODELS, CHECKPOINTS)) as tail, asyncio.timeout(60):
+        async with TopicTail(self.kafka, self.claims, self.target, (MODELS, CHECKPOINTS)) as tail, asyncio.timeout(60):
             quiet = 0
             while quiet < 3 or len(found) < len(saved):
                 events = await tail.poll()

@@ -3,8 +3,6 @@
 import logging
 from collections.abc import AsyncGenerator
 
-from aiokafka import ConsumerRecord
-from aiokafka.errors import KafkaError
 from pydantic import ValidationError
 
 from leyden.events import Event
@@ -13,8 +11,9 @@ from leyden.gateway.metrics import UNREADABLE
 from leyden.kafka import Retry
 from leyden.kafka.admin import topic_partitions
 from leyden.kafka.claims import ClaimStore
-from leyden.kafka.ranges import read_range, resolve_range
+from leyden.kafka.reading import LogReader
 from leyden.kafka.settings import KafkaSettings
+from leyden.kafka.types import ConsumerRecord, KafkaError
 
 log = logging.getLogger(__name__)
 
@@ -31,10 +30,10 @@ class KafkaHistory:
         """Its events, each partition in order; what is none, or cannot be read, is passed over. Raises `Retry`."""
         try:
             partitions = await topic_partitions(self._kafka, [self._prefix + topic])
-            wanted = await resolve_range(self._kafka, partitions, None, None)
-            async for record in read_range(self._kafka, wanted):
-                if (event := await self.event_of(topic, record)) is not None:
-                    yield event
+            async with LogReader(self._kafka) as reader:
+                async for record in reader.stored(await reader.bounds(partitions)):
+                    if (event := await self.event_of(topic, record)) is not None:
+                        yield event
         except (KafkaError, OSError) as error:
             raise Retry(f"the log cannot be read: {error!r}") from error
 

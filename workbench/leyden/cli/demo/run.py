@@ -19,8 +19,10 @@ from leyden.cli.demo.state import DemoState
 from leyden.cli.demo.view import View
 from leyden.cli.progress import Progress
 from leyden.events.codec import CHECKPOINTS, MODEL_CALLS, REWARDS, ROLLOUTS, TRAINING_METRICS, TRANSITIONS
+from leyden.kafka.claims import ClaimStore
 from leyden.kafka.settings import KafkaSettings
 from leyden.kafka.tail import TopicTail, group_backlog
+from leyden.reading.place import claims_url_of
 from leyden.stack.config import Ports, StackConfig
 from leyden.stack.daemon import reset
 from leyden.stack.errors import StackError
@@ -100,9 +102,10 @@ async def _drive(plan: DemoPlan, stack: Stack, state: DemoState, console: Consol
     """Enqueue update k's tasks once version k is live, until every update is done and the last version serves."""
     gateway = GatewayClient(stack.gateway_url, stack.api_key)
     settings = KafkaSettings(bootstrap_servers=stack.kafka_servers)
+    claims = ClaimStore(claims_url_of(stack.config))
     view = View(console)
     try:
-        async with TopicTail(settings, stack.config.topic_prefix, WATCHED) as tail:
+        async with TopicTail(settings, claims, stack.config.topic_prefix, WATCHED) as tail:
             state.phase = "learning" if not plan.control else "control: advantages are zero"
             watching = asyncio.create_task(_watch_lag(settings, stack, state))
             try:
