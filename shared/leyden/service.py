@@ -10,6 +10,7 @@ import gc
 import importlib
 import importlib.util
 import logging
+import os
 import signal
 from collections.abc import Awaitable, Callable, Sequence
 from contextlib import AsyncExitStack
@@ -134,11 +135,18 @@ async def serve(name: str, build: Build, settings: ServiceSettings, kafka: Kafka
     log.info("%s has stopped", name)
 
 
-def register(service: Service, runtime: Runtime) -> tuple[KafkaBroker, list[BatchConsumer]]:
-    """A broker, not yet started, with all that `service` consumes and publishes; its publisher takes nothing else."""
+def register(
+    service: Service, runtime: Runtime, die: Callable[[int], None] = os._exit
+) -> tuple[KafkaBroker, list[BatchConsumer]]:
+    """A broker, not yet started, with all that `service` consumes and publishes; its publisher takes nothing else.
+
+    `die` ends the process when a consumer cannot go on.
+    """
     broker = make_broker(runtime.name, runtime.kafka)
     prefix, claims = runtime.settings.topic_prefix, ClaimStore(runtime.settings.claims)
-    consumers = [BatchConsumer(s, runtime.kafka, runtime.publisher, claims, prefix) for s in service.subscriptions]
+    consumers = [
+        BatchConsumer(s, runtime.kafka, runtime.publisher, claims, prefix, die=die) for s in service.subscriptions
+    ]
     for consumer in consumers:
         consumer.register(broker)
     dead_letters = {topic + DEAD_LETTER_SUFFIX for s in service.subscriptions for topic in s.topics}

@@ -4,7 +4,7 @@ The producer is aiokafka's, not FastStream's: there, building a message costs as
 """
 
 import asyncio
-from collections.abc import Collection, Sequence
+from collections.abc import Callable, Collection, Sequence
 from functools import cache
 from typing import Self
 
@@ -43,12 +43,14 @@ class KafkaPublisher:
         *,
         client_id: str = "leyden",
         max_value_bytes: int | None = None,
+        producer: Callable[[KafkaSettings, str], AIOKafkaProducer] = make_producer,
     ) -> None:
         self._settings = settings
         self._prefix = prefix
         self._claims = claims
         self._client_id = client_id
         self._max_value_bytes = max_value_bytes or settings.max_request_size - HEADERS_BYTES
+        self._make_producer = producer
         self._producer: AIOKafkaProducer | None = None
         self._allowed: frozenset[str] | None = None
 
@@ -58,7 +60,7 @@ class KafkaPublisher:
 
     async def start(self) -> None:
         """Connect. Raises `Retry` where Kafka does not answer; may then be called again."""
-        producer = make_producer(self._settings, self._client_id)
+        producer = self._make_producer(self._settings, self._client_id)
         try:
             await producer.start()
             self._producer = producer

@@ -35,9 +35,9 @@ reward:
 async def stack(kafka_servers: str, redis_server_url: str, topic_prefix: str, tmp_path: Path) -> AsyncIterator[Stack]:
     stack = Stack(kafka_servers, redis_server_url, topic_prefix, tmp_path)
     await ensure_topics(stack.kafka, topic_prefix)
-    await stack.broker.connect()
+    await stack.publisher.start()
     yield stack
-    await stack.broker.stop()
+    await stack.publisher.stop()
 
 
 def rollouts() -> list[tuple[str, int]]:
