@@ -8,6 +8,7 @@ import pytest
 from leyden.stack import plan
 from leyden.stack.cache import cache_root
 from leyden.stack.config import SERVICES, Ports, StackConfig
+from leyden.stack.errors import StackError
 from leyden.stack.ports import free_ports
 from leyden.stack.probes import HttpProbe
 from leyden.stack.requirements import needs_of
@@ -109,3 +110,9 @@ def test_the_cache_is_where_the_environment_says(
         monkeypatch.setenv(name, value.format(tmp_path))
     assert cache_root() == tmp_path / expected
     assert cache_root().is_dir()
+
+
+def test_a_cache_folder_that_cannot_be_made_is_named_with_the_remedy(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("LEYDEN_CACHE", "/dev/null/cache")
+    with pytest.raises(StackError, match=r"/dev/null/cache cannot be made \(Not a directory\). Set LEYDEN_CACHE to"):
+        cache_root()

