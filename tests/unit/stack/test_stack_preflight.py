@@ -23,6 +23,7 @@ class FakeMachine:
     disk_gib: float = 100.0
     taken: frozenset[int] = frozenset()
     network: bool = True
+    programs: tuple[str, ...] = ()
 
     def python(self) -> tuple[int, int]:
         return self.version
@@ -38,6 +39,9 @@ class FakeMachine:
 
     def port_is_free(self, port: int) -> bool:
         return port not in self.taken
+
+    def has_program(self, name: str) -> bool:
+        return name in self.programs
 
     def has_network(self) -> bool:
         return self.network
@@ -96,6 +100,15 @@ def test_this_machine_knows_its_facts(tmp_path: Path) -> None:
     assert machine.python() == sys.version_info[:2]
     assert machine.free_memory() > 0
     assert machine.free_disk(tmp_path / "not" / "there") > 0
+
+
+def test_a_missing_program_is_named_with_what_it_is_for() -> None:
+    needs = Needs(programs={"lscpu": "Install util-linux."})
+    assert [str(problem) for problem in check(needs, FakeMachine())] == [
+        "There is no program lscpu on PATH. Install util-linux."
+    ]
+    assert check(needs, FakeMachine(programs=("lscpu",))) == []
+    assert ThisMachine().has_program("sh") and not ThisMachine().has_program("no-such-program")
 
 
 def test_it_runs_before_anything_is_installed() -> None:

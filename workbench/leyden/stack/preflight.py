@@ -37,7 +37,8 @@ class Problem:
 class Needs:
     """What a stack asks of the machine.
 
-    `ports` maps a port's purpose to its number; `fetch` names what is not in the cache yet.
+    `ports` maps a port's purpose to its number; `fetch` names what is not in the cache yet; `programs` maps a program
+    that must be on PATH to the sentence that says what for and what to do without it.
     """
 
     memory_gib: float = DEMO_MEMORY_GIB
@@ -45,6 +46,7 @@ class Needs:
     folders: Sequence[Path] = ()
     ports: Mapping[str, int] = field(default_factory=dict)
     fetch: Sequence[str] = ()
+    programs: Mapping[str, str] = field(default_factory=dict)
 
 
 class Machine(Protocol):
@@ -56,6 +58,7 @@ class Machine(Protocol):
     def free_disk(self, folder: Path) -> int: ...
     def port_is_free(self, port: int) -> bool: ...
     def has_network(self) -> bool: ...
+    def has_program(self, name: str) -> bool: ...
 
 
 class ThisMachine:
@@ -86,6 +89,9 @@ class ThisMachine:
             except OSError:
                 return False
         return True
+
+    def has_program(self, name: str) -> bool:
+        return shutil.which(name) is not None
 
     def has_network(self) -> bool:
         """Whether a way out exists (a default route or a proxy); whether it leads anywhere shows when fetching."""
@@ -118,7 +124,12 @@ def check(needs: Needs, machine: Machine | None = None) -> list[Problem]:
     first = _platform(here) + _python(here)
     if first:
         return first
-    return _memory(needs, here) + _disk(needs, here) + _ports(needs, here) + _network(needs, here)
+    programs = [
+        Problem(f"There is no program {name} on PATH.", remedy)
+        for name, remedy in needs.programs.items()
+        if not here.has_program(name)
+    ]
+    return programs + _memory(needs, here) + _disk(needs, here) + _ports(needs, here) + _network(needs, here)
 
 
 def _platform(machine: Machine) -> list[Problem]:

@@ -11,6 +11,7 @@ from leyden.stack.plan import choose_engine
 from leyden.stack.preflight import DEMO_DISK_GIB, DEMO_MEMORY_GIB, Needs
 
 _TRANSFORMERS_MEMORY_GIB = 4.0
+_LSCPU = "vLLM reads the processor's cores with it: install util-linux, or choose the engine `transformers`."
 
 
 def own_kafka() -> bool:
@@ -27,13 +28,15 @@ def needs_of(config: StackConfig, data_folder: Path) -> Needs:
     """The needs of `config`, as far as they are not met by a filled cache or by servers that run elsewhere."""
     jars = own_kafka() and not jars_are_cached()
     missing = {"Kafka's jars": jars, f"the model {config.model}": not model_is_cached(config.model)}
-    default_memory = DEMO_MEMORY_GIB if choose_engine(config.engine) == "vllm" else _TRANSFORMERS_MEMORY_GIB
+    vllm = choose_engine(config.engine) == "vllm"
+    default_memory = DEMO_MEMORY_GIB if vllm else _TRANSFORMERS_MEMORY_GIB
     return Needs(
         memory_gib=default_memory if config.memory_gib is None else config.memory_gib,
         disk_gib=DEMO_DISK_GIB,
         folders=tuple(dict.fromkeys((data_folder, cache_root()))),
         ports=_ports(config),
         fetch=[what for what, absent in missing.items() if absent],
+        programs={"lscpu": _LSCPU} if vllm else {},
     )
 
 
