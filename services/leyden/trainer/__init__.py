@@ -1,1 +1,1 @@
-"""The trainer: credited groups in, model versions out. One optimiser step and one checkpoint per batch of groups."""
+"""The trainer service: turns credited groups into model versions, one optimiser step and checkpoint per batch."""

@@ -1,4 +1,4 @@
-"""The ports on real parts: torch (loaded when the model is, not before) and Kafka's group offsets."""
+"""Adapters of the trainer's ports: torch (imported only when the model is loaded) and Kafka's group offsets."""
 
 import logging
 from collections.abc import Mapping, Sequence
@@ -22,11 +22,11 @@ if TYPE_CHECKING:
 log = logging.getLogger(__name__)
 OFFSET_TRIES = 30
 OFFSET_DELAY_S = 2.0
-"""Together longer than the session of a killed predecessor, which holds the group until it runs out."""
+"""Seconds between tries. Their sum exceeds the session timeout, until which a killed predecessor stays in the group."""
 
 
 class TorchTraining:
-    """`Training` with torch, in checkpoints under `folder`."""
+    """`Training` with torch and checkpoints under `folder`."""
 
     def __init__(self, settings: TrainerSettings, environment: TrainerEnvironment, folder: Path) -> None:
         self._settings = settings
@@ -36,11 +36,11 @@ class TorchTraining:
 
     @property
     def base_model(self) -> str:
-        """The folder or hub id that training began with."""
+        """Folder or hub id of the base model."""
         return self._environment.model
 
     def open(self) -> SavedCheckpoint | None:
-        """Load torch, the model, and the newest checkpoint."""
+        """Load torch, the model and the newest checkpoint."""
         from leyden.trainer.checkpoint import CheckpointStore
         from leyden.trainer.learner import Learner
         from leyden.trainer.model import PolicyModel
@@ -54,12 +54,12 @@ class TorchTraining:
         return newest
 
     def step(self, batch: Sequence[ReadyGroup], version: int) -> Metrics:
-        """One optimiser step."""
+        """Make one optimiser step."""
         assert self._open is not None
         return self._open[1].step(batch, version)
 
     def save(self, progress: Progress) -> SavedCheckpoint:
-        """One durable checkpoint."""
+        """Write a durable checkpoint."""
         assert self._open is not None
         return self._open[2].save(self._open[0], progress)
 
@@ -73,7 +73,7 @@ class KafkaOffsets:
         self._group = group
 
     async def resume_from(self, positions: Mapping[int, int]) -> None:
-        """Commit the positions. Waits for a killed predecessor's session to end; raises `KafkaError` when it stays."""
+        """Commit the positions. Waits for a killed predecessor's session to expire; raises `KafkaError` if it does not."""
         partitions = await topic_partitions(self._settings, [self._topic])
         offsets = {TopicPartition(self._topic, tp.partition): positions.get(tp.partition, 0) for tp in partitions}
 

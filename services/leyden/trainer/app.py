@@ -1,4 +1,4 @@
-"""Composition root: the trainer on Kafka and torch."""
+"""Composition root of the trainer."""
 
 from leyden.clock import SystemClock
 from leyden.events.codec import TRANSITIONS
@@ -11,11 +11,11 @@ from leyden.trainer.topology import PUBLISHES, group_name, subscription
 
 
 def build(runtime: Runtime) -> Service:
-    """The trainer by the run file's `trainer:` section. Raises `RunFileError` when that is wrong."""
+    """Build the trainer from the run file's `trainer:` section. Raises `RunFileError` if it is invalid."""
     settings = load_section(runtime.settings.run_file, "trainer", TrainerSettings)
     environment = TrainerEnvironment()
     prefix = runtime.settings.topic_prefix
-    # A replay or another tenant must never go on from the live run's checkpoints, even under the same folder.
+    # A replay or another tenant must never resume from the live run's checkpoints, even in the same folder.
     folder = environment.checkpoint_dir / prefix.rstrip(".")
     handler = TrainerHandler(
         settings,

@@ -1,8 +1,8 @@
-"""Checkpoints: one folder per step, written aside and renamed, so that what has a step's name is whole.
+"""Checkpoints: one folder per step, written under a temporary name and renamed, so that a step's folder is complete.
 
     step-00000007/
       state.json             progress: step, manifest, metrics, positions, finished groups, hashes
-      trained.safetensors    the parameters that learn, in the training dtype
+      trained.safetensors    the trained parameters, in the training dtype
       optimiser.safetensors  AdamW's moments, by parameter; optimiser.json: its scalars
       rng.safetensors        random generators
       adapter/               LoRA adapter as PEFT writes it (mode lora)
@@ -35,11 +35,11 @@ _STEP = re.compile(r"step-(\d{8})")
 
 
 class SettingsChangedError(RunFileError):
-    """The checkpoint was made with other settings, model or policy; going on would mix two experiments."""
+    """The checkpoint belongs to other settings, another model or another policy, so training cannot resume from it."""
 
 
 class CheckpointStore:
-    """The checkpoints of one policy. Half-written ones are never seen, and removed when found."""
+    """The checkpoints of one policy. Incomplete ones are ignored and removed."""
 
     def __init__(self, root: Path, policy: str, keep: int) -> None:
         self._root = root.absolute() / policy
@@ -54,7 +54,7 @@ class CheckpointStore:
         return _saved(folder, Progress.model_validate_json((folder / STATE).read_bytes()))
 
     def save(self, model: PolicyModel, progress: Progress) -> SavedCheckpoint:
-        """Write a checkpoint, make it durable, then drop the oldest beyond those to keep."""
+        """Write a checkpoint, sync it to disk, then delete the oldest ones beyond the number to keep."""
         self._root.mkdir(parents=True, exist_ok=True)
         for leftover in self._root.glob("*.tmp"):
             shutil.rmtree(leftover)
@@ -71,7 +71,7 @@ class CheckpointStore:
         return _saved(folder, whole)
 
     def restore(self, saved: SavedCheckpoint, model: PolicyModel, settings_hash: str) -> None:
-        """Put `saved` into `model`. Raises `SettingsChangedError` when it belongs to another experiment."""
+        """Load `saved` into `model`. Raises `SettingsChangedError` if it belongs to another experiment."""
         was = (saved.progress.settings_hash, saved.progress.base_model)
         if was != (settings_hash, model.base_model):
             raise SettingsChangedError(
@@ -101,7 +101,7 @@ def _saved(folder: Path, progress: Progress) -> SavedCheckpoint:
 
 
 def _write(folder: Path, model: PolicyModel, progress: Progress) -> Progress:
-    """Everything of a checkpoint, the state last; returns the progress with the weights' hash."""
+    """Write all files of a checkpoint, the state last. Returns the progress with the weights' hash."""
     trained = {name: parameter.detach().cpu().contiguous() for name, parameter in model.trained.items()}
     save_file(trained, folder / TRAINED)
     _save_optimiser(folder, model)
@@ -150,7 +150,7 @@ def _sync_tree(folder: Path) -> None:
 
 
 def _sync(path: Path) -> None:
-    """Wait until the file's bytes, or the folder's names, are on the disk."""
+    """fsync a file or a folder."""
     descriptor = os.open(path, os.O_RDONLY)
     try:
         os.fsync(descriptor)

@@ -1,7 +1,7 @@
-"""Credited groups come in; whenever a batch is whole: step, checkpoint, tell. In this order a kill loses nothing.
+"""Collects credited groups; for each complete batch: step, checkpoint, publish. In this order a kill loses nothing.
 
-Killed before the checkpoint is renamed, the step never happened and is made again from the same offsets. Killed after
-it, the next start tells what was not told yet.
+If the process is killed before the checkpoint is renamed, the step is made again from the same offsets. If it is killed
+later, the next start publishes the events that are missing.
 """
 
 import asyncio
@@ -32,7 +32,7 @@ log = logging.getLogger(__name__)
 
 
 class TrainerHandler:
-    """The trainer's state machine: buffer, step, checkpoint, events. `restore` comes before the first batch."""
+    """The trainer's state machine: buffer, step, checkpoint, events. Call `restore` before the first batch."""
 
     def __init__(
         self,
@@ -54,7 +54,7 @@ class TrainerHandler:
         self._untold: SavedCheckpoint | None = None
 
     async def restore(self) -> None:
-        """Load model and newest checkpoint, put the group's offsets back to it, and tell its step again."""
+        """Load the model and the newest checkpoint, reset the group's offsets to it, and publish its events again."""
         saved = await asyncio.to_thread(self._training.open)
         if saved is not None:
             self._version = saved.progress.version
@@ -62,13 +62,13 @@ class TrainerHandler:
             self._untold = saved
         VERSION.labels(policy=self._settings.policy).set(self._version)
         await self._offsets.resume_from(self._buffer.positions)
-        log.info("training %s goes on from version %d", self._settings.policy, self._version)
+        log.info("resuming training of %s from version %d", self._settings.policy, self._version)
         await self._tell()
 
     async def on_batch(self, delivered: Sequence[Delivered[Event]]) -> None:
-        """Take the records in, and make each step as soon as it has its groups. Raises `Retry` while Kafka is away.
+        """Add the records, and make each step as soon as its batch is complete. Raises `Retry` while Kafka is away.
 
-        A batch is formed at the record that fills it: what else was handed over with that must not change it.
+        A batch is formed at the record that completes it; later records of the same poll do not change it.
         """
         await self._tell()
         for one in delivered:
@@ -79,7 +79,7 @@ class TrainerHandler:
 
     @property
     def version(self) -> int:
-        """The policy's version: how many steps were made."""
+        """The policy's version, i.e. the number of steps made."""
         return self._version
 
     @property
@@ -92,14 +92,14 @@ class TrainerHandler:
             await self._tell()
 
     async def _train(self, batch: Sequence[ReadyGroup]) -> None:
-        """One step and its checkpoint. A fault parts weights and log: it ends the process, a restart mends it."""
+        """Make one step and its checkpoint. On an error the process ends, since weights and log may differ."""
         try:
             metrics = await asyncio.to_thread(self._training.step, batch, self._version)
             self._buffer.finish(batch)
             progress = self._progress(batch, metrics)
             self._untold = await asyncio.to_thread(self._training.save, progress)
         except Exception:
-            log.critical("step %d could not be made or saved", self._version + 1, exc_info=True)
+            log.critical("step %d failed", self._version + 1, exc_info=True)
             self._die(FATAL_EXIT)
             raise
         self._version = progress.version
@@ -127,7 +127,7 @@ class TrainerHandler:
         )
 
     async def _tell(self) -> None:
-        """Publish the last checkpoint's events unless Kafka has them already."""
+        """Publish the last checkpoint's events, unless that was done."""
         if self._untold is None:
             return
         key = self._settings.policy

@@ -1,4 +1,4 @@
-"""One optimiser step on one batch of groups: pack, forward, backward, clip, step. Knows no Kafka and no files."""
+"""Makes one optimiser step on a batch of groups: pack, forward, backward, clip, step. No Kafka, no files."""
 
 import math
 import time
@@ -27,7 +27,7 @@ from leyden.trainer.settings import TrainerSettings
 
 
 def objective_of(settings: TrainerSettings) -> Objective:
-    """The objective that the settings describe."""
+    """The objective with the settings' constants."""
     return Objective(
         name=settings.objective,
         clip_low=settings.clip_low,
@@ -51,7 +51,7 @@ class Learner:
         self._seconds: dict[StepMetric, float] = {}
 
     def step(self, batch: Sequence[ReadyGroup], version: int) -> Metrics:
-        """Make one step on `batch`, sampled by versions up to `version`, and say what it was like."""
+        """Make one step on `batch`, sampled by versions up to `version`. Returns the step's metrics."""
         started = time.perf_counter()
         self._seconds = dict.fromkeys((StepMetric.SECONDS_FORWARD, StepMetric.SECONDS_BACKWARD), 0.0)
         metrics = batch_metrics(batch, version)
@@ -64,11 +64,11 @@ class Learner:
         metrics |= {str(name): value for name, value in self._seconds.items()} | {
             StepMetric.SECONDS_STEP: time.perf_counter() - started
         }
-        # JSON knows no infinity: a number that is none is left out, `optimiser/skipped` tells of it.
+        # JSON has no infinity or NaN: such values are left out; `optimiser/skipped` is set.
         return {str(name): float(value) for name, value in metrics.items() if math.isfinite(value)}
 
     def _pack(self, batch: Sequence[ReadyGroup], metrics: Metrics) -> list[PackedRow]:
-        """The rows to compute; a sequence whose gradient is 0 is in the loss's denominator, but not in a row."""
+        """Pack the sequences to compute. Those with zero gradient count in the loss's denominator only."""
         sequences = [sequence for group in batch for sequence in group.sequences if sequence.action_tokens]
         weights_S = token_weights(
             [sequence.rollout for sequence in sequences],
@@ -107,7 +107,7 @@ class Learner:
         return value, _record(terms, found.logprobs_A.detach() - behaviour_A, found.entropy_A)
 
     def _apply(self, computed: bool) -> Metrics:
-        """Clip and step. Without a gradient, or with one that is not finite, no weight changes."""
+        """Clip the gradient and step. Without a finite gradient no weight changes."""
         started = time.perf_counter()
         norm = torch.nn.utils.clip_grad_norm_(self._model.trained.values(), self._settings.max_grad_norm)
         usable = computed and bool(torch.isfinite(norm))

@@ -1,4 +1,4 @@
-"""The model in training: loading it, adapters, optimiser, and what engines are given of it. No batches here."""
+"""The model in training: loading, adapters, optimiser, and export for engines. Knows nothing of batches."""
 
 import json
 import os
@@ -33,11 +33,11 @@ TOKENIZER_FILES = (
 
 
 class UnsupportedModelError(RuntimeError):
-    """The model computes its logits in a way that the packed forward pass does not."""
+    """The packed forward pass does not support how this model computes its logits."""
 
 
 class PolicyModel:
-    """A causal LM with what is trained of it. `causal` is the plain Hugging Face model, adapters inside."""
+    """A causal LM and its trained parameters. `causal` is the Hugging Face model, including adapters."""
 
     def __init__(self, settings: TrainerSettings, environment: TrainerEnvironment) -> None:
         self.base_model = environment.model
@@ -66,29 +66,29 @@ class PolicyModel:
 
     @property
     def trained(self) -> dict[str, torch.nn.Parameter]:
-        """The parameters that learn, by name, in the optimiser's order."""
+        """The trained parameters by name, in the optimiser's order."""
         return {name: parameter for name, parameter in self.wrapper.named_parameters() if parameter.requires_grad}
 
     @contextmanager
     def reference(self) -> Iterator[Any]:
-        """The model that training began with, for KL: adapters off, or a frozen copy."""
+        """The base model, as the KL reference: adapters disabled, or a frozen copy."""
         off: AbstractContextManager[Any] = self.wrapper.disable_adapter() if self.lora else nullcontext()
         with off, torch.no_grad():
             yield self._reference if self._reference is not None else self.causal
 
     def load_trained(self, weights: dict[str, Tensor]) -> None:
-        """Put `weights` (as of `trained`) in; raises ValueError when they are not the same parameters."""
+        """Load `weights` (as in `trained`). Raises ValueError if the parameters are not the same."""
         trained = self.trained
         if set(weights) != set(trained):
-            raise ValueError("the checkpoint holds other parameters: mode or rank differ from the settings")
+            raise ValueError("the checkpoint has other parameters: `mode` or `lora.rank` differ from the settings")
         with torch.no_grad():
             for name, parameter in trained.items():
                 parameter.copy_(weights[name])
 
     def save_serving(self, folder: Path) -> None:
-        """Write what engines load: `merged/` (whole model, config, tokenizer) and, with LoRA, `adapter/`.
+        """Write the files for engines: `merged/` (whole model, config, tokenizer) and, with LoRA, `adapter/`.
 
-        The weights in training are not touched: merging and unmerging in place would not give them back bit for bit.
+        The weights in training are not changed: merging and unmerging in place would not restore them bit for bit.
         """
         if self.lora:
             self.wrapper.save_pretrained(str(folder / "adapter"), safe_serialization=True)
@@ -126,7 +126,7 @@ def _lora_config(settings: TrainerSettings) -> LoraConfig:
 
 
 def _make_deterministic(seed: int, threads: int | None) -> None:
-    """One seed and one order of summation for the whole process."""
+    """Fix the seed and the order of summation for the whole process."""
     os.environ.setdefault("CUBLAS_WORKSPACE_CONFIG", ":4096:8")
     torch.set_num_threads(threads or len(os.sched_getaffinity(0)))
     torch.use_deterministic_algorithms(True)
@@ -141,7 +141,7 @@ def _device(wanted: str) -> torch.device:
 
 
 def _check_head(model: Any) -> None:
-    """Raises `UnsupportedModelError` when logits are more than one matrix product."""
+    """Raises `UnsupportedModelError` if the logits are not just one matrix product."""
     config = model.config.get_text_config()
     scaled = getattr(config, "logits_scaling", 1.0) != 1.0 or getattr(config, "logit_scale", None) is not None
     capped = getattr(config, "final_logit_softcapping", None) is not None
@@ -150,14 +150,14 @@ def _check_head(model: Any) -> None:
 
 
 def _set_dtype(config: Path, dtype: torch.dtype) -> None:
-    """Say in `config` what the weights beside it are, not what they were in training."""
+    """Set the dtype of the exported weights in `config`, instead of the training dtype."""
     content = json.loads(config.read_text())
     content["dtype"] = str(dtype).removeprefix("torch.")
     config.write_text(json.dumps(content, indent=2, sort_keys=True))
 
 
 def _copy_tokenizer(model: str, folder: Path) -> None:
-    """Put the base model's tokenizer beside the weights, byte for byte where the model is a folder."""
+    """Copy the base model's tokenizer to the weights' folder; byte for byte if the model is a local folder."""
     if Path(model).is_dir():
         for name in TOKENIZER_FILES:
             if (Path(model) / name).is_file():

@@ -1,4 +1,4 @@
-"""What the trainer's handler needs from outside. Nothing here loads torch."""
+"""Ports of the trainer. Nothing here imports torch."""
 
 from collections.abc import Mapping, Sequence
 from typing import Protocol
@@ -12,29 +12,29 @@ __all__ = ["Offsets", "Publisher", "Training"]
 
 
 class Training(Protocol):
-    """The model and its checkpoints. Every method blocks for seconds; one runs at a time."""
+    """The model and its checkpoints. Each method blocks for seconds; never called concurrently."""
 
     @property
     def base_model(self) -> str:
-        """What version 0 is."""
+        """Folder or hub id of the base model (version 0)."""
         ...
 
     def open(self) -> SavedCheckpoint | None:
-        """Load the model and, into it, the newest checkpoint. Raises when that is another experiment's."""
+        """Load the model and the newest checkpoint. Raises if the checkpoint belongs to another experiment."""
         ...
 
     def step(self, batch: Sequence[ReadyGroup], version: int) -> Metrics:
-        """One optimiser step on `batch` from the policy at `version`."""
+        """Make one optimiser step on `batch` from the policy at `version`."""
         ...
 
     def save(self, progress: Progress) -> SavedCheckpoint:
-        """A checkpoint of the model as it is now, durable when this returns."""
+        """Write a checkpoint of the model; it is durable when this returns."""
         ...
 
 
 class Offsets(Protocol):
-    """Where the consumer group goes on."""
+    """The consumer group's offsets."""
 
     async def resume_from(self, positions: Mapping[int, int]) -> None:
-        """Make the group read each partition from its position; from the beginning where it has none."""
+        """Reset the group's offsets to `positions`; partitions without one are read from the beginning."""
         ...

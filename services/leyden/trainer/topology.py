@@ -1,4 +1,4 @@
-"""What the trainer listens to."""
+"""What the trainer consumes."""
 
 from leyden.events.codec import CHECKPOINTS, TRAINING_METRICS, TRANSITIONS
 from leyden.kafka.subscriber import Subscription
@@ -7,18 +7,18 @@ from leyden.trainer.handlers import TrainerHandler
 PUBLISHES = frozenset({CHECKPOINTS, TRAINING_METRICS})
 GROUP = "trainer"
 MAX_RECORDS = 100
-"""Few enough that one hand-over holds a step or two, not the whole backlog."""
+"""Small, so that one poll holds a step or two and not the whole backlog."""
 LONGEST_HANDOVER_MS = 3_600_000
-"""Steps are made inside the handler: Kafka must not take the partitions away meanwhile."""
+"""Steps are made in the handler, during which Kafka must not reassign the partitions."""
 
 
 def group_name(name: str) -> str:
-    """The consumer group of the trainer of that name. Each trainer reads every partition, so each has its own."""
+    """Consumer group of the trainer `name`. Each trainer reads every partition, so each has its own group."""
     return f"{GROUP}-{name}" if name else GROUP
 
 
 def subscription(handler: TrainerHandler, name: str = "") -> Subscription:
-    """Transitions to the handler; one trainer per policy reads every partition."""
+    """Subscription to transitions. There is one trainer per policy, and it reads every partition."""
     return Subscription(
         (TRANSITIONS,),
         handler.on_batch,

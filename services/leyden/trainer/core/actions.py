@@ -1,4 +1,4 @@
-"""The action tokens of a row: where each is predicted, what it is, and what the objective needs of it. No torch."""
+"""The action tokens of a packed row: where each is predicted, and its inputs to the objective. No torch."""
 
 from collections.abc import Sequence
 from dataclasses import dataclass
@@ -16,25 +16,25 @@ Doubles = npt.NDArray[np.float64]
 class PackedRow:
     """A row with its A action tokens, and the U distinct predictions they need.
 
-    Samples that agree share nodes; the same token at the same node and temperature is predicted once (U <= A).
+    Samples with equal prefixes share nodes; equal tokens at one node and temperature are predicted once (U <= A).
     """
 
     tree: TreeRow
     nodes_U: Index
-    """Node whose hidden state predicts the token."""
+    """Node whose hidden state predicts each token."""
     targets_U: Index
     temperature_U: Doubles
     prediction_A: Index
-    """Which of the U predictions is each action token's."""
+    """Index of the prediction (of U) of each action token."""
     behaviour_A: Doubles
     advantages_A: Doubles
     weights_A: Doubles
 
 
 def pack_actions(sequences: Sequence[TrainSequence], weights_S: Doubles, row_tokens: int) -> list[PackedRow]:
-    """`sequences` in rows; `weights_S` is the loss weight of each token of each sequence.
+    """Pack `sequences` into rows; `weights_S` is the loss weight of each token of each sequence.
 
-    A sequence enters its trie only up to the token before its last action: nothing later is a condition of any action.
+    A sequence is in the trie only up to the token before its last action: no action depends on later tokens.
     """
     contexts = [sequence.token_ids_T[: sequence.action_positions[-1]] for sequence in sequences]
     return [_packed(tree, sequences, weights_S) for tree in pack(contexts, row_tokens)]

@@ -1,8 +1,8 @@
-"""Whole groups in arrival order become batches; offsets below which nothing is needed any more are where to resume.
+"""Forms batches of complete groups in the order of arrival, and tracks the offsets to resume from.
 
-A group is trained once, at the newest revision that is complete when its batch is formed. Batches depend on the order
-of the records alone, not on how they were handed over, so a resumed run forms the same ones. No Kafka: a record's place
-is given as (partition, offset). No torch.
+A group is trained once, at the newest revision that is complete when its batch is formed. Batches depend only on the
+order of the records, not on how they were polled, so a resumed run forms the same batches. Records are identified by
+(partition, offset). No Kafka client, no torch.
 """
 
 from collections import Counter
@@ -13,27 +13,27 @@ from leyden.events import GroupCredited, SequenceCredited
 from leyden.trainer.core.sequences import TrainSequence, to_sequence
 
 REMEMBERED_GROUPS = 20_000
-"""How many finished groups are known by name, so that one published twice is trained once."""
+"""How many finished groups are remembered, so that a group published twice is trained once."""
 
 
 @dataclass(frozen=True)
 class BatchRules:
-    """What makes a batch."""
+    """Which groups form a batch."""
 
     policy: str
     credit: str = ""
-    """Name of the credit service whose transitions are trained on."""
+    """Name of the credit service whose transitions are used."""
     groups_per_step: int = 8
     max_staleness: int | None = None
-    """Groups with an action more than this many versions old are dropped; None: never."""
+    """Groups with an action older than this many versions are dropped. None: no limit."""
     drop_zero_variance: bool = False
-    """Whether groups without spread (or without members) are left out of the count to `groups_per_step`."""
+    """Whether groups with equal rewards (or no members) do not count towards `groups_per_step`."""
     advantage_scale: float = 1.0
 
 
 @dataclass(frozen=True, eq=False)
 class ReadyGroup:
-    """A complete group, its sequences in order. Without sequences it only counts."""
+    """A complete group with its sequences in order. A group without sequences only counts."""
 
     group_id: str
     sequences: tuple[TrainSequence, ...]
@@ -41,41 +41,41 @@ class ReadyGroup:
     zero_variance: bool
     revision: int = 0
     malformed: bool = False
-    """Whether it has no sequences because one of them could not be used."""
+    """Whether it has no sequences because one of them was malformed."""
 
     @property
     def oldest_version(self) -> int | None:
-        """The oldest policy version that acted in the group."""
+        """The oldest policy version among the group's actions."""
         versions = [sequence.oldest_version for sequence in self.sequences]
         return min((version for version in versions if version is not None), default=None)
 
 
 @dataclass(frozen=True)
 class Finished:
-    """The groups that are done with, as a checkpoint remembers them."""
+    """Finished groups, as stored in a checkpoint."""
 
     done: tuple[str, ...] = ()
     """Oldest first."""
     revisions: Mapping[str, int] = field(default_factory=dict)
-    """The newest revision known of those, where it is not 0."""
+    """Newest known revision of those groups, if not 0."""
     untrained: frozenset[str] = frozenset()
-    """Those of them that were dropped: a newer revision may still be trained."""
+    """Those that were dropped; a newer revision of them may still be trained."""
 
 
 @dataclass
 class _Revision:
-    """One revision of a group as far as it has come."""
+    """The records received so far of one revision of a group."""
 
     first: tuple[int, int]
     """(Partition, offset) of the first of its records."""
     sequences: dict[int, TrainSequence] = field(default_factory=dict)
     malformed: str | None = None
-    """Why one of its sequences cannot be used; a group is trained whole or not at all."""
+    """Why one of its sequences is malformed. A group is trained as a whole or not at all."""
     closing: GroupCredited | None = None
 
 
 class GroupBuffer:
-    """Collects groups. Every method is idempotent: a record that comes again changes nothing."""
+    """Collects records into groups. Idempotent: a redelivered record changes nothing."""
 
     def __init__(
         self, rules: BatchRules, positions: Mapping[int, int] | None = None, finished: Finished | None = None
@@ -84,21 +84,21 @@ class GroupBuffer:
         self._rules = rules
         self._next = dict(positions or {})
         self._done = {group_id: before.revisions.get(group_id, 0) for group_id in before.done}
-        """Finished group → the newest revision known of it."""
+        """Finished group → its newest known revision."""
         self._untrained = set(before.untrained)
         self._open: dict[str, dict[int, _Revision]] = {}
-        """Group → its revisions that are not complete."""
+        """Group → its incomplete revisions."""
         self._ready: dict[str, ReadyGroup] = {}
-        """In the order in which the groups first became complete, each at its newest complete revision."""
+        """Newest complete revision of each group, in the order in which the groups first became complete."""
         self._spoiled: dict[str, int] = {}
-        """Waiting group → a newer revision of it that cannot be used."""
+        """Waiting group → a newer, malformed revision of it."""
         self._pending: dict[str, tuple[int, int]] = {}
-        """Group → (partition, lowest offset), for every group that is neither trained nor dropped."""
+        """Group → (partition, lowest offset), for groups neither trained nor dropped."""
         self.dropped: Counter[str] = Counter()
-        """Groups (or revisions of them) that were not trained, by reason, since the last `take_dropped`."""
+        """Number of groups (or revisions) not trained since the last `take_dropped`, by reason."""
 
     def add(self, event: SequenceCredited | GroupCredited, partition: int, offset: int) -> None:
-        """Take one record in; a malformed sequence spoils its revision of the group, never the stream."""
+        """Add a record. A malformed sequence makes only its revision of the group unusable."""
         self._next[partition] = max(self._next.get(partition, 0), offset + 1)
         if (event.policy, event.credit) != (self._rules.policy, self._rules.credit) or not self._is_news(event):
             return
@@ -113,7 +113,7 @@ class GroupBuffer:
             self._promote(complete)
 
     def take(self, version: int) -> list[ReadyGroup] | None:
-        """The next batch for a policy at `version`, or None until there is one; its offsets stay pending."""
+        """The next batch for a policy at `version`, or None if there is none yet. Its offsets stay pending."""
         for group in [group for group in self._ready.values() if self._too_old(group, version)]:
             self._drop(group, "stale")
         if len(self._ready) < self._rules.groups_per_step:
@@ -128,19 +128,19 @@ class GroupBuffer:
         return batch
 
     def finish(self, batch: Iterable[ReadyGroup]) -> None:
-        """The step on `batch` was made: its offsets are needed no more."""
+        """Mark `batch` as trained; its offsets are no longer pending."""
         for group in batch:
             self._untrained.discard(group.group_id)
             self._close(group)
 
     def take_dropped(self) -> Counter[str]:
-        """Groups dropped since the last call, by reason."""
+        """Number of groups dropped since the last call, by reason."""
         dropped, self.dropped = self.dropped, Counter()
         return dropped
 
     @property
     def positions(self) -> dict[int, int]:
-        """Partition → offset to resume from: everything below it is trained or dropped."""
+        """Partition → offset to resume from; everything below it is trained or dropped."""
         positions = dict(self._next)
         for partition, offset in self._pending.values():
             positions[partition] = min(positions[partition], offset)
@@ -148,17 +148,17 @@ class GroupBuffer:
 
     @property
     def finished(self) -> Finished:
-        """Groups that are done with."""
+        """The finished groups."""
         revisions = {group_id: revision for group_id, revision in self._done.items() if revision}
         return Finished(tuple(self._done), revisions, frozenset(self._untrained))
 
     @property
     def waiting(self) -> int:
-        """Complete groups that wait for a batch."""
+        """Number of complete groups waiting for a batch."""
         return len(self._ready)
 
     def _is_news(self, event: SequenceCredited | GroupCredited) -> bool:
-        """Whether the record may still be trained; one of a group that was trained before is counted at its end."""
+        """Whether the record may still be trained. A late revision of a trained group is counted at its last record."""
         group_id = event.group_id
         ready = self._ready[group_id].revision if group_id in self._ready else -1
         if event.revision <= max(ready, self._done.get(group_id, -1), self._spoiled.get(group_id, -1)):
@@ -177,7 +177,7 @@ class GroupBuffer:
             revision.malformed = f"sequence {event.sequence_index}: {error}"
 
     def _promote(self, group: ReadyGroup) -> None:
-        """Make a complete revision the one that is trained; what is older is needed no more."""
+        """Make a complete revision the one to train, and discard older ones."""
         older = self._ready.get(group.group_id)
         if group.malformed and older is not None and older.sequences:
             del self._open[group.group_id][group.revision]
@@ -195,14 +195,14 @@ class GroupBuffer:
         return limit is not None and oldest is not None and version - oldest > limit
 
     def _drop(self, group: ReadyGroup, reason: str) -> None:
-        """Let a complete group go untrained."""
+        """Drop a complete group without training it."""
         self.dropped[reason] += 1
         del self._ready[group.group_id]
         self._untrained.add(group.group_id)
         self._close(group)
 
     def _close(self, group: ReadyGroup) -> None:
-        """Remember the group as finished. A newer revision of a dropped one that has begun to come stays open."""
+        """Mark the group as finished. A newer, incomplete revision of a dropped group stays open."""
         group_id = group.group_id
         done = max(group.revision, self._spoiled.pop(group_id, 0))
         newer = {n: one for n, one in self._open.pop(group_id, {}).items() if n > done}
@@ -219,7 +219,7 @@ class GroupBuffer:
 
 
 def _complete(group_id: str, revision: _Revision) -> ReadyGroup | None:
-    """The revision as a group to train on, once all of it is here."""
+    """The revision as a `ReadyGroup` once all its records have arrived, else None."""
     closing = revision.closing
     if closing is None or (revision.malformed is None and len(revision.sequences) < closing.sequences):
         return None

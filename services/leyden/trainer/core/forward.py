@@ -1,4 +1,4 @@
-"""Logprobs of a row's action tokens: the decoder over the trie, the output layer only where an action is predicted."""
+"""Computes the logprobs of a row's action tokens: the decoder on all nodes, the output layer only where needed."""
 
 from dataclasses import dataclass
 from functools import partial
@@ -14,22 +14,22 @@ from leyden.trainer.core.prefix_tree import TreeRow
 from leyden.trainer.core.tree_attention import tensor_blocks
 
 HEAD_CHUNK = 256
-"""Predictions whose logits are alive at once; 256 x 49,152 float32 is 50 MB."""
+"""Predictions whose logits are in memory at once; 256 x 49,152 float32 is 50 MB."""
 
 
 @dataclass(frozen=True)
 class ActionLogprobs:
-    """Per action token of a row."""
+    """Results per action token of a row."""
 
     logprobs_A: Tensor
     entropy_A: Tensor
-    """Entropy of the distribution that the token was drawn from; no gradient."""
+    """Entropy of the distribution from which the token was sampled; no gradient."""
 
 
 def action_logprobs(model: Any, row: PackedRow) -> ActionLogprobs:
-    """Logprobs, at the sampling temperature, of the row's A action tokens.
+    """Logprobs of the row's A action tokens at their sampling temperature.
 
-    `model` is a Hugging Face causal LM that was loaded with the attention implementation `TREE_ATTENTION`.
+    `model` is a Hugging Face causal LM loaded with the attention implementation `TREE_ATTENTION`.
     """
     hidden_NH = _hidden(model, row.tree)
     device = hidden_NH.device
@@ -45,7 +45,7 @@ def action_logprobs(model: Any, row: PackedRow) -> ActionLogprobs:
 def head_logprobs(
     hidden_UH: Tensor, targets_U: Tensor, temperature_U: Tensor, weight_VH: Tensor
 ) -> tuple[Tensor, Tensor]:
-    """(logprobs of the targets [U], entropy [U] without gradient); only `HEAD_CHUNK` rows of logits live at once."""
+    """(logprobs of the targets [U], entropy [U] without gradient); at most `HEAD_CHUNK` rows of logits in memory."""
     pieces = zip(*(torch.split(values, HEAD_CHUNK) for values in (hidden_UH, targets_U, temperature_U)), strict=True)
     if weight_VH.requires_grad and torch.is_grad_enabled():
         again = partial(checkpoint, _head, use_reentrant=False, preserve_rng_state=False)
@@ -81,7 +81,7 @@ def _head(hidden_CH: Tensor, targets_C: Tensor, temperature_C: Tensor, weight_VH
 
 
 class _FrozenHead(torch.autograd.Function):
-    """`_head` for an output layer that does not learn: d logprob / d hidden is a by-product of the forward pass."""
+    """`_head` for a frozen output layer: d logprob / d hidden is computed in the forward pass already."""
 
     @staticmethod
     def forward(

@@ -22,37 +22,37 @@ from leyden.extensions import Extensions
 
 
 class Aggregation(StrEnum):
-    """What a batch's loss is the mean of."""
+    """Over what a batch's loss is averaged."""
 
     TOKEN = "token"
-    """All action tokens alike: long answers weigh more."""
+    """All action tokens have the same weight, so long responses weigh more."""
     SEQUENCE = "sequence"
-    """Each training sequence alike, whatever its length."""
+    """All training sequences have the same weight, whatever their length."""
     ROLLOUT = "rollout"
-    """Each rollout alike, however many sequences it fell into."""
+    """All rollouts have the same weight, however many sequences they have."""
 
 
 class RatioBase(StrEnum):
     """Whose logprobs are the denominator of the clipped ratio."""
 
     TRAINER = "trainer"
-    """The trainer's own before the step; the engine's enter as a truncated weight."""
+    """The trainer's policy before the step. The engine's logprobs give a truncated importance weight."""
     BEHAVIOUR = "behaviour"
-    """The serving engine's, as in plain PPO; no further weight."""
+    """The serving engine's policy, as in plain PPO, without an importance weight."""
 
 
 @dataclass(frozen=True)
 class Objective:
-    """The objective's constants."""
+    """Constants of the objective."""
 
     name: str = "clipped"
     """The surrogate: `clipped`, or one that a package brings."""
     clip_low: float = 0.2
     clip_high: float = 0.28
     dual_clip: float | None = 3.0
-    """Bound c on the ratio where the advantage is negative; None: unbounded."""
+    """Dual clip: upper bound c of the ratio for negative advantages. None: no bound."""
     importance_cap: float | None = 2.0
-    """Upper bound of the trainer / behaviour weight; None: no correction at all."""
+    """Upper bound of the importance weight trainer / behaviour. None: no correction."""
     kl: float = 0.0
     aggregation: Aggregation = Aggregation.ROLLOUT
     ratio_base: RatioBase = RatioBase.TRAINER
@@ -60,21 +60,21 @@ class Objective:
 
 @dataclass(frozen=True)
 class TokenTerms:
-    """Per action token, detached: what the loss was made of."""
+    """Terms of the loss per action token, detached."""
 
     importance_T: Tensor
     """Untruncated ratio of the trainer's probability to the engine's."""
     clipped_T: Tensor
-    """Whether the surrogate's gradient is cut off by a clip."""
+    """Whether a clip makes the surrogate's gradient zero."""
     kl_T: Tensor
 
 
 def token_weights(
     rollouts_S: Sequence[object], action_tokens_S: Sequence[int], how: Aggregation
 ) -> npt.NDArray[np.float64]:
-    """Weight of each token of each of S sequences, so that the loss is a plain weighted sum over tokens.
+    """Weight of each token of each of S sequences: the loss is the weighted sum over tokens.
 
-    Sequences that are never computed (no advantage) are passed too: they are in every denominator.
+    Include sequences that are not computed (zero advantage): they count in every denominator.
     """
     lengths_S = np.asarray(action_tokens_S, np.float64)
     if how is Aggregation.TOKEN:
@@ -99,7 +99,7 @@ def k3(logprobs_T: Tensor, reference_T: Tensor) -> Tensor:
 
 
 def surrogate(ratio_T: Tensor, advantages_T: Tensor, objective: Objective) -> tuple[Tensor, Tensor]:
-    """(clipped surrogate [T], to be maximised; whether a clip holds it [T])."""
+    """(clipped surrogate [T] to be maximised, whether a clip is active [T])."""
     plain_T = ratio_T * advantages_T
     clipped_T = ratio_T.clamp(1.0 - objective.clip_low, 1.0 + objective.clip_high) * advantages_T
     value_T, held_T = plain_T.minimum(clipped_T), clipped_T < plain_T
@@ -132,7 +132,7 @@ def policy_loss(
 ) -> tuple[Tensor, TokenTerms]:
     """(scalar loss with gradient to `logprobs_T`, its terms) over T action tokens; all in float32 or wider.
 
-    `logprobs_T`, `behaviour_T` and `reference_T` are of the sampled tokens at their sampling temperature.
+    `logprobs_T`, `behaviour_T` and `reference_T` are logprobs of the sampled tokens at their sampling temperature.
     """
     on_trainer = objective.ratio_base is RatioBase.TRAINER
     old_T = logprobs_T.detach() if on_trainer else behaviour_T

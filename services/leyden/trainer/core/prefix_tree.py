@@ -1,9 +1,8 @@
-"""Packs sequences that share prefixes into rows in which every shared token stands once.
+"""Packs sequences with common prefixes into rows in which each shared token occurs once.
 
-A row is a trie of token ids, flattened in depth-first order. A token attends to its ancestors only and its position is
-its depth, so every sequence sees exactly what it would see alone: same logits, loss and gradient, for a fraction of the
-compute. Sequences of different groups share a row too: a system prompt common to all is computed once per row.
-No torch: rows are arrays.
+A row is a trie of token ids, flattened in depth-first order. A token attends only to its ancestors and its position is
+its depth, so logits, loss and gradient are the same as for separate sequences, at a fraction of the compute. Sequences
+of different groups may share a row, so a common system prompt is computed once per row. No torch: rows are arrays.
 """
 
 from collections.abc import Iterator, Sequence
@@ -18,27 +17,27 @@ Index = npt.NDArray[np.int64]
 
 @dataclass(frozen=True, eq=False)
 class TreeRow:
-    """One trie of N nodes that holds some of the packed sequences."""
+    """One trie of N nodes with some of the packed sequences."""
 
     token_ids_N: Index
     parents_N: Index
-    """Index of each node's parent, always smaller than its own; -1 for a root."""
+    """Index of each node's parent, always smaller than the node's own; -1 for roots."""
     depths_N: Index
     members: tuple[int, ...]
-    """Which of the packed sequences are in this row."""
+    """Indices of the packed sequences in this row."""
     paths: tuple[Index, ...]
-    """For each member, the node of each of its tokens."""
+    """For each member, the nodes of its tokens."""
 
     @property
     def tokens(self) -> int:
-        """Nodes in the row: what the forward pass computes."""
+        """Number of nodes, i.e. tokens computed by the forward pass."""
         return len(self.token_ids_N)
 
 
 def pack(sequences: Sequence[Ids], row_tokens: int) -> list[TreeRow]:
-    """Rows of at most `row_tokens` nodes (one sequence that is longer has a row of its own), in a deterministic order.
+    """Pack into rows of at most `row_tokens` nodes (a longer sequence gets its own row), in a deterministic order.
 
-    Sorted, neighbours share the longest prefixes, so that a greedy cut loses only one common prefix per row.
+    Sequences are sorted, so neighbours share the longest prefixes and each cut repeats only one common prefix.
     """
     order = sorted(range(len(sequences)), key=lambda index: (sequences[index].tolist(), index))
     return [_row(sequences, members) for members in _cut(sequences, order, row_tokens)]
@@ -46,21 +45,21 @@ def pack(sequences: Sequence[Ids], row_tokens: int) -> list[TreeRow]:
 
 @dataclass(frozen=True, eq=False)
 class AttentionBlock:
-    """Q consecutive nodes of a row, and the K nodes that any of them may attend to."""
+    """Q consecutive nodes of a row and the K nodes that at least one of them attends to."""
 
     start: int
     stop: int
     keys_K: Index
-    """The ancestors of the block's first node, then the block itself."""
+    """The ancestors of the block's first node, followed by the block itself."""
     allowed_QK: npt.NDArray[np.bool_]
-    """Whether the key is the query or one of its ancestors."""
+    """Whether the key is the query itself or one of its ancestors."""
 
 
 def attention_blocks(row: TreeRow, size: int) -> list[AttentionBlock]:
-    """The row's attention, `size` queries at a time, without the pairs that no mask would let through.
+    """Split the row's attention into blocks of `size` queries, leaving out keys that are fully masked.
 
-    In depth-first order a subtree is one run of nodes. So an ancestor that stands before a block has the block's first
-    node in its subtree too: the first node's ancestors are all that the whole block can see outside of itself.
+    In depth-first order a subtree is contiguous. So an ancestor of any node in a block that lies before the block is
+    also an ancestor of the block's first node: outside of itself, a block needs only the first node's ancestors.
     """
     return [_block(row, start, min(start + size, row.tokens)) for start in range(0, row.tokens, size)]
 
@@ -87,7 +86,7 @@ def _ancestors(parents_N: Index, node: int) -> Index:
 
 
 def _cut(sequences: Sequence[Ids], order: Sequence[int], row_tokens: int) -> Iterator[list[int]]:
-    """`order` in runs whose tries fit the budget."""
+    """Cut `order` into runs whose tries fit the budget."""
     members: list[int] = []
     used = 0
     for index in order:
@@ -109,7 +108,7 @@ def _shared(left: Ids, right: Ids) -> int:
 
 
 def _row(sequences: Sequence[Ids], members: Sequence[int]) -> TreeRow:
-    """The trie of `members`, which are sorted: each branches off the one before it."""
+    """Build the trie of `members`, which are sorted, so each one branches off the one before."""
     tokens: list[Ids] = []
     parents: list[Index] = []
     depths: list[Index] = []

@@ -1,4 +1,4 @@
-"""How far training is: what a checkpoint remembers beside the weights, and the events that follow from it alone."""
+"""Training progress as stored in a checkpoint, and the events derived from it."""
 
 import hashlib
 from collections.abc import Mapping, Sequence
@@ -17,7 +17,7 @@ PRODUCER = "trainer"
 
 
 class Progress(Record):
-    """One finished step. Stored in its checkpoint, so that a restart says again exactly what was said before."""
+    """One finished step. Stored in its checkpoint, so that a restart publishes exactly the same events again."""
 
     policy: str
     step: int
@@ -30,27 +30,27 @@ class Progress(Record):
     positions: dict[int, int]
     """Partition → offset to resume from."""
     done: list[str]
-    """Groups that are done with, oldest first."""
+    """Finished groups, oldest first."""
     revisions: dict[str, int] = Field(default_factory=dict)
-    """The newest revision known of those, where it is not 0."""
+    """Newest known revision of those groups, if not 0."""
     untrained: list[str] = Field(default_factory=list)
-    """Those of them that were dropped, sorted: a newer revision may still be trained."""
+    """Those that were dropped, sorted; a newer revision of them may still be trained."""
     weights_sha256: str = ""
-    """Of the file with the trained weights; set when it is written."""
+    """SHA-256 of the trained weights' file; set when it is written."""
 
     @property
     def version(self) -> int:
-        """The version that the step made; version 0 is the base model."""
+        """The policy version that the step made. Version 0 is the base model."""
         return self.step
 
     @property
     def finished(self) -> Finished:
-        """The groups that are done with, as the buffer takes them."""
+        """The finished groups, for the buffer."""
         return Finished(tuple(self.done), self.revisions, frozenset(self.untrained))
 
 
 def step_event(progress: Progress) -> TrainingStepCompleted:
-    """What the step was."""
+    """The event of the step."""
     return TrainingStepCompleted(
         event_id=derive(
             "training-step-completed", progress.policy, progress.step, progress.settings_hash, progress.manifest_sha256
@@ -67,18 +67,18 @@ def step_event(progress: Progress) -> TrainingStepCompleted:
 
 @dataclass(frozen=True)
 class SavedCheckpoint:
-    """A checkpoint that is complete on storage."""
+    """A complete checkpoint on disk."""
 
     folder: Path
     progress: Progress
     merged: Path
     """The folder with the whole model."""
     adapter: Path | None
-    """The folder with the adapter, when there is one."""
+    """The folder with the adapter, if there is one."""
 
 
 def checkpoint_event(saved: SavedCheckpoint) -> CheckpointSaved:
-    """Where the step's weights are."""
+    """The event of the step's checkpoint."""
     progress = saved.progress
     step = step_event(progress)
     return CheckpointSaved(
@@ -103,7 +103,7 @@ def checkpoint_event(saved: SavedCheckpoint) -> CheckpointSaved:
 def manifest_of(
     batch: Sequence[ReadyGroup], positions: Mapping[int, int], seed: int, settings_hash: str
 ) -> BatchManifest:
-    """What the step was made of, in the order of training."""
+    """The manifest of a batch: what the step was trained on, in order."""
     sequences = [sequence for group in batch for sequence in group.sequences]
     return BatchManifest(
         sequence_ids=[sequence.sequence_id for sequence in sequences],
@@ -116,5 +116,5 @@ def manifest_of(
 
 
 def sha256_of(manifest: BatchManifest) -> str:
-    """Hash of the batch itself. Positions are left out: they say how far was read, not what was trained."""
+    """Hash of the batch. Positions are left out: they depend on how far was read, not on what was trained."""
     return hashlib.sha256(manifest.model_dump_json(exclude={"positions"}).encode()).hexdigest()

@@ -1,4 +1,4 @@
-"""A training sequence as arrays, and the one place where the event becomes it. No torch."""
+"""Training sequences as arrays, converted from the event. No torch."""
 
 from dataclasses import dataclass
 
@@ -14,7 +14,7 @@ Bools = npt.NDArray[np.bool_]
 
 @dataclass(frozen=True, eq=False)
 class TrainSequence:
-    """One sequence of T tokens; the mask marks those that the policy wrote, everything else is context."""
+    """A sequence of T tokens. The mask marks the policy's tokens; the others are context."""
 
     sequence_id: str
     group_id: str
@@ -27,7 +27,7 @@ class TrainSequence:
     advantages_T: Floats
     temperature_T: Floats
     versions_T: Ints
-    """Policy version that wrote each token; -1 outside the mask."""
+    """Policy version that sampled each token; -1 outside the mask."""
     reward: float
     origins: tuple[str, ...]
 
@@ -38,24 +38,24 @@ class TrainSequence:
 
     @property
     def action_tokens(self) -> int:
-        """How many tokens the policy wrote."""
+        """Number of the policy's tokens."""
         return int(self.mask_T.sum())
 
     @property
     def oldest_version(self) -> int | None:
-        """The oldest policy version that wrote any of its tokens; None when there are none."""
+        """The oldest policy version among its tokens; None if it has no action tokens."""
         return int(self.versions_T[self.mask_T].min()) if self.action_tokens else None
 
     @property
     def has_signal(self) -> bool:
-        """Whether any advantage differs from 0; without one the policy gradient is exactly 0."""
+        """Whether any advantage differs from 0. If none does, the policy gradient is exactly 0."""
         return bool(np.any(self.advantages_T[self.mask_T] != 0.0))
 
 
 def to_sequence(event: SequenceCredited, advantage_scale: float = 1.0) -> TrainSequence:
-    """The event as arrays; raises ValueError when its spans or lengths do not fit its tokens.
+    """Convert the event. Raises ValueError if its spans or lengths do not match its tokens.
 
-    A greedy action (temperature 0) stays context: it was not drawn from a distribution, so it has no gradient.
+    A greedy action (temperature 0) becomes context: it was not sampled, so it has no policy gradient.
     """
     token_ids_T = unpack_ints(event.token_ids)
     behaviour_T = unpack_floats(event.behaviour_logprobs)
@@ -80,7 +80,7 @@ def to_sequence(event: SequenceCredited, advantage_scale: float = 1.0) -> TrainS
 
 
 def _mark(sequence: TrainSequence, transition: Transition, advantage_scale: float) -> None:
-    """Fill the span of one action in the arrays."""
+    """Fill in the span of one action."""
     start, end = transition.start, transition.end
     if not 1 <= start <= end <= len(sequence.token_ids_T):
         raise ValueError(

@@ -1,4 +1,4 @@
-"""What a step reports about itself: a closed list of names, and the arithmetic. No clock: seconds are passed in."""
+"""Metrics of a training step: all names, and how they are computed. No clock: durations are passed in."""
 
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
@@ -13,34 +13,34 @@ Doubles = npt.NDArray[np.float64]
 
 
 class StepMetric(StrEnum):
-    """Every key of `TrainingStepCompleted.metrics`; dropped groups add `groups/dropped/<reason>`."""
+    """All keys of `TrainingStepCompleted.metrics`, besides `groups/dropped/<reason>`."""
 
     REWARD_MEAN = "reward/mean"
     """Mean reward of the batch's rollouts."""
     REWARD_STD = "reward/std"
     REWARD_MAX = "reward/max"
     GROUP_SPREAD = "reward/group_std"
-    """Mean over groups of the standard deviation inside the group."""
+    """Standard deviation of rewards within a group, averaged over groups."""
     GROUPS = "groups/count"
     ZERO_VARIANCE = "groups/zero_variance_share"
     ROLLOUTS = "rollouts/count"
     LEFT_OUT = "rollouts/left_out"
     SEQUENCES = "sequences/count"
     SEQUENCES_COMPUTED = "sequences/computed"
-    """Sequences with an advantage other than 0; the others cost nothing."""
+    """Sequences with a nonzero advantage; only these are computed."""
     RESPONSE_TOKENS = "tokens/per_sequence"
     """Mean number of action tokens of a sequence."""
     ACTION_TOKENS = "tokens/trained"
     TOKENS_UNPACKED = "tokens/unpacked"
-    """Tokens of the computed sequences, had each been a row of its own."""
+    """Tokens of the computed sequences before packing."""
     TOKENS_PACKED = "tokens/packed"
-    """Tokens that the decoder was run on."""
+    """Tokens computed by the decoder after packing."""
     ROWS = "tokens/rows"
     STALENESS_MEAN = "staleness/mean"
-    """Versions between the policy that acted and the one that learns, by action token."""
+    """Staleness in versions, averaged over action tokens."""
     STALENESS_MAX = "staleness/max"
     IMPORTANCE_MEAN = "importance/mean"
-    """Ratio of the trainer's to the engine's probability, before truncation."""
+    """Importance ratio trainer / engine, before truncation."""
     IMPORTANCE_MAX = "importance/max"
     IMPORTANCE_TRUNCATED = "importance/truncated_share"
     LOGPROB_GAP = "importance/logprob_gap"
@@ -49,11 +49,11 @@ class StepMetric(StrEnum):
     LOSS = "loss/policy"
     KL = "loss/kl"
     ENTROPY = "policy/entropy"
-    """Mean entropy (nats) of the distributions that the trained tokens were drawn from."""
+    """Mean entropy (nats) of the distributions from which the trained tokens were sampled."""
     GRAD_NORM = "optimiser/grad_norm"
     LEARNING_RATE = "optimiser/learning_rate"
     SKIPPED = "optimiser/skipped"
-    """1 when no weight was changed: no sequence had an advantage, or the gradient was not finite."""
+    """1 if no weight was changed: all advantages were 0 or the gradient was not finite."""
     SECONDS_PACK = "seconds/pack"
     SECONDS_FORWARD = "seconds/forward"
     SECONDS_BACKWARD = "seconds/backward"
@@ -66,7 +66,7 @@ Metrics = dict[str, float]
 
 @dataclass(frozen=True, eq=False)
 class TokenRecord:
-    """One row's action tokens after the pass, as numbers."""
+    """Numbers of one row's action tokens after the forward pass."""
 
     importance_A: Doubles
     gap_A: Doubles
@@ -76,7 +76,7 @@ class TokenRecord:
 
 
 def batch_metrics(batch: Sequence[ReadyGroup], version: int) -> Metrics:
-    """What is known of a batch before anything is computed."""
+    """Metrics of a batch that are known before the forward pass."""
     sequences = [sequence for group in batch for sequence in group.sequences]
     by_group = [list({s.rollout: s.reward for s in group.sequences}.values()) for group in batch]
     rewards = np.array([reward for group in by_group for reward in group], np.float64)
@@ -100,7 +100,7 @@ def batch_metrics(batch: Sequence[ReadyGroup], version: int) -> Metrics:
 
 
 def token_metrics(records: Sequence[TokenRecord], importance_cap: float | None) -> Metrics:
-    """Means over all action tokens of a step's rows; nothing when there are none."""
+    """Means over all action tokens of a step; empty if there are none."""
     if not records:
         return {StepMetric.ACTION_TOKENS: 0.0}
     importance_A = np.concatenate([record.importance_A for record in records])
@@ -118,7 +118,7 @@ def token_metrics(records: Sequence[TokenRecord], importance_cap: float | None) 
 
 
 def dropped_metrics(dropped: Mapping[str, int]) -> Metrics:
-    """Groups that were not trained since the step before, by reason."""
+    """Groups dropped since the previous step, by reason."""
     return {f"groups/dropped/{reason}": float(count) for reason, count in sorted(dropped.items())}
 
 

@@ -1,6 +1,6 @@
-"""Attention over a packed row, as a Hugging Face attention implementation: block by block, with the keys it can see.
+"""Attention over a packed row, as a Hugging Face attention implementation that works block by block.
 
-A row of N nodes costs about N x (depth + block) pairs instead of N x N, so that a whole batch fits in one row.
+A row of N nodes costs about N x (depth + block size) pairs instead of N x N, so a whole batch fits in one row.
 Without blocks it is plain causal attention.
 """
 
@@ -17,22 +17,22 @@ from leyden.trainer.core.prefix_tree import TreeRow, attention_blocks
 
 TREE_ATTENTION = "leyden_tree"
 BLOCK = 128
-"""Queries of one block: larger means fewer, bigger products, and more pairs that are masked out."""
+"""Queries per block. Larger blocks mean fewer, larger products, but more masked pairs."""
 
 
 @dataclass(frozen=True, eq=False)
 class TensorBlock:
-    """An `AttentionBlock` on the device of the model."""
+    """An `AttentionBlock` as tensors on the model's device."""
 
     start: int
     stop: int
     keys_K: Tensor
     bias_QK: Tensor
-    """0 where the key may be seen, -inf elsewhere."""
+    """0 where the query attends to the key, -inf elsewhere."""
 
 
 def tensor_blocks(row: TreeRow, like: Tensor) -> list[TensorBlock]:
-    """The row's attention, in the dtype and on the device of `like`; shared by all layers."""
+    """The row's attention blocks, in the dtype and on the device of `like`; shared by all layers."""
     found = []
     for block in attention_blocks(row, BLOCK):
         hidden_QK = torch.from_numpy(~block.allowed_QK).to(like.device)
@@ -54,7 +54,7 @@ def tree_attention(
 ) -> tuple[Tensor, None]:
     """Attention output [1, N, heads, D] of query [1, heads, N, D], key and value [1, key heads, N, D].
 
-    Raises ValueError for kinds of attention that are not computed here: sliding windows, soft caps, sinks.
+    Raises ValueError for unsupported kinds of attention: sliding windows, soft caps, sinks.
     """
     if unsupported := [name for name in ("sliding_window", "softcap", "s_aux") if options.get(name) is not None]:
         raise ValueError(f"attention with {unsupported[0]} cannot be packed into a prefix tree")

@@ -1,4 +1,4 @@
-"""Advantages centred and scaled over a whole batch, as REINFORCE++ (arXiv 2501.03262) and GAE want them. No torch."""
+"""Whitens advantages over a batch, as in REINFORCE++ (arXiv 2501.03262) and for GAE. No torch."""
 
 import math
 from collections.abc import Sequence
@@ -11,14 +11,14 @@ from leyden.trainer.core.sequences import TrainSequence
 
 Doubles = npt.NDArray[np.float64]
 EPSILON = 1e-8
-"""Under the root; verl's `masked_whiten` has the same."""
+"""Added to the variance under the root, as in verl's `masked_whiten`."""
 
 
 def whiten(values: Doubles, mask: npt.NDArray[np.bool_], weights: Doubles | None = None) -> Doubles:
-    """(value - mean) / sqrt(variance + 1e-8) where `mask` is true, 0 elsewhere; all three of one shape.
+    """(value - mean) / sqrt(variance + 1e-8) where `mask` is true, 0 elsewhere. All arrays have the same shape.
 
-    `weights` (default: all the same) weigh the entries in mean and variance, which is the sample's: divided by n - 1
-    of n equal weights, and by 1 - sum(w²) in general. Fewer than two entries have no spread: 0.
+    `weights` (default: equal) are used in the mean and in the sample variance, which divides by 1 - sum(w²) for weights
+    that sum to 1 (n - 1 of n equal weights). With fewer than two entries the result is 0.
     """
     shares = (np.ones(values.shape) if weights is None else weights) * mask
     total = shares.sum()
@@ -35,9 +35,9 @@ def whiten(values: Doubles, mask: npt.NDArray[np.bool_], weights: Doubles | None
 
 
 def whitened(sequences: Sequence[TrainSequence], weights_S: Doubles, scale: float = 1.0) -> list[TrainSequence]:
-    """`sequences` with their advantages whitened over all of their action tokens, then multiplied by `scale`.
+    """`sequences` with advantages whitened over all their action tokens, then multiplied by `scale`.
 
-    `weights_S` is the weight of each token of a sequence in the loss: what the loss counts once, the mean does too.
+    `weights_S` is the loss weight of each token of a sequence; mean and variance use the same weights.
     """
     if not sequences:
         return []
