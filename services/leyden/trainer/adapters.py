@@ -73,7 +73,7 @@ class KafkaOffsets:
         self._group = group
 
     async def resume_from(self, positions: Mapping[int, int]) -> None:
-        """Commit the positions. Waits for a killed predecessor's session to expire; raises `KafkaError` if it does not."""
+        """Commit the positions. Waits for a killed predecessor's session to expire; else raises `KafkaError`."""
         partitions = await topic_partitions(self._settings, [self._topic])
         offsets = {TopicPartition(self._topic, tp.partition): positions.get(tp.partition, 0) for tp in partitions}
 
