@@ -16,7 +16,7 @@ from collections.abc import Iterable, Sequence
 from itertools import pairwise
 from pathlib import Path
 
-from leyden.client.gateway import Gateway
+from leyden.client.gateway import GatewayClient
 from leyden.events import ModelCallRecorded
 from leyden.events.codec import MODEL_CALLS, decode
 from leyden.kafka.claims import ClaimStore
@@ -49,7 +49,7 @@ def measure(python: Path, conversations: int, model: str, continued: bool) -> di
 
 def converse(stack: Stack, program: Path, python: Path, conversations: int) -> list[str]:
     """Run the program so often; the ids of its rollouts."""
-    gateway = Gateway(stack.gateway_url, stack.api_key)
+    gateway = GatewayClient(stack.gateway_url, stack.api_key)
     ids = []
     for number in range(conversations):
         claim = gateway.start({"task": {"task_id": f"{program.stem}-{number}"}})

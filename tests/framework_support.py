@@ -18,7 +18,7 @@ import uvicorn
 
 from golden import scripted_engine
 from leyden.client.claims import Claim
-from leyden.client.gateway import Gateway
+from leyden.client.gateway import GatewayClient
 from leyden.events import Event, ModelCallRecorded, PolicyServed, SpanKind, SpanRecorded, model_calls
 from leyden.events.codec import MODEL_CALLS, MODELS, OTLP, SPANS, decode
 from leyden.events.replies import replies_of_call, reply_of_span, same_replies
@@ -88,7 +88,7 @@ class Doors:
         self, command: Sequence[str | Path], name: str, question: str
     ) -> tuple[str, list[ModelCallRecorded], list[SpanRecorded]]:
         """Run a program as one rollout: what it printed, and its calls and spans."""
-        gateway = Gateway(self.url, KEY)
+        gateway = GatewayClient(self.url, KEY)
         claim = gateway.start({"task": {"task_id": name, "input": question}})
         env = environment(claim, self.url, question)
         done = subprocess.run(command, env=env, capture_output=True, text=True, timeout=240, check=False)

@@ -29,7 +29,7 @@ sys.path[:0] = [str(HERE), str(HERE.parent), *(str(ROOT / name) for name in ("se
 
 import scripted_engine  # noqa: E402
 
-from leyden.client.gateway import Gateway  # noqa: E402
+from leyden.client.gateway import GatewayClient  # noqa: E402
 from leyden.events import PolicyServed  # noqa: E402
 from leyden.events.codec import MODEL_CALLS, MODELS, REWARDS, ROLLOUTS, SPANS  # noqa: E402
 from leyden.ids import derive  # noqa: E402
@@ -115,7 +115,7 @@ def start_services(
 
 def run_agents(framework: Path, python: Path, url: str) -> None:
     """One rollout for each question; the agent knows an address, a key and where its spans go."""
-    gateway = Gateway(url, KEY)
+    gateway = GatewayClient(url, KEY)
     for question, reward in zip(QUESTIONS, REWARDED, strict=True):
         claim = gateway.start({"task": {"task_id": framework.stem, "input": question}, "group_id": framework.stem,
                                "group_size": len(QUESTIONS)})  # fmt: skip

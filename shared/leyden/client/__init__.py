@@ -1,9 +1,8 @@
-"""The client library: what an agent, or who runs one, may use. It needs OpenTelemetry and httpx only.
+"""Client library for agents and for programs that run agents. Depends on httpx and OpenTelemetry only.
 
-None of it is needed by an agent that only calls a model: its base URL and key bind it.
+An agent that only calls a model does not need it: base URL and key bind its calls to the rollout.
 """
 
-from leyden.client.carrying import carry
 from leyden.client.claims import Claim
 from leyden.client.errors import (
     AttemptOverError,
@@ -14,11 +13,18 @@ from leyden.client.errors import (
     LeydenError,
     NoRolloutError,
 )
-from leyden.client.instruments import operation, tool
-from leyden.client.notes import annotate, emit_exception, emit_message, emit_object, emit_reward
-from leyden.client.rollouts import Rollout, current_rollout, rollout
+from leyden.client.rollouts import Rollout, carry, current_rollout, rollout
 from leyden.client.runner import Runner
 from leyden.client.session import close, flush, init, stats
+from leyden.client.spans import (
+    annotate,
+    emit_exception,
+    emit_message,
+    emit_object,
+    emit_reward,
+    operation,
+    tool,
+)
 
 __all__ = [
     "AttemptOverError", "Claim", "ConfigurationError", "GatewayError", "GatewayRefusedError",

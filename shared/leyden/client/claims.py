@@ -1,10 +1,49 @@
-"""A claimed attempt: what the gateway hands to whoever runs an agent. Data only."""
+"""A claimed attempt, and how other processes take part in it: environment variables and a file of span counts.
 
-from collections.abc import Mapping
+`environment_of` writes the variables, `inherited` reads them in the child process. They never hold the runner's own
+key: a program gets the key of its attempt.
+"""
+
+import json
+import os
+import tempfile
+from collections.abc import Iterator, Mapping
+from contextlib import contextmanager
 from dataclasses import dataclass
+from functools import lru_cache
+from pathlib import Path
 from typing import Any
+from urllib.parse import quote
 
+from opentelemetry import trace
+from opentelemetry.context import Context
+from opentelemetry.trace.propagation.tracecontext import TraceContextTextMapPropagator
+
+from leyden.client import semconv
 from leyden.client.errors import GatewayError
+from leyden.ids import AttemptRef, is_rollout_id
+
+ROLLOUT_ID = "LEYDEN_ROLLOUT_ID"
+ATTEMPT = "LEYDEN_ATTEMPT"
+GATEWAY_URL = "LEYDEN_GATEWAY_URL"
+API_KEY = "LEYDEN_API_KEY"
+BASE_URL = "LEYDEN_BASE_URL"
+TASK_ID = "LEYDEN_TASK_ID"
+GROUP_ID = "LEYDEN_GROUP_ID"
+MODE = "LEYDEN_MODE"
+TASK_INPUT = "LEYDEN_TASK_INPUT"
+"""The task's input: text as it is, anything else as JSON. Not set when longer than `MAX_INPUT_BYTES`."""
+SPAN_COUNTS = "LEYDEN_SPAN_COUNTS_FILE"
+"""File to which each process of the rollout appends the number of its spans that the gateway acknowledged."""
+TRACEPARENT = "TRACEPARENT"
+RESOURCE = "OTEL_RESOURCE_ATTRIBUTES"
+
+MAX_INPUT_BYTES = 100_000
+"""Linux allows 128 KiB in one variable; longer input is on standard input only."""
+FOREIGN_KEYS = ("ANTHROPIC_AUTH_TOKEN",)
+"""Variables that would send another service's secret to the gateway instead of the attempt's key."""
+
+_PROPAGATOR = TraceContextTextMapPropagator()
 
 
 @dataclass(frozen=True)
@@ -18,23 +57,137 @@ class Claim:
     base_url: str
     """OpenAI base URL; calls made through it are bound to this attempt."""
     api_key: str
-    """Key that works for this attempt alone, and binds calls to it too."""
+    """Key that is valid for this attempt only; calls made with it are bound to the attempt too."""
     input: Any = None
     task_id: str | None = None
     group_id: str | None = None
     mode: str = "train"
     timeout_s: float | None = None
-    """Seconds from the claim; None is no limit."""
+    """Seconds from the claim; None means no limit."""
     lease_s: float = 30.0
-    """Without a heartbeat for so long, the gateway gives the attempt up."""
+    """The gateway gives the attempt up after this long without a heartbeat."""
     recorded: bool = True
-    """False when the gateway could not be reached and the agent runs unobserved."""
+    """False when the gateway could not be reached and the agent runs without being recorded."""
 
     @classmethod
     def from_json(cls, document: Mapping[str, Any]) -> "Claim":
-        """Read the gateway's answer; unknown fields are ignored. Raises `GatewayError` when one is lacking."""
+        """Read the gateway's answer; ignores unknown fields. Raises `GatewayError` when a required one is missing."""
         known = {name: document[name] for name in cls.__dataclass_fields__ if name in document}
         try:
             return cls(**known)
         except TypeError as error:
-            raise GatewayError(f"the gateway's rollout cannot be read: {error}") from error
+            raise GatewayError(f"cannot read the rollout in the gateway's answer: {error}") from error
+
+
+def context_of(traceparent: str) -> Context:
+    """A context whose current span is the remote span that `traceparent` names."""
+    return _PROPAGATOR.extract({"traceparent": traceparent}, Context())
+
+
+def traceparent_of(span: trace.Span) -> str:
+    """The `traceparent` header of `span`; empty when the span is not valid."""
+    carrier: dict[str, str] = {}
+    _PROPAGATOR.inject(carrier, trace.set_span_in_context(span, Context()))
+    return carrier.get("traceparent", "")
+
+
+@dataclass(frozen=True)
+class SpanCounts:
+    """A file with the span counts of other processes, one line for each process that has ended."""
+
+    path: str
+
+    def total(self) -> int | None:
+        """The sum; None when a process could not tell."""
+        lines = Path(self.path).read_text().split()
+        return sum(map(int, lines)) if all(line.isdecimal() for line in lines) else None
+
+
+@contextmanager
+def span_counts() -> Iterator[SpanCounts]:
+    """A new file, removed at the end of the block."""
+    with tempfile.NamedTemporaryFile(prefix="leyden-spans-") as file:
+        yield SpanCounts(file.name)
+
+
+def environment_of(
+    claim: Claim, gateway_url: str, traceparent: str, base: Mapping[str, str], span_counts: str | None = None
+) -> dict[str, str]:
+    """`base` plus the variables that bind a program's model calls and spans to the attempt.
+
+    `traceparent` is the parent of its spans, `span_counts` the path of the file of span counts.
+    """
+    root = claim.base_url.removesuffix("/v1")
+    own: dict[str, str | None] = {
+        ROLLOUT_ID: claim.rollout_id,
+        ATTEMPT: str(claim.attempt),
+        GATEWAY_URL: gateway_url,
+        API_KEY: claim.api_key,
+        BASE_URL: claim.base_url,
+        TASK_ID: claim.task_id,
+        GROUP_ID: claim.group_id,
+        MODE: claim.mode,
+        TASK_INPUT: _short(input_text(claim.input)) if claim.input is not None else None,
+        SPAN_COUNTS: span_counts,
+        TRACEPARENT: traceparent,
+        RESOURCE: _resource(claim, base.get(RESOURCE, "")),
+        "OPENAI_BASE_URL": claim.base_url,
+        "OPENAI_API_BASE": claim.base_url,
+        "OPENAI_API_KEY": claim.api_key,
+        "ANTHROPIC_BASE_URL": root,
+        "ANTHROPIC_API_KEY": claim.api_key,
+        "OTEL_EXPORTER_OTLP_ENDPOINT": gateway_url,
+        "OTEL_EXPORTER_OTLP_PROTOCOL": "http/protobuf",
+        "OTEL_EXPORTER_OTLP_HEADERS": f"authorization=Bearer%20{quote(claim.api_key, safe='')}",
+        # The gateway accepts no metrics; an exporter would log errors.
+        "OTEL_METRICS_EXPORTER": base.get("OTEL_METRICS_EXPORTER", "none"),
+    }
+    kept = {name: value for name, value in base.items() if name not in own and name not in FOREIGN_KEYS}
+    return kept | {name: value for name, value in own.items() if value is not None}
+
+
+def input_text(value: Any) -> str:
+    """A task's input as text: a string as it is, anything else as JSON."""
+    return value if isinstance(value, str) else json.dumps(value, ensure_ascii=False)
+
+
+def inherited() -> Claim | None:
+    """The rollout that this process was started in, if any. The parent process renews its lease."""
+    rollout_id = os.environ.get(ROLLOUT_ID)
+    if rollout_id is None:
+        return None
+    names = (ATTEMPT, TRACEPARENT, BASE_URL, API_KEY, TASK_ID, GROUP_ID, MODE, TASK_INPUT)
+    return _read(rollout_id, *(os.environ.get(name) for name in names))
+
+
+@lru_cache(maxsize=1)
+def _read(rollout_id: str, attempt: str | None, traceparent: str | None, *rest: str | None) -> Claim | None:
+    number = int(attempt) if attempt and attempt.isdecimal() else 0
+    if not is_rollout_id(rollout_id):
+        return None
+    base_url, api_key, task_id, group_id, mode, task_input = rest
+    ref = AttemptRef(rollout_id, number)
+    return Claim(
+        ref.rollout_id, ref.attempt, ref.trace_id, traceparent or f"00-{ref.trace_id}-{ref.trace_id[-16:]}-01",
+        base_url or "", api_key or "", _value(task_input), task_id, group_id, mode or "train",
+    )  # fmt: skip
+
+
+def _value(text: str | None) -> Any:
+    """The parsed JSON; the text itself when it is not JSON."""
+    if text is None:
+        return None
+    try:
+        return json.loads(text)
+    except ValueError:
+        return text
+
+
+def _short(text: str) -> str | None:
+    return text if len(text.encode(errors="surrogateescape")) <= MAX_INPUT_BYTES and "\0" not in text else None
+
+
+def _resource(claim: Claim, before: str) -> str:
+    ours = {semconv.LEYDEN_ROLLOUT_ID: claim.rollout_id, semconv.LEYDEN_ATTEMPT: str(claim.attempt)}
+    kept = [pair for pair in before.split(",") if pair.partition("=")[0].strip() not in {"", *ours}]
+    return ",".join([*kept, *(f"{name}={value}" for name, value in ours.items())])

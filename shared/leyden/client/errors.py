@@ -1,17 +1,17 @@
 """What the client library raises.
 
 LeydenError
-├── ConfigurationError          `init` was given nothing to work with
-├── NoRolloutError              something that belongs to a rollout was used outside of one
+├── ConfigurationError          the library cannot be set up as asked
+├── NoRolloutError              used outside of a rollout
 └── GatewayError
-    ├── GatewayUnavailableError no answer in the time allowed; trying again later may help
-    └── GatewayRefusedError     the gateway said no; trying again will not help
-        └── AttemptOverError    the attempt has ended already, or its lease was lost
+    ├── GatewayUnavailableError no usable answer in time; a later retry may work
+    └── GatewayRefusedError     a 4xx answer; a retry will not help
+        └── AttemptOverError    the attempt has already ended, or its lease was lost
 """
 
 
 class LeydenError(Exception):
-    """Base of everything that this library raises."""
+    """Base class of everything that this library raises."""
 
 
 class ConfigurationError(LeydenError):
@@ -23,15 +23,15 @@ class NoRolloutError(LeydenError):
 
 
 class GatewayError(LeydenError):
-    """The gateway did not do what was asked."""
+    """A request to the gateway failed."""
 
 
 class GatewayUnavailableError(GatewayError):
-    """The gateway did not answer, or only with 429 or 5xx, until patience ran out."""
+    """No answer, or only 429 and 5xx, until the retry timeout."""
 
 
 class GatewayRefusedError(GatewayError):
-    """The gateway answered with an error that no second try will mend."""
+    """The gateway answered with a 4xx status; a retry will not help."""
 
     def __init__(self, status: int, message: str) -> None:
         super().__init__(f"the gateway answered {status}: {message}")
@@ -39,4 +39,4 @@ class GatewayRefusedError(GatewayError):
 
 
 class AttemptOverError(GatewayRefusedError):
-    """The attempt is over."""
+    """The attempt has already ended, or its lease was lost."""

@@ -1,8 +1,7 @@
-"""The gateway's HTTP interface, called synchronously, from any thread. Every call survives a restarting gateway.
+"""HTTP client of the gateway: synchronous, thread-safe, and patient with a gateway that is restarting.
 
-It retries what may pass (no connection, a cut connection, 429, 5xx) until its patience runs out, and honours
-`Retry-After`. That is safe because starts, ends and heartbeats are idempotent, and a claim whose answer was lost is
-given up by the gateway when its lease runs out.
+It retries connection errors, 429 and 5xx until a timeout, and honours `Retry-After`. That is safe: starts, ends and
+heartbeats are idempotent, and when the answer to a claim is lost, the gateway gives the attempt up after its lease.
 """
 
 import random
@@ -11,12 +10,14 @@ import threading
 import time
 from collections.abc import Iterator
 from contextlib import contextmanager
+from datetime import UTC, datetime
 from typing import Any
 
 import httpx
 from opentelemetry.context import _SUPPRESS_INSTRUMENTATION_KEY, attach, detach, set_value
 from opentelemetry.proto.collector.trace.v1.trace_service_pb2 import ExportTraceServiceResponse
 
+from leyden.backoff import Backoff
 from leyden.client.claims import Claim
 from leyden.client.errors import (
     AttemptOverError,
@@ -24,164 +25,163 @@ from leyden.client.errors import (
     GatewayRefusedError,
     GatewayUnavailableError,
 )
+from leyden.retry_after import retry_after_s
 
-FIRST_DELAY_S = 0.2
-MAX_DELAY_S = 5.0
-TIMEOUT_S = 15.0
-"""Of one try, beside what a long poll waits."""
-AWAY_S = 10.0
-"""After a start in vain, so long no other is tried: an agent waits for the gateway once, not each time."""
-MIN_TRY_S = 0.1
-
-
-class Backoff:
-    """Delays between tries: doubling with jitter, never shorter than the server asked for, None past the deadline."""
-
-    def __init__(self, patience_s: float) -> None:
-        self._deadline = time.monotonic() + patience_s
-        self._delay = FIRST_DELAY_S
-
-    @property
-    def left_s(self) -> float:
-        """Until the deadline."""
-        return self._deadline - time.monotonic()
-
-    def next(self, retry_after_s: float | None = None) -> float | None:
-        """Seconds to wait before the next try, or None when it is time to give up."""
-        delay = max(self._delay * random.uniform(0.5, 1.0), retry_after_s or 0.0)
-        self._delay = min(self._delay * 2, MAX_DELAY_S)
-        return delay if time.monotonic() + delay <= self._deadline else None
+REQUEST_TIMEOUT_S = 15.0
+"""For one request, in addition to the time of a long poll."""
+START_PAUSE_S = 10.0
+"""After a failed `start_now` no other is tried for so long: agents wait for the gateway once, not each time."""
+MIN_REQUEST_TIMEOUT_S = 0.1
+BACKOFF = Backoff(first_s=0.2, max_s=5.0, jitter=lambda delay_s: delay_s * random.uniform(0.5, 1.0))
 
 
-class Gateway:
-    """One gateway, one key. `patience_s` is how long each call keeps trying."""
+class RealTime:
+    """The clock, and waiting that an event can end."""
+
+    def monotonic(self) -> float:
+        """Seconds of a clock that never goes back."""
+        return time.monotonic()
+
+    def wait(self, event: threading.Event, timeout_s: float) -> bool:
+        """Wait for the event; whether it was set in time."""
+        return event.wait(timeout_s)
+
+
+class GatewayClient:
+    """One gateway, one key. `retry_timeout_s` is how long each call is retried."""
 
     def __init__(
-        self, url: str, api_key: str | None, patience_s: float = 60.0, transport: httpx.BaseTransport | None = None
+        self,
+        url: str,
+        api_key: str | None,
+        retry_timeout_s: float = 60.0,
+        transport: httpx.BaseTransport | None = None,
+        clock: RealTime = RealTime(),  # noqa: B008 - it has no state
     ) -> None:
         self.url = url.rstrip("/")
         self.api_key = api_key
-        self.patience_s = patience_s
+        self.retry_timeout_s = retry_timeout_s
         self._transport = transport
+        self._clock = clock
         self.failing = False
-        """Whether the last try of any call came to nothing."""
-        self._away_until = 0.0
+        """Whether the last request of any call failed."""
+        self._start_again_at = 0.0
         self._closed = threading.Event()
         self._http = self._connect()
 
-    def start(self, body: dict[str, Any], patience_s: float | None = None, hurry: bool = False) -> Claim:
-        """Begin a rollout of the caller's own accord.
+    def start(self, body: dict[str, Any], retry_timeout_s: float | None = None) -> Claim:
+        """Start a rollout of the caller's own."""
+        return self._start(body, self._or_default(retry_timeout_s), capped=False)
 
-        In a hurry no try outlasts the patience, and none is made for `AWAY_S` after one such call was in vain.
-        """
-        # Tries of one start are one rollout: the gateway knows them by this key.
-        content = {"json": body, "headers": {"idempotency-key": secrets.token_hex(16)}}
-        patience = self.patience_s if patience_s is None else patience_s
-        if not hurry:
-            return Claim.from_json(_json(self._send("/leyden/v1/rollouts", content, patience)))
-        if time.monotonic() < self._away_until:
-            raise GatewayUnavailableError(f"{self.url} was away a moment ago")
+    def start_now(self, body: dict[str, Any], timeout_s: float) -> Claim:
+        """As `start`, within `timeout_s` in all; fails at once for `START_PAUSE_S` after another such call failed."""
+        if self._clock.monotonic() < self._start_again_at:
+            raise GatewayUnavailableError(f"{self.url} did not answer a moment ago")
         try:
-            return Claim.from_json(_json(self._send("/leyden/v1/rollouts", content, patience, capped=True)))
+            return self._start(body, timeout_s, capped=True)
         except GatewayUnavailableError:
-            self._away_until = time.monotonic() + AWAY_S
+            self._start_again_at = self._clock.monotonic() + START_PAUSE_S
             raise
 
-    def claim(self, runner: str, limit: int, wait_s: float, patience_s: float | None = None) -> list[Claim]:
-        """At most `limit` queued attempts, waiting up to `wait_s` for the first."""
+    def _start(self, body: dict[str, Any], retry_timeout_s: float, capped: bool) -> Claim:
+        # The gateway recognises retries of one start by this key.
+        content = {"json": body, "headers": {"idempotency-key": secrets.token_hex(16)}}
+        return Claim.from_json(_json(self._send("/leyden/v1/rollouts", content, retry_timeout_s, capped=capped)))
+
+    def claim(self, runner: str, limit: int, wait_s: float, retry_timeout_s: float | None = None) -> list[Claim]:
+        """Claim up to `limit` queued attempts; waits up to `wait_s` for the first."""
         body = {"runner": runner, "limit": limit, "wait_s": wait_s}
-        answer = _json(self._call("/leyden/v1/rollouts/claim", body, patience_s, timeout_s=wait_s + TIMEOUT_S))
+        timeout_s = wait_s + REQUEST_TIMEOUT_S
+        answer = self.request("POST", "/leyden/v1/rollouts/claim", body, retry_timeout_s, timeout_s)
         return [Claim.from_json(rollout) for rollout in answer.get("rollouts", [])]
 
     def heartbeat(self, claim: Claim) -> float:
-        """Keep the attempt's lease, with one try; its seconds from now. Raises `AttemptOverError` when it is lost."""
-        return float(_json(self._call(f"{_path(claim)}/heartbeat", {}, patience_s=0.0))["lease_s"])
+        """Renew the attempt's lease, with one request; its seconds from now. Raises `AttemptOverError` when lost."""
+        return float(self.request("POST", f"{_path(claim)}/heartbeat", {}, retry_timeout_s=0.0)["lease_s"])
 
     def end(self, claim: Claim, body: dict[str, Any]) -> None:
-        """End the attempt. Raises `AttemptOverError` when it was ended otherwise before."""
-        self._call(f"{_path(claim)}/end", body)
+        """End the attempt. Raises `AttemptOverError` when it has ended in another way."""
+        self._send(f"{_path(claim)}/end", {"json": body}, self.retry_timeout_s)
 
-    def waiting(self) -> int:
-        """How many attempts wait in the queue."""
-        return int(self.ask("GET", "/leyden/v1/queue").get("queued", 0))
+    def queued(self) -> int:
+        """How many attempts are waiting in the queue."""
+        return int(self.request("GET", "/leyden/v1/queue").get("queued", 0))
 
-    def ask(
+    def request(
         self,
         method: str,
         path: str,
         body: dict[str, Any] | None = None,
-        patience_s: float | None = None,
-        timeout_s: float = TIMEOUT_S,
+        retry_timeout_s: float | None = None,
+        timeout_s: float = REQUEST_TIMEOUT_S,
     ) -> dict[str, Any]:
-        """The answer of any route that may be asked again, or once without patience. Raises `GatewayError`."""
-        patience = self.patience_s if patience_s is None else patience_s
+        """The JSON answer of a route that may be retried; with 0.0 there is one request. Raises `GatewayError`."""
         content = {"timeout": timeout_s} | ({} if body is None else {"json": body})
-        return _json(self._send(path, content, patience, method=method))
+        return _json(self._send(path, content, self._or_default(retry_timeout_s), method=method))
 
     def export(self, payload: bytes) -> int:
-        """Send an OTLP export request (protobuf); the number of spans that were rejected."""
-        answer = self._send(
-            "/v1/traces", {"content": payload, "headers": {"content-type": "application/x-protobuf"}}, self.patience_s
-        )
+        """Send an OTLP export request (protobuf); the number of rejected spans."""
+        content = {"content": payload, "headers": {"content-type": "application/x-protobuf"}}
+        answer = self._send("/v1/traces", content, self.retry_timeout_s)
         if not answer.headers.get("content-type", "").startswith("application/x-protobuf"):
             return 0
         return int(ExportTraceServiceResponse.FromString(answer.content).partial_success.rejected_spans)
 
     def close(self) -> None:
-        """Drop the connections; calls that are waiting to try again fail at once."""
+        """Close the connections; calls that wait for a retry fail at once."""
         self._closed.set()
         self._http.close()
 
     def after_fork(self) -> None:
-        """In a forked child: connections are the parent's, so take new ones."""
+        """In a forked child: leave the connections to the parent."""
         self._closed = threading.Event()
-        self._away_until, self.failing = 0.0, False
+        self._start_again_at, self.failing = 0.0, False
         self._http = self._connect()
 
     def _connect(self) -> httpx.Client:
         headers = {"authorization": f"Bearer {self.api_key}"} if self.api_key else {}
         limits = httpx.Limits(max_connections=None, max_keepalive_connections=32)
         return httpx.Client(
-            base_url=self.url, headers=headers, timeout=TIMEOUT_S, limits=limits, transport=self._transport
+            base_url=self.url, headers=headers, timeout=REQUEST_TIMEOUT_S, limits=limits, transport=self._transport
         )
 
-    def _call(
-        self, path: str, body: dict[str, Any], patience_s: float | None = None, timeout_s: float = TIMEOUT_S
-    ) -> httpx.Response:
-        patience = self.patience_s if patience_s is None else patience_s
-        return self._send(path, {"json": body, "timeout": timeout_s}, patience)
+    def _or_default(self, retry_timeout_s: float | None) -> float:
+        return self.retry_timeout_s if retry_timeout_s is None else retry_timeout_s
 
     def _send(
-        self, path: str, content: dict[str, Any], patience_s: float, *, method: str = "POST", capped: bool = False
+        self, path: str, content: dict[str, Any], retry_timeout_s: float, *, method: str = "POST", capped: bool = False
     ) -> httpx.Response:
-        """The gateway's 2xx answer. Raises `GatewayUnavailableError`, `GatewayRefusedError`, `AttemptOverError`."""
-        backoff = Backoff(patience_s)
-        while True:
-            retry_after = None
+        """The 2xx answer. Raises `GatewayUnavailableError`, `GatewayRefusedError`, `AttemptOverError`.
+
+        `capped` limits each request to the time that is left until the retry timeout.
+        """
+        deadline = self._clock.monotonic() + retry_timeout_s
+        for delay_s in BACKOFF.delays():
             if self._closed.is_set():
                 raise GatewayUnavailableError("the connection to the gateway was closed")
             if capped:
-                content = content | {"timeout": min(TIMEOUT_S, max(backoff.left_s, MIN_TRY_S))}
+                left_s = deadline - self._clock.monotonic()
+                content = content | {"timeout": min(REQUEST_TIMEOUT_S, max(left_s, MIN_REQUEST_TIMEOUT_S))}
             try:
-                with _unobserved():
+                with _not_traced():
                     answer = self._http.request(method, path, **content)
             except httpx.TransportError as error:
-                problem = f"{type(error).__name__}: {error}"
+                problem, wait_s = f"{type(error).__name__}: {error}", delay_s
             else:
                 if answer.status_code != httpx.codes.TOO_MANY_REQUESTS and answer.status_code < 500:
                     self.failing = False
                     return _accepted(answer)
                 problem = f"the gateway answered {answer.status_code}: {_message(answer)}"
-                retry_after = _retry_after(answer)
+                wait_s = max(delay_s, retry_after_s(answer.headers.get("retry-after"), datetime.now(UTC)))
             self.failing = True
-            delay = backoff.next(retry_after)
-            if delay is None or self._closed.wait(delay):
-                raise GatewayUnavailableError(f"{self.url}{path} gave no answer to rely on; the last: {problem}")
+            if self._clock.monotonic() + wait_s > deadline or self._clock.wait(self._closed, wait_s):
+                raise GatewayUnavailableError(f"no answer from {self.url}{path}: {problem}")
+        raise AssertionError("the delays never end")
 
 
 @contextmanager
-def _unobserved() -> Iterator[None]:
-    """Our own requests make no spans, whichever instrumentation of HTTP the agent has."""
+def _not_traced() -> Iterator[None]:
+    """Make no spans of our own requests, whatever HTTP instrumentation the agent has."""
     token = attach(set_value(_SUPPRESS_INSTRUMENTATION_KEY, True))
     try:
         yield
@@ -211,16 +211,8 @@ def _json(answer: httpx.Response) -> dict[str, Any]:
 
 
 def _message(answer: httpx.Response) -> str:
-    """What an error says, in the shapes of the gateway's APIs; as much of anything else as helps."""
+    """The message of an error answer; the beginning of the body when it has another shape."""
     try:
         return str(answer.json()["error"]["message"])[:500]
     except (ValueError, KeyError, TypeError):
         return answer.text[:500] or answer.reason_phrase
-
-
-def _retry_after(answer: httpx.Response) -> float | None:
-    """Seconds; the header's other form, a date, is not used by our gateway and is ignored."""
-    try:
-        return max(0.0, float(answer.headers["retry-after"]))
-    except (KeyError, ValueError):
-        return None

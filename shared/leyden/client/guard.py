@@ -1,47 +1,57 @@
-"""Keeps programs and processes from outliving a runner that was killed with no chance to end them.
+"""Kills programs and agent processes when their runner dies without a chance to do it (`kill -9`).
 
-One small process watches for our death; it is started with the first program and ends with us.
+A small helper process waits for our death. We write to its standard input, one line each, `watch N` and `forget N`,
+where N is a process id, or minus the id of a process group. When the input ends or the runner has died, the helper
+kills what is still watched. This file is both sides: the class is ours, `main` the helper's, which runs without
+site-packages.
 """
 
 import atexit
 import os
+import select
+import signal
 import subprocess
 import sys
 import threading
 from contextlib import suppress
 from pathlib import Path
 
-PROGRAM = Path(__file__).with_name("guard_process.py")
 CLOSE_S = 2.0
+READ_BYTES = 64 * 1024
 
 
 class Guard:
-    """Told which processes (or, with a minus sign, process groups) end with us. From any thread."""
+    """Handle to the helper, which is started on first use. Thread-safe."""
 
     def __init__(self) -> None:
         self._lock = threading.Lock()
         self._watched: set[int] = set()
         self._process: subprocess.Popen[bytes] | None = None
 
+    @property
+    def pid(self) -> int | None:
+        """The helper's process id; None before its start."""
+        return self._process.pid if self._process else None
+
     def start(self) -> None:
-        """Have it ready, so that nothing is unwatched for the time that takes. Raises OSError."""
+        """Start the helper now, so that a later `watch` takes effect at once. Raises OSError."""
         with self._lock:
             self._started()
 
     def watch(self, number: int) -> None:
-        """It ends with us."""
+        """Kill this process or group when we die."""
         with self._lock:
             self._watched.add(number)
-            self._tell(f"watch {number}\n")
+            self._write(f"watch {number}\n")
 
     def forget(self, number: int) -> None:
-        """It has ended."""
+        """It has ended; its number may be used again."""
         with self._lock:
             self._watched.discard(number)
-            self._tell(f"forget {number}\n")
+            self._write(f"forget {number}\n")
 
     def close(self) -> None:
-        """End it; what is still watched ends too."""
+        """Stop the helper, which kills what is still watched."""
         process, self._process = self._process, None
         if process is None or process.stdin is None:
             return
@@ -54,15 +64,15 @@ class Guard:
             process.wait()
 
     def after_fork(self) -> None:
-        """In a forked child: it guards the parent."""
+        """In a forked child: leave the helper to the parent."""
         process, self._process = self._process, None
         self._lock, self._watched = threading.Lock(), set()
         if process is not None and process.stdin is not None:
-            process.returncode = 0  # not ours to wait for
+            process.returncode = 0  # not our child: do not wait for it
             process.stdin.close()
 
-    def _tell(self, line: str) -> None:
-        """A guard that was killed is replaced, and told all."""
+    def _write(self, line: str) -> None:
+        """Send a line; a helper that was killed is replaced and told the whole set."""
         process = self._started()
         assert process.stdin is not None
         try:
@@ -74,7 +84,7 @@ class Guard:
     def _started(self) -> "subprocess.Popen[bytes]":
         if self._process is None:
             self._process = process = subprocess.Popen(
-                [sys.executable, "-I", "-S", str(PROGRAM), str(os.getpid())],
+                [sys.executable, "-I", "-S", str(Path(__file__)), str(os.getpid())],
                 stdin=subprocess.PIPE,
                 stdout=subprocess.DEVNULL,
                 stderr=subprocess.DEVNULL,
@@ -87,6 +97,51 @@ class Guard:
         return self._process
 
 
+def main(parent: int) -> None:
+    """The helper: wait for the end of the input or of `parent`, then kill what is watched."""
+    for number in (signal.SIGINT, signal.SIGTERM, signal.SIGHUP):
+        signal.signal(number, signal.SIG_IGN)  # a runner that drains still needs us
+    for watched in _watched_at_end([0, *_death_of(parent)]):
+        _kill(watched)
+
+
+def _death_of(process: int) -> list[int]:
+    """A descriptor that is readable once the process has died. The pipe is not enough: children inherit it."""
+    try:
+        return [os.pidfd_open(process)]
+    except (AttributeError, OSError):
+        return []
+
+
+def _watched_at_end(sources: list[int]) -> set[int]:
+    watched: set[int] = set()
+    rest = b""
+    while 0 in select.select(sources, [], [])[0]:
+        data = os.read(0, READ_BYTES)
+        if not data:
+            break
+        *lines, rest = (rest + data).split(b"\n")
+        for line in lines:
+            word, number = line.split()
+            (watched.add if word == b"watch" else watched.discard)(int(number))
+    return watched
+
+
+def _kill(number: int) -> None:
+    try:
+        os.kill(number, signal.SIGKILL)
+    except ProcessLookupError:
+        if number < 0:  # it has not created its own group yet
+            _kill(-number)
+    except PermissionError:
+        return  # the number belongs to another user's process by now
+
+
 guard = Guard()
-atexit.register(guard.close)
-os.register_at_fork(after_in_child=guard.after_fork)
+"""The one of this process."""
+
+if __name__ == "__main__":
+    main(int(sys.argv[1]))
+else:
+    atexit.register(guard.close)
+    os.register_at_fork(after_in_child=guard.after_fork)

@@ -1,28 +1,32 @@
-"""How a run of an agent came out: return value or exception → what the gateway is told. No IO."""
+"""Calls an agent's function and turns what it returns or raises into the end that the gateway is sent."""
 
+import asyncio
+import inspect
 import json
 import math
+from collections.abc import Callable
 from dataclasses import dataclass
 from typing import Any, Literal
 
+from leyden.client.claims import Claim
 from leyden.failures import MAX_TRACEBACK, FailureClass, classify, type_name
 
 MAX_MESSAGE = 2000
 """Characters of a failure's message that are sent."""
-LAST_WORDS = 1900
-"""Of these, what a program wrote last may take."""
+MAX_OUTPUT_TAIL = 1900
+"""Of these, at most so many are the end of a program's output."""
 
 
 @dataclass(frozen=True)
 class Outcome:
-    """An attempt's end, in the gateway's words."""
+    """How an attempt ended."""
 
     status: Literal["succeeded", "failed"] = "succeeded"
     failure_class: FailureClass | None = None
     message: str = ""
     error_type: str | None = None
     evidence: dict[str, Any] | None = None
-    """What shows the failure's class, as the log keeps it."""
+    """Facts that the failure class was derived from; kept in the log."""
     reward: float | None = None
     output: Any = None
 
@@ -40,10 +44,39 @@ class Outcome:
         return body
 
 
-def from_return(value: Any) -> Outcome:
-    """None → neither; a finite number or bool → the reward; anything else → the output, as JSON (`str` of what is not).
+def is_async(agent: Any) -> bool:
+    """Whether calling the agent returns a coroutine."""
+    return inspect.iscoroutinefunction(agent) or inspect.iscoroutinefunction(getattr(agent, "__call__", None))  # noqa: B004 - which kind it is
 
-    A number that is not finite is a failure of the agent: it is no reward.
+
+def call(agent: Callable[[Claim], Any], claim: Claim) -> Outcome:
+    """Run the agent to its end in this thread; an async one on an event loop of its own. Raises nothing."""
+    return asyncio.run(call_async(agent, claim)) if is_async(agent) else _call_sync(agent, claim)
+
+
+async def call_async(agent: Callable[[Claim], Any], claim: Claim) -> Outcome:
+    """Run an async agent to its end. Raises nothing; a cancelled agent is a failed one."""
+    try:
+        return from_return(await agent(claim))
+    except BaseException as error:  # noqa: BLE001 - the boundary to the agent's code, its own cancellation included
+        return from_error(error)
+
+
+def _call_sync(agent: Callable[[Claim], Any], claim: Claim) -> Outcome:
+    try:
+        value = agent(claim)
+        if inspect.isawaitable(value):
+            raise TypeError("the agent returned an awaitable: make it an `async def` function")
+        return from_return(value)
+    except BaseException as error:  # noqa: BLE001 - the boundary to the agent's code; SystemExit ends an agent as well
+        return from_error(error)
+
+
+def from_return(value: Any) -> Outcome:
+    """The outcome of an agent that returned `value`.
+
+    None: no reward, no output. A finite number or bool: the reward. NaN or infinity: a failure. Anything else: the
+    output, as JSON.
     """
     if value is None:
         return Outcome()
@@ -56,31 +89,31 @@ def from_return(value: Any) -> Outcome:
 
 
 def from_error(error: BaseException) -> Outcome:
-    """The class of the exception or of one of its causes (`leyden.failures`), with the traceback's end."""
+    """A failure of the class of the exception or of one of its causes (`leyden.failures.classify`)."""
     found = classify(error)
     message = f"{type(error).__name__}: {error}"[:MAX_MESSAGE]
     return Outcome("failed", found.failure_class, message, type_name(error), found.evidence)
 
 
-def timed_out(timeout_s: float, last_words: str = "") -> Outcome:
-    """The agent did not end in time; `last_words` is what it had said."""
+def timed_out(timeout_s: float, output_tail: str = "") -> Outcome:
+    """A timeout; `output_tail` is the end of what a program had written."""
     message = f"the agent did not end in {timeout_s:g} s"
-    return _failed("timeout", f"{message}\n{last_words[-LAST_WORDS:]}" if last_words else message, "timeout")
+    return _failed("timeout", f"{message}\n{output_tail[-MAX_OUTPUT_TAIL:]}" if output_tail else message, "timeout")
 
 
-def ended_badly(message: str, error_type: str, stderr: str = "") -> Outcome:
-    """The agent's program or process failed; the end of its stderr, where a traceback is, is the evidence."""
+def process_failed(message: str, error_type: str, stderr: str = "") -> Outcome:
+    """The agent's program or process failed; the end of its stderr (a traceback, often) is the evidence."""
     evidence = {"error_type": error_type} | ({"traceback": stderr[-MAX_TRACEBACK:]} if stderr else {})
     return Outcome("failed", "agent_exception", message[:MAX_MESSAGE], error_type, evidence)
 
 
-def given_up(reason: str) -> Outcome:
-    """The runner stopped before the agent did."""
+def interrupted(reason: str) -> Outcome:
+    """Stopped from outside, which is not the agent's fault: an `infrastructure` failure."""
     return _failed("infrastructure", reason, "infrastructure")
 
 
 def jsonable(value: Any) -> Any:
-    """`value` as JSON would return it; what JSON has no form for becomes its `str`."""
+    """`value` after a round trip through JSON; values that JSON cannot represent become their `str`."""
     try:
         return json.loads(json.dumps(value, default=str, allow_nan=False))
     except (TypeError, ValueError, RecursionError):

@@ -1,116 +1,287 @@
-"""Runs an agent's function in a process of its own, which can be ended for certain: with it goes whatever it started.
+"""Child processes: programs, and Python agents in a process of their own. Their start, signals and end are all here.
 
-The child takes part in the rollout through its environment, like any program: an agent that reads `OPENAI_BASE_URL`
-needs no change to run many at a time.
+Each runs in a process group of its own, so that whatever it started ends with it, and is watched by the guard, so that
+it ends with us even if we are killed.
 """
 
 import asyncio
-import inspect
 import multiprocessing
 import os
 import pickle
 import signal
+import subprocess
 import threading
-from collections.abc import Callable, Mapping
+from collections.abc import AsyncIterator, Callable, Mapping, Sequence
+from concurrent.futures import Future
+from contextlib import asynccontextmanager, suppress
+from dataclasses import dataclass, field
 from multiprocessing.connection import Connection, wait
-from typing import Any
+from typing import IO, Any, TypeVar
 
 from opentelemetry import trace
 
-from leyden.client.claims import Claim
+from leyden.client.claims import TRACEPARENT, Claim, context_of
 from leyden.client.errors import ConfigurationError
 from leyden.client.guard import guard
-from leyden.client.outcomes import Outcome, ended_badly, from_error, from_return, given_up
+from leyden.client.outcomes import MAX_OUTPUT_TAIL, Outcome, call, interrupted, process_failed
 from leyden.client.rollouts import enter_claim
 from leyden.client.session import close, init
-from leyden.client.spanning import context_of
+
+T = TypeVar("T")
 
 GRACE_S = 2.0
 """Between SIGTERM and SIGKILL."""
+DRAIN_S = 1.0
+"""How long a program's output is still read after its end: a child of it may hold the pipes open."""
+MAX_OUTPUT = 64 * 1024
+"""Bytes kept of the end of each output stream."""
+READ_BYTES = 64 * 1024
+
+Sink = Callable[[bytes], None]
 
 
-class AgentProcess:
-    """One agent, ready to be run in any number of processes. Raises `ConfigurationError` when it cannot be sent there.
+@dataclass(frozen=True)
+class ChildProcess:
+    """A started child. `exited` is done when it has ended; the result is its exit code, or minus the signal."""
 
-    Processes are forked from a small server that has imported the agent's module once and has no threads: forking
-    ourselves, with ours, would not be safe.
+    pid: int
+    group: bool
+    """Whether it leads, or is about to create, a process group."""
+    exited: "asyncio.Future[int]"
+
+    @property
+    def number(self) -> int:
+        """As in kill(2): a process group's number is negative."""
+        return -self.pid if self.group else self.pid
+
+    def signal(self, number: int) -> None:
+        """Signal the group, or the process while it has none. Nothing when it has ended."""
+        for target in dict.fromkeys((self.number, self.pid)):
+            if target > 0 and self.exited.done():
+                return
+            with suppress(ProcessLookupError):
+                os.kill(target, number)
+                return
+
+    async def terminate(self) -> None:
+        """End it and its group: SIGTERM, after `GRACE_S` SIGKILL. Returns when it has ended."""
+        if not self.exited.done():
+            self.signal(signal.SIGTERM)
+            await asyncio.wait({self.exited}, timeout=GRACE_S)
+        if self.group or not self.exited.done():
+            self.signal(signal.SIGKILL)
+        await asyncio.wait({self.exited})
+        guard.forget(self.number)
+
+
+class Tail:
+    """The last `MAX_OUTPUT` bytes of a stream."""
+
+    def __init__(self) -> None:
+        self._bytes = bytearray()
+
+    def add(self, data: bytes) -> None:
+        """Append."""
+        self._bytes += data
+        if len(self._bytes) > 2 * MAX_OUTPUT:
+            del self._bytes[:-MAX_OUTPUT]
+
+    def text(self) -> str:
+        """As text; invalid UTF-8 is replaced."""
+        return self._bytes[-MAX_OUTPUT:].decode(errors="replace")
+
+
+@dataclass(frozen=True)
+class Output:
+    """What a program writes: the end of each stream is kept, every chunk is passed to the stream's sink."""
+
+    out: Sink = lambda data: None
+    err: Sink = lambda data: None
+    stdout: Tail = field(default_factory=Tail)
+    stderr: Tail = field(default_factory=Tail)
+
+    def tail(self) -> str:
+        """The end of stderr; of stdout when stderr is empty."""
+        return (self.stderr.text().strip() or self.stdout.text().strip())[-MAX_OUTPUT_TAIL:]
+
+
+@dataclass(frozen=True)
+class ProgramEnd:
+    """Exit code (negative: the signal that ended it) and the ends of what it wrote."""
+
+    returncode: int
+    stdout: str
+    stderr: str
+
+    @property
+    def exit_code(self) -> int:
+        """As a shell reports it: 128 + n for signal n."""
+        return self.returncode if self.returncode >= 0 else 128 - self.returncode
+
+
+@dataclass(frozen=True)
+class Program:
+    """A running program."""
+
+    child: ChildProcess
+    readers: "frozenset[asyncio.Task[None]]"
+    output: Output
+
+    async def wait(self) -> ProgramEnd:
+        """Wait for its end and for the rest of its output."""
+        await asyncio.wait({self.child.exited})
+        await asyncio.wait(self.readers, timeout=DRAIN_S)
+        return ProgramEnd(self.child.exited.result(), self.output.stdout.text(), self.output.stderr.text())
+
+
+@asynccontextmanager
+async def running(
+    argv: Sequence[str], environment: Mapping[str, str], stdin: bytes | None, output: Output, *, group: bool = True
+) -> AsyncIterator[Program]:
+    """Start a program; at the end of the block it is ended, with all that it started. Raises OSError.
+
+    `stdin` None leaves it ours. `group=False` leaves it in our process group, where it can read the terminal.
+    Threads wait for its end and write its input: asyncio's subprocess would wait for every holder of the pipes.
+    """
+    guard.start()
+    process = subprocess.Popen(  # noqa: ASYNC220 - see above
+        argv,
+        env=environment,
+        stdin=None if stdin is None else subprocess.PIPE,
+        stdout=subprocess.PIPE,
+        stderr=subprocess.PIPE,
+        process_group=0 if group else None,
+        bufsize=0,
+    )
+    child = _watched(process.pid, process.wait, group=group)
+    if process.stdin is not None:
+        feed = process.stdin
+        in_thread(lambda: _feed(feed, stdin or b""), "leyden-stdin")
+    streams = ((process.stdout, output.stdout, output.out), (process.stderr, output.stderr, output.err))
+    readers = frozenset(asyncio.create_task(_read(stream, tail, sink)) for stream, tail, sink in streams if stream)
+    try:
+        yield Program(child, readers, output)
+    finally:
+        await asyncio.shield(_end(child, readers))
+
+
+async def _end(child: ChildProcess, readers: "frozenset[asyncio.Task[None]]") -> None:
+    await child.terminate()
+    for task in readers:
+        task.cancel()
+    await asyncio.wait(readers)
+
+
+async def _read(stream: IO[bytes], tail: Tail, sink: Sink) -> None:
+    reader = asyncio.StreamReader()
+    transport, _ = await asyncio.get_running_loop().connect_read_pipe(
+        lambda: asyncio.StreamReaderProtocol(reader), stream
+    )
+    try:
+        while data := await reader.read(READ_BYTES):
+            tail.add(data)
+            sink(data)
+    finally:
+        transport.close()
+
+
+def _feed(stdin: IO[bytes], data: bytes) -> None:
+    """Write the input. A program that closes the pipe has simply not read all of it."""
+    with suppress(BrokenPipeError):
+        view = memoryview(data)
+        while view:
+            view = view[stdin.write(view) :]
+    with suppress(BrokenPipeError):
+        stdin.close()
+
+
+class AgentProcesses:
+    """Runs one Python agent in any number of processes. Raises `ConfigurationError` when it cannot be pickled.
+
+    Processes are forked from a small server that has imported the agent's module once and has no threads: forking this
+    process, which has some, would not be safe.
     """
 
-    def __init__(self, agent: Callable[..., Any]) -> None:
+    def __init__(self, agent: Callable[[Claim], Any]) -> None:
         try:
             pickle.dumps(agent)
         except Exception as error:
             raise ConfigurationError(
-                f"mode='process' needs an agent that its module names, not {agent!r}: {error}"
+                f"mode='process' needs an agent that can be imported by name, not {agent!r}: {error}"
             ) from error
         self._agent = agent
         method = "forkserver" if "forkserver" in multiprocessing.get_all_start_methods() else "spawn"
         self._processes = multiprocessing.get_context(method)
+        self._starting = threading.Lock()
+        """`Process.start` polls all children. The exit status can be read once: two readers would lose it."""
         if method == "forkserver":
             module = getattr(agent, "__module__", "__main__")
             self._processes.set_forkserver_preload([__name__, *([module] if module != "__main__" else [])])
 
     async def run(self, claim: Claim, environment: Mapping[str, str]) -> Outcome:
-        """To its end; when cancelled, the process is ended with all its children."""
+        """Run the agent to its end; when cancelled, the process is ended with all that it started."""
         ours, theirs = self._processes.Pipe(duplex=False)
         process = self._processes.Process(  # type: ignore[attr-defined]
             target=child_main, args=(self._agent, claim, dict(environment), theirs), name=f"agent-{claim.trace_id}"
         )
-        starting = asyncio.ensure_future(asyncio.to_thread(process.start))
+        starting = asyncio.ensure_future(self._started(process, theirs))
         try:
-            await asyncio.shield(starting)
-            guard.watch(-process.pid)
-            theirs.close()
+            child = await asyncio.shield(starting)
             await _readable(ours)
             outcome = await asyncio.to_thread(_received, ours)
-            if outcome is not None:
-                await asyncio.to_thread(process.join, GRACE_S)
+            await asyncio.wait({child.exited}, timeout=GRACE_S)
         finally:
-            await asyncio.shield(_end(process, starting))
+            await asyncio.shield(_terminate(starting))
             ours.close()
-            if process.pid is not None:
-                guard.forget(-process.pid)
-        return outcome or _unsaid(process.exitcode)
+        return outcome or _no_outcome(child.exited.result())
+
+    async def _started(self, process: Any, theirs: Connection) -> ChildProcess:
+        try:
+            await asyncio.to_thread(self._start, process)
+        finally:
+            theirs.close()
+        return _watched(process.pid, lambda: self._exit_code(process))
+
+    def _start(self, process: Any) -> None:
+        with self._starting:
+            process.start()
+
+    def _exit_code(self, process: Any) -> int:
+        wait([process.sentinel])
+        with self._starting:
+            process.join()
+        return int(process.exitcode)
 
 
-def child_main(agent: Callable[..., Any], claim: Claim, environment: dict[str, str], told: Connection) -> None:
-    """In the child: run the agent inside its rollout, send its outcome and the last spans."""
+def child_main(agent: Callable[[Claim], Any], claim: Claim, environment: dict[str, str], result: Connection) -> None:
+    """In the child: run the agent inside its rollout, send the last spans, then the outcome."""
     os.setsid()
     signal.signal(signal.SIGTERM, signal.SIG_DFL)
     threading.Thread(target=_die_with_parent, name="leyden-parent", daemon=True).start()
     os.environ.clear()
     os.environ.update(environment)
     init()
-    parent = trace.get_current_span(context_of(environment["TRACEPARENT"]))
+    parent = trace.get_current_span(context_of(environment[TRACEPARENT]))
     with enter_claim(claim, parent):
-        outcome = asyncio.run(awaited(agent, claim)) if is_async(agent) else called(agent, claim)
+        outcome = call(agent, claim)
     close()
-    told.send(outcome)
-    told.close()
+    result.send(outcome)
+    result.close()
 
 
-def is_async(agent: Any) -> bool:
-    """Whether calling it gives a coroutine."""
-    return inspect.iscoroutinefunction(agent) or inspect.iscoroutinefunction(getattr(agent, "__call__", None))  # noqa: B004 - which kind it is
+def _die_with_parent() -> None:
+    """End with a runner that was killed. The guard also ends children whose agent lets no other thread run."""
+    parent = multiprocessing.parent_process()
+    if parent is not None:
+        wait([parent.sentinel])
+        os.killpg(0, signal.SIGKILL)
 
 
-def called(agent: Callable[..., Any], claim: Claim) -> Outcome:
-    """The outcome of a sync agent, whatever it raises: SystemExit is an agent's end as well."""
-    try:
-        value = agent(claim)
-        if inspect.isawaitable(value):
-            raise TypeError("the agent returned an awaitable: make it an `async def` function")
-        return from_return(value)
-    except BaseException as error:  # noqa: BLE001 - the boundary to the agent's code
-        return from_error(error)
-
-
-async def awaited(agent: Callable[..., Any], claim: Claim) -> Outcome:
-    """The outcome of an async agent."""
-    try:
-        return from_return(await agent(claim))
-    except BaseException as error:  # noqa: BLE001 - the boundary to the agent's code, its own cancellation included
-        return from_error(error)
+async def _terminate(starting: "asyncio.Future[ChildProcess]") -> None:
+    """End a child whose start may still be under way."""
+    await asyncio.wait({starting})
+    if not starting.cancelled() and starting.exception() is None:
+        await starting.result().terminate()
 
 
 async def _readable(connection: Connection) -> None:
@@ -125,43 +296,36 @@ async def _readable(connection: Connection) -> None:
 
 def _received(connection: Connection) -> Outcome | None:
     try:
-        said = connection.recv()
+        outcome = connection.recv()
     except (EOFError, OSError):
         return None
-    return said if isinstance(said, Outcome) else None
+    return outcome if isinstance(outcome, Outcome) else None
 
 
-def _unsaid(exitcode: int | None) -> Outcome:
-    """The outcome of a process that ended without a word."""
-    if exitcode == -signal.SIGKILL:
-        return given_up("the agent's process was killed from outside, perhaps for its memory")
-    return ended_badly(f"the agent's process ended with exit code {exitcode} and said nothing", f"exit_code_{exitcode}")
+def _no_outcome(exit_code: int) -> Outcome:
+    """The outcome of a process that ended without sending one."""
+    if exit_code == -signal.SIGKILL:
+        return interrupted("the agent's process was killed from outside, perhaps because memory ran out")
+    return process_failed(
+        f"the agent's process ended with exit code {exit_code} and no result", f"exit_code_{exit_code}"
+    )
 
 
-async def _end(process: Any, starting: "asyncio.Future[None]") -> None:
-    """End it and all that it started. Takes `GRACE_S` at most, beside what its start takes."""
-    await asyncio.wait({starting})
-    if starting.exception() is None:
-        await asyncio.to_thread(_kill, process)
+def _watched(pid: int, wait_for_exit: Callable[[], int], *, group: bool = True) -> ChildProcess:
+    guard.watch(-pid if group else pid)
+    return ChildProcess(pid, group, in_thread(wait_for_exit, "leyden-wait"))
 
 
-def _kill(process: Any) -> None:
-    """SIGTERM to the session that the child began, SIGKILL when that was not enough."""
-    for number, patience_s in ((signal.SIGTERM, GRACE_S), (signal.SIGKILL, None)):
+def in_thread(work: Callable[[], T], name: str) -> "asyncio.Future[T]":
+    """The result of `work` in a daemon thread, which is never waited for: cancelling the future leaves it alone."""
+    result: Future[T] = Future()
+    result.set_running_or_notify_cancel()
+
+    def run() -> None:
         try:
-            os.killpg(process.pid, number)
-        except ProcessLookupError:
-            if process.is_alive():
-                os.kill(process.pid, number)  # it has not begun its own session yet
-        process.join(patience_s)
+            result.set_result(work())
+        except BaseException as error:  # noqa: BLE001 - it is the future's
+            result.set_exception(error)
 
-
-def _die_with_parent() -> None:
-    """A runner that was killed cannot end its children: they do it, from their first moment on.
-
-    The guard ends those as well whose agent lets no other thread run.
-    """
-    parent = multiprocessing.parent_process()
-    if parent is not None:
-        wait([parent.sentinel])
-        os.killpg(0, signal.SIGKILL)
+    threading.Thread(target=run, name=name, daemon=True).start()
+    return asyncio.wrap_future(result)

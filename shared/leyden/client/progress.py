@@ -1,4 +1,4 @@
-"""How far a runner is: a bar where rich is installed and somebody watches, else a log line every few seconds."""
+"""A runner's progress: a bar on a terminal with rich installed, else a log line every few seconds."""
 
 import logging
 import sys
@@ -18,7 +18,7 @@ EVERY_S = 10.0
 
 @dataclass
 class Tally:
-    """Ended attempts so far."""
+    """Counts of ended attempts."""
 
     counts: Counter[str] = field(default_factory=Counter)
     """`succeeded`, a failure class, or `lease_lost`."""
@@ -28,7 +28,7 @@ class Tally:
     began: float = field(default_factory=time.monotonic)
 
     def add(self, outcome: Outcome | None) -> None:
-        """One more; None is a lost lease."""
+        """Count one; None is a lost lease."""
         self.counts["lease_lost" if outcome is None else outcome.failure_class or outcome.status] += 1
         if outcome is not None and outcome.reward is not None:
             self.rewards += 1
@@ -36,16 +36,16 @@ class Tally:
 
     @property
     def done(self) -> int:
-        """All that ended."""
+        """Ended attempts."""
         return self.counts.total()
 
     @property
     def failed(self) -> int:
-        """Those that did not succeed."""
+        """Ended attempts that did not succeed."""
         return self.done - self.counts["succeeded"]
 
     def line(self) -> str:
-        """In words."""
+        """One line for the log."""
         minutes = max(time.monotonic() - self.began, 1e-3) / 60
         mean = f"{self.reward_sum / self.rewards:.3f}" if self.rewards else "-"
         return (
@@ -55,21 +55,21 @@ class Tally:
 
 
 class Progress(AbstractContextManager["Progress"], Protocol):
-    """Is told after every change."""
+    """Shows the tally; called after every change."""
 
     def show(self, tally: Tally) -> None:
-        """Show it."""
+        """Show the tally."""
 
 
 def progress_of(wanted: bool | None, total: int | None) -> Progress:
-    """A bar, lines, or nothing: None chooses a bar on a terminal and lines elsewhere."""
+    """False: nothing. True or None: a bar on a terminal, log lines elsewhere."""
     if wanted is False:
         return Quiet()
     if sys.stderr.isatty():
         try:
             return Bar(total)
         except ModuleNotFoundError:
-            logger.debug("without rich there is no progress bar")
+            logger.debug("rich is not installed: no progress bar")
     return Lines()
 
 
@@ -93,7 +93,7 @@ class Lines(Quiet):
         self._last: Tally | None = None
 
     def show(self, tally: Tally) -> None:
-        """Say it when it is time."""
+        """Log it every `EVERY_S`."""
         self._last = tally
         if time.monotonic() >= self._due:
             logger.info("%s", tally.line())
@@ -102,13 +102,13 @@ class Lines(Quiet):
     def __exit__(
         self, kind: type[BaseException] | None, error: BaseException | None, traceback: TracebackType | None
     ) -> None:
-        """The last word."""
+        """Log the last state."""
         if self._last is not None:
             logger.info("%s", self._last.line())
 
 
 class Bar(Quiet):
-    """rich's. Raises ModuleNotFoundError without it."""
+    """A bar drawn by rich. Raises ModuleNotFoundError when it is not installed."""
 
     def __init__(self, total: int | None) -> None:
         from rich.console import Console
@@ -120,16 +120,16 @@ class Bar(Quiet):
         self._task = self._bar.add_task("waiting for tasks", total=total)
 
     def __enter__(self) -> Self:
-        """Draw it."""
+        """Start drawing."""
         self._bar.start()
         return self
 
     def show(self, tally: Tally) -> None:
-        """Redraw it."""
+        """Redraw."""
         self._bar.update(self._task, completed=tally.done, description=tally.line())
 
     def __exit__(
         self, kind: type[BaseException] | None, error: BaseException | None, traceback: TracebackType | None
     ) -> None:
-        """Leave the last state standing."""
+        """Stop drawing; the last state stays visible."""
         self._bar.stop()

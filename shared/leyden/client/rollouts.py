@@ -1,44 +1,47 @@
-"""Rollouts in the agent's own process: the root span, the current rollout, and its end.
+"""The current rollout, and rollouts that an agent starts by itself: `Rollout`, `@rollout`, `carry`.
 
-`open_attempt` … `close_attempt` are the steps; `Rollout` and `@rollout` put them around an agent's code, and the runner
-around a claimed task. A gateway that is away when an agent starts a rollout of its own accord does not stop the agent:
-it runs unrecorded. A gateway that refuses (a wrong key) does: that is a mistake to be seen.
+When the gateway is unreachable as such a rollout starts, the agent runs unrecorded. When it refuses the request (a
+wrong key), the error is raised.
 """
 
 import asyncio
+import inspect
 import logging
 from collections.abc import Callable
 from concurrent.futures import Future
 from concurrent.futures import TimeoutError as NotYet
-from contextlib import ExitStack, suppress
-from contextvars import ContextVar
-from dataclasses import dataclass
+from contextlib import ExitStack
+from contextvars import Context as ContextVars
+from contextvars import ContextVar, copy_context
 from types import TracebackType
-from typing import Any, Self, TypeVar, overload
+from typing import Any, Generic, ParamSpec, Self, TypeVar, overload
 
 from opentelemetry import trace
 from opentelemetry.context import Context
 
-from leyden.client import farewells, semconv
-from leyden.client.claims import Claim
-from leyden.client.environment import inherited
-from leyden.client.errors import AttemptOverError, GatewayError, GatewayUnavailableError, NoRolloutError
-from leyden.client.looping import call_soon
+from leyden.client import semconv
+from leyden.client.attempts import END_WAIT_S, OpenAttempt, end_span, open_attempt, send_end
+from leyden.client.claims import Claim, context_of, inherited, traceparent_of
+from leyden.client.decorators import in_context, name_of, wrap
+from leyden.client.errors import GatewayUnavailableError, NoRolloutError
 from leyden.client.outcomes import Outcome, from_error, from_return, jsonable
-from leyden.client.session import Session, current_session
-from leyden.client.spanning import context_of
-from leyden.client.wrapping import name_of, wrap
+from leyden.client.session import Session, connected, current_session
 from leyden.ids import new_rollout_id
 
 logger = logging.getLogger("leyden.client")
 T = TypeVar("T")
+P = ParamSpec("P")
+R = TypeVar("R")
+
+CARRIED_FLUSH_S = 2.0
+"""How long a carried call in another process flushes its spans: that process may be killed at any time."""
 
 _current: ContextVar[Claim | None] = ContextVar("leyden_rollout", default=None)
 _root: ContextVar[trace.Span | None] = ContextVar("leyden_root_span", default=None)
 
 
 def current_rollout() -> Claim:
-    """The rollout that this code runs in: `rollout_id`, `attempt`, `base_url`, `api_key`, … Raises `NoRolloutError`."""
+    """The rollout that this code runs in. Raises `NoRolloutError`."""
     claim = in_rollout()
     if claim is None:
         raise NoRolloutError("no current rollout: use @leyden.rollout, `with leyden.Rollout()` or leyden.Runner")
@@ -46,17 +49,17 @@ def current_rollout() -> Claim:
 
 
 def in_rollout() -> Claim | None:
-    """The current rollout: this context's, else the one that the process was started in."""
+    """The rollout of this context, else the one that the process was started in, else None."""
     return _current.get() or inherited()
 
 
 def root_span() -> trace.Span | None:
-    """The current rollout's own span, in the process that opened it."""
+    """The root span of the current rollout; None in a process that did not open it."""
     return _root.get()
 
 
 def parent_context() -> Context | None:
-    """Where a new span belongs: None is the current context, else below the span that this process was started in."""
+    """The parent context of a new span; None means the current context."""
     if trace.get_current_span().get_span_context().is_valid:
         return None
     claim = in_rollout()
@@ -64,7 +67,7 @@ def parent_context() -> Context | None:
 
 
 def enter_claim(claim: Claim, span: trace.Span, root: trace.Span | None = None) -> ExitStack:
-    """Make the rollout and its span current in this context; closing the stack, in the same context, undoes that."""
+    """Make the rollout and its span current, until the stack is closed in the same context."""
     stack = ExitStack()
     stack.callback(_current.reset, _current.set(claim))
     stack.callback(_root.reset, _root.set(root))
@@ -74,80 +77,13 @@ def enter_claim(claim: Claim, span: trace.Span, root: trace.Span | None = None) 
     return stack
 
 
-@dataclass
-class OpenAttempt:
-    """An attempt whose root span is open."""
-
-    session: Session
-    claim: Claim
-    span: trace.Span
-
-    def enter(self) -> ExitStack:
-        """Make it current in this context; closing the stack, in the same context, undoes that."""
-        return enter_claim(self.claim, self.span, self.span)
-
-
-def open_attempt(session: Session, claim: Claim, name: str, lost: Callable[[], None] = lambda: None) -> OpenAttempt:
-    """Start the root span and the heartbeats; `lost` is called from another thread when the lease is lost."""
-    context = context_of(claim.traceparent)
-    attributes: dict[str, str | int] = {
-        semconv.GEN_AI_OPERATION_NAME: semconv.INVOKE_AGENT,
-        semconv.GEN_AI_AGENT_NAME: name,
-        semconv.LEYDEN_ROLLOUT_ID: claim.rollout_id,
-        semconv.LEYDEN_ATTEMPT: claim.attempt,
-        semconv.LEYDEN_MODE: claim.mode,
-    }
-    if claim.task_id is not None:
-        attributes[semconv.LEYDEN_TASK_ID] = claim.task_id
-    if claim.recorded:
-        session.outbox.open(claim.trace_id)
-        session.heart.keep(claim, lost)
-    span = session.tracer.start_span(f"{semconv.INVOKE_AGENT} {name}", context=context, attributes=attributes)
-    return OpenAttempt(session, claim, span)
-
-
-def close_attempt(attempt: OpenAttempt, outcome: Outcome, others: Callable[[], int | None] = lambda: 0) -> None:
-    """End the root span, wait for the spans' acknowledgement and tell the gateway. Blocks; raises nothing of it.
-
-    `others` counts the spans that other processes have sent for the attempt; None when that is not known.
-    """
-    end_span(attempt, outcome)
-    if attempt.claim.recorded:
-        tell_end(attempt, outcome, others)
-
-
-def end_span(attempt: OpenAttempt, outcome: Outcome) -> None:
-    """End the root span, with the error if there was one."""
-    if outcome.error_type is not None:
-        attempt.span.set_attribute(semconv.ERROR_TYPE, outcome.error_type)
-        attempt.span.set_status(trace.Status(trace.StatusCode.ERROR, outcome.message))
-    attempt.span.end()
-
-
-def tell_end(attempt: OpenAttempt, outcome: Outcome, others: Callable[[], int | None] = lambda: 0) -> None:
-    """Tell the gateway, once the fate of the spans is known. Blocks; raises nothing of it."""
-    session = attempt.session
-    own, more = session.outbox.settle(attempt.claim.trace_id, session.gateway.patience_s), others()
-    span_count = None if own is None or more is None else own + more
-    try:
-        session.gateway.end(attempt.claim, outcome.body(span_count))
-    except AttemptOverError as error:
-        logger.warning("rollout %s was over before its end was told: %s", attempt.claim.trace_id, error)
-    except GatewayError as error:
-        logger.error("the end of rollout %s could not be told: %s", attempt.claim.trace_id, error)  # noqa: TRY400
-    finally:
-        session.heart.release(attempt.claim)
-
-
-def abandon_attempt(attempt: OpenAttempt) -> None:
-    """Let go of an attempt whose lease is lost: there is nobody to tell."""
-    attempt.span.end()
-    attempt.session.heart.release(attempt.claim)
-    attempt.session.outbox.settle(attempt.claim.trace_id, 0.0)
+def enter_attempt(attempt: OpenAttempt) -> ExitStack:
+    """`enter_claim` for the process that opened the attempt."""
+    return enter_claim(attempt.claim, attempt.span, attempt.span)
 
 
 def _unrecorded(session: Session) -> Claim:
-    """A claim for an agent that runs though the gateway is away: no trace of it is kept."""
+    """The claim of an agent that runs while the gateway is unreachable: nothing is recorded."""
     gateway = session.gateway
     return Claim(
         new_rollout_id(), 0, "", "", base_url=f"{gateway.url}/v1", api_key=gateway.api_key or "", recorded=False
@@ -155,10 +91,10 @@ def _unrecorded(session: Session) -> Claim:
 
 
 class Rollout:
-    """`with leyden.Rollout("solver") as rollout:` (or `async with`): what runs inside is one rollout of agent "solver".
+    """`with leyden.Rollout("solver") as rollout:` (or `async with`): the block is one rollout of agent "solver".
 
-    Within another rollout it only adds a span. An exception that leaves the block fails the rollout, and goes on.
-    Set `output` (anything with a JSON form) to keep what the agent answered; rewards are `leyden.emit_reward`.
+    Inside another rollout it only adds a span. An exception that leaves the block fails the rollout and propagates.
+    Set `output` (any JSON value) to record the agent's answer; use `leyden.emit_reward` for rewards.
     """
 
     def __init__(
@@ -178,20 +114,20 @@ class Rollout:
         self._stack = ExitStack()
 
     def __enter__(self) -> Self:
-        """Start at the gateway, unless within a rollout."""
+        """Start the rollout; inside another one, only a span."""
         return self._enter(in_rollout() or self._start())
 
     def __exit__(
         self, kind: type[BaseException] | None, error: BaseException | None, traceback: TracebackType | None
     ) -> None:
-        """End at the gateway what was started there."""
+        """End what was started."""
         self._stack.__exit__(kind, error, traceback)
-        told, wait_s = self._farewell(error)
-        if told is not None and wait_s:
+        sent, wait_s = self._end(error)
+        if sent is not None and wait_s:
             try:
-                told.result(wait_s)
+                sent.result(wait_s)
             except NotYet:
-                logger.debug("the end of rollout %s is told later", self.claim)
+                logger.debug("the end of rollout %s will be sent later", self.claim.trace_id if self.claim else "")
 
     async def __aenter__(self) -> Self:
         """As `__enter__`, with the waiting off the event loop."""
@@ -203,38 +139,35 @@ class Rollout:
     ) -> None:
         """As `__exit__`, with the waiting off the event loop."""
         self._stack.__exit__(kind, error, traceback)
-        told, wait_s = self._farewell(error)
-        if told is not None and wait_s:
-            loop, done = asyncio.get_running_loop(), asyncio.Event()
-            told.add_done_callback(lambda _: call_soon(loop, done.set))
-            with suppress(TimeoutError):
-                await asyncio.wait_for(done.wait(), wait_s)
+        sent, wait_s = self._end(error)
+        if sent is not None and wait_s:
+            await asyncio.wait({asyncio.wrap_future(sent)}, timeout=wait_s)
 
-    def _farewell(self, error: BaseException | None) -> "tuple[Future[None] | None, float]":
-        """Have the end told, and how long to wait for that: not at all while the gateway is in trouble."""
+    def _end(self, error: BaseException | None) -> "tuple[Future[None] | None, float]":
+        """Queue the end; how long to wait for it: not at all while the gateway is failing."""
         if self._attempt is None:
             return None, 0.0
         attempt, outcome, session = self._attempt, self._outcome(error), self._attempt.session
         end_span(attempt, outcome)
         if not attempt.claim.recorded:
             return None, 0.0
-        late = session.farewells.is_stuck() or (session.farewells.pending() and session.gateway.failing)
-        told = session.farewells.submit(lambda: tell_end(attempt, outcome))
-        return told, 0.0 if late else farewells.WAIT_S
+        slow = session.ends.is_stuck() or (session.ends.pending() and session.gateway.failing)
+        sent = session.ends.submit(lambda: send_end(attempt, outcome))
+        return sent, 0.0 if slow else END_WAIT_S
 
     def _start(self) -> Claim:
         session = current_session()
         try:
-            return session.gateway.start(self._body, session.start_patience_s, hurry=True)
+            return session.gateway.start_now(self._body, session.start_timeout_s)
         except GatewayUnavailableError as error:
-            logger.error("this run of the agent is not recorded: %s", error)  # noqa: TRY400
+            logger.error("this rollout is not recorded: %s", error)  # noqa: TRY400
             return _unrecorded(session)
 
     def _enter(self, claim: Claim) -> Self:
         self.claim = claim
         if in_rollout() is None:
             self._attempt = open_attempt(current_session(), claim, self.name)
-            self._stack = self._attempt.enter()
+            self._stack = enter_attempt(self._attempt)
         else:
             span = current_session().tracer.start_as_current_span(
                 f"{semconv.INVOKE_AGENT} {self.name}",
@@ -249,7 +182,7 @@ class Rollout:
         return self
 
     def keep(self, result: Any) -> None:
-        """What a decorated agent returned is its output."""
+        """Keep what the decorated agent returned as the output."""
         self.output = result
 
     def _outcome(self, error: BaseException | None) -> Outcome:
@@ -271,11 +204,11 @@ def rollout(
 def rollout(
     function: Any = None, /, *, name: str | None = None, group_id: str | None = None, group_size: int | None = None
 ) -> Any:
-    """Make each call of an agent a rollout; what it returns is kept as the output.
+    """Make each call of an agent a rollout; the return value, a number too, is its output.
 
-    Takes a function (sync, async, generator or async generator), a method, or a class with `__call__`. A streaming
-    agent's rollout ends with its generator, and its output is what it yielded: texts joined, else the list. A number is
-    output too: rewards of a decorated agent are `leyden.emit_reward`.
+    Takes a function (sync, async, generator or async generator), a method, or a class with `__call__`. The rollout of a
+    generator ends with the generator; its output is what it yielded: strings joined, else the list. Use
+    `leyden.emit_reward` for rewards.
     """
 
     def decorate(agent: T) -> T:
@@ -283,3 +216,65 @@ def rollout(
         return wrap(agent, lambda args, kwargs: Rollout(called, group_id=group_id, group_size=group_size))
 
     return decorate if function is None else decorate(function)
+
+
+class Carried(Generic[P, R]):
+    """A function bound to the rollout that was current when it was wrapped. Can be pickled if the function can."""
+
+    def __init__(self, function: Callable[P, R]) -> None:
+        self._function = function
+        self._context: ContextVars | None = copy_context()
+
+    def __call__(self, *args: P.args, **kwargs: P.kwargs) -> R:
+        """Call the function inside the rollout."""
+        if self._context is None:
+            return self._call_elsewhere(*args, **kwargs)
+        context = self._context.copy()  # a context cannot be entered twice at once
+        if inspect.iscoroutinefunction(self._function):
+            return in_context(context, self._function(*args, **kwargs))  # type: ignore[return-value]
+        return context.run(self._function, *args, **kwargs)
+
+    def _call_elsewhere(self, *args: P.args, **kwargs: P.kwargs) -> R:
+        if self._claim is None:
+            return self._function(*args, **kwargs)
+        session = connected(self._url, self._claim.api_key)
+        parent = trace.get_current_span(context_of(self._traceparent))
+        try:
+            with enter_claim(self._claim, parent):
+                return self._function(*args, **kwargs)
+        finally:
+            session.flush(CARRIED_FLUSH_S)
+
+    def __getstate__(self) -> dict[str, Any]:
+        """The function, and the rollout as data."""
+        claim, traceparent, url = self._where()
+        where = {"_claim": claim, "_traceparent": traceparent, "_url": url}
+        return {"_function": self._function, "_context": None, **where}
+
+    def __setstate__(self, state: dict[str, Any]) -> None:
+        """In another process."""
+        self._claim: Claim | None = state["_claim"]
+        self._traceparent: str = state["_traceparent"]
+        self._url: str = state["_url"]
+        self._function, self._context = state["_function"], state["_context"]
+
+    def _where(self) -> tuple[Claim | None, str, str]:
+        if self._context is None:
+            return self._claim, self._traceparent, self._url
+
+        def here() -> tuple[Claim | None, str, str]:
+            claim = in_rollout()
+            if claim is None or not claim.recorded:
+                return None, "", ""
+            traceparent = traceparent_of(trace.get_current_span()) or claim.traceparent
+            return claim, traceparent, current_session().gateway.url
+
+        return self._context.copy().run(here)
+
+
+def carry(function: Callable[P, R]) -> Callable[P, R]:
+    """Bind `function` to the current rollout, for calls in other threads and processes.
+
+    `pool.submit(leyden.carry(work), x)` for threads and for processes (fork, spawn, forkserver) alike.
+    """
+    return Carried(function)

@@ -1,7 +1,8 @@
-"""Claims tasks and runs an agent on them, several at a time. It knows nothing of what the agent does.
+"""Runner: claims rollouts and runs an agent on them, several at a time.
 
-A failing agent is data: its rollout ends as failed and the runner goes on. A gateway that is away is waited for: claims
-for ever, heartbeats while the agent runs, ends for `patience_s`.
+The life of a rollout in a runner: `_serve` claims it, `_run` opens the attempt, runs the agent and closes the attempt.
+A failing agent is data: its rollout ends as failed and the runner goes on. While the gateway is unreachable, claims are
+retried without limit, heartbeats while the agent runs, ends for `retry_timeout_s`.
 """
 
 import asyncio
@@ -11,18 +12,18 @@ import socket
 import threading
 from collections import Counter
 from collections.abc import Awaitable, Callable
-from concurrent.futures import ThreadPoolExecutor
+from concurrent.futures import Future, InvalidStateError, ThreadPoolExecutor
+from contextlib import suppress
 from typing import Any, TypeVar
 
+from leyden.client.attempts import abandon_attempt, close_attempt, open_attempt
 from leyden.client.claims import Claim
 from leyden.client.errors import GatewayUnavailableError
-from leyden.client.looping import call_soon, cancel, first_of
-from leyden.client.outcomes import Outcome, given_up, timed_out
-from leyden.client.programs import Command
+from leyden.client.executors import Command, Mode, executor_of, run_until
+from leyden.client.outcomes import Outcome, interrupted, timed_out
 from leyden.client.progress import Progress, Tally, progress_of
-from leyden.client.rollouts import abandon_attempt, close_attempt, open_attempt
+from leyden.client.rollouts import enter_attempt
 from leyden.client.session import init
-from leyden.client.works import Mode, Run, work_of
 
 logger = logging.getLogger("leyden.client")
 T = TypeVar("T")
@@ -31,19 +32,19 @@ Agent = Callable[[Claim], Any] | Callable[[Claim], Awaitable[Any]] | Command
 """Returns None, or a finite number (its reward), or anything else (its output): see `outcomes.from_return`."""
 
 CLAIM_LIMIT = 256
-"""Most that the gateway gives at once."""
-CLAIM_PATIENCE_S = 5.0
-"""Of one claim; then the runner looks whether it was stopped, and claims again."""
+"""The most that the gateway returns at once."""
+CLAIM_RETRY_S = 5.0
+"""How long one claim is retried; then the runner checks whether it was stopped, and claims again."""
 
 
 class Runner:
-    """`Runner(agent, concurrency=8).run()`: claim, run, end, until `stop()` or SIGTERM; then finish what is running.
+    """`Runner(agent, concurrency=8).run()`: claim, run, end, until `stop()` or SIGTERM; then drain.
 
-    `agent` is called with a `Claim`. `mode` says where: "async" on the runner's event loop, "thread" in a thread of its
-    own, "process" in a process of its own ("auto": by whether it is an `async def`). After a timeout or a lost lease a
-    coroutine is cancelled and a process is killed with all its children; a thread cannot be stopped from outside: its
-    rollout is ended and the thread left alone. `limit` ends the runner after so many rollouts, `until_empty` when the
-    queue is empty.
+    `agent` is called with a `Claim`. `mode` says where: "async" on the runner's event loop, "thread" in a thread,
+    "process" in a process; "auto" is "async" for an `async def`, else "thread". After a timeout or a lost lease a
+    coroutine is cancelled and a process is killed with all its children; a thread cannot be stopped: its rollout is
+    ended and the thread keeps running. `limit` ends the runner after so many rollouts, `until_empty` when the queue is
+    empty.
     """
 
     def __init__(
@@ -61,22 +62,20 @@ class Runner:
         runner_id: str | None = None,
         wait_s: float = 5.0,
         drain_s: float = 60.0,
-        patience_s: float = 60.0,
+        retry_timeout_s: float = 60.0,
     ) -> None:
         self.tally = Tally()
-        self._work = work_of(agent, mode)
-        self._session = init(gateway, api_key, patience_s=patience_s)
+        self._execute = executor_of(agent, mode)
+        self._session = init(gateway, api_key, retry_timeout_s=retry_timeout_s)
         self._concurrency = concurrency
-        self._left = limit
+        self._limit = limit
         self._until_empty = until_empty
         self._progress = progress_of(progress, limit)
         self._name = name or str(getattr(agent, "__name__", "agent"))
         self._runner_id = runner_id or f"{socket.gethostname()}-{threading.get_native_id()}"
         self._wait_s = wait_s
         self._drain_s = drain_s
-        self._stopped = threading.Event()
-        self._away = False
-        self._wake: Callable[[], None] = lambda: None
+        self._stopped: Future[None] = Future()
         self._io = ThreadPoolExecutor(concurrency + 1, thread_name_prefix="leyden-runner")
 
     @property
@@ -85,9 +84,9 @@ class Runner:
         return self.tally.counts
 
     def run(self) -> None:
-        """Serve until stopped; in the main thread SIGINT and SIGTERM stop it gracefully, a second one at once.
+        """Serve until stopped. In the main thread the first SIGINT or SIGTERM drains, a second one ends at once.
 
-        Where an event loop runs already (a notebook), it serves on one of its own, in a thread.
+        If an event loop is already running (a notebook), it serves on a loop of its own in another thread.
         """
         try:
             asyncio.get_running_loop()
@@ -103,97 +102,86 @@ class Runner:
                 raise
 
     def stop(self) -> None:
-        """Claim no more; `run` returns when what is running has ended, or after `drain_s`. From any thread."""
-        self._stopped.set()
-        self._wake()
+        """Claim no more; `run` returns when what is running has ended, or after `drain_s`. Thread-safe."""
+        with suppress(InvalidStateError):
+            self._stopped.set_result(None)
 
     async def serve(self) -> None:
-        """As `run`, within a running event loop and without signals. Raises `GatewayRefusedError` for a wrong key."""
-        loop = asyncio.get_running_loop()
-        stopping = asyncio.Event()
-        self._wake = lambda: call_soon(loop, stopping.set)
-        if self._stopped.is_set():
-            stopping.set()
+        """As `run`, on the running event loop and without signals. Raises `GatewayRefusedError` for a wrong key."""
         running: set[asyncio.Task[None]] = set()
         with self._progress as progress:
             try:
-                await self._claim_until(stopping, running, progress)
+                await self._serve(asyncio.wrap_future(self._stopped), running, progress)
             finally:
                 await self._drain(running)
                 progress.show(self.tally)
-                self._wake = lambda: None
                 self._io.shutdown(wait=False)
 
-    async def _claim_until(self, stopping: asyncio.Event, running: set[asyncio.Task[None]], progress: Progress) -> None:
-        while not stopping.is_set() and self._left != 0:
+    async def _serve(
+        self, stopped: "asyncio.Future[None]", running: set[asyncio.Task[None]], progress: Progress
+    ) -> None:
+        """Claim as many rollouts as there are free slots, and start a task for each."""
+        left, reachable = self._limit, True
+        while not stopped.done() and left != 0:
             free = self._concurrency - len(running)
             if free == 0:
-                await first_of(*running, stopping=stopping)
+                await asyncio.wait({*running, stopped}, return_when=asyncio.FIRST_COMPLETED)
                 continue
-            claims = await self._claim(min(free, CLAIM_LIMIT, free if self._left is None else self._left))
-            for claim in claims:
-                task = asyncio.create_task(self._run_one(claim, progress), name=claim.trace_id)
+            claims = await self._claim(min(free, CLAIM_LIMIT, free if left is None else left), reachable)
+            reachable = claims is not None
+            for claim in claims or ():
+                task = asyncio.create_task(self._run(claim, progress), name=claim.trace_id)
                 running.add(task)
                 task.add_done_callback(running.discard)
-                task.add_done_callback(_report)
+                task.add_done_callback(_log_bug)
             self.tally.running = len(running)
             progress.show(self.tally)
-            self._left = None if self._left is None else self._left - len(claims)
-            if self._until_empty and not claims and not running and not self._away and await self._is_empty():
+            left = None if left is None else left - len(claims or ())
+            if self._until_empty and claims == [] and not running and await self._is_queue_empty():
                 return
-        while running and not stopping.is_set():
-            await first_of(*running, stopping=stopping)
+        while running and not stopped.done():
+            await asyncio.wait({*running, stopped}, return_when=asyncio.FIRST_COMPLETED)
 
-    async def _is_empty(self) -> bool:
-        """Whether nothing waits: what another runner fails at may come back, and is waited for no longer."""
+    async def _claim(self, limit: int, was_reachable: bool) -> list[Claim] | None:
+        """Claimed attempts; None while the gateway is unreachable."""
+        gateway = self._session.gateway
         try:
-            return await self._off_loop(self._session.gateway.waiting) == 0
+            return await self._off_loop(lambda: gateway.claim(self._runner_id, limit, self._wait_s, CLAIM_RETRY_S))
+        except GatewayUnavailableError as error:
+            if was_reachable:
+                logger.warning("waiting for the gateway (logged once until it is back): %s", error)
+            return None
+
+    async def _is_queue_empty(self) -> bool:
+        """Whether no attempt is waiting. Retries of other runners' attempts may still be queued later."""
+        try:
+            return await self._off_loop(self._session.gateway.queued) == 0
         except GatewayUnavailableError:
             return False
 
-    async def _claim(self, limit: int) -> list[Claim]:
-        """What there is to do; nothing when the gateway is away for now."""
-        gateway = self._session.gateway
-        try:
-            claims = await self._off_loop(lambda: gateway.claim(self._runner_id, limit, self._wait_s, CLAIM_PATIENCE_S))
-        except GatewayUnavailableError as error:
-            if not self._away:
-                logger.warning("waiting for the gateway (said once until it is back): %s", error)
-            self._away = True
-            return []
-        self._away = False
-        return claims
-
-    async def _run_one(self, claim: Claim, progress: Progress) -> None:
-        loop = asyncio.get_running_loop()
-        lost = asyncio.Event()
-        attempt = open_attempt(self._session, claim, self._name, lambda: call_soon(loop, lost.set))
-        with attempt.enter():
-            run = self._work(attempt)
-            outcome = await self._outcome(run, claim, lost)
+    async def _run(self, claim: Claim, progress: Progress) -> None:
+        """One claimed rollout to its end."""
+        attempt = open_attempt(self._session, claim, self._name)
+        lost = asyncio.wrap_future(attempt.lost)
+        with self._execute(attempt) as run, enter_attempt(attempt):
+            outcome: Outcome | None
+            try:
+                outcome = await run_until(run.outcome, lost, claim.timeout_s)
+                if outcome is None and not lost.done():
+                    outcome = timed_out(claim.timeout_s or 0.0, run.output_tail())
+            except asyncio.CancelledError:
+                outcome = interrupted("the runner was stopped before the agent had ended")
+            other_spans = run.other_spans()
         self.tally.add(outcome)
         self.tally.running -= 1
         progress.show(self.tally)
         if outcome is None:
             abandon_attempt(attempt)
-            return
-        await self._off_loop(lambda: close_attempt(attempt, outcome, run.other_spans))
-
-    async def _outcome(self, run: Run, claim: Claim, lost: asyncio.Event) -> Outcome | None:
-        """The agent's outcome, or that of its time running out; None when the lease was lost."""
-        agent = asyncio.ensure_future(run.outcome())
-        try:
-            await first_of(agent, stopping=lost, timeout_s=claim.timeout_s)
-        except asyncio.CancelledError:
-            await cancel(agent)
-            return given_up("the runner was stopped before the agent had ended")
-        if agent.done():
-            return agent.result()
-        await cancel(agent)
-        return None if lost.is_set() else timed_out(claim.timeout_s or 0.0, run.last_words())
+        else:
+            await self._off_loop(lambda: close_attempt(attempt, outcome, other_spans))
 
     async def _drain(self, running: set[asyncio.Task[None]]) -> None:
-        """Let what runs end, for `drain_s`; then give the rest up, so that others can have it at once."""
+        """Wait `drain_s` for what is running, then end the rest as interrupted, so that others can retry it at once."""
         if running:
             await asyncio.wait(set(running), timeout=self._drain_s)
         if running:
@@ -225,7 +213,7 @@ class Runner:
                 loop.remove_signal_handler(each)
 
 
-def _report(task: asyncio.Task[None]) -> None:
-    """A rollout that was lost to an error of ours is said aloud; the gateway gives it to others after its lease."""
+def _log_bug(task: asyncio.Task[None]) -> None:
+    """Log an exception of our own; the gateway gives the rollout to another runner after its lease."""
     if not task.cancelled() and (error := task.exception()):
-        logger.error("rollout %s was lost by the runner", task.get_name(), exc_info=error)
+        logger.error("a bug in the runner lost rollout %s", task.get_name(), exc_info=error)

@@ -1,8 +1,8 @@
-"""What one process shares: the gateway, the outbox of spans, the heart and the tracer. `init` makes it, once.
+"""What one process shares: gateway client, span processor, heartbeats, end queue and tracer. `init` makes it, once.
 
-In a process that was started inside of a rollout (`leyden run`, a runner's program) it all belongs to that rollout.
-HTTP client, protobuf and OpenTelemetry's SDK are loaded by `init`: code that only names us stays quick to import. Not
-later, in a thread of ours: a fork in the midst of that would leave a child whose imports wait for ever.
+In a process that was started inside a rollout (`leyden run`, a runner's program) all of it belongs to that rollout.
+`init` imports the HTTP client, protobuf and OpenTelemetry's SDK, so that `import leyden` stays fast. They are not
+imported later, in a thread: a fork during an import would leave a child that waits for the import lock for ever.
 """
 
 import atexit
@@ -18,79 +18,90 @@ from typing import TYPE_CHECKING
 from opentelemetry import trace
 from opentelemetry.context import attach
 
-from leyden.client.environment import SPAN_COUNTS, inherited
+from leyden.client.attempts import EndQueue, LeaseHeartbeats
+from leyden.client.claims import SPAN_COUNTS, context_of, inherited
 from leyden.client.errors import ConfigurationError
-from leyden.client.farewells import Farewells
-from leyden.client.heart import Heart
 from leyden.client.semconv import SCHEMA_URL
-from leyden.client.span_stats import SpanStats
-from leyden.client.spanning import context_of
 
 if TYPE_CHECKING:
     from opentelemetry.sdk.trace import TracerProvider
 
-    from leyden.client.gateway import Gateway
-    from leyden.client.outbox import Outbox
+    from leyden.client.gateway import GatewayClient
+    from leyden.client.span_processor import RolloutSpanProcessor
 
 logger = logging.getLogger("leyden.client")
 
-START_PATIENCE_S = 1.0
-"""How long an agent that starts a rollout of its own accord waits for a gateway that is away."""
-EXIT_PATIENCE_S = 5.0
-"""How long the process's exit waits for the last spans."""
+START_TIMEOUT_S = 1.0
+"""How long an agent that starts a rollout by itself waits for an unreachable gateway."""
+EXIT_TIMEOUT_S = 5.0
+"""How long the process waits at exit for the last spans and ends."""
+
+
+@dataclass(frozen=True)
+class SpanStats:
+    """What became of the rollout spans of this process so far."""
+
+    queued: int
+    """Waiting to be sent."""
+    sent: int
+    """Acknowledged by the gateway."""
+    dropped: int
+    """Not queued: the queue was full or closed."""
+    failed: int
+    """Not delivered before the retry timeout, or rejected by the gateway."""
 
 
 @dataclass(frozen=True)
 class Session:
-    """The parts, wired together."""
+    """The parts of the library in this process."""
 
-    gateway: "Gateway"
-    outbox: "Outbox"
-    heart: Heart
-    farewells: Farewells
+    gateway: "GatewayClient"
+    spans: "RolloutSpanProcessor"
+    heartbeats: LeaseHeartbeats
+    ends: EndQueue
     tracer: trace.Tracer
-    home: str | None = None
+    inherited_trace: str | None = None
     """Trace id of the attempt that this process was started in."""
-    start_patience_s: float = START_PATIENCE_S
-    exit_patience_s: float = EXIT_PATIENCE_S
+    start_timeout_s: float = START_TIMEOUT_S
+    exit_timeout_s: float = EXIT_TIMEOUT_S
 
     def flush(self, timeout_s: float) -> bool:
-        """Tell every end and send every ended span now; whether that was done in time."""
+        """Send every queued end and span now; whether that was done in time."""
         deadline = time.monotonic() + timeout_s
-        untold = self.farewells.drain(timeout_s)
-        return self.outbox.force_flush(int(max(0.0, deadline - time.monotonic()) * 1000)) and not untold
+        unsent = self.ends.drain(timeout_s)
+        return self.spans.force_flush(int(max(0.0, deadline - time.monotonic()) * 1000)) and not unsent
 
     def close(self) -> None:
-        """Send what is left, for at most `exit_patience_s`, and stop."""
-        if not self.flush(self.exit_patience_s):
-            untold, spans = self.farewells.pending(), self.outbox.stats()
-            logger.error("the process ends with the ends of %d rollouts untold, and these spans: %s", untold, spans)
+        """Send what is left, for at most `exit_timeout_s`, and stop."""
+        if not self.flush(self.exit_timeout_s):
+            ends, spans = self.ends.pending(), self.spans.stats()
+            logger.error("exiting with %d rollout ends unsent and these spans: %s", ends, spans)
         self._note_spans()
-        self.farewells.close()
-        self.heart.close()
-        self.outbox.shutdown()
+        self.ends.close()
+        self.heartbeats.close()
+        self.spans.shutdown()
         self.gateway.close()
 
     def after_fork(self) -> None:
-        """In a forked child: threads, connections and whatever waits are the parent's."""
+        """In a forked child: leave threads, connections and queues to the parent."""
         self.gateway.after_fork()
-        self.outbox.after_fork()
-        self.heart.after_fork()
-        self.farewells.after_fork()
-        if self.home:
-            self.outbox.open(self.home)
+        self.spans.after_fork()
+        self.heartbeats.after_fork()
+        self.ends.after_fork()
+        if self.inherited_trace:
+            self.spans.track(self.inherited_trace)
 
     def _note_spans(self) -> None:
-        """Tell who started this process how many spans to wait for; short appends of several processes do not mix."""
+        """Append our span count to the parent's file; short appends of several processes do not mix."""
         path = os.environ.get(SPAN_COUNTS)
-        if self.home is None or path is None:
+        if self.inherited_trace is None or path is None:
             return
-        count = self.outbox.count(self.home)
+        count = self.spans.count(self.inherited_trace)
         try:
             with Path(path).open("a") as file:
                 file.write("unknown\n" if count is None else f"{count}\n")
         except OSError as error:
-            logger.debug("nobody counts the spans any more: %s", error)
+            logger.debug("cannot write the span count: %s", error)
 
 
 _lock = threading.Lock()
@@ -102,17 +113,17 @@ def init(
     api_key: str | None = None,
     *,
     tracer_provider: "TracerProvider | None" = None,
-    patience_s: float = 60.0,
-    start_patience_s: float = START_PATIENCE_S,
-    exit_patience_s: float = EXIT_PATIENCE_S,
+    retry_timeout_s: float = 60.0,
+    start_timeout_s: float = START_TIMEOUT_S,
+    exit_timeout_s: float = EXIT_TIMEOUT_S,
 ) -> Session:
-    """Connect this process to a gateway. Calling it again with the same gateway and key, or without, changes nothing.
+    """Connect this process to a gateway. Calling it again with the same gateway and key, or with none, changes nothing.
 
     `gateway` and `api_key` default to `LEYDEN_GATEWAY_URL` and `LEYDEN_API_KEY`. Spans come from `tracer_provider`,
     else from the global provider if it is the SDK's, else from one of our own, which becomes the global one.
-    `patience_s` is how long a call to the gateway is tried behind the agent's back; `start_patience_s` what an agent's
-    own rollout waits for to begin, `exit_patience_s` what the process's exit waits for what is left. Makes no request.
-    Raises `ConfigurationError`.
+    `retry_timeout_s` is how long requests in the background are retried, `start_timeout_s` how long an agent's own
+    rollout waits for the gateway before it runs unrecorded, `exit_timeout_s` how long the process waits at exit for
+    unsent spans and ends. Makes no request. Raises `ConfigurationError`.
     """
     global _session
     if _session and gateway is None and api_key is None:
@@ -121,42 +132,42 @@ def init(
     key = api_key or os.environ.get("LEYDEN_API_KEY") or None
     if not url.startswith(("http://", "https://")):
         raise ConfigurationError(
-            f"no gateway ({url!r}): pass leyden.init(gateway='http://host:port') or set LEYDEN_GATEWAY_URL"
+            f"no gateway ({url!r}): call leyden.init(gateway='http://host:port') or set LEYDEN_GATEWAY_URL"
         )
-    from leyden.client.gateway import Gateway
+    from leyden.client.gateway import GatewayClient
 
     with _lock:
         if _session and (_session.gateway.url, _session.gateway.api_key) == (url, key):
             return _session
         if _session:
             _session.close()
-        gateway_ = Gateway(url, key, patience_s)
-        _session = _build(gateway_, tracer_provider or _global_provider(), start_patience_s, exit_patience_s)
+        gateway_ = GatewayClient(url, key, retry_timeout_s)
+        _session = _build(gateway_, tracer_provider or _global_provider(), start_timeout_s, exit_timeout_s)
         return _session
 
 
 def current_session() -> Session:
-    """The session; made from the environment when `init` was not called. Raises `ConfigurationError`."""
+    """The session; calls `init` if there is none. Raises `ConfigurationError`."""
     return _session or init()
 
 
 def connected(url: str, key: str) -> Session:
-    """The session with this gateway, whatever its key; else a new one, with this key."""
+    """The session if it has this gateway, whatever its key; else a new one with this key."""
     return _session if _session and _session.gateway.url == url else init(url, key)
 
 
 def flush(timeout_s: float = 30.0) -> bool:
-    """Send every ended span, and the ends of rollouts, now; whether the gateway took all in time."""
+    """Send every ended span and rollout end now; whether the gateway acknowledged all in time."""
     return _session.flush(timeout_s) if _session else True
 
 
 def tracer() -> trace.Tracer:
-    """Our tracer, or one that does nothing in a process that is not connected."""
+    """The session's tracer; without a session one that does nothing."""
     return _session.tracer if _session else trace.NoOpTracer()
 
 
 def close() -> None:
-    """Undo `init`: send what is left and stop. Called at exit."""
+    """Undo `init`: send what is left and stop. Registered as an exit hook."""
     global _session
     with _lock:
         session, _session = _session, None
@@ -165,24 +176,26 @@ def close() -> None:
 
 
 def stats() -> SpanStats:
-    """What became of this process's spans: queued, sent, dropped, failed. All 0 when it is not connected."""
-    return _session.outbox.stats() if _session else SpanStats(0, 0, 0, 0)
+    """What became of this process's spans; all zero without a session."""
+    return _session.spans.stats() if _session else SpanStats(0, 0, 0, 0)
 
 
-def _build(gateway: "Gateway", provider: "TracerProvider", start_patience_s: float, exit_patience_s: float) -> Session:
-    from leyden.client.outbox import Outbox
+def _build(
+    gateway: "GatewayClient", provider: "TracerProvider", start_timeout_s: float, exit_timeout_s: float
+) -> Session:
+    from leyden.client.span_processor import RolloutSpanProcessor
 
     claim = inherited()
-    home = claim.trace_id if claim else None
-    outbox = Outbox(gateway.export, home=home)
+    inherited_trace = claim.trace_id if claim else None
+    spans = RolloutSpanProcessor(gateway.export, inherited_trace=inherited_trace)
     if claim:
-        outbox.open(claim.trace_id)
+        spans.track(claim.trace_id)
         if not trace.get_current_span().get_span_context().is_valid:
-            attach(context_of(claim.traceparent))  # for good: all that this thread does is part of the rollout
-    provider.add_span_processor(outbox)
+            attach(context_of(claim.traceparent))  # never detached: all that this thread does is part of the rollout
+    provider.add_span_processor(spans)
     tracer = provider.get_tracer("leyden.client", schema_url=SCHEMA_URL)
     return Session(
-        gateway, outbox, Heart(gateway), Farewells(), tracer, home, start_patience_s, exit_patience_s
+        gateway, spans, LeaseHeartbeats(gateway), EndQueue(), tracer, inherited_trace, start_timeout_s, exit_timeout_s
     )  # fmt: skip
 
 

@@ -20,6 +20,6 @@ def gateway() -> Iterator[FakeGateway]:
 
 @pytest.fixture
 def connected(gateway: FakeGateway) -> Iterator[FakeGateway]:
-    leyden.init(gateway.url, KEY, tracer_provider=TracerProvider(shutdown_on_exit=False), patience_s=10.0)
+    leyden.init(gateway.url, KEY, tracer_provider=TracerProvider(shutdown_on_exit=False), retry_timeout_s=10.0)
     yield gateway
     close()

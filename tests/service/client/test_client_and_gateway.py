@@ -13,7 +13,7 @@ from opentelemetry.sdk.trace import TracerProvider
 
 import leyden
 from leyden.client import Claim, GatewayRefusedError
-from leyden.client.programs import Command
+from leyden.client.executors import Command
 from leyden.client.session import close
 from leyden.events import RolloutEnded, RolloutStarted
 from service.gateway.gateway_fakes import API_KEY, Bench, bench
@@ -27,7 +27,7 @@ async def gate() -> AsyncIterator[Bench]:
 
 
 def connect(gate: Bench, key: str = API_KEY) -> None:
-    leyden.init(gate.url, key, tracer_provider=TracerProvider(shutdown_on_exit=False), patience_s=5.0)
+    leyden.init(gate.url, key, tracer_provider=TracerProvider(shutdown_on_exit=False), retry_timeout_s=5.0)
 
 
 def reach(gate: Bench, claim: Claim) -> str:
@@ -52,7 +52,7 @@ async def test_a_runner_takes_tasks_to_their_ends(gate: Bench) -> None:
         assert (await http.post("/leyden/v1/tasks", json=asked)).status_code == 201
     await gate.drain_tasks()
     connect(gate)
-    runner = leyden.Runner(agent, gate.url, API_KEY, concurrency=2, wait_s=0.2, patience_s=5.0)
+    runner = leyden.Runner(agent, gate.url, API_KEY, concurrency=2, wait_s=0.2, retry_timeout_s=5.0)
     serving = asyncio.create_task(runner.serve())
     async with asyncio.timeout(30):
         while len(gate.log.of(RolloutEnded)) < 3:

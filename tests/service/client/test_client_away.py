@@ -33,7 +33,7 @@ def _calm(caplog: pytest.LogCaptureFixture) -> None:
 
 
 def connect(url: str, **patience: float) -> None:
-    patience = {"start_patience_s": 0.3, "exit_patience_s": 0.3, "patience_s": 60.0} | patience
+    patience = {"start_timeout_s": 0.3, "exit_timeout_s": 0.3, "retry_timeout_s": 60.0} | patience
     leyden.init(url, KEY, tracer_provider=TracerProvider(shutdown_on_exit=False), **patience)
 
 
@@ -74,7 +74,7 @@ def test_the_process_ends_in_time(away: str) -> None:
 
 
 def test_a_gateway_that_dies_in_between_delays_no_agent(gateway: FakeGateway) -> None:
-    connect(gateway.url, patience_s=30.0)
+    connect(gateway.url, retry_timeout_s=30.0)
     agent()
     for _ in range(4):
         agent()
@@ -90,10 +90,10 @@ def test_a_gateway_that_dies_in_between_delays_no_agent(gateway: FakeGateway) ->
 
 
 def test_an_end_that_cannot_be_told_yet_is_waited_for_a_moment_and_told_later(gateway: FakeGateway) -> None:
-    connect(gateway.url, patience_s=30.0, exit_patience_s=5.0)
+    connect(gateway.url, retry_timeout_s=30.0, exit_timeout_s=5.0)
     with leyden.Rollout():
         gateway.stop()
-    assert current_session().farewells.pending() == 1
+    assert current_session().ends.pending() == 1
     gateway.start()
     wait_until(lambda: len(gateway.ends) == 1, 20)
     [[end]] = gateway.ends.values()
@@ -115,7 +115,7 @@ def test_a_gateway_that_falls_silent_is_waited_for_once(gateway: FakeGateway) ->
     gateway.stop()
     gateway.start()
     assert took(lambda: [context.run(rollout.__exit__, None, None, None) for context, rollout in apart]) < 4.0
-    assert current_session().farewells.pending() == 6
+    assert current_session().ends.pending() == 6
     close()
 
 

@@ -97,12 +97,12 @@ def test_a_guard_that_was_killed_is_replaced_and_knows_what_it_watched(
     guard: Guard, sleeper: "subprocess.Popen[bytes]"
 ) -> None:
     guard.watch(sleeper.pid)
-    first = guard._process
+    first = guard.pid
     assert first is not None
-    first.kill()
-    first.wait()
+    os.kill(first, signal.SIGKILL)
+    wait_until(lambda: is_gone(first))
     guard.forget(2**22 + 1)
-    assert guard._process not in (None, first)
+    assert guard.pid not in (None, first)
     guard.close()
     assert sleeper.wait(20) == -signal.SIGKILL
 

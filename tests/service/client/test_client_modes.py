@@ -15,8 +15,8 @@ import client_agents
 import leyden
 from client_support import KEY, FakeGateway
 from leyden.client import Claim, ConfigurationError
+from leyden.client.executors import Command
 from leyden.client.outcomes import Outcome
-from leyden.client.programs import Command
 from leyden.client.progress import Bar, Lines, Tally, progress_of
 from leyden.client.session import close
 
@@ -29,7 +29,7 @@ def _disconnect() -> Iterator[None]:
 
 def serve(gateway: FakeGateway, agent: Any, **options: Any) -> leyden.Runner:
     """A runner that has done all there was to do."""
-    defaults = {"wait_s": 0.2, "patience_s": 20.0, "until_empty": True}
+    defaults = {"wait_s": 0.2, "retry_timeout_s": 20.0, "until_empty": True}
     runner = leyden.Runner(agent, gateway.url, KEY, **{**defaults, **options})
     runner.run()
     return runner
@@ -80,7 +80,7 @@ def test_the_ways_in_which_a_process_ends_badly_are_told_apart(gateway: FakeGate
 
 
 def test_an_agent_that_no_process_could_import_is_refused_at_once(gateway: FakeGateway) -> None:
-    with pytest.raises(ConfigurationError, match="its module names"):
+    with pytest.raises(ConfigurationError, match="imported by name"):
         leyden.Runner(lambda claim: None, gateway.url, KEY, mode="process")
 
 

@@ -13,7 +13,7 @@ import client_agents
 import leyden
 from client_support import FakeGateway, attributes, wait_until
 from leyden.client import NoRolloutError
-from leyden.client.notes import MAX_TEXT
+from leyden.client.spans import MAX_TEXT
 
 
 def the_end(gateway: FakeGateway) -> tuple[str, dict[str, Any]]:

@@ -6,8 +6,7 @@ from typing import Any
 
 import leyden
 from client_support import FakeGateway, attributes
-from leyden.client.integrations.messages import messages_of
-from leyden.client.integrations.openai_agents import LeydenTracing
+from leyden.client.openai_agents import LeydenTracing, messages_of
 
 
 class Sdk:

@@ -179,7 +179,7 @@ def test_an_agent_runs_unrecorded_when_the_gateway_is_away(
 ) -> None:
     gateway.stop()
     provider = TracerProvider(shutdown_on_exit=False)
-    leyden.init(gateway.url, KEY, tracer_provider=provider, start_patience_s=0.3)
+    leyden.init(gateway.url, KEY, tracer_provider=provider, start_timeout_s=0.3)
 
     @leyden.rollout
     def agent() -> str:

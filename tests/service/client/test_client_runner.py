@@ -27,7 +27,9 @@ def _disconnect() -> Iterator[None]:
 @contextmanager
 def running(gateway: FakeGateway, agent: Any, **options: Any) -> Iterator[leyden.Runner]:
     """A runner at work; stopped gracefully at the end of the block."""
-    runner = leyden.Runner(agent, gateway.url, KEY, **{"wait_s": 0.5, "patience_s": 20.0, "drain_s": 10.0, **options})
+    runner = leyden.Runner(
+        agent, gateway.url, KEY, **{"wait_s": 0.5, "retry_timeout_s": 20.0, "drain_s": 10.0, **options}
+    )
     thread = threading.Thread(target=runner.run)
     thread.start()
     try:

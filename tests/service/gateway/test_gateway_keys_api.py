@@ -12,7 +12,7 @@ import pytest
 from starlette.routing import Route
 
 from leyden.cli.keys import KeyAdmin, Wanted, row
-from leyden.client.gateway import Gateway
+from leyden.client.gateway import GatewayClient
 from leyden.events import KeyCreated, KeyRevoked
 from leyden.gateway.core.keys import rollout_key
 from leyden.kafka import Delivered
@@ -246,7 +246,7 @@ async def test_a_call_names_its_project_and_key_and_a_bootstrap_key_has_neither(
 
 
 async def test_the_command_makes_lists_and_revokes_on_a_real_gateway(gate: Bench) -> None:
-    gateway, other = Gateway(gate.url, API_KEY), Gateway(gate.url, rollout_key(SECRET.encode(), REF))
+    gateway, other = GatewayClient(gate.url, API_KEY), GatewayClient(gate.url, rollout_key(SECRET.encode(), REF))
     admin = KeyAdmin(gateway)
     now = datetime.now(UTC)
     made_key = await asyncio.to_thread(

@@ -14,7 +14,7 @@ from typer.testing import CliRunner, Result
 import command_support as s
 from leyden.cli.app import app
 from leyden.cli.feedback import Feedback, gateway_of, send_feedback
-from leyden.client.gateway import Gateway
+from leyden.client.gateway import GatewayClient
 from leyden.events import SpanKind
 from leyden.ingest.core.event import Normalised
 from leyden.ingest.core.normalise import normalise_traces
@@ -93,14 +93,14 @@ def test_a_replay_without_a_name_is_refused_and_diff_needs_none() -> None:
     assert "names no transitions" in run("replay", "diff", "A", "B", "--data-dir", "none").output
 
 
-def answering(answer: httpx.Response) -> tuple[Gateway, list[httpx.Request]]:
+def answering(answer: httpx.Response) -> tuple[GatewayClient, list[httpx.Request]]:
     seen: list[httpx.Request] = []
 
     def handle(request: httpx.Request) -> httpx.Response:
         seen.append(request)
         return answer
 
-    return Gateway("http://gateway", "key", 0.0, httpx.MockTransport(handle)), seen
+    return GatewayClient("http://gateway", "key", 0.0, httpx.MockTransport(handle)), seen
 
 
 FEEDBACK = Feedback(s.A, 2, "thumbs_up", 1.0, "well done")

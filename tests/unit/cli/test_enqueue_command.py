@@ -18,9 +18,9 @@ from typer.testing import CliRunner, Result
 
 from leyden.cli.app import app
 from leyden.cli.enqueueing import BATCH_BYTES, BATCH_TASKS, Enqueued, EnqueuePlan, batches, enqueue, tasks_of, told
-from leyden.cli.queue_door import QueueDoor
+from leyden.cli.gateway_requests import TaskQueue
 from leyden.cli.task_rows import Source
-from leyden.client.gateway import Gateway
+from leyden.client.gateway import GatewayClient
 from leyden.gateway.http.bodies import TasksBody
 from leyden.stack.errors import StackError
 
@@ -59,12 +59,12 @@ def gateway() -> TaskGateway:
 
 
 @pytest.fixture
-def door(gateway: TaskGateway) -> QueueDoor:
+def queue(gateway: TaskGateway) -> TaskQueue:
     return door_to(gateway)
 
 
-def door_to(gateway: TaskGateway, patience_s: float = 5.0) -> QueueDoor:
-    return QueueDoor(Gateway("http://g", "k", transport=httpx.MockTransport(gateway)), patience_s)
+def door_to(gateway: TaskGateway, retry_timeout_s: float = 5.0) -> TaskQueue:
+    return TaskQueue(GatewayClient("http://g", "k", transport=httpx.MockTransport(gateway)), retry_timeout_s)
 
 
 def jsonl(folder: Path, rows: list[Any], name: str = "sums.jsonl") -> str:
@@ -89,21 +89,21 @@ def test_a_row_is_a_task_with_its_input_shown_and_its_metadata_kept(tmp_path: Pa
     assert first == {"input": "0 + 1?", "metadata": {"answer": 1}, **SHARED}
 
 
-def test_running_it_twice_changes_nothing(tmp_path: Path, gateway: TaskGateway, door: QueueDoor) -> None:
+def test_running_it_twice_changes_nothing(tmp_path: Path, gateway: TaskGateway, queue: TaskQueue) -> None:
     source = jsonl(tmp_path, ROWS)
-    assert enqueue(plan(source), door, quiet) == Enqueued(tasks=5, rollouts=10, known=0)
+    assert enqueue(plan(source), queue, quiet) == Enqueued(tasks=5, rollouts=10, known=0)
     before = dict(gateway.tasks)
-    assert enqueue(plan(source), door, quiet) == Enqueued(tasks=5, rollouts=10, known=5)
+    assert enqueue(plan(source), queue, quiet) == Enqueued(tasks=5, rollouts=10, known=5)
     assert gateway.tasks == before
 
 
 def test_another_name_makes_new_tasks_and_other_samples_are_told(
-    tmp_path: Path, gateway: TaskGateway, door: QueueDoor
+    tmp_path: Path, gateway: TaskGateway, queue: TaskQueue
 ) -> None:
     source = jsonl(tmp_path, ROWS)
-    enqueue(plan(source), door, quiet)
-    assert enqueue(plan(source, name="epoch-2"), door, quiet).known == 0
-    other = enqueue(plan(source, shared={"samples": 9}), door, quiet)
+    enqueue(plan(source), queue, quiet)
+    assert enqueue(plan(source, name="epoch-2"), queue, quiet).known == 0
+    other = enqueue(plan(source, shared={"samples": 9}), queue, quiet)
     assert (other.known, other.otherwise, len(gateway.tasks)) == (5, 5, 10)
     assert "5 were there before with another number of samples" in told(other)
 
@@ -117,23 +117,23 @@ def test_a_run_that_was_cut_off_is_gone_on_with(tmp_path: Path, gateway: TaskGat
             raise httpx.ConnectError("gone", request=request)
         return gateway(request)
 
-    dying = QueueDoor(Gateway("http://g", "k", transport=httpx.MockTransport(dies)), 0.0)
-    with pytest.raises(StackError, match=r"Run the command again to go on.*400 tasks were taken before"):
+    dying = TaskQueue(GatewayClient("http://g", "k", transport=httpx.MockTransport(dies)), 0.0)
+    with pytest.raises(StackError, match=r"Run the command again to continue.*400 tasks were taken before"):
         enqueue(whole, dying, quiet)
     done = enqueue(whole, door_to(gateway), quiet)
     assert (done.tasks, done.known, len(gateway.tasks)) == (600, 400, 600)
 
 
-def test_a_gateway_that_is_away_is_waited_for(tmp_path: Path, gateway: TaskGateway, door: QueueDoor) -> None:
+def test_a_gateway_that_is_away_is_waited_for(tmp_path: Path, gateway: TaskGateway, queue: TaskQueue) -> None:
     gateway.away = 2
-    assert enqueue(plan(jsonl(tmp_path, ROWS)), door, quiet).tasks == 5
+    assert enqueue(plan(jsonl(tmp_path, ROWS)), queue, quiet).tasks == 5
 
 
 def test_a_refusal_is_told_in_the_gateways_words(tmp_path: Path) -> None:
     def refuses(_: httpx.Request) -> httpx.Response:
         return httpx.Response(403, json={"error": {"type": "scope_needed", "message": "scope `runner` is needed"}})
 
-    refused = QueueDoor(Gateway("http://g", "k", transport=httpx.MockTransport(refuses)), 5.0)
+    refused = TaskQueue(GatewayClient("http://g", "k", transport=httpx.MockTransport(refuses)), 5.0)
     with pytest.raises(StackError, match="answered 403: scope `runner` is needed"):
         enqueue(plan(jsonl(tmp_path, ROWS)), refused, quiet)
 
@@ -261,9 +261,9 @@ def folder_of(tmp_path: Path, form: str) -> Path:
 
 @pytest.mark.parametrize("form", ["parquet", "jsonl", "saved", "saved splits"])
 def test_a_data_set_on_disk_is_enqueued_as_the_real_library_reads_it(
-    gateway: TaskGateway, door: QueueDoor, tmp_path: Path, form: str
+    gateway: TaskGateway, queue: TaskQueue, tmp_path: Path, form: str
 ) -> None:
-    done = enqueue(plan(f"hf:{folder_of(tmp_path, form)}", metadata_columns=["*"]), door, quiet)
+    done = enqueue(plan(f"hf:{folder_of(tmp_path, form)}", metadata_columns=["*"]), queue, quiet)
     assert (done.tasks, done.known) == (5, 0)
     assert [(task["input"], task["metadata"]) for task in gateway.tasks.values()] == [
         (row["question"], {"answer": row["answer"], "level": row["level"]}) for row in ROWS
@@ -335,11 +335,11 @@ def test_steering_the_queue_says_what_was_done(monkeypatch: pytest.MonkeyPatch) 
         "queue/resume": {"project": "p", "paused": False},
     }
 
-    def post(self: QueueDoor, path: str, body: dict[str, Any]) -> dict[str, Any]:
+    def post(self: TaskQueue, path: str, body: dict[str, Any]) -> dict[str, Any]:
         asked.append((path, body))
         return answers[path]
 
-    monkeypatch.setattr(QueueDoor, "post", post)
+    monkeypatch.setattr(TaskQueue, "post", post)
     monkeypatch.setattr("signal.signal", lambda *_: None)
     at = ("--gateway", "http://g", "--api-key", "k")
     assert "t: 3 of 4 rollouts cancelled" in run("cancel", "t", "--tasks", "--reason", "wrong", *at).output

@@ -11,7 +11,7 @@ from typer.testing import CliRunner, Result
 
 from leyden.cli.app import app
 from leyden.cli.keys import KeyAdmin, Wanted, expiry, row
-from leyden.client.gateway import Gateway
+from leyden.client.gateway import GatewayClient
 from leyden.stack.errors import StackError
 
 NOW = datetime(2026, 5, 1, 12, tzinfo=UTC)
@@ -30,7 +30,7 @@ class AdminApi:
         return httpx.Response(self.status, json=self.answer)
 
     def admin(self) -> KeyAdmin:
-        return KeyAdmin(Gateway("http://gateway", "boot", transport=httpx.MockTransport(self)))
+        return KeyAdmin(GatewayClient("http://gateway", "boot", transport=httpx.MockTransport(self)))
 
 
 @pytest.fixture(autouse=True)
@@ -73,7 +73,7 @@ def test_a_key_id_stays_one_part_of_the_path() -> None:
 
 
 @pytest.mark.parametrize(
-    ("status", "hint"), [(401, "Give a key"), (403, "scope admin"), (404, "no key 'x'"), (503, "try again")]
+    ("status", "hint"), [(401, "Pass a key"), (403, "scope admin"), (404, "no key 'x'"), (503, "try again")]
 )
 def test_a_refusal_is_the_gateways_own_sentence_and_what_to_do(status: int, hint: str) -> None:
     said = {404: "no key 'x'", 503: "try again"}.get(status, "said so")
@@ -144,5 +144,5 @@ def test_without_a_gateway_or_a_stack_it_says_where_to_look(tmp_path: Path) -> N
 def test_an_address_where_nobody_answers_is_a_sentence() -> None:
     done = run("keys", "list", "--gateway", "http://127.0.0.1:9", "--api-key", "k")
     assert done.exit_code == 1
-    assert "gave no answer to rely on" in done.output
+    assert "No answer from" in done.output
     assert "Is the address right?" in done.output

@@ -1,6 +1,6 @@
 """How calls to the gateway are tried again, and when they are not."""
 
-import time
+import threading
 from collections.abc import Callable
 
 import httpx
@@ -8,28 +8,42 @@ import pytest
 
 from leyden.client.claims import Claim
 from leyden.client.errors import AttemptOverError, GatewayError, GatewayRefusedError, GatewayUnavailableError
-from leyden.client.gateway import Backoff, Gateway
+from leyden.client.gateway import START_PAUSE_S, GatewayClient, RealTime
 
 CLAIM = Claim("1e7de" + "0" * 23, 1, "1e7de" + "0" * 23 + "0001", "", "http://gateway/v1", "key")
 
 
-def gateway(*answers: httpx.Response | Exception, patience_s: float = 5.0) -> tuple[Gateway, list[httpx.Request]]:
-    """A gateway that gives `answers` in turn, and the requests that it got."""
+class FakeTime(RealTime):
+    """Time that passes only by waiting."""
+
+    def __init__(self) -> None:
+        self.now = 0.0
+        self.waits: list[float] = []
+
+    def monotonic(self) -> float:
+        return self.now
+
+    def wait(self, event: threading.Event, timeout_s: float) -> bool:
+        self.waits.append(timeout_s)
+        self.now += timeout_s
+        return event.is_set()
+
+
+def gateway(
+    *answers: httpx.Response | Exception, retry_timeout_s: float = 5.0, clock: RealTime | None = None
+) -> tuple[GatewayClient, list[httpx.Request]]:
+    """A client whose gateway gives `answers` in turn, the last one again and again; and the requests."""
     requests: list[httpx.Request] = []
 
     def answer(request: httpx.Request) -> httpx.Response:
         requests.append(request)
-        given = answers[len(requests) - 1]
+        given = answers[min(len(requests), len(answers)) - 1]
         if isinstance(given, Exception):
             raise given
         return given
 
-    return Gateway("http://gateway/", "secret", patience_s, httpx.MockTransport(answer)), requests
-
-
-@pytest.fixture(autouse=True)
-def _quick(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr("leyden.client.gateway.FIRST_DELAY_S", 0.01)
+    made = GatewayClient("http://gateway/", "secret", retry_timeout_s, httpx.MockTransport(answer), clock or FakeTime())
+    return made, requests
 
 
 @pytest.mark.parametrize(
@@ -51,19 +65,20 @@ def test_trouble_that_may_pass_is_tried_again(trouble: httpx.Response | Exceptio
     assert requests[0].headers["authorization"] == "Bearer secret"
 
 
-def test_retry_after_is_honoured() -> None:
-    sut, _ = gateway(httpx.Response(429, headers={"retry-after": "0.3"}), httpx.Response(200, json={}))
-    began = time.monotonic()
+@pytest.mark.parametrize("header", ["3", "3.0"])
+def test_retry_after_is_honoured(header: str) -> None:
+    clock = FakeTime()
+    sut, _ = gateway(httpx.Response(429, headers={"retry-after": header}), httpx.Response(200, json={}), clock=clock)
     sut.end(CLAIM, {})
-    assert time.monotonic() - began >= 0.3
+    assert clock.waits == [3.0]
 
 
 def test_a_retry_after_past_the_deadline_is_not_waited_for() -> None:
-    sut, _ = gateway(httpx.Response(429, headers={"retry-after": "60"}), patience_s=1.0)
-    began = time.monotonic()
+    clock = FakeTime()
+    sut, _ = gateway(httpx.Response(429, headers={"retry-after": "60"}), retry_timeout_s=1.0, clock=clock)
     with pytest.raises(GatewayUnavailableError, match="429"):
         sut.end(CLAIM, {})
-    assert time.monotonic() - began < 1.0
+    assert clock.waits == []
 
 
 @pytest.mark.parametrize(
@@ -84,18 +99,39 @@ def test_a_heartbeat_is_one_try() -> None:
 
 
 def test_closing_ends_the_waiting() -> None:
-    sut, _ = gateway(httpx.Response(503, headers={"retry-after": "30"}), patience_s=60.0)
-    sut.close()
-    began = time.monotonic()
-    with pytest.raises((GatewayUnavailableError, RuntimeError)):
+    class ClosedMeanwhile(FakeTime):
+        def wait(self, event: threading.Event, timeout_s: float) -> bool:
+            sut.close()
+            return super().wait(event, timeout_s)
+
+    clock = ClosedMeanwhile()
+    sut, requests = gateway(httpx.Response(503, headers={"retry-after": "30"}), retry_timeout_s=60.0, clock=clock)
+    with pytest.raises(GatewayUnavailableError):
         sut.end(CLAIM, {})
-    assert time.monotonic() - began < 5.0
+    assert (len(requests), clock.waits) == (1, [30.0])
+    with pytest.raises(GatewayUnavailableError, match="closed"):
+        sut.end(CLAIM, {})
+    assert len(requests) == 1
+
+
+def test_a_failed_start_of_an_agent_is_not_repeated_for_a_while() -> None:
+    clock = FakeTime()
+    sut, requests = gateway(httpx.ConnectError("refused"), clock=clock)
+    with pytest.raises(GatewayUnavailableError):
+        sut.start_now({}, timeout_s=0.1)
+    with pytest.raises(GatewayUnavailableError, match="a moment ago"):
+        sut.start_now({}, timeout_s=0.1)
+    assert len(requests) == 1
+    clock.now += START_PAUSE_S
+    with pytest.raises(GatewayUnavailableError, match="refused"):
+        sut.start_now({}, timeout_s=0.1)
+    assert len(requests) == 2
 
 
 @pytest.mark.parametrize(
     "call", [lambda sut: sut.start({}), lambda sut: sut.claim("me", 1, 0.0)], ids=["start", "claim"]
 )
-def test_an_answer_that_is_not_json_is_an_error_of_the_gateway(call: Callable[[Gateway], object]) -> None:
+def test_an_answer_that_is_not_json_is_an_error_of_the_gateway(call: Callable[[GatewayClient], object]) -> None:
     sut, _ = gateway(httpx.Response(200, text="<html>"))
     with pytest.raises(GatewayError, match="not JSON"):
         call(sut)
@@ -112,8 +148,11 @@ def test_a_rollout_of_a_newer_gateway_can_be_read_and_a_lacking_field_is_named()
         Claim.from_json(document)
 
 
-def test_delays_grow_and_stop_at_the_deadline() -> None:
-    backoff = Backoff(patience_s=100.0)
-    delays = [backoff.next() for _ in range(14)]
-    assert all(delay is not None and 0 < delay <= 5.0 for delay in delays)
-    assert Backoff(patience_s=0.0).next() is None
+def test_delays_grow_to_a_limit_and_end_at_the_deadline() -> None:
+    clock = FakeTime()
+    sut, requests = gateway(httpx.Response(503), retry_timeout_s=100.0, clock=clock)
+    with pytest.raises(GatewayUnavailableError, match="503"):
+        sut.end(CLAIM, {})
+    assert 95.0 < clock.now <= 100.0
+    assert all(0.1 <= wait <= 5.0 for wait in clock.waits)
+    assert len(requests) == len(clock.waits) + 1 < 60

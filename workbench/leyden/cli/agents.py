@@ -10,9 +10,9 @@ from pathlib import Path
 from pkgutil import resolve_name
 from typing import Any, NoReturn
 
+from leyden.cli.launch import Launch, launch
 from leyden.client import GatewayRefusedError, GatewayUnavailableError, LeydenError, Runner
-from leyden.client.launch import Launch, launch
-from leyden.client.programs import Command
+from leyden.client.executors import Command
 
 NOT_FOUND, USAGE, AWAY, REFUSED = 127, 64, 69, 77
 """Exit codes, as shells and sysexits.h have them."""
@@ -91,9 +91,17 @@ def _run(options: argparse.Namespace) -> int:
     if not argv:
         _misused("say which program: leyden run -- python my_agent.py")
     plan = Launch(
-        Command(tuple(argv), options.reward_from), options.name, _task(options.task), options.task_id, options.group,
-        options.group_size, options.mode, options.timeout, options.claim, options.wait,
-    )  # fmt: skip
+        command=Command(tuple(argv), options.reward_from),
+        name=options.name,
+        task_input=_task(options.task),
+        task_id=options.task_id,
+        group_id=options.group,
+        group_size=options.group_size,
+        mode=options.mode,
+        timeout_s=options.timeout,
+        claim=options.claim,
+        wait_s=options.wait,
+    )
     return launch(plan, options.gateway, options.api_key)
 
 

@@ -92,7 +92,16 @@ def demo(
     from leyden.cli.demo.run import run_demo
 
     plan = DemoPlan(
-        data_dir, updates, tasks, samples, model, engine, control, seed, require_learning and not control, auto_ports
+        data_dir=data_dir,
+        updates=updates,
+        tasks=tasks,
+        samples=samples,
+        model=model,
+        engine=engine,
+        control=control,
+        seed=seed,
+        require_learning=require_learning and not control,
+        auto_ports=auto_ports,
     )
     with clear_errors():
         raise typer.Exit(run_demo(plan, console))

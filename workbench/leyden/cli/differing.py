@@ -6,7 +6,7 @@ from rich.console import Console
 from rich.table import Table
 
 from leyden.analysis.differences import Difference, Side, difference
-from leyden.cli.looks import TABLE, number, safe
+from leyden.cli.formatting import TABLE, number, safe
 from leyden.reading import Log, Place, place_of
 from leyden.reading.log import Tell
 from leyden.reading.sets import Filters, TransitionSet, named_set, whole_groups

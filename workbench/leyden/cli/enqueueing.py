@@ -9,7 +9,7 @@ from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import dataclass, field
 from typing import Any
 
-from leyden.cli.queue_door import QueueDoor
+from leyden.cli.gateway_requests import TaskQueue
 from leyden.cli.task_rows import Row, Source, jsonable, rows_of
 from leyden.ids import derive
 from leyden.reading.log import Tell
@@ -128,12 +128,12 @@ def batches(tasks: Iterable[dict[str, Any]]) -> Iterator[list[dict[str, Any]]]:
         yield batch
 
 
-def enqueue(plan: EnqueuePlan, door: QueueDoor, tell: Tell) -> Enqueued:
+def enqueue(plan: EnqueuePlan, queue: TaskQueue, tell: Tell) -> Enqueued:
     """Send them all; each batch is in Kafka when the next one is sent. Raises StackError: what was sent stays sent."""
     done = Enqueued()
     for batch in batches(tasks_of(plan)):
         try:
-            answers = door.post("tasks", {"tasks": batch})["tasks"]
+            answers = queue.post("tasks", {"tasks": batch})["tasks"]
         except StackError as error:
             raise StackError(f"{error} {done.tasks} tasks were taken before.") from error
         for task, answer in zip(batch, answers, strict=True):

@@ -11,7 +11,7 @@ from rich.console import Console
 from rich.table import Table
 
 from leyden.analysis.failures import FailedAttempt, FailureGroup, GroupBy, grouped
-from leyden.cli.looks import TABLE, safe, short
+from leyden.cli.formatting import TABLE, safe, short
 from leyden.events import FailureClass, ModelCallRecorded, RolloutEnded
 from leyden.events.codec import MODEL_CALLS, ROLLOUTS
 from leyden.ids import AttemptRef, attempt_of_trace

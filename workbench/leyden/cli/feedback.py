@@ -1,4 +1,4 @@
-"""`leyden feedback`: a late reward, as an evaluation span in the rollout's trace, through the gateway's OTLP door."""
+"""`leyden feedback`: a late reward, sent as an evaluation span of the rollout's trace to the gateway's OTLP API."""
 
 import math
 import os
@@ -13,7 +13,7 @@ from opentelemetry.sdk.trace.id_generator import RandomIdGenerator
 
 from leyden.client import semconv
 from leyden.client.errors import GatewayError, GatewayRefusedError, GatewayUnavailableError
-from leyden.client.gateway import Gateway
+from leyden.client.gateway import GatewayClient
 from leyden.ids import AttemptRef, attempt_of_trace
 from leyden.stack.errors import StackError
 from leyden.stack.state import DataFolder
@@ -71,7 +71,7 @@ def evaluation_span(feedback: Feedback, now_ns: int) -> ReadableSpan:
     return span
 
 
-def send_feedback(feedback: Feedback, gateway: Gateway) -> None:
+def send_feedback(feedback: Feedback, gateway: GatewayClient) -> None:
     """Send it; raises StackError with what the gateway said. Sending again after an error cannot count twice."""
     payload = encode_spans([evaluation_span(feedback, time.time_ns())]).SerializeToString()
     try:
@@ -87,7 +87,7 @@ def send_feedback(feedback: Feedback, gateway: Gateway) -> None:
         raise StackError("The feedback was refused: the gateway rejected its span.")
 
 
-def gateway_of(url: str | None, api_key: str | None, data_dir: Path) -> Gateway:
+def gateway_of(url: str | None, api_key: str | None, data_dir: Path) -> GatewayClient:
     """The gateway that was named, the environment's, or that of the stack that runs in `data_dir`."""
     url = url or os.environ.get("LEYDEN_GATEWAY_URL")
     api_key = api_key or os.environ.get("LEYDEN_API_KEY")
@@ -102,4 +102,4 @@ def gateway_of(url: str | None, api_key: str | None, data_dir: Path) -> Gateway:
         url, api_key = state.gateway_url, api_key or folder.secrets().api_key
     if not url.startswith(("http://", "https://")):
         raise StackError(f"{url!r} is no gateway's address: it begins with http:// or https://.")
-    return Gateway(url, api_key, PATIENCE_S)
+    return GatewayClient(url, api_key, PATIENCE_S)

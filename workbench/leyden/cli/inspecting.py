@@ -6,7 +6,7 @@ from pathlib import Path
 from rich.console import Console
 from rich.table import Table
 
-from leyden.cli.looks import TABLE, number, safe, short
+from leyden.cli.formatting import TABLE, number, safe, short
 from leyden.ids import attempt_of_trace
 from leyden.inspect.evidence import RolloutEvidence, gather
 from leyden.inspect.report import CallLine, CreditLine, RewardLine, RolloutReport, ToolLine

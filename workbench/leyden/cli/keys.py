@@ -7,8 +7,8 @@ from datetime import UTC, datetime, timedelta
 from typing import Any
 from urllib.parse import quote
 
-from leyden.cli.asking import ask
-from leyden.client.gateway import Gateway
+from leyden.cli.gateway_requests import request
+from leyden.client.gateway import GatewayClient
 from leyden.stack.errors import StackError
 
 PATH = "/leyden/v1/keys"
@@ -38,7 +38,7 @@ class Wanted:
 class KeyAdmin:
     """The admin API of one gateway. Every method raises `StackError` with what the gateway said."""
 
-    def __init__(self, gateway: Gateway) -> None:
+    def __init__(self, gateway: GatewayClient) -> None:
         self._gateway = gateway
 
     def create(self, wanted: Wanted) -> dict[str, Any]:
@@ -56,7 +56,7 @@ class KeyAdmin:
 
     def _call(self, method: str, path: str, body: dict[str, Any] | None = None) -> dict[str, Any]:
         away = " Is the address right?"
-        return ask(self._gateway, method, path, body, patience_s=0.0, hints=HINTS, if_away=away)
+        return request(self._gateway, method, path, body, retry_timeout_s=0.0, hints=HINTS, if_unavailable=away)
 
 
 def expiry(text: str | None, now: datetime) -> datetime | None:

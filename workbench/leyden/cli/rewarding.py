@@ -11,7 +11,7 @@ from rich.table import Table
 from leyden.analysis.hacking import MIN_WINDOWS, Suspicion, suspicions
 from leyden.analysis.judged import read_judged
 from leyden.analysis.rewards import JudgedRollout, Window, statistics, versions_of, windows_of
-from leyden.cli.looks import TABLE, number, safe
+from leyden.cli.formatting import TABLE, number, safe
 from leyden.reading import Log, place_of
 from leyden.reading.log import Tell
 from leyden.stack.errors import StackError

@@ -16,7 +16,7 @@ from leyden.analysis.failures import GroupBy
 from leyden.cli.shell import STACK_DIR, DataDir, LogDir, TopicPrefix, clear_errors, console, progress, say
 
 if TYPE_CHECKING:
-    from leyden.cli.queue_door import QueueDoor
+    from leyden.cli.gateway_requests import TaskQueue
 
 work_app = typer.Typer()
 GatewayUrl = Annotated[str | None, typer.Option("--gateway", help="Default: LEYDEN_GATEWAY_URL, else the stack's.")]
@@ -34,12 +34,12 @@ class Mode(StrEnum):
 
 
 @contextmanager
-def _door(gateway: str | None, api_key: str | None, data_dir: Path) -> Iterator["QueueDoor"]:
+def _task_queue(gateway: str | None, api_key: str | None, data_dir: Path) -> Iterator["TaskQueue"]:
     from leyden.cli.feedback import gateway_of
-    from leyden.cli.queue_door import QueueDoor
+    from leyden.cli.gateway_requests import TaskQueue
 
     with closing(gateway_of(gateway, api_key, data_dir)) as found:
-        yield QueueDoor(found)
+        yield TaskQueue(found)
 
 
 @work_app.command()
@@ -82,15 +82,24 @@ def enqueue(
         "timeout_s": timeout, "retry": retry,
     }  # fmt: skip
     columns = [column.strip() for column in (metadata_columns or "").split(",") if column.strip()]
-    plan = EnqueuePlan(Source(source, config, split), name, input_column or [], columns, id_column, skip, limit, shared)
+    plan = EnqueuePlan(
+        source=Source(source, config, split),
+        name=name,
+        input_columns=input_column or [],
+        metadata_columns=columns,
+        id_column=id_column,
+        skip=skip,
+        limit=limit,
+        shared=shared,
+    )
     with clear_errors():
         if dry_run:
             for task in islice(tasks_of(plan), DRY_RUN_TASKS):
                 say(json.dumps(task, ensure_ascii=False))
             return
-        with _door(gateway, api_key, data_dir) as door:
+        with _task_queue(gateway, api_key, data_dir) as queue:
             with progress() as tell:
-                done = send(plan, door, tell)
+                done = send(plan, queue, tell)
             say(told(done))
 
 
@@ -104,12 +113,12 @@ def cancel(
     data_dir: DataDir = STACK_DIR,
 ) -> None:
     """Call rollouts off: what waits never starts, what runs is over. The log keeps it; nothing of it is trained."""
-    with clear_errors(), _door(gateway, api_key, data_dir) as door:
+    with clear_errors(), _task_queue(gateway, api_key, data_dir) as queue:
         if tasks:
-            for one in door.post("tasks/cancel", {"task_ids": ids, "reason": reason})["tasks"]:
+            for one in queue.post("tasks/cancel", {"task_ids": ids, "reason": reason})["tasks"]:
                 say(f"{one['task_id']}: {one['cancelled']} of {one['rollouts']} rollouts cancelled")
             return
-        for one in door.post("rollouts/cancel", {"rollout_ids": ids, "reason": reason})["rollouts"]:
+        for one in queue.post("rollouts/cancel", {"rollout_ids": ids, "reason": reason})["rollouts"]:
             say(f"{one['rollout_id']}: {'cancelled' if one['cancelled'] else 'had ended before'}")
 
 
@@ -122,8 +131,8 @@ def pause(
     data_dir: DataDir = STACK_DIR,
 ) -> None:
     """Hand out no more rollouts until `leyden resume`; what runs goes on."""
-    with clear_errors(), _door(gateway, api_key, data_dir) as door:
-        done = door.post("queue/pause", {"project": project, "reason": reason})
+    with clear_errors(), _task_queue(gateway, api_key, data_dir) as queue:
+        done = queue.post("queue/pause", {"project": project, "reason": reason})
         say(f"paused: {done['project'] or 'all projects'}")
 
 
@@ -132,8 +141,8 @@ def resume(
     project: Project = None, gateway: GatewayUrl = None, api_key: ApiKey = None, data_dir: DataDir = STACK_DIR
 ) -> None:
     """Hand out rollouts again."""
-    with clear_errors(), _door(gateway, api_key, data_dir) as door:
-        done = door.post("queue/resume", {"project": project})
+    with clear_errors(), _task_queue(gateway, api_key, data_dir) as queue:
+        done = queue.post("queue/resume", {"project": project})
         say(f"resumed: {done['project'] or 'all projects'}")
 
 

@@ -1,10 +1,10 @@
-"""What the user chose for a demo. Plain values."""
+"""Options of `leyden demo`."""
 
 from dataclasses import dataclass
 from pathlib import Path
 
 
-@dataclass(frozen=True)
+@dataclass(frozen=True, kw_only=True)
 class DemoPlan:
     """One run of the demo."""
 

@@ -4,8 +4,7 @@ from typing import Any
 
 import pytest
 
-from leyden.client.claims import Claim
-from leyden.client.environment import environment_of, inherited
+from leyden.client.claims import Claim, environment_of, inherited
 from leyden.ids import AttemptRef, new_rollout_id
 
 REF = AttemptRef(new_rollout_id(), 2)

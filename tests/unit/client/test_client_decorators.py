@@ -10,7 +10,7 @@ from typing import Any, Self
 
 import pytest
 
-from leyden.client.wrapping import MAX_ITEMS, wrap
+from leyden.client.decorators import MAX_ITEMS, wrap
 
 inside: contextvars.ContextVar[int] = contextvars.ContextVar("inside", default=0)
 
@@ -243,5 +243,5 @@ def test_methods_of_all_kinds_and_classes_can_be_wrapped(scope: Recorder) -> Non
 def test_what_cannot_be_called_is_refused(scope: Recorder) -> None:
     with pytest.raises(TypeError, match="decorate the method"):
         wrap(type("Plain", (), {}), scope)
-    with pytest.raises(TypeError, match="no function"):
+    with pytest.raises(TypeError, match="not callable"):
         wrap(7, scope)

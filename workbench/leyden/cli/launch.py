@@ -1,4 +1,4 @@
-"""One unmodified program as one rollout: what `leyden run` does. It prints nothing but the program's own output."""
+"""`leyden run`: one unmodified program as one rollout. Prints nothing but the program's own output."""
 
 import asyncio
 import os
@@ -6,36 +6,39 @@ import shutil
 import signal
 import socket
 import sys
-from collections.abc import Callable, Iterator
+from collections.abc import Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass, replace
 from typing import Any, BinaryIO
 
-from leyden.client.claims import Claim
-from leyden.client.counting import SpanCounts, span_counts
-from leyden.client.environment import environment_of, inherited, input_text
+from leyden.client.attempts import OpenAttempt, abandon_attempt, close_attempt, open_attempt
+from leyden.client.claims import (
+    Claim,
+    SpanCounts,
+    environment_of,
+    inherited,
+    input_text,
+    span_counts,
+    traceparent_of,
+)
 from leyden.client.errors import ConfigurationError
-from leyden.client.looping import call_soon, cancel, first_of
+from leyden.client.executors import Command, outcome_of, run_until
 from leyden.client.outcomes import timed_out
-from leyden.client.programs import Command, Program, outcome_of
-from leyden.client.rollouts import OpenAttempt, abandon_attempt, close_attempt, open_attempt
+from leyden.client.processes import ChildProcess, Output, ProgramEnd, Sink, running
 from leyden.client.session import Session, init
-from leyden.client.spanning import traceparent_of
 
 TIMED_OUT = 124
-"""Exit code, as `timeout` has it."""
+"""Exit code of a timeout, as in timeout(1)."""
 NOTHING_TO_DO = 75
-"""Exit code: no task came, or the lease was lost; trying again may help."""
+"""Exit code: no task came, or the lease was lost; a retry may help."""
 LEASE_S = 30.0
-"""Beats begin at a third of it; the gateway's first answer says its own."""
+"""Of a rollout of our own, until the first heartbeat's answer gives the gateway's."""
 CLAIM_S = 30.0
-"""Most that the gateway lets one claim wait."""
+"""The longest that the gateway lets one claim wait."""
 FORWARDED = (signal.SIGINT, signal.SIGTERM, signal.SIGHUP, signal.SIGQUIT, signal.SIGUSR1, signal.SIGUSR2)
 
-Sink = Callable[[bytes], None]
 
-
-@dataclass(frozen=True)
+@dataclass(frozen=True, kw_only=True)
 class Launch:
     """What to run, and as which rollout."""
 
@@ -48,7 +51,7 @@ class Launch:
     mode: str = "train"
     timeout_s: float = 86_400.0
     claim: bool = False
-    """Take a queued task instead of beginning a rollout of our own."""
+    """Claim a queued task instead of starting a rollout."""
     wait_s: float = 30.0
     """How long to wait for the gateway, or for a task."""
 
@@ -56,16 +59,16 @@ class Launch:
 def launch(plan: Launch, gateway: str | None = None, api_key: str | None = None) -> int:
     """Run the program to its end; its exit code, or one of this module's. Raises `LeydenError`, FileNotFoundError.
 
-    Inside of a rollout already, the program takes part in that one.
+    Inside a rollout the program joins that one.
     """
     program = shutil.which(plan.command.argv[0])
     if program is None:
         raise FileNotFoundError(plan.command.argv[0])
     if inherited() is not None:
-        os.execv(program, list(plan.command.argv))  # noqa: S606 - it is what we were asked to run
+        os.execv(program, list(plan.command.argv))  # noqa: S606 - the program that we were asked to run
     session = init(gateway, api_key)
     if session.gateway.api_key is None:
-        raise ConfigurationError("no key: pass --api-key or set LEYDEN_API_KEY")
+        raise ConfigurationError("no API key: pass --api-key or set LEYDEN_API_KEY")
     claim = _claimed(session, plan) if plan.claim else _begun(session, plan)
     return NOTHING_TO_DO if claim is None else asyncio.run(_run(session, claim, plan))
 
@@ -77,7 +80,7 @@ def _begun(session: Session, plan: Launch) -> Claim:
     claim = session.gateway.start(
         body | {"task": {key: value for key, value in task.items() if value is not None}}, plan.wait_s
     )
-    # Its first lease lasts as long as the rollout may: with beats, one that was killed is noticed sooner.
+    # The first lease lasts as long as the rollout may; with heartbeats, a killed one is noticed sooner.
     return replace(claim, lease_s=min(claim.lease_s, LEASE_S))
 
 
@@ -91,44 +94,44 @@ def _runner_id() -> str:
 
 
 async def _run(session: Session, claim: Claim, plan: Launch) -> int:
-    loop = asyncio.get_running_loop()
-    lost = asyncio.Event()
-    name = plan.name or plan.command.__name__
-    attempt = open_attempt(session, claim, name, lambda: call_soon(loop, lost.set))
+    attempt = open_attempt(session, claim, plan.name or plan.command.__name__)
+    lost = asyncio.wrap_future(attempt.lost)
+    output = Output(_echo(sys.stdout.buffer), _echo(sys.stderr.buffer))
+    forwarded: list[signal.Signals] = []
     with span_counts() as counts:
-        program = _program(attempt, plan, counts)
-        ended = asyncio.ensure_future(program.run(_echo(sys.stdout.buffer), _echo(sys.stderr.buffer)))
-        with _forwarding(loop, program):
-            await first_of(ended, stopping=lost, timeout_s=claim.timeout_s)
-        if ended.done():
-            end = ended.result()
-            outcome, code = outcome_of(end, plan.command.reward_from, program.stopped_by), end.exit_code
-        else:
-            await cancel(ended)
-            outcome, code = timed_out(claim.timeout_s or 0.0, program.last_words()), TIMED_OUT
-        if lost.is_set():
+        end = await run_until(_run_program(attempt, plan.command, output, counts, forwarded), lost, claim.timeout_s)
+        if lost.done():
             abandon_attempt(attempt)
             return NOTHING_TO_DO
-        close_attempt(attempt, outcome, counts.total)
+        if end is None:
+            outcome, code = timed_out(claim.timeout_s or 0.0, output.tail()), TIMED_OUT
+        else:
+            stopped_by = forwarded[-1] if forwarded else None
+            outcome, code = outcome_of(end, plan.command.reward_from, stopped_by), end.exit_code
+        close_attempt(attempt, outcome, counts.total())
         return code
 
 
-def _program(attempt: OpenAttempt, plan: Launch, counts: SpanCounts) -> Program:
-    """A task's input is the program's standard input; without one it has ours.
+async def _run_program(
+    attempt: OpenAttempt, command: Command, output: Output, counts: SpanCounts, forwarded: list[signal.Signals]
+) -> ProgramEnd:
+    """The task's input is its standard input; without one it has ours.
 
-    At a terminal it stays in our process group, else it could not read from there.
+    At a terminal it then stays in our process group, which it needs to read from there.
     """
     task_input = attempt.claim.input
     stdin = None if task_input is None else input_text(task_input).encode(errors="surrogateescape")
     base = {"PYTHONUNBUFFERED": "1"} | os.environ
-    environment = environment_of(
-        attempt.claim, attempt.session.gateway.url, traceparent_of(attempt.span), base, counts.path
-    )
-    return Program(plan.command.argv, environment, stdin, group=stdin is not None or not sys.stdin.isatty())
+    url, traceparent = attempt.session.gateway.url, traceparent_of(attempt.span)
+    environment = environment_of(attempt.claim, url, traceparent, base, counts.path)
+    group = stdin is not None or not sys.stdin.isatty()
+    async with running(command.argv, environment, stdin, output, group=group) as program:
+        with _forwarding(program.child, forwarded):
+            return await program.wait()
 
 
 def _echo(stream: BinaryIO) -> Sink:
-    """Pass the bytes on, until nobody reads them any more."""
+    """Write to the stream until its reader has gone."""
     gone = False
 
     def write(data: bytes) -> None:
@@ -144,10 +147,16 @@ def _echo(stream: BinaryIO) -> Sink:
 
 
 @contextmanager
-def _forwarding(loop: asyncio.AbstractEventLoop, program: Program) -> Iterator[None]:
-    """Signals that we get are the program's; a terminal's Ctrl-C reaches it by itself."""
+def _forwarding(child: ChildProcess, forwarded: list[signal.Signals]) -> Iterator[None]:
+    """Forward the signals that we get, and list them; a terminal's Ctrl-C reaches the program by itself."""
+    loop = asyncio.get_running_loop()
+
+    def forward(number: signal.Signals) -> None:
+        forwarded.append(number)
+        child.signal(number)
+
     for number in FORWARDED:
-        loop.add_signal_handler(number, program.signal, number)
+        loop.add_signal_handler(number, forward, number)
     try:
         yield
     finally:

@@ -1,34 +1,44 @@
-"""Spans that an agent puts around its own work: tool calls and operations, as context managers and decorators.
+"""Spans that an agent's author adds: tool calls, operations, rewards, messages, objects, exceptions, annotations.
 
-An exception that passes marks the span as failed. Outside of a rollout they change nothing and send nothing.
+`tool` and `operation` are context managers and decorators; an exception that passes marks the span as failed. The
+`emit_*` functions make spans of zero length at the current span, which are sent at once. Outside of a rollout nothing
+is sent, and a reward is an error.
 """
 
 import inspect
 import json
+import math
+import time
+import traceback
 from collections.abc import Callable, Mapping
 from contextlib import AbstractContextManager
 from types import TracebackType
 from typing import Any, Self, TypeVar, overload
 
 from opentelemetry import trace
-from opentelemetry.trace import Status, StatusCode
+from opentelemetry.trace import Status, StatusCode, format_trace_id
 
 from leyden.client import semconv
-from leyden.client.outcomes import jsonable
-from leyden.client.rollouts import parent_context
-from leyden.client.session import tracer
-from leyden.client.wrapping import name_of, wrap
+from leyden.client.decorators import name_of, wrap
+from leyden.client.errors import NoRolloutError
+from leyden.client.outcomes import MAX_MESSAGE, jsonable
+from leyden.client.rollouts import in_rollout, parent_context, root_span
+from leyden.client.session import current_session, tracer
 from leyden.failures import type_name
+from leyden.ids import attempt_of_trace
 
 T = TypeVar("T")
 Attributes = dict[str, str | int | float | bool]
 
+MAX_TEXT = 256 * 1024
+"""Characters of a message, an object's JSON or a stack trace that are sent."""
 
-class Spanned:
-    """One span around a piece of work; `result` is recorded when it is set."""
+
+class SpanScope:
+    """A span around a piece of work; `result` is recorded when it is set."""
 
     RESULT = ""
-    """Attribute that holds the result."""
+    """Name of the attribute for the result."""
 
     def __init__(self, name: str, arguments: Mapping[str, Any] | None = None) -> None:
         self.name = name
@@ -42,20 +52,20 @@ class Spanned:
         return self.name
 
     def attributes(self) -> Attributes:
-        """What is known before the work."""
+        """The span's attributes at its start."""
         return {}
 
     def keep(self, result: Any) -> None:
-        """The decorated function's result."""
+        """Keep the decorated function's result."""
         self.result = result
 
     def annotate(self, **values: Any) -> Self:
-        """Add attributes under `leyden.annotation.`."""
+        """Add attributes under `leyden.annotation.`"""
         self._span.set_attributes(annotations(values))
         return self
 
     def __enter__(self) -> Self:
-        """Open the span, as the current one."""
+        """Start the span and make it current."""
         self._scope = tracer().start_as_current_span(
             self.title(),
             context=parent_context(),
@@ -69,7 +79,7 @@ class Spanned:
     def __exit__(
         self, kind: type[BaseException] | None, error: BaseException | None, traceback: TracebackType | None
     ) -> None:
-        """Close it, with the result or the error."""
+        """End the span with the result or the error."""
         if error is not None:
             self._span.set_attribute(semconv.ERROR_TYPE, type_name(error))
             self._span.set_status(Status(StatusCode.ERROR, str(error)))
@@ -79,8 +89,8 @@ class Spanned:
             self._scope.__exit__(None, None, None)
 
 
-class Tool(Spanned):
-    """One tool: `with leyden.tool("search", arguments={…}) as call: call.result = …`, or its function's decorator."""
+class Tool(SpanScope):
+    """A tool call: `with leyden.tool("search", arguments={…}) as call: call.result = …`, or a decorator."""
 
     RESULT = semconv.GEN_AI_TOOL_CALL_RESULT
 
@@ -104,11 +114,11 @@ class Tool(Spanned):
         return wrap(function, lambda a, kw: Tool(name, arguments=read(a, kw), parameters=self._parameters))
 
     def title(self) -> str:
-        """As the conventions have it."""
+        """The name that the GenAI conventions ask for."""
         return f"{semconv.EXECUTE_TOOL} {self.name}"
 
     def attributes(self) -> Attributes:
-        """As the conventions have it."""
+        """Attributes of the GenAI conventions."""
         attributes: Attributes = {
             semconv.GEN_AI_OPERATION_NAME: semconv.EXECUTE_TOOL,
             semconv.GEN_AI_TOOL_NAME: self.name,
@@ -123,8 +133,8 @@ class Tool(Spanned):
         return attributes
 
 
-class Operation(Spanned):
-    """Any step that deserves a name: `with leyden.operation("plan") as step: step.result = …`, or a decorator."""
+class Operation(SpanScope):
+    """A named step: `with leyden.operation("plan") as step: step.result = …`, or a decorator."""
 
     RESULT = semconv.LEYDEN_OPERATION_RESULT
 
@@ -142,7 +152,7 @@ class Operation(Spanned):
         return wrap(function, lambda a, kw: Operation(name, arguments=read(a, kw), values=self._values))
 
     def attributes(self) -> Attributes:
-        """Under our own prefix: the conventions have no plain operation."""
+        """Attributes with our own prefix: the conventions have no plain operation."""
         attributes: Attributes = {semconv.LEYDEN_OPERATION_NAME: self.name, **annotations(self._values)}
         if self.arguments is not None:
             attributes[semconv.LEYDEN_OPERATION_ARGUMENTS] = json_text(self.arguments)
@@ -160,7 +170,7 @@ def tool(function: T, /) -> T: ...
 def tool(name: Any = None, /, **options: Any) -> Any:
     """`@leyden.tool`, `@leyden.tool("name")` or `with leyden.tool("name", arguments={…}) as call:`; see `Tool`.
 
-    `parameters` is the JSON Schema of the arguments, for rules that check them; `call_id` the model's id of the call.
+    `parameters` is the JSON Schema of the arguments, which reward rules can check; `call_id` is the model's call id.
     """
     return Tool(name, **options) if name is None or isinstance(name, str) else Tool()(name)
 
@@ -176,13 +186,13 @@ def operation(function: T, /) -> T: ...
 def operation(name: Any = None, /, **values: Any) -> Any:
     """`@leyden.operation`, `@leyden.operation("name")` or `with leyden.operation("name", key=value) as step:`.
 
-    `values` are annotations of its span. What the decorated function takes and returns is recorded.
+    `values` are annotations of the span. Arguments and result of a decorated function are recorded.
     """
     return Operation(name, values=values) if name is None or isinstance(name, str) else Operation()(name)
 
 
 def annotations(values: Mapping[str, Any]) -> Attributes:
-    """Values as attributes, under a prefix of their own so that none is taken for what an instrumentation says."""
+    """Values as attributes with the annotation prefix, so that none collides with another instrumentation's."""
     plain = (str, bool, int, float)
     return {
         f"{semconv.LEYDEN_ANNOTATION}{key}": value if isinstance(value, plain) else json_text(value)
@@ -192,7 +202,7 @@ def annotations(values: Mapping[str, Any]) -> Attributes:
 
 
 def json_text(value: Any) -> str:
-    """`value` as JSON text; what has no such form becomes its `str`."""
+    """`value` as JSON text; values that JSON cannot represent become their `str`."""
     try:
         return json.dumps(value, default=str, allow_nan=False, ensure_ascii=False)
     except (TypeError, ValueError, RecursionError):
@@ -200,9 +210,9 @@ def json_text(value: Any) -> str:
 
 
 def arguments_of(function: Any) -> Callable[[tuple[Any, ...], dict[str, Any]], dict[str, Any]]:
-    """How to read a call's arguments by parameter name, `self` and `cls` left out.
+    """A function that maps a call's arguments to parameter names, without `self` and `cls`.
 
-    A call that the function will refuse is recorded as it came.
+    Arguments that do not fit the signature are recorded as they are.
     """
     plain = getattr(function, "__func__", function)
     try:
@@ -218,3 +228,89 @@ def arguments_of(function: Any) -> Callable[[tuple[Any, ...], dict[str, Any]], d
         return {name: value for name, value in bound.items() if name not in {"self", "cls"}}
 
     return read
+
+
+def emit_reward(value: float, name: str = "outcome", explanation: str | None = None) -> None:
+    """Give the current rollout a reward, as a `gen_ai.evaluation.result` span.
+
+    Raises `NoRolloutError` when neither this process nor its trace context is in a rollout, and ValueError when the
+    value is not finite.
+    """
+    if not math.isfinite(value):
+        raise ValueError(f"a reward must be a finite number, not {value!r}")
+    if not _is_in_rollout():
+        raise NoRolloutError(f"no rollout for the reward {name!r}: call emit_reward inside a rollout")
+    attributes: Attributes = {
+        semconv.GEN_AI_EVALUATION_NAME: name,
+        semconv.GEN_AI_EVALUATION_SCORE_VALUE: float(value),
+    }
+    if explanation is not None:
+        attributes[semconv.GEN_AI_EVALUATION_EXPLANATION] = explanation
+    _emit(semconv.EVALUATION_RESULT, attributes)
+
+
+def emit_message(text: str, **values: Any) -> None:
+    """Record a message; `values` are its annotations."""
+    if _is_in_rollout():
+        _emit(semconv.LEYDEN_MESSAGE, {semconv.LEYDEN_MESSAGE: text[:MAX_TEXT], **_cut(text), **annotations(values)})
+
+
+def emit_object(value: Any, name: str = "object") -> None:
+    """Record a value as JSON (else as its `str`): a plan, a patch, a page."""
+    if _is_in_rollout():
+        text = json_text(value)
+        _emit(
+            semconv.LEYDEN_OBJECT,
+            {semconv.LEYDEN_OBJECT: text[:MAX_TEXT], semconv.LEYDEN_OBJECT_NAME: name, **_cut(text)},
+        )
+
+
+def emit_exception(error: BaseException, **values: Any) -> None:
+    """Record an exception that the agent handled; reward rules on exceptions see it."""
+    if not _is_in_rollout():
+        return
+    stack = "".join(traceback.format_exception(error))[-MAX_TEXT:]
+    attributes: Attributes = {
+        semconv.ERROR_TYPE: type_name(error),
+        semconv.EXCEPTION_TYPE: type_name(error),
+        semconv.EXCEPTION_MESSAGE: str(error)[:MAX_MESSAGE],
+        semconv.EXCEPTION_STACKTRACE: stack,
+        **annotations(values),
+    }
+    _emit(semconv.LEYDEN_EXCEPTION, attributes, Status(StatusCode.ERROR, str(error)[:MAX_MESSAGE]))
+
+
+def annotate(*, rollout: bool = False, **values: Any) -> None:
+    """Set attributes on the current span, or with `rollout=True` on the rollout's root span.
+
+    If that span is not of this process, they are sent as a span of their own.
+    """
+    if not _is_in_rollout():
+        return
+    span = (root_span() if rollout else None) or trace.get_current_span()
+    if span.is_recording():
+        span.set_attributes(annotations(values))
+    else:
+        _emit(semconv.LEYDEN_ANNOTATION.removesuffix("."), annotations(values))
+
+
+def _is_in_rollout() -> bool:
+    return (
+        in_rollout() is not None
+        or attempt_of_trace(format_trace_id(trace.get_current_span().get_span_context().trace_id)) is not None
+    )
+
+
+def _emit(name: str, attributes: Attributes, status: Status | None = None) -> None:
+    claim = in_rollout()
+    if claim and not claim.recorded:
+        return
+    now = time.time_ns()
+    span = current_session().tracer.start_span(name, parent_context(), attributes=attributes, start_time=now)
+    if status is not None:
+        span.set_status(status)
+    span.end(now)
+
+
+def _cut(text: str) -> Attributes:
+    return {semconv.LEYDEN_CUT: len(text)} if len(text) > MAX_TEXT else {}

@@ -1,12 +1,15 @@
-"""The OpenAI Agents SDK's own traces as spans of the current rollout, by the GenAI conventions.
+"""Exports the traces of the OpenAI Agents SDK as spans of the current rollout, by the GenAI conventions.
 
-    from leyden.client.integrations import openai_agents
+    from leyden.client import openai_agents
     openai_agents.install()
 
-Agent names, tool calls with arguments and results, model calls, handoffs, guardrails and errors, each below its parent.
-Nothing here imports the SDK but `install`: it calls its processors by method names alone.
+Agents, tool calls with arguments and results, model calls, handoffs, guardrails and errors, each below its parent. Only
+`install` imports the SDK.
 """
 
+import json
+from collections.abc import Iterable, Mapping
+from contextlib import suppress
 from typing import Any, Protocol
 
 from opentelemetry import trace
@@ -14,23 +17,24 @@ from opentelemetry.context import Context
 from opentelemetry.trace import Status, StatusCode
 
 from leyden.client import semconv
-from leyden.client.instruments import Attributes, json_text
-from leyden.client.integrations.messages import messages_of
 from leyden.client.rollouts import parent_context
 from leyden.client.session import flush, tracer
+from leyden.client.spans import Attributes, json_text
+
+Message = dict[str, Any]
 
 FLUSH_S = 5.0
 
 
 class SdkTrace(Protocol):
-    """The SDK's trace, as far as it is read here."""
+    """What we read of the SDK's trace."""
 
     trace_id: str
     name: str
 
 
 class SdkSpan(Protocol):
-    """The SDK's span, as far as it is read here."""
+    """What we read of the SDK's span."""
 
     trace_id: str
     span_id: str
@@ -40,15 +44,15 @@ class SdkSpan(Protocol):
 
 
 class LeydenTracing:
-    """A tracing processor of the SDK. Its methods never raise for what they do not know."""
+    """A tracing processor for the SDK. Accepts span types that it does not know."""
 
     def __init__(self) -> None:
         self._open: dict[str, trace.Span] = {}
         self._agents: dict[str, str] = {}
-        """The agent at work, by open span."""
+        """Agent name by id of an open span."""
 
     def on_trace_start(self, trace: SdkTrace) -> None:
-        """A run: below whatever is current here."""
+        """Start a span for the run, below the current one."""
         name = str(trace.name)
         attributes: Attributes = {
             semconv.GEN_AI_OPERATION_NAME: semconv.INVOKE_WORKFLOW,
@@ -57,12 +61,12 @@ class LeydenTracing:
         self._start(trace.trace_id, f"{semconv.INVOKE_WORKFLOW} {name}", parent_context(), attributes)
 
     def on_trace_end(self, trace: SdkTrace) -> None:
-        """The run is over."""
+        """End the run's span."""
         if opened := self._open.pop(trace.trace_id, None):
             opened.end()
 
     def on_span_start(self, span: SdkSpan) -> None:
-        """Open its twin: below its parent's, else below the run's."""
+        """Start our span, below its parent's, else below the run's."""
         parent_key = span.parent_id or span.trace_id
         parent = self._open.get(parent_key) or self._open.get(span.trace_id)
         agent = _text(getattr(span.span_data, "name", None)) if span.span_data.type == "agent" else None
@@ -72,7 +76,7 @@ class LeydenTracing:
         self._start(span.span_id, span.span_data.type, context, {})
 
     def on_span_end(self, span: SdkSpan) -> None:
-        """What it was is known now."""
+        """End our span; its name and attributes are known now."""
         agent = self._agents.pop(span.span_id, None)
         opened = self._open.pop(span.span_id, None)
         if opened is None or not opened.is_recording():
@@ -89,11 +93,11 @@ class LeydenTracing:
         opened.end()
 
     def force_flush(self) -> None:
-        """Send what has ended."""
+        """Send the spans that have ended."""
         flush(FLUSH_S)
 
     def shutdown(self) -> None:
-        """What is open never ended."""
+        """Drop the spans that are still open."""
         self._open.clear()
         self._agents.clear()
 
@@ -102,9 +106,9 @@ class LeydenTracing:
 
 
 def install(*, keep_others: bool = False) -> LeydenTracing:
-    """Have the SDK trace to Leyden, and no longer to OpenAI, whose key is not the one that a rollout has.
+    """Replace the SDK's trace processors, which would send a rollout's key to OpenAI, with ours.
 
-    `keep_others` leaves the processors that there are. Raises ModuleNotFoundError without the SDK.
+    `keep_others` adds ours to the existing ones. Raises ModuleNotFoundError when the SDK is not installed.
     """
     from agents import add_trace_processor, set_trace_processors  # type: ignore[import-not-found, unused-ignore]
 
@@ -117,7 +121,7 @@ def install(*, keep_others: bool = False) -> LeydenTracing:
 
 
 def described(data: Any) -> tuple[str, Attributes]:
-    """A span's name and attributes, by the type of its data."""
+    """Our name and attributes for a span's data."""
     describe = _DESCRIBED.get(data.type, _anything)
     return describe(data)
 
@@ -183,7 +187,7 @@ def _handoff(data: Any) -> tuple[str, Attributes]:
 
 
 def _anything(data: Any) -> tuple[str, Attributes]:
-    """Guardrails, turns, MCP listings, custom spans, and types that do not exist yet."""
+    """Guardrails, turns, MCP listings, custom spans, and types that we do not know."""
     told = {key: value for key, value in data.export().items() if key not in ("type", "name") and value is not None}
     name = _text(getattr(data, "name", None))
     return f"{data.type} {name}" if name else str(data.type), {
@@ -202,7 +206,7 @@ _DESCRIBED = {
 
 
 def _error(error: Any, kind: str) -> tuple[str, str]:
-    """Message and `error.type`; the SDK's own message says little, its data says what it was."""
+    """Message and `error.type`; the SDK's data says more than its message."""
     if not isinstance(error, dict):
         return str(error), "error"
     data = error.get("data") or {}
@@ -217,3 +221,59 @@ def _json(value: Any) -> str:
 
 def _text(value: Any) -> str | None:
     return value if isinstance(value, str) and value else None
+
+
+def messages_of(items: Any, role: str = "user") -> list[Message]:
+    """A string, chat messages or Responses items as the conventions' `[{"role", "parts"}]`."""
+    if isinstance(items, str):
+        return [{"role": role, "parts": [_text_part(items)]}]
+    return [_message(item, role) for item in map(_plain, items or ()) if item]
+
+
+def _message(item: Mapping[str, Any], role: str) -> Message:
+    kind = item.get("type")
+    if kind in ("function_call", "custom_tool_call"):
+        arguments = item.get("arguments", item.get("input"))
+        return {"role": "assistant", "parts": [_call(item.get("call_id"), item.get("name"), arguments)]}
+    if kind in ("function_call_output", "custom_tool_call_output") or item.get("role") == "tool":
+        answer = item.get("output", item.get("content"))
+        call_id = item.get("call_id") or item.get("tool_call_id")
+        return {"role": "tool", "parts": [{"type": "tool_call_response", "id": call_id, "response": answer}]}
+    if kind == "reasoning":
+        return {"role": "assistant", "parts": _parts(item.get("summary") or item.get("content"), "reasoning")}
+    calls = [_plain(call) for call in item.get("tool_calls") or ()]
+    functions = [(call.get("id"), _plain(call.get("function") or {})) for call in calls]
+    parts = _parts(item.get("content"), "text") + [_call(i, f.get("name"), f.get("arguments")) for i, f in functions]
+    return {"role": item.get("role") or role, "parts": parts or [_other(item)]}
+
+
+def _parts(content: Any, kind: str) -> list[dict[str, Any]]:
+    if content is None:
+        return []
+    if isinstance(content, str):
+        return [_text_part(content, kind)]
+    parts: Iterable[Mapping[str, Any]] = map(_plain, content)
+    return [_text_part(part["text"], kind) if isinstance(part.get("text"), str) else _other(part) for part in parts]
+
+
+def _text_part(content: str, kind: str = "text") -> dict[str, Any]:
+    return {"type": kind, "content": content}
+
+
+def _call(call_id: Any, name: Any, arguments: Any) -> dict[str, Any]:
+    with suppress(ValueError):  # the model wrote invalid JSON: recorded as it is
+        arguments = json.loads(arguments) if isinstance(arguments, str) else arguments
+    return {"type": "tool_call", "id": call_id, "name": name, "arguments": arguments}
+
+
+def _other(item: Mapping[str, Any]) -> dict[str, Any]:
+    return {**item, "type": str(item.get("type") or "other")}
+
+
+def _plain(item: Any) -> Mapping[str, Any]:
+    """A mapping, or a pydantic model as a mapping."""
+    if isinstance(item, Mapping):
+        return item
+    dump = getattr(item, "model_dump", None)
+    plain = dump(mode="json", exclude_none=True) if dump else {}
+    return plain if isinstance(plain, Mapping) else {}

@@ -1,9 +1,9 @@
-"""Ended spans on their way to the gateway, and the count of those that it has acknowledged for each open rollout.
+"""Span processor: sends ended spans to the gateway, and counts the acknowledged ones of each open rollout.
 
-Unlike OpenTelemetry's `BatchSpanProcessor` it knows what became of each span (the reward service waits for exactly as
-many as we announce), its flush of one rollout has a time limit, and it sends only spans of rollouts: an agent's other
-traces are none of ours. Ending a span never blocks; when the queue is full (of spans, or of bytes), the span is dropped
-and counted as lost.
+The way of a span: `on_end` queues it, one thread takes batches, sends them and records what became of each span;
+`settle` waits for the spans of one rollout. OpenTelemetry's `BatchSpanProcessor` does not say what became of a span,
+and the reward service waits for exactly as many as the rollout's end announces. Only spans of rollouts are sent. Ending
+a span never blocks: when the queue is full (by spans or by bytes), the span is dropped and counted.
 """
 
 import logging
@@ -19,41 +19,41 @@ from opentelemetry.sdk.trace import ReadableSpan, Span, SpanProcessor
 from opentelemetry.trace import format_trace_id
 
 from leyden.client.errors import GatewayError
-from leyden.client.span_stats import SpanStats
+from leyden.client.session import SpanStats
 from leyden.ids import attempt_of_trace
 
 logger = logging.getLogger("leyden.client")
 
 BATCH_BYTES = 4 * 2**20
-"""About what one request may carry; a single span may be larger."""
+"""Approximate size limit of one request; a single larger span is still sent."""
 Send = Callable[[bytes], int]
-"""Delivers an OTLP request; the number of spans rejected. Raises `GatewayError` when it was not delivered."""
+"""Delivers an OTLP request and returns the number of rejected spans. Raises `GatewayError`."""
 
 
 @dataclass
-class Tally:
-    """What became of one rollout's spans."""
+class SpanCount:
+    """What became of the spans of one rollout."""
 
     ended: int = 0
     acknowledged: int = 0
     lost: int = 0
 
     @property
-    def count(self) -> int | None:
-        """How many the gateway has, or None when one was lost or is under way."""
+    def value(self) -> int | None:
+        """How many were acknowledged; None when one was lost or is still on its way."""
         return self.acknowledged if self.acknowledged == self.ended else None
 
     @property
     def decided(self) -> bool:
-        """Whether the fate of every ended span is known."""
+        """Whether every ended span was acknowledged or lost."""
         return self.acknowledged + self.lost == self.ended
 
 
-class Outbox(SpanProcessor):
-    """A bounded queue and one daemon thread, which starts with the first span.
+class RolloutSpanProcessor(SpanProcessor):
+    """A bounded queue and one daemon thread, which is started with the first span.
 
-    `home` is the attempt that this whole process belongs to, when it was started inside of one: then spans of any trace
-    are sent (their resource names the attempt) and are counted for it.
+    `inherited_trace` is the trace id of the attempt that this process was started in, if any: then spans of all traces
+    are sent (their resource names the attempt) and counted for that attempt.
     """
 
     def __init__(
@@ -63,15 +63,15 @@ class Outbox(SpanProcessor):
         batch: int = 512,
         delay_s: float = 1.0,
         capacity_bytes: int = 64 * 2**20,
-        home: str | None = None,
+        inherited_trace: str | None = None,
     ) -> None:
         self._send = send
         self._capacity = capacity
         self._capacity_bytes = capacity_bytes
         self._batch = batch
         self._delay_s = delay_s
-        self._home = home
-        self._failing = False
+        self._inherited_trace = inherited_trace
+        self._reported = False
         self._reset()
 
     def _reset(self) -> None:
@@ -79,8 +79,8 @@ class Outbox(SpanProcessor):
         self._queue: deque[tuple[ReadableSpan, int]] = deque()
         self._bytes = 0
         self._sent = self._dropped = self._failed = 0
-        self._tallies: dict[str, Tally] = {}
-        self._hurry = False
+        self._counts: dict[str, SpanCount] = {}
+        self._flush_now = False
         self._closed = False
         self._idle = True
         self._worker: threading.Thread | None = None
@@ -89,15 +89,15 @@ class Outbox(SpanProcessor):
         """Nothing to do."""
 
     def on_end(self, span: ReadableSpan) -> None:
-        """Queue a span of a rollout; any other is left alone."""
+        """Queue a span of a rollout; ignore any other."""
         trace = self._trace_of(span)
         if trace is None or not (span.context and span.context.trace_flags.sampled):
             return
         size = size_of(span)
         with self._changed:
-            tally = self._tallies.get(trace)
-            if tally:
-                tally.ended += 1
+            count = self._counts.get(trace)
+            if count:
+                count.ended += 1
             full = len(self._queue) >= self._capacity or self._bytes + size > self._capacity_bytes
             if self._closed or full:
                 self._dropped += 1
@@ -109,54 +109,54 @@ class Outbox(SpanProcessor):
             if len(self._queue) in (1, self._batch):
                 self._changed.notify_all()
 
-    def open(self, trace_id: str) -> None:
-        """Count the spans of this trace from now on."""
+    def track(self, trace_id: str) -> None:
+        """Start counting the spans of this trace."""
         with self._changed:
-            self._tallies.setdefault(trace_id, Tally())
+            self._counts.setdefault(trace_id, SpanCount())
 
     def settle(self, trace_id: str, timeout_s: float) -> int | None:
-        """Send now and stop counting: how many spans were acknowledged; None when one was lost or time ran out."""
+        """Flush and stop counting. The number of acknowledged spans; None when one was lost or time ran out."""
         with self._changed:
-            tally = self._tallies.get(trace_id)
-            if tally is None:
+            count = self._counts.get(trace_id)
+            if count is None:
                 return None
-            self._hurry = True
+            self._flush_now = True
             self._changed.notify_all()
-            self._changed.wait_for(lambda: tally.decided, timeout_s)
-            self._tallies.pop(trace_id, None)
-            return tally.count
+            self._changed.wait_for(lambda: count.decided, timeout_s)
+            self._counts.pop(trace_id, None)
+            return count.value
 
     def count(self, trace_id: str) -> int | None:
-        """How many spans of an open trace were acknowledged; None when some were not, or it is not open."""
+        """Acknowledged spans of a tracked trace; None when some were not acknowledged, or it is not tracked."""
         with self._changed:
-            tally = self._tallies.get(trace_id)
-            return tally.count if tally else None
+            count = self._counts.get(trace_id)
+            return count.value if count else None
 
     def stats(self) -> SpanStats:
-        """What became of the spans so far."""
+        """What became of all spans so far."""
         with self._changed:
             return SpanStats(len(self._queue), self._sent, self._dropped, self._failed)
 
     def force_flush(self, timeout_millis: int = 30_000) -> bool:
-        """Send everything now; whether it was done in time."""
+        """Send what is queued; whether that was done in time."""
         with self._changed:
-            self._hurry = True
+            self._flush_now = True
             self._changed.notify_all()
             return self._changed.wait_for(lambda: self._idle and not self._queue, timeout_millis / 1000)
 
     def shutdown(self) -> None:
-        """Take no more spans. What is queued is not waited for: flush first."""
+        """Accept no more spans. Flush first: what is queued is not waited for."""
         with self._changed:
             self._closed = True
             self._changed.notify_all()
 
     def after_fork(self) -> None:
-        """In a forked child: what is queued is the parent's to send."""
+        """In a forked child: the parent sends what is queued."""
         self._reset()
 
     def _start(self) -> None:
         if self._worker is None:
-            self._worker = threading.Thread(target=self._work, name="leyden-outbox", daemon=True)
+            self._worker = threading.Thread(target=self._work, name="leyden-spans", daemon=True)
             self._worker.start()
 
     def _work(self) -> None:
@@ -165,19 +165,19 @@ class Outbox(SpanProcessor):
                 rejected = self._send(encode_spans(spans).SerializeToString())
             except GatewayError as error:
                 self._settle_batch(spans, str(error))
-            except Exception as error:  # noqa: BLE001 - this thread must outlive any span that cannot be encoded
+            except Exception as error:  # noqa: BLE001 - a span that cannot be encoded must not end the thread
                 self._settle_batch(spans, f"{type(error).__name__}: {error}")
             else:
                 self._settle_batch(spans, f"the gateway rejected {rejected} spans" if rejected else None)
 
     def _next_batch(self) -> list[ReadableSpan]:
-        """Waits until there is something to send and it is time; empty when closed."""
+        """Wait for the next batch; empty when closed."""
         with self._changed:
             self._idle = True
             self._changed.notify_all()
             self._changed.wait_for(lambda: self._queue or self._closed)
             self._changed.wait_for(
-                lambda: self._hurry or self._closed or len(self._queue) >= self._batch, self._delay_s
+                lambda: self._flush_now or self._closed or len(self._queue) >= self._batch, self._delay_s
             )
             spans: list[ReadableSpan] = []
             taken = 0
@@ -188,7 +188,7 @@ class Outbox(SpanProcessor):
             self._bytes -= taken
             self._idle = False
             if not self._queue:
-                self._hurry = False
+                self._flush_now = False
             return spans
 
     def _settle_batch(self, spans: Sequence[ReadableSpan], problem: str | None) -> None:
@@ -197,24 +197,24 @@ class Outbox(SpanProcessor):
                 self._failed += len(spans)
                 self._lose(spans, problem)
             else:
-                self._failing = False
+                self._reported = False
                 self._sent += len(spans)
                 for span in spans:
-                    if tally := self._tallies.get(self._trace_of(span) or ""):
-                        tally.acknowledged += 1
+                    if count := self._counts.get(self._trace_of(span) or ""):
+                        count.acknowledged += 1
             self._changed.notify_all()
 
     def _lose(self, spans: Sequence[ReadableSpan], problem: str | None) -> None:
-        if problem is not None and not self._failing:
-            logger.error("spans are being lost (said once until it works again): %s", problem)
-            self._failing = True
+        if problem is not None and not self._reported:
+            logger.error("spans are being lost (logged once until sending works again): %s", problem)
+            self._reported = True
         for span in spans:
-            if tally := self._tallies.get(self._trace_of(span) or ""):
-                tally.lost += 1
+            if count := self._counts.get(self._trace_of(span) or ""):
+                count.lost += 1
 
     def _trace_of(self, span: ReadableSpan) -> str | None:
-        """The trace id of the attempt that the span is sent and counted for."""
-        return trace_of(span) or self._home
+        """The trace id of the attempt that the span is counted for; None for a span of no rollout."""
+        return trace_of(span) or self._inherited_trace
 
 
 def trace_of(span: ReadableSpan) -> str | None:
@@ -224,7 +224,7 @@ def trace_of(span: ReadableSpan) -> str | None:
 
 
 def size_of(span: ReadableSpan) -> int:
-    """About how many bytes the span takes: its texts, and a hundred for each attribute and event."""
+    """Approximate size in bytes: the texts, plus a hundred for each attribute and event."""
     return _size(span.attributes) + sum(100 + _size(event.attributes) for event in span.events)
 
 

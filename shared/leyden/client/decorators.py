@@ -1,8 +1,8 @@
-"""Puts a scope (a rollout, an operation, a tool call) around a function of any kind: what the decorators share.
+"""Wraps functions of any kind in a scope (a rollout, an operation, a tool call); shared by all decorators.
 
 Plain and async functions, generators and async generators, static and class methods, classes with `__call__`.
-A generator's scope lasts from its first item to its end: exhausted or closed it ended well, else with the exception.
-Its body runs in a context of its own, so that between two items the caller is not inside the scope.
+A generator's scope lasts from its first item to its end; one that is exhausted or closed has ended without an error.
+Its body runs in its own context, so that the caller is not inside the scope between two items.
 """
 
 import functools
@@ -16,7 +16,7 @@ from typing import Any, Protocol, TypeVar, cast
 T = TypeVar("T")
 
 MAX_ITEMS = 10_000
-"""Items of a generator that are kept for the result; text counts by the character, a thousand to an item."""
+"""How many items of a generator are kept as the result; a string counts as one item per thousand characters."""
 
 
 class Scope(Protocol):
@@ -27,7 +27,7 @@ class Scope(Protocol):
         self, kind: type[BaseException] | None, error: BaseException | None, traceback: TracebackType | None
     ) -> Any: ...
     def keep(self, result: Any) -> None:
-        """Take the function's result, before the exit."""
+        """Receive the function's result, before the exit."""
 
 
 Open = Callable[[tuple[Any, ...], dict[str, Any]], Scope]
@@ -40,7 +40,7 @@ def wrap(function: T, open_scope: Open) -> T:
 
 
 def name_of(function: Any, default: str) -> str:
-    """What to call it."""
+    """The function's name, else its type's, else `default`."""
     return str(getattr(function, "__name__", None) or getattr(type(function), "__name__", default))
 
 
@@ -54,7 +54,7 @@ def _wrapped(function: Any, open_scope: Open) -> Any:
         setattr(function, "__call__", _wrapped(call, open_scope))  # noqa: B010 - mypy forbids the assignment
         return function
     if not callable(function):
-        raise TypeError(f"{function!r} cannot be decorated: it is no function")
+        raise TypeError(f"{function!r} cannot be decorated: it is not callable")
     plain = function if inspect.isroutine(function) or isinstance(function, functools.partial) else function.__call__
     if inspect.isasyncgenfunction(plain):
         return _async_generator(function, open_scope)
@@ -77,7 +77,7 @@ def _sync(function: Callable[..., Any], open_scope: Open) -> Callable[..., Any]:
 def _async(function: Callable[..., Any], open_scope: Open) -> Callable[..., Any]:
     @functools.wraps(function)
     async def run(*args: Any, **kwargs: Any) -> Any:
-        async with Async(open_scope(args, kwargs)) as scope:
+        async with AsyncScope(open_scope(args, kwargs)) as scope:
             result = await function(*args, **kwargs)
             scope.keep(result)
             return result
@@ -88,19 +88,19 @@ def _async(function: Callable[..., Any], open_scope: Open) -> Callable[..., Any]
 def _generator(function: Callable[..., Any], open_scope: Open) -> Callable[..., Any]:
     @functools.wraps(function)
     def run(*args: Any, **kwargs: Any) -> Generator[Any, Any, Any]:
-        context, scope, said = copy_context(), open_scope(args, kwargs), Said()
+        context, scope, yielded = copy_context(), open_scope(args, kwargs), Yielded()
         context.run(scope.__enter__)
         try:
-            steps = InContext(context, context.run(function, *args, **kwargs), said)
+            steps = InContext(context, context.run(function, *args, **kwargs), yielded)
             result = yield from steps
         except GeneratorExit:
-            scope.keep(said.whole())
+            scope.keep(yielded.value())
             context.run(scope.__exit__, None, None, None)
             raise
         except BaseException as error:
             context.run(scope.__exit__, type(error), error, error.__traceback__)
             raise
-        scope.keep(said.whole() if result is None else result)
+        scope.keep(yielded.value() if result is None else result)
         context.run(scope.__exit__, None, None, None)
         return result
 
@@ -110,7 +110,7 @@ def _generator(function: Callable[..., Any], open_scope: Open) -> Callable[..., 
 def _async_generator(function: Callable[..., Any], open_scope: Open) -> Callable[..., Any]:
     @functools.wraps(function)
     async def run(*args: Any, **kwargs: Any) -> AsyncGenerator[Any, Any]:
-        context, scope, said = copy_context(), Async(open_scope(args, kwargs)), Said()
+        context, scope, yielded = copy_context(), AsyncScope(open_scope(args, kwargs)), Yielded()
         entered = await in_context(context, scope.__aenter__())
         try:
             inner: AsyncGenerator[Any, Any] = context.run(function, *args, **kwargs)
@@ -120,7 +120,7 @@ def _async_generator(function: Callable[..., Any], open_scope: Open) -> Callable
                     item = await in_context(context, step)
                 except StopAsyncIteration:
                     break
-                said.add(item)
+                yielded.add(item)
                 try:
                     sent = yield item
                 except GeneratorExit:
@@ -131,26 +131,26 @@ def _async_generator(function: Callable[..., Any], open_scope: Open) -> Callable
                 else:
                     step = inner.asend(sent)
         except GeneratorExit:
-            entered.keep(said.whole())
+            entered.keep(yielded.value())
             await in_context(context, scope.__aexit__(None, None, None))
             raise
         except BaseException as error:
             await in_context(context, scope.__aexit__(type(error), error, error.__traceback__))
             raise
-        entered.keep(said.whole())
+        entered.keep(yielded.value())
         await in_context(context, scope.__aexit__(None, None, None))
 
     return run
 
 
-class Async:
-    """Any scope as an async one."""
+class AsyncScope:
+    """Adapts any scope to `async with`."""
 
     def __init__(self, scope: Scope) -> None:
         self._scope = scope
 
     async def __aenter__(self) -> Scope:
-        """Enter; off the event loop where the scope knows how."""
+        """Enter, with the scope's own `__aenter__` if it has one."""
         enter = getattr(self._scope, "__aenter__", None)
         if enter is None:
             self._scope.__enter__()
@@ -169,21 +169,21 @@ class Async:
             await leave(kind, error, traceback)
 
 
-class Said:
-    """What a generator has yielded: texts joined, else the list; None past `MAX_ITEMS`, or of nothing."""
+class Yielded:
+    """Collects what a generator yields."""
 
     def __init__(self) -> None:
         self._items: list[Any] = []
         self._size = 0.0
 
     def add(self, item: Any) -> None:
-        """One more."""
+        """Add one item."""
         self._size += 1 if not isinstance(item, str) else 0.02 + len(item) / 1000
         if self._size <= MAX_ITEMS:
             self._items.append(item)
 
-    def whole(self) -> Any:
-        """All of it."""
+    def value(self) -> Any:
+        """The strings joined, else the list; None when there was nothing, or more than `MAX_ITEMS`."""
         if not self._items or self._size > MAX_ITEMS:
             return None
         return "".join(self._items) if all(isinstance(item, str) for item in self._items) else self._items
@@ -192,30 +192,30 @@ class Said:
 class InContext(Generator[Any, Any, Any]):
     """A generator (or the steps of an awaitable) whose every step runs in `context`."""
 
-    def __init__(self, context: Context, steps: Any, said: Said | None = None) -> None:
+    def __init__(self, context: Context, steps: Any, yielded: Yielded | None = None) -> None:
         self._context = context
         self._steps = steps
-        self._said = said
+        self._yielded = yielded
 
     def send(self, value: Any) -> Any:
         """The next item, given `value`."""
         take = self._steps.send if hasattr(self._steps, "send") else lambda _: next(self._steps)
-        return self._told(self._context.run(take, value))
+        return self._recorded(self._context.run(take, value))
 
     def throw(self, kind: Any, value: Any = None, traceback: Any = None) -> Any:
         """The next item, given an exception."""
         error = kind if value is None else value
         if not hasattr(self._steps, "throw"):
             raise error
-        return self._told(self._context.run(self._steps.throw, error))
+        return self._recorded(self._context.run(self._steps.throw, error))
 
-    def _told(self, item: Any) -> Any:
-        if self._said is not None:
-            self._said.add(item)
+    def _recorded(self, item: Any) -> Any:
+        if self._yielded is not None:
+            self._yielded.add(item)
         return item
 
 
 @types.coroutine
 def in_context(context: Context, awaitable: Awaitable[T]) -> Generator[Any, Any, T]:
-    """Await in the same task, but in `context`: a task of its own would break time limits and cancel scopes."""
+    """Await in `context` in the same task: a new task would break timeouts and cancel scopes."""
     return cast("T", (yield from InContext(context, context.run(awaitable.__await__))))

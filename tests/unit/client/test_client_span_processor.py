@@ -2,7 +2,6 @@
 
 import logging
 import threading
-import time
 
 import pytest
 from opentelemetry.proto.collector.trace.v1.trace_service_pb2 import ExportTraceServiceRequest
@@ -10,8 +9,8 @@ from opentelemetry.sdk.trace import TracerProvider
 from opentelemetry.trace import NonRecordingSpan, SpanContext, TraceFlags, set_span_in_context
 
 from leyden.client.errors import GatewayUnavailableError
-from leyden.client.outbox import Outbox
-from leyden.client.span_stats import SpanStats
+from leyden.client.session import SpanStats
+from leyden.client.span_processor import RolloutSpanProcessor
 from leyden.ids import AttemptRef, new_rollout_id
 
 
@@ -26,7 +25,7 @@ class Receiver:
         self.gate.set()
 
     def __call__(self, payload: bytes) -> int:
-        self.gate.wait(10)
+        self.gate.wait(60)
         if self.failing:
             raise GatewayUnavailableError("away")
         request = ExportTraceServiceRequest.FromString(payload)
@@ -39,9 +38,9 @@ class Receiver:
 class Agent:
     """Ends spans in a trace of its own."""
 
-    def __init__(self, outbox: Outbox, trace: str | None = None) -> None:
+    def __init__(self, processor: RolloutSpanProcessor, trace: str | None = None) -> None:
         provider = TracerProvider(shutdown_on_exit=False)
-        provider.add_span_processor(outbox)
+        provider.add_span_processor(processor)
         self.trace = trace or AttemptRef(new_rollout_id(), 0).trace_id
         parent = SpanContext(int(self.trace, 16), 0xFF, is_remote=True, trace_flags=TraceFlags(TraceFlags.SAMPLED))
         self._context = set_span_in_context(NonRecordingSpan(parent))
@@ -58,113 +57,114 @@ def receiver() -> Receiver:
 
 
 def test_the_count_is_of_acknowledged_spans(receiver: Receiver) -> None:
-    outbox = Outbox(receiver, delay_s=60)
-    agent = Agent(outbox)
-    outbox.open(agent.trace)
+    processor = RolloutSpanProcessor(receiver, delay_s=60)
+    agent = Agent(processor)
+    processor.track(agent.trace)
     agent.works("a", "b", "c")
-    assert outbox.settle(agent.trace, 5) == 3
+    assert processor.settle(agent.trace, 5) == 3
     assert receiver.sent == ["a", "b", "c"]
 
 
 def test_each_rollout_has_its_own_count(receiver: Receiver) -> None:
-    outbox = Outbox(receiver, delay_s=60)
-    one, other = Agent(outbox), Agent(outbox)
-    outbox.open(one.trace)
-    outbox.open(other.trace)
+    processor = RolloutSpanProcessor(receiver, delay_s=60)
+    one, other = Agent(processor), Agent(processor)
+    processor.track(one.trace)
+    processor.track(other.trace)
     one.works("a")
     other.works("b", "c")
-    assert (outbox.settle(one.trace, 5), outbox.settle(other.trace, 5)) == (1, 2)
+    assert (processor.settle(one.trace, 5), processor.settle(other.trace, 5)) == (1, 2)
 
 
 def test_spans_of_other_traces_are_not_sent(receiver: Receiver) -> None:
-    outbox = Outbox(receiver, delay_s=0)
-    Agent(outbox, trace="ab" * 16).works("private")
-    ours = Agent(outbox)
+    processor = RolloutSpanProcessor(receiver, delay_s=0)
+    Agent(processor, trace="ab" * 16).works("private")
+    ours = Agent(processor)
     ours.works("ours")
-    assert outbox.force_flush(5_000)
+    assert processor.force_flush(5_000)
     assert receiver.sent == ["ours"]
 
 
 def test_a_lost_span_makes_the_count_unknown(receiver: Receiver) -> None:
-    outbox = Outbox(receiver, delay_s=60)
-    agent = Agent(outbox)
-    outbox.open(agent.trace)
+    processor = RolloutSpanProcessor(receiver, delay_s=60)
+    agent = Agent(processor)
+    processor.track(agent.trace)
     receiver.failing = True
     agent.works("a")
-    assert outbox.settle(agent.trace, 5) is None
+    assert processor.settle(agent.trace, 5) is None
 
 
 def test_a_rejected_span_makes_the_count_unknown(receiver: Receiver) -> None:
-    outbox = Outbox(receiver, delay_s=60)
-    agent = Agent(outbox)
-    outbox.open(agent.trace)
+    processor = RolloutSpanProcessor(receiver, delay_s=60)
+    agent = Agent(processor)
+    processor.track(agent.trace)
     receiver.rejected = 1
     agent.works("a", "b")
-    assert outbox.settle(agent.trace, 5) is None
+    assert processor.settle(agent.trace, 5) is None
 
 
 def test_settling_has_a_time_limit(receiver: Receiver) -> None:
-    outbox = Outbox(receiver, delay_s=60)
-    agent = Agent(outbox)
-    outbox.open(agent.trace)
+    processor = RolloutSpanProcessor(receiver, delay_s=60)
+    agent = Agent(processor)
+    processor.track(agent.trace)
     receiver.gate.clear()
     agent.works("a")
-    began = time.monotonic()
-    assert outbox.settle(agent.trace, 0.2) is None
-    assert time.monotonic() - began < 2
+    assert processor.settle(agent.trace, 0.01) is None
+    assert receiver.sent == []  # it did not wait for the receiver
     receiver.gate.set()
 
 
 def test_a_full_queue_drops_without_blocking_and_says_so_once(
     receiver: Receiver, caplog: pytest.LogCaptureFixture
 ) -> None:
-    outbox = Outbox(receiver, capacity=10, batch=1, delay_s=0)
-    agent = Agent(outbox)
-    outbox.open(agent.trace)
+    processor = RolloutSpanProcessor(receiver, capacity=10, batch=1, delay_s=0)
+    agent = Agent(processor)
+    processor.track(agent.trace)
     receiver.gate.clear()
-    began = time.monotonic()
     with caplog.at_level(logging.ERROR, "leyden.client"):
         agent.works(*(["x"] * 1000))
-    assert time.monotonic() - began < 2
+    assert receiver.sent == []  # no span waited for the receiver
     receiver.gate.set()
-    assert outbox.settle(agent.trace, 5) is None
+    assert processor.settle(agent.trace, 5) is None
     assert len(receiver.sent) <= 11
     assert len(caplog.records) == 1
 
 
 def test_it_works_again_when_the_gateway_is_back(receiver: Receiver) -> None:
-    outbox = Outbox(receiver, delay_s=0)
-    agent = Agent(outbox)
+    processor = RolloutSpanProcessor(receiver, delay_s=0)
+    agent = Agent(processor)
     receiver.failing = True
     agent.works("lost")
-    outbox.force_flush(5_000)
+    processor.force_flush(5_000)
     receiver.failing = False
-    outbox.open(agent.trace)
+    processor.track(agent.trace)
     agent.works("kept")
-    assert outbox.settle(agent.trace, 5) == 1
+    assert processor.settle(agent.trace, 5) == 1
 
 
 def test_after_shutdown_the_thread_ends_and_spans_are_left() -> None:
     receiver = Receiver()
-    outbox = Outbox(receiver, delay_s=0)
-    agent = Agent(outbox)
+    before = set(threading.enumerate())
+    processor = RolloutSpanProcessor(receiver, delay_s=0)
+    agent = Agent(processor)
     agent.works("a")
-    assert outbox.force_flush(5_000)
-    outbox.shutdown()
+    assert processor.force_flush(5_000)
+    [thread] = set(threading.enumerate()) - before
+    processor.shutdown()
     agent.works("b")
+    thread.join(30)
+    assert not thread.is_alive()
     assert receiver.sent == ["a"]
-    assert not any(thread.name == "leyden-outbox" and thread is outbox._worker for thread in _alive(outbox))
 
 
 def test_the_queue_is_bounded_in_bytes_too(receiver: Receiver) -> None:
-    outbox = Outbox(receiver, delay_s=60, capacity_bytes=10_000)
-    agent = Agent(outbox)
+    processor = RolloutSpanProcessor(receiver, delay_s=60, capacity_bytes=10_000)
+    agent = Agent(processor)
     agent.works(*["x"] * 100, text="y" * 1000)
-    assert outbox.stats().queued < 10
-    assert outbox.stats().dropped == 100 - outbox.stats().queued
-    assert outbox.force_flush(5_000)
+    assert processor.stats().queued < 10
+    assert processor.stats().dropped == 100 - processor.stats().queued
+    assert processor.force_flush(5_000)
     agent.works("again", text="y" * 1000)
-    assert outbox.stats().queued == 1
+    assert processor.stats().queued == 1
 
 
 def test_large_spans_go_in_several_requests() -> None:
@@ -174,37 +174,31 @@ def test_large_spans_go_in_several_requests() -> None:
         sizes.append(len(payload))
         return 0
 
-    outbox = Outbox(send, delay_s=60)
-    agent = Agent(outbox)
+    processor = RolloutSpanProcessor(send, delay_s=60)
+    agent = Agent(processor)
     agent.works(*["x"] * 12, text="y" * 2**20)
-    assert outbox.force_flush(10_000)
+    assert processor.force_flush(10_000)
     assert len(sizes) == 4
     assert max(sizes) < 5 * 2**20
 
 
 def test_what_became_of_the_spans_can_be_asked(receiver: Receiver) -> None:
-    outbox = Outbox(receiver, capacity=2, delay_s=60)
-    agent = Agent(outbox)
+    processor = RolloutSpanProcessor(receiver, capacity=2, delay_s=60)
+    agent = Agent(processor)
     agent.works("a", "b", "dropped")
-    assert outbox.force_flush(5_000)
+    assert processor.force_flush(5_000)
     receiver.failing = True
     agent.works("failed")
-    assert outbox.force_flush(5_000)
-    assert outbox.stats() == SpanStats(queued=0, sent=2, dropped=1, failed=1)
+    assert processor.force_flush(5_000)
+    assert processor.stats() == SpanStats(queued=0, sent=2, dropped=1, failed=1)
 
 
 def test_a_process_within_a_rollout_sends_spans_of_every_trace_and_counts_them(receiver: Receiver) -> None:
-    home = AttemptRef(new_rollout_id(), 0).trace_id
-    outbox = Outbox(receiver, delay_s=60, home=home)
-    outbox.open(home)
-    Agent(outbox, trace="ab" * 16).works("framework's own")
-    Agent(outbox, trace=home).works("ours")
-    assert outbox.count(home) is None
-    assert outbox.force_flush(5_000)
-    assert outbox.count(home) == 2
-
-
-def _alive(outbox: Outbox) -> list[threading.Thread]:
-    if outbox._worker:
-        outbox._worker.join(5)
-    return [thread for thread in threading.enumerate() if thread.is_alive()]
+    inherited = AttemptRef(new_rollout_id(), 0).trace_id
+    processor = RolloutSpanProcessor(receiver, delay_s=60, inherited_trace=inherited)
+    processor.track(inherited)
+    Agent(processor, trace="ab" * 16).works("framework's own")
+    Agent(processor, trace=inherited).works("ours")
+    assert processor.count(inherited) is None
+    assert processor.force_flush(5_000)
+    assert processor.count(inherited) == 2

@@ -1,1 +1,0 @@
-"""Bridges from frameworks that trace in a way of their own. Each is loaded only when it is asked for."""
