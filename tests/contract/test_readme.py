@@ -13,6 +13,7 @@ from leyden.settings import load_section
 from leyden.trainer.settings import TrainerSettings
 from roots import ROOT
 
+PROSE = ("docs", "services", "examples", "benchmarks")
 README = (ROOT / "README.md").read_text()
 
 
@@ -24,18 +25,10 @@ def test_the_run_file_is_accepted_by_every_service(tmp_path: Path) -> None:
     assert load_section(path, "trainer", TrainerSettings).groups_per_step == 8
 
 
-@pytest.mark.parametrize(
-    "document",
-    [
-        "README.md",
-        "ARCHITECTURE.md",
-        "docs/adr/README.md",
-        "docs/experiments/calculator.md",
-        "docs/commands.md",
-        "docs/connect.md",
-        "docs/client.md",
-    ],
-)
+DOCUMENTS = [*ROOT.glob("*.md"), *(path for folder in PROSE for path in (ROOT / folder).rglob("*.md"))]
+
+
+@pytest.mark.parametrize("document", [str(path.relative_to(ROOT)) for path in sorted(DOCUMENTS)])
 def test_every_link_leads_somewhere(document: str) -> None:
     text = (ROOT / document).read_text()
     for target in re.findall(r"\]\((?!http)([^)#]+)\)", text):

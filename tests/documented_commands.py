@@ -1,0 +1,72 @@
+"""The shell commands of the documentation in reading order, and which of them other tests or CI run."""
+
+import re
+from dataclasses import dataclass
+from pathlib import Path
+
+from roots import ROOT
+
+READING_ORDER = (
+    "README.md",
+    "docs/connect.md",
+    "docs/commands.md",
+    "docs/client.md",
+    "docs/errors.md",
+    "CONTRIBUTING.md",
+)
+"""As the links of the README lead. Every document with shell commands must be here."""
+FENCE = re.compile(r"^```([^\n]*)\n(.*?)^```$", re.MULTILINE | re.DOTALL)
+SHELLS = {"sh", "bash", "shell", "console", ""}
+
+
+@dataclass(frozen=True)
+class Elsewhere:
+    """A command that the documentation test does not run itself."""
+
+    why: str
+    file: str
+    """The test or CI step that runs it, and a text in it that shows so."""
+    shown_by: str
+
+
+ELSEWHERE = {
+    "make demo": Elsewhere(
+        "minutes of training; the e2e loop runs all services and vLLM for two updates",
+        "tests/e2e/test_loop.py", "The loop on real parts: two updates",
+    ),
+    "make test": Elsewhere("it would run this very test", ".ci/run", "make test"),
+    "make setup": Elsewhere("it makes the environment that this test runs in", ".ci/run", "make setup"),
+    "./leyden replay --name again": Elsewhere(
+        "it reads the topics of a whole demo; the same code is called on the two updates of the e2e loop",
+        "tests/e2e/test_loop.py", "await run_replay(",
+    ),
+    "./leyden replay --name shaped --settings examples/calculator/shaped.yaml": Elsewhere(
+        "as above, with settings that change the reward", "tests/e2e/test_loop.py", "inverted.yaml"
+    ),
+    "leyden enqueue hf:openai/gsm8k --config main --split test --input-column question --metadata-columns answer"
+    " --mode validation": Elsewhere(
+        "it streams a data set from the internet; the test has one on disk in the same form",
+        "tests/unit/cli/test_enqueue_command.py", "hf:",
+    ),
+}  # fmt: skip
+"""Each entry is checked: the command is in a document, and the file shows that it is run there."""
+
+
+def commands(document: Path) -> list[str]:
+    """The commands of a document's shell blocks in order, without comments; of a console block what follows `$`."""
+    found = []
+    for language, block in FENCE.findall(document.read_text()):
+        if language not in SHELLS:
+            continue
+        lines = block.replace("\\\n", " ").splitlines()
+        if language == "console":
+            lines = [line.removeprefix("$ ") for line in lines if line.startswith("$ ")]
+        found += [stripped for line in lines if (stripped := re.sub(r"(^|\s+)#.*", "", line).strip())]
+    return found
+
+
+def documents() -> list[str]:
+    """Every document for readers that has shell commands."""
+    found = [*ROOT.glob("*.md"), *ROOT.glob("docs/**/*.md"), *ROOT.glob("services/leyden/*/README.md")]
+    found += [*ROOT.glob("examples/**/*.md"), *ROOT.glob("benchmarks/**/*.md")]
+    return sorted(str(path.relative_to(ROOT)) for path in found if commands(path))
