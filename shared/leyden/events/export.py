@@ -14,7 +14,6 @@ from typing import Any
 from leyden.events.base import Event
 from leyden.events.codec import EVENT_TYPES
 from leyden.events.compatibility import breaks
-from leyden.kafka.topics import schemas_dir
 
 log = logging.getLogger(__name__)
 SUFFIX = ".schema.json"
@@ -75,7 +74,7 @@ def main() -> None:
     parser = argparse.ArgumentParser(prog="python -m leyden.events.export", description=main.__doc__)
     parser.add_argument("--check", action="store_true", help="write nothing; fail when a schema is stale")
     parser.add_argument("--release", action="store_true", help="also make the schemas the compatibility baseline")
-    parser.add_argument("--schemas", type=Path, default=schemas_dir(), help="folder with events/ and baseline/")
+    parser.add_argument("--schemas", type=Path, default=Path("schemas"), help="folder with events/ and baseline/")
     args = parser.parse_args()
     logging.basicConfig(level=logging.INFO, format="%(message)s")
     if problems := incompatible(args.schemas / "baseline"):
