@@ -178,7 +178,7 @@ def _simplest(parts: list[JsonDict]) -> str | list[JsonDict]:
 
 def _text(block: Any, where: str) -> str:
     if _kind(block, where) != "text" or not isinstance(block.get("text"), str):
-        raise _refused(where, f"content blocks of type {str(block.get('type'))[:64]!r} are not supported")
+        raise _refused(where, f"blocks of type {str(block.get('type'))[:64]!r} are not supported")
     return str(block["text"])
 
 
