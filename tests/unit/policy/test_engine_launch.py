@@ -77,6 +77,13 @@ def test_tools_that_are_strict_do_not_change_what_vllm_samples_unless_the_user_s
     assert vllm_environment(serving(), LAPTOP, {name: "1"})[name] == "1"
 
 
+def test_on_a_cpu_vllm_compiles_nothing_since_a_machine_need_not_have_a_compiler() -> None:
+    name = "TORCH_COMPILE_DISABLE"
+    assert vllm_environment(serving(), LAPTOP, {})[name] == "1"
+    assert vllm_environment(serving(), LAPTOP, {name: "0"})[name] == "0"
+    assert name not in vllm_environment(serving(), GPU, {})
+
+
 def test_this_machine_can_be_looked_at() -> None:
     machine = Machine.here()
     assert machine.cores

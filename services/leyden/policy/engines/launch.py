@@ -134,6 +134,8 @@ def vllm_environment(serving: Serving, machine: Machine, inherited: Mapping[str,
     defaults |= {"HF_HUB_OFFLINE": "1"} if Path(serving.model).is_dir() else {}
     if not machine.gpu:
         defaults |= {"VLLM_CPU_KVCACHE_SPACE": "1", "VLLM_CPU_OMP_THREADS_BIND": core_list(machine.cores)}
+        # `--enforce-eager` leaves functions of vLLM's sampler to torch.compile, which needs a C++ compiler.
+        defaults |= {"TORCH_COMPILE_DISABLE": "1"}
     fixed = {"VLLM_NO_USAGE_STATS": "1", "DO_NOT_TRACK": "1", "LEYDEN_ENGINE_POLICY": serving.policy}
     return defaults | dict(inherited) | fixed
 
