@@ -26,9 +26,10 @@ from leyden.backoff import Backoff, retrying
 from leyden.kafka import Retry
 from leyden.kafka.claims import ClaimStore
 from leyden.kafka.clients import KafkaBroker, make_broker
+from leyden.kafka.loop import RetryPolicy
 from leyden.kafka.publisher import KafkaPublisher
 from leyden.kafka.settings import KafkaSettings
-from leyden.kafka.subscriber import BatchConsumer, Subscription
+from leyden.kafka.subscriber import FATAL_EXIT, BatchConsumer, Subscription
 from leyden.kafka.topics import DEAD_LETTER_SUFFIX
 from leyden.settings import RunFileError, ServiceSettings
 from leyden.telemetry.logs import setup_logging
@@ -97,6 +98,9 @@ def main(name: str, build: Build, description: str) -> None:
             runner.run(serve(name, build, settings, kafka))
     except (ValidationError, RunFileError) as error:
         raise SystemExit(f"leyden {name}: the settings are wrong: {error}") from error
+    except Exception as error:
+        log.critical("%s stops on an unexpected error", name, exc_info=True)
+        raise SystemExit(FATAL_EXIT) from error
 
 
 def _loop_factory() -> Callable[[], asyncio.AbstractEventLoop] | None:
@@ -125,7 +129,8 @@ async def serve(name: str, build: Build, settings: ServiceSettings, kafka: Kafka
         log.info("%s is consuming %s", name, [t for s in service.subscriptions for t in s.topics])
         watchers = [asyncio.create_task(consumer.watch_backlog()) for consumer in consumers]
         _spare_collector()
-        await _until_stopped(_servers(service, settings, consumers), service.beside)
+        beside = [*service.beside, *(consumer.watch for consumer in consumers)]
+        await _until_stopped(_servers(service, settings, consumers), beside)
         for watcher in watchers:
             watcher.cancel()
         for subscriber in broker.subscribers:
@@ -144,8 +149,9 @@ def register(
     """
     broker = make_broker(runtime.name, runtime.kafka)
     prefix, claims = runtime.settings.topic_prefix, ClaimStore(runtime.settings.claims)
+    retry = RetryPolicy(dead_letter_limit=runtime.settings.dead_letter_limit)
     consumers = [
-        BatchConsumer(s, runtime.kafka, runtime.publisher, claims, prefix, die=die) for s in service.subscriptions
+        BatchConsumer(s, runtime.kafka, runtime.publisher, claims, prefix, retry, die) for s in service.subscriptions
     ]
     for consumer in consumers:
         consumer.register(broker)
@@ -178,6 +184,10 @@ def _servers(service: Service, settings: ServiceSettings, consumers: Sequence[Ba
         waiting = [c.subscription.topics for c in consumers if not c.caught_up.is_set()]
         if waiting:
             return f"still reading the backlog of {waiting[0]}"
+        # A service with routes stays ready: it answers its callers itself while something that it needs is away.
+        held_up = None if service.routes else next((c.waiting_for for c in consumers if c.waiting_for), None)
+        if held_up:
+            return held_up
         return await service.ready() if service.ready else None
 
     servers = [_server([*health_routes(alive, ready), metrics_route()], settings.ops_host, settings.ops_port)]

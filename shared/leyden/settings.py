@@ -29,7 +29,9 @@ class ServiceSettings(BaseSettings):
     run_file: Path | None = None
     """YAML file with the sections reward, credit, trainer, policy."""
     stall_after_s: float = 120.0
-    """Liveness fails when there is lag and no batch was finished for this long."""
+    """Liveness fails when records were waiting and none was finished for this long."""
+    dead_letter_limit: int = Field(default=100, ge=0)
+    """Dead letters in a row, with no record handled between them, after which the process stops; 0: no limit."""
 
     @property
     def claims(self) -> str:

@@ -21,6 +21,7 @@ from leyden.kafka.reading import LogReader, read_topics
 from leyden.kafka.settings import KafkaSettings
 from leyden.kafka.subscriber import BatchConsumer, Subscription
 from leyden.kafka.tail import TopicTail, group_backlog
+from leyden.telemetry.metrics import CONSUMER_LAG
 
 pytestmark = pytest.mark.integration
 
@@ -84,6 +85,13 @@ async def until(done: Callable[[], bool], timeout: float = 20.0) -> None:
             await asyncio.sleep(0.02)
 
 
+async def handled(bus: Bus, group: str) -> None:
+    """Wait until `group` has committed everything."""
+    async with asyncio.timeout(20):
+        while await group_backlog(bus.settings, bus.prefix, group, [REWARDS]):
+            await asyncio.sleep(0.05)
+
+
 class Keeper:
     """A handler that keeps what it was given."""
 
@@ -97,9 +105,9 @@ class Keeper:
 async def test_what_was_handled_is_committed_and_not_delivered_again(bus: Bus) -> None:
     await bus.publish(*(reward(n) for n in range(50)))
     first = Keeper()
-    async with bus.consuming(first.on_batch) as consumer:
+    async with bus.consuming(first.on_batch):
         await until(lambda: len(first.got) == 50)
-        await until(lambda: consumer._busy_since is None)
+        await handled(bus, "g")
     second = Keeper()
     await bus.publish(reward(50))
     async with bus.consuming(second.on_batch):
@@ -129,8 +137,8 @@ async def test_a_poisonous_record_goes_to_the_dead_letters_and_the_others_are_ha
     keeper = Keeper()
 
     async def handler(batch: Sequence[Delivered[Event]]) -> None:
-        if any(one.event.event_id == "e3" for one in batch):
-            raise Poison("three is not liked")
+        if bad := [one for one in batch if one.event.event_id == "e3"]:
+            raise Poison("three is not liked", *bad)
         await keeper.on_batch(batch)
 
     await bus.publish(*(reward(n) for n in range(6)))
@@ -157,14 +165,46 @@ async def test_bytes_that_are_no_event_are_kept_aside_as_they_were(bus: Bus) -> 
 
 
 async def test_nothing_but_dead_letters_ends_the_process_instead_of_emptying_the_topic(bus: Bus) -> None:
-    async def handler(_: Sequence[Delivered[Event]]) -> None:
-        raise Poison("everything is wrong")
+    async def handler(batch: Sequence[Delivered[Event]]) -> None:
+        raise Poison("everything is wrong", *batch)
 
     await bus.publish(*(reward(n) for n in range(30)))
     async with bus.consuming(handler, limit=4):
         await until(lambda: bool(bus.deaths))
     assert bus.deaths[0] == 70
     assert await group_backlog(bus.settings, bus.prefix, "g", [REWARDS]) > 0
+
+
+async def test_a_bug_stops_the_process_having_diverted_and_committed_nothing(bus: Bus) -> None:
+    async def handler(batch: Sequence[Delivered[Event]]) -> None:
+        raise KeyError("a bug")
+
+    await bus.publisher.publish_raw(REWARDS, "r1", b"{not json", {})
+    await bus.publish(*(reward(n) for n in range(30)))
+    async with bus.consuming(handler):
+        await until(lambda: bool(bus.deaths))
+    assert bus.deaths[0] == 70
+    assert await bus.values(f"{REWARDS}.dlq") == []
+    assert await group_backlog(bus.settings, bus.prefix, "g", [REWARDS]) == 31
+
+
+async def test_the_lag_of_a_consumer_is_known_before_and_after_it_has_handled_its_records(bus: Bus) -> None:
+    may_go_on = asyncio.Event()
+
+    async def handler(batch: Sequence[Delivered[Event]]) -> None:
+        await may_go_on.wait()
+
+    def gauges() -> float:
+        samples = [sample for metric in CONSUMER_LAG.collect() for sample in metric.samples]
+        return sum(sample.value for sample in samples if sample.labels["topic"] == REWARDS)
+
+    await bus.publish(*(reward(n) for n in range(30)))
+    async with bus.consuming(handler) as consumer:
+        watching = asyncio.ensure_future(consumer.watch())
+        await until(lambda: gauges() == 30)
+        may_go_on.set()
+        await until(lambda: gauges() == 0)
+        watching.cancel()
 
 
 async def test_a_value_too_big_for_kafka_is_stored_once_and_arrives_whole(bus: Bus) -> None:

@@ -1,7 +1,7 @@
 """Adapters of the trainer's ports: torch (imported only when the model is loaded) and Kafka's group offsets."""
 
 import logging
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING
 
@@ -26,12 +26,15 @@ OFFSET_DELAY_S = 2.0
 
 
 class TorchTraining:
-    """`Training` with torch and checkpoints under `folder`."""
+    """`Training` with torch and checkpoints under `folder`. Calls `beat` after every row of a step and every save."""
 
-    def __init__(self, settings: TrainerSettings, environment: TrainerEnvironment, folder: Path) -> None:
+    def __init__(
+        self, settings: TrainerSettings, environment: TrainerEnvironment, folder: Path, beat: Callable[[], None]
+    ) -> None:
         self._settings = settings
         self._environment = environment
         self._folder = folder
+        self._beat = beat
         self._open: tuple[PolicyModel, Learner, CheckpointStore] | None = None
 
     @property
@@ -50,7 +53,7 @@ class TorchTraining:
         model = PolicyModel(self._settings, self._environment)
         if newest is not None:
             store.restore(newest, model, self._settings.settings_hash)
-        self._open = model, Learner(model, self._settings), store
+        self._open = model, Learner(model, self._settings, self._beat), store
         return newest
 
     def step(self, batch: Sequence[ReadyGroup], version: int) -> Metrics:
@@ -61,7 +64,9 @@ class TorchTraining:
     def save(self, progress: Progress) -> SavedCheckpoint:
         """Write a durable checkpoint."""
         assert self._open is not None
-        return self._open[2].save(self._open[0], progress)
+        saved = self._open[2].save(self._open[0], progress)
+        self._beat()
+        return saved
 
 
 class KafkaOffsets:

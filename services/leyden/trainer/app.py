@@ -2,6 +2,7 @@
 
 from leyden.clock import SystemClock
 from leyden.events.codec import TRANSITIONS
+from leyden.kafka.liveness import Heartbeat
 from leyden.service import Runtime, Service
 from leyden.settings import load_section
 from leyden.trainer.adapters import KafkaOffsets, TorchTraining
@@ -17,13 +18,16 @@ def build(runtime: Runtime) -> Service:
     prefix = runtime.settings.topic_prefix
     # A replay or another tenant must never resume from the live run's checkpoints, even in the same folder.
     folder = environment.checkpoint_dir / prefix.rstrip(".")
+    heartbeat = Heartbeat()
     handler = TrainerHandler(
         settings,
-        TorchTraining(settings, environment, folder),
+        TorchTraining(settings, environment, folder, heartbeat.beat),
         KafkaOffsets(runtime.kafka, prefix + TRANSITIONS, prefix + group_name(environment.name)),
         runtime.publisher,
         SystemClock(),
     )
     return Service(
-        subscriptions=[subscription(handler, environment.name)], publishes=PUBLISHES, before=[handler.restore]
+        subscriptions=[subscription(handler, heartbeat, environment.name)],
+        publishes=PUBLISHES,
+        before=[handler.restore],
     )

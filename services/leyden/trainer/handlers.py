@@ -6,14 +6,12 @@ later, the next start publishes the events that are missing.
 
 import asyncio
 import logging
-import os
-from collections.abc import Callable, Sequence
+from collections.abc import Sequence
 
 from leyden.clock import Clock
 from leyden.events import Event, GroupCredited, SequenceCredited
 from leyden.events.codec import CHECKPOINTS, TRAINING_METRICS
 from leyden.kafka import Delivered, Outgoing, Publisher
-from leyden.kafka.subscriber import FATAL_EXIT
 from leyden.trainer.core.batching import BatchRules, GroupBuffer, ReadyGroup
 from leyden.trainer.core.progress import (
     Progress,
@@ -41,14 +39,12 @@ class TrainerHandler:
         offsets: Offsets,
         publisher: Publisher,
         clock: Clock,
-        die: Callable[[int], None] = os._exit,
     ) -> None:
         self._settings = settings
         self._training = training
         self._offsets = offsets
         self._publisher = publisher
         self._clock = clock
-        self._die = die
         self._version = 0
         self._buffer = GroupBuffer(self._rules())
         self._untold: SavedCheckpoint | None = None
@@ -92,16 +88,14 @@ class TrainerHandler:
             await self._tell()
 
     async def _train(self, batch: Sequence[ReadyGroup]) -> None:
-        """Make one step and its checkpoint. On an error the process ends, since weights and log may differ."""
-        try:
-            metrics = await asyncio.to_thread(self._training.step, batch, self._version)
-            self._buffer.finish(batch)
-            progress = self._progress(batch, metrics)
-            self._untold = await asyncio.to_thread(self._training.save, progress)
-        except Exception:
-            log.critical("step %d failed", self._version + 1, exc_info=True)
-            self._die(FATAL_EXIT)
-            raise
+        """Make one step and its checkpoint. An error stops the process; a restart resumes from the last checkpoint.
+
+        It is never caught: after a failed step the weights may differ from what the log explains.
+        """
+        metrics = await asyncio.to_thread(self._training.step, batch, self._version)
+        self._buffer.finish(batch)
+        progress = self._progress(batch, metrics)
+        self._untold = await asyncio.to_thread(self._training.save, progress)
         self._version = progress.version
         self._report(progress)
 

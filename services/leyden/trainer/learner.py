@@ -2,7 +2,7 @@
 
 import math
 import time
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 
 import numpy as np
 import torch
@@ -43,8 +43,12 @@ def objective_of(settings: TrainerSettings) -> Objective:
 class Learner:
     """Makes steps on a `PolicyModel`. The same batches in the same order give the same weights, bit for bit."""
 
-    def __init__(self, model: PolicyModel, settings: TrainerSettings) -> None:
+    def __init__(
+        self, model: PolicyModel, settings: TrainerSettings, after_row: Callable[[], None] = lambda: None
+    ) -> None:
+        """`after_row` is called after every row of a step, for whoever watches that it goes on."""
         self._model = model
+        self._after_row = after_row
         self._settings = settings
         self._objective = objective_of(settings)
         surrogate_of(settings.objective)  # fails now, not at the first step
@@ -104,6 +108,7 @@ class Learner:
         loss.backward()  # type: ignore[no-untyped-call]
         self._seconds[StepMetric.SECONDS_FORWARD] += forwarded - started
         self._seconds[StepMetric.SECONDS_BACKWARD] += time.perf_counter() - forwarded
+        self._after_row()
         return value, _record(terms, found.logprobs_A.detach() - behaviour_A, found.entropy_A)
 
     def _apply(self, computed: bool) -> Metrics:

@@ -1,6 +1,7 @@
 """What the trainer consumes."""
 
 from leyden.events.codec import CHECKPOINTS, TRAINING_METRICS, TRANSITIONS
+from leyden.kafka.liveness import Heartbeat
 from leyden.kafka.subscriber import Subscription
 from leyden.trainer.handlers import TrainerHandler
 
@@ -17,7 +18,7 @@ def group_name(name: str) -> str:
     return f"{GROUP}-{name}" if name else GROUP
 
 
-def subscription(handler: TrainerHandler, name: str = "") -> Subscription:
+def subscription(handler: TrainerHandler, heartbeat: Heartbeat, name: str = "") -> Subscription:
     """Subscription to transitions. There is one trainer per policy, and it reads every partition."""
     return Subscription(
         (TRANSITIONS,),
@@ -25,4 +26,5 @@ def subscription(handler: TrainerHandler, name: str = "") -> Subscription:
         group_name(name),
         max_records=MAX_RECORDS,
         max_poll_interval_ms=LONGEST_HANDOVER_MS,
+        heartbeat=heartbeat,
     )

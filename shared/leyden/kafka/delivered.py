@@ -2,7 +2,7 @@
 
 from collections.abc import Awaitable, Callable, Sequence
 from dataclasses import dataclass, field
-from typing import Generic, Protocol, TypeVar
+from typing import Any, Generic, Protocol, TypeVar
 
 from leyden.events import Event
 
@@ -48,7 +48,10 @@ class Outgoing:
 
 
 BatchHandler = Callable[[Sequence[Delivered[Event]]], Awaitable[None]]
+"""Handles a batch whole. Called again with the same records, or with fewer of them, it changes nothing more. Raises
+`Retry`, or `Poison` that names records; anything else stops the process, with nothing of the batch committed."""
 RawBatchHandler = Callable[[Sequence[Delivered[bytes]]], Awaitable[None]]
+"""The same for a topic that is not JSON."""
 
 
 class Publisher(Protocol):
@@ -68,4 +71,12 @@ class Retry(Exception):  # noqa: N818 - named for what follows, not for what hap
 
 
 class Poison(Exception):  # noqa: N818
-    """This input can never be handled: to the dead letters with it."""
+    """These records can never be handled: they go to the dead letters, and the rest of the batch is handled again.
+
+    Raise it for what is wrong with the data. Whatever else a handler raises is a bug, and stops the process.
+    """
+
+    def __init__(self, reason: str, record: Delivered[Any], *more: Delivered[Any]) -> None:
+        super().__init__(reason)
+        self.records = (record, *more)
+        """Records of the batch that the handler was given."""

@@ -6,7 +6,7 @@
 import asyncio
 import logging
 from collections.abc import Awaitable, Callable, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from functools import partial
 from typing import Any, TypeVar
 
@@ -26,6 +26,7 @@ from leyden.kafka.delivered import (
     RawBatchHandler,
     Retry,
 )
+from leyden.kafka.liveness import Heartbeat
 from leyden.kafka.topics import DEAD_LETTER_SUFFIX, load_topics
 from leyden.telemetry.metrics import CONSUMED, DEAD_LETTERS, HANDLER_SECONDS, RETRIES
 
@@ -35,20 +36,41 @@ Decode = Callable[[str, Sequence[bytes]], list[Event]]
 """The events of a topic's values; raises `pydantic.ValidationError` when any of them is not one."""
 
 
+class TooManyDeadLettersError(RuntimeError):
+    """Nothing but dead letters for too long: the reader is wrong (its version, its topic), not the data."""
+
+
 @dataclass(frozen=True)
 class RetryPolicy:
-    """Seconds between tries of the same batch (doubling), and how many dead letters in a row end the process."""
+    """Seconds between tries of the same batch (doubling), and how many dead letters in a row stop the process."""
 
     first_delay_s: float = 0.2
     max_delay_s: float = 10.0
     dead_letter_limit: int = 100
+    """0: no limit."""
+
+
+@dataclass(frozen=True)
+class _DeadLetter:
+    """A record that can never be handled, and why."""
+
+    record: Delivered[Any]
+    reason: str
+
+
+@dataclass
+class _Decoded:
+    """A batch as its handler may have it. By index in the batch, so that the order stays that of the log."""
+
+    good: dict[int, Delivered[Any]] = field(default_factory=dict)
+    dead: list[_DeadLetter] = field(default_factory=list)
 
 
 DEFAULT_RETRY = RetryPolicy()
 
 
 class BatchLoop:
-    """Handles batches of `topics`. Topic names of records have `prefix`, all others have not."""
+    """Handles batches of `topics`. Topic names of records have the prefix; names in code do not."""
 
     def __init__(
         self,
@@ -59,6 +81,7 @@ class BatchLoop:
         claims: ClaimStore,
         prefix: str = "",
         retry: RetryPolicy = DEFAULT_RETRY,
+        heartbeat: Heartbeat | None = None,
     ) -> None:
         self._label = "+".join(topics)
         self._handler: Callable[[Sequence[Delivered[Any]]], Awaitable[None]] = handler
@@ -67,92 +90,80 @@ class BatchLoop:
         self._claims = claims
         self._prefix = prefix
         self._retry = retry
+        self._heartbeat = heartbeat or Heartbeat()
         self._dead_in_a_row = 0
 
     async def handle(self, records: Sequence[ConsumerRecord]) -> None:
-        """Decode and hand over one batch; returns when every record was handled or dead-lettered."""
-        delivered = await self._decode_all(records)
-        if not delivered:
-            return
-        with HANDLER_SECONDS.labels(topics=self._label).time():
-            try:
-                await self._with_backoff(partial(self._run_handler, delivered))
-            except Exception as error:  # noqa: BLE001 - the boundary: whatever it is, the record is kept
-                if len(delivered) == 1:
-                    await self._dead_letter(delivered[0], error)
-                    return
-                log.warning("a batch of %d failed (%r): one record at a time", len(delivered), error)
-                await self._one_by_one(delivered)
-            else:
-                self._dead_in_a_row = 0
+        """Returns when every record was handled, or is in its topic's dead letters; then its offset may be committed.
 
-    async def _one_by_one(self, delivered: Sequence[Delivered[Any]]) -> None:
-        for one in delivered:
+        Raises what a handler raised that is neither `Retry` nor `Poison` (a bug), and `TooManyDeadLettersError`. Dead
+        letters are written last, so none of this batch was written then.
+        """
+        decoded = await self._decode_all(records)
+        left = [decoded.good[index] for index in sorted(decoded.good)]
+        while left:
             try:
-                await self._with_backoff(partial(self._run_handler, [one]))
-            except Exception as error:  # noqa: BLE001 - the same boundary
-                await self._dead_letter(one, error)
-            else:
-                self._dead_in_a_row = 0
-
-    async def _run_handler(self, delivered: Sequence[Delivered[Any]]) -> None:
-        try:
-            await self._handler(delivered)
-        except Retry:
-            RETRIES.labels(topics=self._label).inc()
-            raise
+                with HANDLER_SECONDS.labels(topics=self._label).time():
+                    await self._with_backoff(partial(self._handler, left))
+                break
+            except Poison as poison:
+                left, refused = _without(left, poison)
+                decoded.dead += [_DeadLetter(one, f"Poison: {poison}") for one in refused]
+            except Exception as error:
+                error.add_note(f"while handling {origins(left)}")
+                raise
+        await self._divert(decoded.dead, is_any_handled=bool(left))
 
     async def _with_backoff(self, act: Callable[[], Awaitable[T]]) -> T:
         """Do `act` again for as long as it raises `Retry`; anything else that it raises goes through."""
         delay = self._retry.first_delay_s
         while True:
             try:
-                return await act()
+                found = await act()
             except Retry as error:
+                RETRIES.labels(topics=self._label).inc()
                 log.warning("will try again in %.1f s: %s", delay, error)
+                self._heartbeat.beat(f"waiting: {error}")
+            else:
+                self._heartbeat.beat()
+                return found
             await asyncio.sleep(delay)
             delay = min(delay * 2, self._retry.max_delay_s)
 
-    async def _decode_all(self, records: Sequence[ConsumerRecord]) -> list[Delivered[Any]]:
+    async def _decode_all(self, records: Sequence[ConsumerRecord]) -> _Decoded:
         """Validate per topic in one pass; only when that fails, record by record, to find the bad ones."""
+        found = _Decoded()
         by_topic: dict[str, list[tuple[int, ConsumerRecord, bytes]]] = {}
         for index, record in enumerate(records):
             topic = record.topic.removeprefix(self._prefix)
-            if (value := await self._value(record, topic)) is not None:
+            try:
+                value = await self._with_backoff(partial(self._claims.value_of, record))
+            except ValueError as error:
+                found.dead.append(_DeadLetter(self._delivered(record, topic, b"", b""), f"Poison: {error}"))
+            else:
                 by_topic.setdefault(topic, []).append((index, record, value))
-        found: dict[int, Delivered[Any]] = {}
         for topic, items in by_topic.items():
             CONSUMED.labels(topic=topic).inc(len(items))
-            if load_topics()[topic].format != "json":
-                found |= {i: self._delivered(record, topic, value, value) for i, record, value in items}
-                continue
-            try:
-                events = self._decode(topic, [value for _, _, value in items])
-                found |= {i: self._delivered(r, topic, e, v) for (i, r, v), e in zip(items, events, strict=True)}
-            except ValidationError:
-                found |= await self._decode_singly(topic, items)
-        return [found[index] for index in sorted(found)]
+            self._decode_topic(topic, items, found)
+        return found
 
-    async def _value(self, record: ConsumerRecord, topic: str) -> bytes | None:
-        """A record's value, from wherever it is; None for one that cannot be had and is a dead letter now."""
+    def _decode_topic(self, topic: str, items: list[tuple[int, ConsumerRecord, bytes]], found: _Decoded) -> None:
+        if load_topics()[topic].format != "json":
+            found.good |= {i: self._delivered(record, topic, value, value) for i, record, value in items}
+            return
         try:
-            return await self._with_backoff(partial(self._claims.value_of, record))
-        except ValueError as error:
-            await self._dead_letter(self._delivered(record, topic, b"", b""), Poison(str(error)))
-            return None
-
-    async def _decode_singly(
-        self, topic: str, items: list[tuple[int, ConsumerRecord, bytes]]
-    ) -> dict[int, Delivered[Any]]:
-        good: dict[int, Delivered[Any]] = {}
-        for index, record, value in items:
-            try:
-                [event] = self._decode(topic, [value])
-                good[index] = self._delivered(record, topic, event, value)
-            except ValidationError as error:
-                faults = (f"{'.'.join(map(str, e['loc'][1:]))}: {e['msg']}" for e in error.errors()[:5])
-                await self._dead_letter(self._delivered(record, topic, value, value), Poison("; ".join(faults)))
-        return good
+            events = self._decode(topic, [value for _, _, value in items])
+        except ValidationError as error:
+            if len(items) > 1:
+                for item in items:
+                    self._decode_topic(topic, [item], found)
+                return
+            [(_, record, value)] = items
+            faults = (f"{'.'.join(map(str, e['loc'][1:]))}: {e['msg']}" for e in error.errors()[:5])
+            reason = f"Poison: {'; '.join(faults)}"
+            found.dead.append(_DeadLetter(self._delivered(record, topic, value, value), reason))
+        else:
+            found.good |= {i: self._delivered(r, topic, e, v) for (i, r, v), e in zip(items, events, strict=True)}
 
     def _delivered(self, record: ConsumerRecord, topic: str, body: Any, value: bytes) -> Delivered[Any]:
         headers = {name: value.decode("utf-8", "replace") for name, value in record.headers}
@@ -161,17 +172,48 @@ class BatchLoop:
         origin = headers.get(ORIGIN_HEADER, here)
         return Delivered(body, topic, key, record.partition, record.offset, origin, headers, value)
 
-    async def _dead_letter(self, one: Delivered[Any], error: BaseException) -> None:
-        """Keep what cannot be handled, with the reason and where it was; give up when nothing but dead letters come."""
-        self._dead_in_a_row += 1
-        DEAD_LETTERS.labels(topic=one.topic).inc()
-        if self._dead_in_a_row > self._retry.dead_letter_limit:
-            text = f"{self._dead_in_a_row} dead letters in a row: the code is at fault, not the data"
-            raise RuntimeError(text) from error
-        log.error("dead letter from %s: %r", one.origin, error, exc_info=None if isinstance(error, Poison) else error)
-        # A value that was had is kept here; of one that was not, only the reference is left.
+    async def _divert(self, dead: Sequence[_DeadLetter], is_any_handled: bool) -> None:
+        """Write the dead letters of a batch, unless there were nothing but dead letters for too long."""
+        self._dead_in_a_row = 0 if is_any_handled else self._dead_in_a_row + len(dead)
+        if 0 < self._retry.dead_letter_limit < self._dead_in_a_row:
+            raise TooManyDeadLettersError(
+                f"{self._dead_in_a_row} dead letters in a row, the last from {dead[-1].record.origin} "
+                f"({dead[-1].reason}): is this version of the service older than the records, or the topic wrong? "
+                "LEYDEN_DEAD_LETTER_LIMIT sets how many are allowed"
+            )
+        for letter in dead:
+            await self._dead_letter(letter.record, letter.reason)
+
+    async def _dead_letter(self, one: Delivered[Any], reason: str) -> None:
+        """Keep one record, with the reason and where it was."""
+        log.error("record %s goes to the dead letters: %s", one.origin, reason)
+        # A value that was read is kept here; of one that could not be, only the reference is left.
         headers = {name: text for name, text in one.headers.items() if name != CLAIM_HEADER or not one.value}
-        headers |= {ORIGIN_HEADER: one.origin, ERROR_HEADER: f"{type(error).__name__}: {error}"[:2000]}
+        headers |= {ORIGIN_HEADER: one.origin, ERROR_HEADER: reason[:2000]}
         await self._with_backoff(
             lambda: self._publisher.publish_raw(one.topic + DEAD_LETTER_SUFFIX, one.key, one.value, headers)
         )
+        DEAD_LETTERS.labels(topic=one.topic).inc()
+
+
+def origins(batch: Sequence[Delivered[Any]]) -> str:
+    """Where the records of `batch` are: `topic/partition/offset`, or `topic/partition/first-last` for several."""
+    found: dict[tuple[str, int], list[int]] = {}
+    for one in batch:
+        found.setdefault((one.topic, one.partition), []).append(one.offset)
+    return ", ".join(
+        f"{topic}/{partition}/{min(offsets)}" + (f"-{max(offsets)}" if len(offsets) > 1 else "")
+        for (topic, partition), offsets in sorted(found.items())
+    )
+
+
+def _without(batch: Sequence[Delivered[Any]], poison: Poison) -> tuple[list[Delivered[Any]], list[Delivered[Any]]]:
+    """`batch` without the records that `poison` names, and those. Raises RuntimeError when it names none of them."""
+    named = {(one.topic, one.partition, one.offset) for one in poison.records}
+    kept: list[Delivered[Any]] = []
+    refused: list[Delivered[Any]] = []
+    for one in batch:
+        (refused if (one.topic, one.partition, one.offset) in named else kept).append(one)
+    if not refused:
+        raise RuntimeError(f"a handler raised Poison for records that are not in its batch: {poison}") from poison
+    return kept, refused

@@ -19,17 +19,22 @@ from aiokafka.errors import KafkaError
 from faststream import AckPolicy
 from faststream.kafka import KafkaBroker, KafkaMessage
 
+from leyden.clock import Clock, SystemClock
 from leyden.events import Event
 from leyden.events.codec import BatchDecoder, decode_batch
+from leyden.kafka.admin import end_offsets
 from leyden.kafka.claims import ClaimStore
 from leyden.kafka.delivered import BatchHandler, Publisher, RawBatchHandler
+from leyden.kafka.lag import Consumer, EndOffsets, LagMeter
+from leyden.kafka.liveness import Heartbeat, Liveness, Look, Phase
 from leyden.kafka.loop import DEFAULT_RETRY, BatchLoop, RetryPolicy
 from leyden.kafka.settings import KafkaSettings
-from leyden.telemetry.metrics import CONSUMER_LAG
 
 log = logging.getLogger(__name__)
 FATAL_EXIT = 70
-"""Exit status (EX_SOFTWARE) of a process that stops itself because going on would lose or waste data."""
+"""Exit status (EX_SOFTWARE) of a process that stops itself because of a bug: going on could lose data."""
+LOOK_EVERY_S = 5.0
+"""How often the lag of a consumer is measured."""
 
 
 @dataclass(frozen=True)
@@ -45,6 +50,8 @@ class Subscription:
     """By topic, where the handler does not need its events whole; otherwise they are decoded as the topic says."""
     caught_up: asyncio.Event | None = field(default=None, compare=False)
     """Set once everything that was there at the start was handled, for a service that answers by what it has read."""
+    heartbeat: Heartbeat = field(default_factory=Heartbeat, compare=False)
+    """Where a handler that may take longer than `stall_after_s` shows that it works; the same object is its own."""
 
     def decode(self, topic: str, values: Sequence[bytes]) -> list[Event]:
         """The events of `values`; raises `pydantic.ValidationError` when any of them is none."""
@@ -63,6 +70,8 @@ class BatchConsumer:
         prefix: str,
         retry: RetryPolicy = DEFAULT_RETRY,
         die: Callable[[int], None] = os._exit,
+        clock: Clock | None = None,
+        ask_kafka: EndOffsets | None = None,
     ) -> None:
         self.subscription = subscription
         self.caught_up = subscription.caught_up or asyncio.Event()
@@ -70,10 +79,21 @@ class BatchConsumer:
         self._prefix = prefix
         self._die = die
         self._loop = BatchLoop(
-            subscription.topics, subscription.handler, subscription.decode, publisher, claims, prefix, retry
+            subscription.topics,
+            subscription.handler,
+            subscription.decode,
+            publisher,
+            claims,
+            prefix,
+            retry,
+            subscription.heartbeat,
         )
+        self._meter = LagMeter(prefix, ask_kafka or partial(end_offsets, settings))
+        self._liveness = Liveness("+".join(subscription.topics), (clock or SystemClock()).monotonic, LOOK_EVERY_S)
+        self._phase = Phase.IDLE
+        self._finished = 0
+        self._in_hand: dict[TopicPartition, int] = {}
         self._subscriber: Any = None
-        self._busy_since: float | None = None
 
     def register(self, broker: KafkaBroker) -> None:
         """Declare the FastStream subscriber; consuming starts with the broker."""
@@ -109,23 +129,44 @@ class BatchConsumer:
     async def _on_message(self, message: KafkaMessage) -> None:
         records = message.raw_message
         assert isinstance(records, tuple)
-        self._busy_since = time.monotonic()
+        await self.consume(records, message.consumer)
+
+    async def consume(self, records: Sequence[ConsumerRecord], consumer: Any) -> None:
+        """Handle one batch and commit it. An error that is not in the contract of handlers stops the process."""
+        self._in_hand = _first_offsets(records)
+        self._phase = Phase.HANDLING
         try:
             await self._loop.handle(records)
             if self.subscription.group is not None:
-                await self._commit(message.consumer, records)
+                self._phase = Phase.COMMITTING
+                await self._commit(consumer, records)
         except Exception:
-            log.critical("consumer of %s cannot go on", self.subscription.topics, exc_info=True)
+            topics = "+".join(self.subscription.topics)
+            log.critical("the consumer of %s stops; nothing of its batch was committed", topics, exc_info=True)
             self._die(FATAL_EXIT)
             raise
-        self._busy_since = None
-        self._note_lag(message.consumer, records)
+        self._finished += 1
+        self._in_hand, self._phase = {}, Phase.IDLE
+
+    async def look(self, consumer: Consumer) -> None:
+        """Measure the lag of `consumer` and note whether there was progress; see `watch`."""
+        lag = await self._meter.measure(consumer, self._in_hand)
+        self._liveness.note(Look(lag, self._phase, self._finished + self.subscription.heartbeat.beats))
+
+    async def watch(self) -> None:
+        """Look every `LOOK_EVERY_S`, beside the loop, for as long as the process lives."""
+        while True:
+            await self.look(self._subscriber.consumer)
+            await asyncio.sleep(LOOK_EVERY_S)
 
     def stalled(self, after_s: float) -> str | None:
-        """One sentence when a batch has been in the handler for more than `after_s` seconds."""
-        if self._busy_since is None or (busy := time.monotonic() - self._busy_since) < after_s:
-            return None
-        return f"a batch of {'+'.join(self.subscription.topics)} has been in its handler for {busy:.0f} s"
+        """One sentence when there was work and no progress for `after_s` seconds. See `leyden.kafka.liveness`."""
+        return self._liveness.stalled(after_s)
+
+    @property
+    def waiting_for(self) -> str | None:
+        """One sentence while a batch is in hand that cannot go on; None otherwise."""
+        return (self.subscription.heartbeat.waiting_for or None) if self._phase is Phase.HANDLING else None
 
     async def watch_backlog(self, spare_after_s: float = 15.0) -> None:
         """Set `caught_up` once all that was there at the start is handled, or there are no partitions to have."""
@@ -142,26 +183,30 @@ class BatchConsumer:
             await asyncio.sleep(0.1)
             mine = consumer.assignment()
             behind = [tp for tp, end in ends.items() if tp in mine and await consumer.position(tp) < end]
-            seen_idle = 0 if behind or self._busy_since is not None else seen_idle + 1
+            seen_idle = 0 if behind or self._phase is not Phase.IDLE else seen_idle + 1
         self.caught_up.set()
 
     async def _commit(self, consumer: Any, records: Sequence[ConsumerRecord]) -> None:
+        """Commit what is still this consumer's; a partition that was taken away is its new owner's to commit."""
+        mine = consumer.assignment()
         offsets: dict[TopicPartition, int] = {}
         for record in records:
             partition = TopicPartition(record.topic, record.partition)
-            offsets[partition] = max(offsets.get(partition, 0), record.offset + 1)
+            if partition in mine:
+                offsets[partition] = max(offsets.get(partition, 0), record.offset + 1)
         try:
-            await consumer.commit(offsets)
+            if offsets:
+                await consumer.commit(offsets)
         except KafkaError as error:
             log.warning("offsets were not committed, so these records will come again: %r", error)
 
-    def _note_lag(self, consumer: AIOKafkaConsumer, records: Sequence[ConsumerRecord]) -> None:
-        for record in records:
-            partition = TopicPartition(record.topic, record.partition)
-            high = consumer.highwater(partition) if partition in consumer.assignment() else None
-            if high is not None:
-                lag = max(0, high - record.offset - 1)
-                CONSUMER_LAG.labels(topic=record.topic.removeprefix(self._prefix), partition=record.partition).set(lag)
+
+def _first_offsets(records: Sequence[ConsumerRecord]) -> dict[TopicPartition, int]:
+    found: dict[TopicPartition, int] = {}
+    for record in records:
+        partition = TopicPartition(record.topic, record.partition)
+        found[partition] = min(found.get(partition, record.offset), record.offset)
+    return found
 
 
 async def _keep_raw(message: KafkaMessage) -> list[bytes]:

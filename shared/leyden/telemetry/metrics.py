@@ -13,4 +13,9 @@ HANDLER_SECONDS = Histogram(
     ["topics"],
     buckets=(0.001, 0.005, 0.02, 0.1, 0.5, 2, 10, 60, 300),
 )
-CONSUMER_LAG = Gauge("leyden_consumer_lag_records", "Records behind the end of the partition.", ["topic", "partition"])
+CONSUMER_LAG = Gauge(
+    "leyden_consumer_lag_records",
+    "Records of a partition, assigned to this process, that are not handled yet.",
+    ["topic", "partition"],
+)
+LAG_FAILURES = Counter("leyden_lag_measurement_failures", "Times that the lag could not be measured.")

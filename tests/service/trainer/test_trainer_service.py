@@ -6,7 +6,9 @@ from datetime import UTC, datetime
 from pathlib import Path
 
 import pytest
+from aiokafka import TopicPartition
 
+from consumer_support import FakeConsumer, consumer_of, records_of
 from fakes import FakePublisher
 from leyden.clock import ManualClock
 from leyden.events import (
@@ -21,11 +23,13 @@ from leyden.events import (
 )
 from leyden.events.codec import CHECKPOINTS, TRAINING_METRICS, TRANSITIONS
 from leyden.kafka import Delivered, Retry
+from leyden.kafka.liveness import Heartbeat
 from leyden.kafka.subscriber import FATAL_EXIT
 from leyden.trainer.core.batching import ReadyGroup
 from leyden.trainer.core.progress import Progress, SavedCheckpoint
 from leyden.trainer.handlers import TrainerHandler
 from leyden.trainer.settings import TrainerSettings
+from leyden.trainer.topology import subscription
 
 TIME = datetime(2030, 1, 1, tzinfo=UTC)
 
@@ -71,11 +75,8 @@ class Process:
         self.training = FakeTraining(disk)
         self.offsets = FakeOffsets()
         self.publisher = FakePublisher()
-        self.exits: list[int] = []
         chosen = TrainerSettings.model_validate({"groups_per_step": 2, **settings})
-        self.handler = TrainerHandler(
-            chosen, self.training, self.offsets, self.publisher, ManualClock(TIME), self.exits.append
-        )
+        self.handler = TrainerHandler(chosen, self.training, self.offsets, self.publisher, ManualClock(TIME))
 
     @property
     def told(self) -> list[Event]:
@@ -172,14 +173,18 @@ async def test_a_broker_that_was_away_delays_the_events_and_repeats_no_step() ->
     assert len(process.told) == 4
 
 
-async def test_a_checkpoint_that_cannot_be_written_ends_the_process() -> None:
+async def test_a_checkpoint_that_cannot_be_written_stops_the_process_and_is_neither_told_nor_committed() -> None:
     process = Process([])
     await process.handler.restore()
     process.training.disk_full = True
+    exits: list[int] = []
+    consumer = consumer_of(subscription(process.handler, Heartbeat()), process.publisher, exits)
+    committed = FakeConsumer({TopicPartition(TRANSITIONS, 0): len(LOG)})
     with pytest.raises(OSError, match="no space left"):
-        await process.handler.on_batch(LOG)
-    assert process.exits == [FATAL_EXIT]
+        await consumer.consume(records_of(LOG), committed)
+    assert exits == [FATAL_EXIT]
     assert process.told == []
+    assert committed.commits == []
 
 
 async def test_after_the_last_step_groups_stay_in_the_log() -> None:

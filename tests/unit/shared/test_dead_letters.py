@@ -7,12 +7,14 @@ from pathlib import Path
 import pytest
 from aiokafka import ConsumerRecord
 
+from consumer_support import record
 from fakes import FakePublisher
 from leyden.events import Event
 from leyden.events.codec import batch_decoder
 from leyden.kafka.claims import ClaimStore
 from leyden.kafka.delivered import CLAIM_HEADER, ERROR_HEADER, BatchHandler, Delivered, Poison
-from leyden.kafka.loop import BatchLoop, RetryPolicy
+from leyden.kafka.liveness import Heartbeat
+from leyden.kafka.loop import BatchLoop, RetryPolicy, TooManyDeadLettersError
 
 VALUE = b'{"type":"t", "event_id":"e","event_time":"2026-01-01T00:00:00Z","producer":"p","text":"not read", "body":{}}'
 
@@ -23,7 +25,7 @@ class OnlyIdentity(Event):
 
 async def refuse(batch: Sequence[Delivered[Event]]) -> None:
     """A handler that can do nothing with any of it."""
-    raise Poison("never")
+    raise Poison("never", *batch)
 
 
 class Taken:
@@ -36,16 +38,19 @@ class Taken:
         self.offsets += [one.offset for one in batch]
 
 
-def loop_of(handler: BatchHandler, claims: ClaimStore, kept: FakePublisher) -> BatchLoop:
+def loop_of(
+    handler: BatchHandler, claims: ClaimStore, kept: FakePublisher, heartbeat: Heartbeat | None = None
+) -> BatchLoop:
     def decode(_: str, values: Sequence[bytes]) -> list[Event]:
         return batch_decoder((OnlyIdentity,))(values)
 
-    return BatchLoop(("model-calls.v1",), handler, decode, kept, claims, retry=RetryPolicy(0.01, 0.02))
+    return BatchLoop(
+        ("model-calls.v1",), handler, decode, kept, claims, retry=RetryPolicy(0.01, 0.02), heartbeat=heartbeat
+    )
 
 
-def record(offset: int, value: bytes = VALUE, claim: bytes | None = None) -> ConsumerRecord:
-    headers = () if claim is None else ((CLAIM_HEADER, claim),)
-    return ConsumerRecord("model-calls.v1", 0, offset, 0, 0, b"key", value, None, 3, len(value), headers)
+def call_record(offset: int, value: bytes = VALUE, claim: bytes | None = None) -> ConsumerRecord:
+    return record("model-calls.v1", 0, offset, value, () if claim is None else [(CLAIM_HEADER, claim)])
 
 
 def file_of(claim: str) -> Path:
@@ -59,7 +64,11 @@ async def test_a_record_whose_claim_is_no_good_is_a_dead_letter_and_those_around
     gone = claims.put(b"gone")
     file_of(gone).unlink()
     bad = [f"file://{tmp_path}/elsewhere/x".encode(), changed.encode(), gone.encode(), b"\xff"]
-    records = [record(0), *(record(1 + at, b"", claim) for at, claim in enumerate(bad)), record(5, b"", good.encode())]
+    records = [
+        call_record(0),
+        *(call_record(1 + at, b"", claim) for at, claim in enumerate(bad)),
+        call_record(5, b"", good.encode()),
+    ]
     await loop_of(taken, claims, kept).handle(records)
     assert taken.offsets == [0, 5]
     assert kept.raw == [("model-calls.v1.dlq", "key", b"")] * 4
@@ -75,9 +84,13 @@ async def test_a_claim_store_that_is_away_is_waited_for(tmp_path: Path) -> None:
     claim = claims.put(VALUE)
     folder, away = file_of(claim).parent, tmp_path / "away"
     folder.rename(away)
-    handling = asyncio.ensure_future(loop_of(taken, claims, kept).handle([record(0, b"", claim.encode())]))
-    await asyncio.sleep(0.1)
-    assert not handling.done()
+    heartbeat = Heartbeat()
+    handling = asyncio.ensure_future(
+        loop_of(taken, claims, kept, heartbeat).handle([call_record(0, b"", claim.encode())])
+    )
+    async with asyncio.timeout(20):
+        while "cannot be read" not in heartbeat.waiting_for:
+            await asyncio.sleep(0.01)
     away.rename(folder)
     await handling
     assert (taken.offsets, kept.raw) == ([0], [])
@@ -85,13 +98,13 @@ async def test_a_claim_store_that_is_away_is_waited_for(tmp_path: Path) -> None:
 
 async def test_nothing_but_claims_that_are_no_good_ends_the_process(tmp_path: Path) -> None:
     loop = loop_of(Taken(), ClaimStore(f"file://{tmp_path}/claims"), FakePublisher())
-    with pytest.raises(RuntimeError, match="dead letters in a row"):
-        await loop.handle([record(at, b"", b"file:///another/store") for at in range(101)])
+    with pytest.raises(TooManyDeadLettersError, match="101 dead letters in a row"):
+        await loop.handle([call_record(at, b"", b"file:///another/store") for at in range(101)])
 
 
 async def test_a_dead_letter_has_the_bytes_of_its_record_also_where_the_handler_reads_less(tmp_path: Path) -> None:
     kept = FakePublisher()
     values = [VALUE, b'{"type":"no event"}']
-    records = [record(offset, value) for offset, value in enumerate(values)]
+    records = [call_record(offset, value) for offset, value in enumerate(values)]
     await loop_of(refuse, ClaimStore(f"file://{tmp_path}"), kept).handle(records)
     assert sorted(kept.raw) == sorted(("model-calls.v1.dlq", "key", value) for value in values)
