@@ -265,7 +265,7 @@ def test_a_run_without_a_credit_name_goes_on_from_checkpoints_made_before_there_
     assert TrainerSettings(credit="dense").settings_hash != plain.settings_hash
 
 
-BEFORE = {"keep_checkpoints", "max_steps", "gradient_checkpointing", "credit", "whiten_advantages"}
+BEFORE = {"keep_checkpoints", "max_steps", "gradient_checkpointing", "credit", "whiten_advantages", "objective"}
 
 
 async def test_a_group_published_again_later_is_trained_once() -> None:
