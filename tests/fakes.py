@@ -1,7 +1,4 @@
-"""Stand-ins for the ports that several services share; what only one service needs lies beside its tests.
-
-`publisher_laws.py` holds `FakePublisher` and the publisher on Kafka to the same laws.
-"""
+"""Fakes of the ports that several services share. Fakes that only one service needs are beside its tests."""
 
 import asyncio
 from collections.abc import Callable, Sequence

@@ -23,6 +23,7 @@ from starlette.applications import Starlette
 from starlette.routing import BaseRoute
 
 from leyden.backoff import Backoff, retrying
+from leyden.extensions import ExtensionError
 from leyden.kafka import Retry
 from leyden.kafka.claims import ClaimStore
 from leyden.kafka.clients import KafkaBroker, make_broker
@@ -96,7 +97,7 @@ def main(name: str, build: Build, description: str) -> None:
         setup_logging(name, settings.log_level)
         with asyncio.Runner(loop_factory=_loop_factory()) as runner:
             runner.run(serve(name, build, settings, kafka))
-    except (ValidationError, RunFileError) as error:
+    except (ValidationError, RunFileError, ExtensionError) as error:
         raise SystemExit(f"leyden {name}: the settings are wrong: {error}") from error
     except Exception as error:
         log.critical("%s stops on an unexpected error", name, exc_info=True)

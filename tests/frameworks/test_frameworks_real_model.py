@@ -20,7 +20,9 @@ from tokenizers import Tokenizer
 from framework_support import KEY, PROGRAMS, QUESTIONS, Doors, Story, python_of, story
 from leyden.events import ModelCallRecorded, SpanRecorded, model_calls
 from leyden.events.base import unpack_floats, unpack_ints
+from leyden.kafka.claims import ClaimStore
 from leyden.kafka.settings import KafkaSettings
+from leyden.reading.place import claims_url_of
 from leyden.stack.config import Ports, StackConfig
 from leyden.stack.stack import Stack
 from roots import ROOT, python_path
@@ -91,7 +93,8 @@ def served(kafka_servers: str, redis_server_url: str, tmp_path_factory: pytest.T
             wait_live(stack)
             kafka = KafkaSettings(bootstrap_servers=kafka_servers)
             tokenizer = Tokenizer.from_file(str(stack.place.model / "tokenizer.json"))
-            yield Served(Doors(stack.gateway_url, kafka, config.topic_prefix), tokenizer)
+            claims = ClaimStore(claims_url_of(config))
+            yield Served(Doors(stack.gateway_url, kafka, config.topic_prefix, claims), tokenizer)
 
 
 @pytest.mark.parametrize("question", QUESTIONS)

@@ -8,7 +8,7 @@ from leyden.reward.core.assess import Rulebook
 from leyden.reward.core.judging import rule_of
 from leyden.reward.core.rules import FunctionRule, Rule
 from leyden.reward.core.weighing import default_cap
-from leyden.reward.handlers import Policy, RewardHandlers
+from leyden.reward.handlers import RewardConfig, RewardHandlers
 from leyden.reward.judges.bench import make_bench
 from leyden.reward.late import LateRewards
 from leyden.reward.late_store import RedisLateStates
@@ -27,22 +27,22 @@ def build(runtime: Runtime) -> Service:
     horizon_s = math.ceil(section.late_horizon_s)
     evidence = RedisEvidenceStore(runtime.redis, runtime.namespace("rollouts"), closed_ttl_s=86_400 + horizon_s)
     waiting = RedisWaitingAttempts(runtime.redis, runtime.namespace("waiting"))
-    policy = Policy(rulebook(section), section.settle == "live", section.grace_s, section.judges)
+    config = RewardConfig(rulebook(section), section.settle == "live", section.grace_s, section.judges)
     bench = make_bench(runtime, section, knobs, evidence, waiting, clock, CONSUMER_GROUP)
     states = RedisLateStates(runtime.redis, runtime.namespace("late"), ttl_s=86_400 + horizon_s)
-    late = LateRewards(policy.rulebook, section.late_horizon_s, states, runtime.publisher)
+    late = LateRewards(config.rulebook, section.late_horizon_s, states, runtime.publisher)
     functions = function_runner(section.functions)
     desk = bench.desk if bench else None
-    handlers = RewardHandlers(evidence, waiting, runtime.publisher, policy, clock, desk, late, functions)
+    handlers = RewardHandlers(evidence, waiting, runtime.publisher, config, clock, desk, late, functions)
     sweeper = Sweeper(handlers, waiting, clock, section.grace_s, knobs.sweep_interval_s, knobs.sweep_limit)
     return Service(
         subscriptions=subscriptions(handlers, knobs),
         publishes=PUBLISHES,
-        before=[functions.start, *([sweeper.hold_off] if policy.decides else [])],
-        beside=[*([sweeper.run] if policy.decides else []), *([bench.worker.run] if bench else [])],
+        before=[functions.start, *([sweeper.hold_off] if config.decides else [])],
+        beside=[*([sweeper.run] if config.decides else []), *([bench.worker.run] if bench else [])],
         after=[functions.close, *([bench.close] if bench else [])],
         # A replay is over when nothing waits for a judge; a live service is ready while its judges are busy.
-        ready=bench.waiting if bench and not policy.decides else None,
+        ready=bench.waiting if bench and not config.decides else None,
     )
 
 

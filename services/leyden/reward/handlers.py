@@ -39,8 +39,8 @@ JUDGING = timedelta(minutes=10)
 
 
 @dataclass(frozen=True)
-class Policy:
-    """How settlements and verdicts come about: `decides` False follows the settlements in the log."""
+class RewardConfig:
+    """Rules, judges and grace of the reward service. With `decides` False it follows the settlements in the log."""
 
     rulebook: Rulebook
     decides: bool = True
@@ -65,7 +65,7 @@ class RewardHandlers:
         evidence: EvidenceStore,
         waiting: WaitingAttempts,
         publisher: Publisher,
-        policy: Policy,
+        config: RewardConfig,
         clock: Clock,
         desk: JudgeDesk | None = None,
         late: LateRewards | None = None,
@@ -74,10 +74,10 @@ class RewardHandlers:
         self._evidence = evidence
         self._waiting = waiting
         self._publisher = publisher
-        self._policy = policy
+        self._config = config
         self._clock = clock
         self._desk = desk
-        self._late = late or LateRewards(policy.rulebook, 0.0, None, publisher)
+        self._late = late or LateRewards(config.rulebook, 0.0, None, publisher)
         self._functions = functions
 
     async def on_batch(self, batch: Sequence[Delivered[Event]]) -> None:
@@ -85,7 +85,7 @@ class RewardHandlers:
         events = [delivered.event for delivered in batch]
         items = [item for event in events if (item := stored_item(event)) is not None]
         if self._is_backlog(events):
-            await self._waiting.mark_behind(self._policy.grace_s)
+            await self._waiting.mark_behind(self._config.grace_s)
         closed = await self._evidence.add(_rows([*items, *self._late.arrivals(batch)]))
         metrics.LATE_SPANS.inc(sum(is_late_span(event, closed) for event in events))
         await self._waiting.add(self._deadlines(events))
@@ -111,7 +111,7 @@ class RewardHandlers:
         if self._desk is None:
             return list(settled)
         await self._desk.submit(settled)
-        waits = {attempt.subject for attempt in settled if lacking(self._policy.judges, attempt)}
+        waits = {attempt.subject for attempt in settled if lacking(self._config.judges, attempt)}
         await self._waiting.put_off(list(waits), self._clock.now() + JUDGING)
         return [attempt for attempt in settled if attempt.subject not in waits]
 
@@ -139,13 +139,13 @@ class RewardHandlers:
         elif settled is not None:
             if evidence.has(settled):
                 steps.settled.append(SettledAttempt(subject, ended, settled, evidence))
-        elif self._policy.decides and (decided := settle(ended, evidence, given_up)) is not None:
+        elif self._config.decides and (decided := settle(ended, evidence, given_up)) is not None:
             metrics.SETTLED.labels(complete=str(decided.complete).lower()).inc()
             steps.outgoing.append(Outgoing(ROLLOUTS, ended.rollout_id, decided))
 
     async def _assess(self, attempts: Sequence[SettledAttempt]) -> list[Assessment]:
         """Rules are other people's code and may take their time: the service stays alive beside them."""
-        books = await answered_rulebooks(self._policy.rulebook, attempts, self._functions)
+        books = await answered_rulebooks(self._config.rulebook, attempts, self._functions)
         results = [
             await asyncio.to_thread(assess, book, attempt.ended, attempt.settled, attempt.evidence)
             for book, attempt in zip(books, attempts, strict=True)
@@ -155,12 +155,12 @@ class RewardHandlers:
         return results
 
     def _deadlines(self, events: Sequence[Event]) -> dict[str, datetime]:
-        until = self._clock.now() + timedelta(seconds=self._policy.grace_s)
+        until = self._clock.now() + timedelta(seconds=self._config.grace_s)
         return {subject_of(event.ref): until for event in events if isinstance(event, RolloutEnded)}
 
     def _is_backlog(self, events: Sequence[Event]) -> bool:
         """By the gateway's records alone: spans carry the clock of whatever machine the agent is on."""
-        old = self._clock.now() - timedelta(seconds=self._policy.grace_s)
+        old = self._clock.now() - timedelta(seconds=self._config.grace_s)
         return any(isinstance(e, ModelCallRecorded | RolloutEnded) and e.event_time < old for e in events)
 
 

@@ -12,7 +12,7 @@ from leyden.reward.core.assess import Rulebook
 from leyden.reward.core.judging import ChatRequest, JudgeSettings, rule_of
 from leyden.reward.core.late import LateState
 from leyden.reward.core.rules import Emitted, Rule
-from leyden.reward.handlers import Policy, RewardHandlers
+from leyden.reward.handlers import RewardConfig, RewardHandlers
 from leyden.reward.judges.ask import Asker
 from leyden.reward.judges.desk import Desk
 from leyden.reward.judges.worker import JudgeWorker, Pace, Sources
@@ -180,10 +180,10 @@ class JudgedWorld:
         self.restart()
 
     def restart(self) -> None:
-        policy = Policy(self.book, self.decides, 30.0, self.judges)
+        config = RewardConfig(self.book, self.decides, 30.0, self.judges)
         self.desk = Desk(self.judges, self.queue, self.groups, self.clock, 1000)
         late = LateRewards(self.book, self.horizon_s, self.states, self.log)
-        self.handlers = RewardHandlers(self.evidence, self.waiting, self.log, policy, self.clock, self.desk, late)
+        self.handlers = RewardHandlers(self.evidence, self.waiting, self.log, config, self.clock, self.desk, late)
         self.sweeper = Sweeper(self.handlers, self.waiting, self.clock, 30.0, 1.0, 100)
         self.worker = JudgeWorker(
             self.judges,

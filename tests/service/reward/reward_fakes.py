@@ -13,7 +13,7 @@ from leyden.kafka.delivered import Delivered
 from leyden.reward.core.answer import Answer
 from leyden.reward.core.assess import Rulebook
 from leyden.reward.functions import RolloutView, exact_match
-from leyden.reward.handlers import Policy, RewardHandlers
+from leyden.reward.handlers import RewardConfig, RewardHandlers
 from leyden.reward.ports import Functions
 from leyden.reward.sandbox.call import call_one
 from leyden.reward.sweep import Sweeper
@@ -140,9 +140,9 @@ class World:
         self.evidence = FusedEvidence(self.fuse)
         self.waiting = FakeWaiting(self.clock, self.fuse)
         self.log = RewardLog(self.fuse.step)
-        policy = Policy(self.rulebook, self.decides, grace_s=30.0)
+        config = RewardConfig(self.rulebook, self.decides, grace_s=30.0)
         self.handlers = RewardHandlers(
-            self.evidence, self.waiting, self.log, policy, self.clock, functions=self.functions
+            self.evidence, self.waiting, self.log, config, self.clock, functions=self.functions
         )
         self.sweeper = Sweeper(self.handlers, self.waiting, self.clock, 30.0, 1.0, 100)
         self._fed_back = 0

@@ -8,6 +8,7 @@ from rich.console import Console
 
 import command_support as s
 from leyden.cli.inspecting import print_report
+from leyden.credit.core.actions import Context
 from leyden.events import (
     Choice,
     Event,
@@ -24,6 +25,7 @@ from leyden.ids import derive, rollout_id_of
 from leyden.inspect.evidence import gather
 from leyden.inspect.report import RolloutReport
 from leyden.inspect.tell import report_on
+from leyden.inspect.why import CONTEXT_REASONS
 
 
 def report(events: list[Event], rollout_id: str = s.A, attempt: int | None = None) -> RolloutReport:
@@ -97,6 +99,10 @@ def test_a_call_that_is_context_says_why(changes: dict[str, Any], reason: str) -
     found = report([*s.life(s.A, calls, 1.0), *s.credited()])
     (line,) = [line for line in found.calls if line.call_id == "a3"]
     assert (line.left_out, line.trained) == (reason, [])
+
+
+def test_every_reason_that_credit_has_for_context_is_explained() -> None:
+    assert set(CONTEXT_REASONS) == set(Context)
 
 
 def test_a_call_after_the_end_and_one_that_credit_left_out_are_told_apart() -> None:

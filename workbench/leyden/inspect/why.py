@@ -1,10 +1,9 @@
-"""Why something of a rollout is not trained, or not yet: sentences, from events alone.
-
-The reasons of single calls are those of the credit service, in its order (a contract test compares the two).
-"""
+"""Explains, from events alone, why part of a rollout is not trained, or not yet."""
 
 from collections.abc import Iterable, Sequence
 
+from leyden.credit.core.actions import Context, actions_of
+from leyden.credit.core.assemble import RecordedCall
 from leyden.events import (
     Event,
     GroupClosed,
@@ -17,23 +16,25 @@ from leyden.events import (
 )
 from leyden.inspect.evidence import rollouts_of
 
+CONTEXT_REASONS = {
+    Context.ERROR: "it was answered by an error",
+    Context.NO_POLICY: "its model is not trained",
+    Context.OTHER_POLICY: "its policy is not among the configured ones",
+    Context.NO_TRAINED_AGENT: "the agent that made it is not trained",
+    Context.NO_VERSION: "the engine did not say which version answered",
+    Context.GREEDY: "greedy: at temperature 0 the action had no probability",
+    Context.NO_TOKENS: "its token ids are missing",
+    Context.NO_LOGPROBS: "it has no logprob for each token",
+}
+
 
 def call_reason(call: ModelCallRecorded) -> str | None:
-    """Why a call can be no action; None when nothing in it speaks against that."""
-    with_tokens = [choice for choice in call.choices if choice.token_ids]
-    if call.error is not None:
-        return "it was answered by an error"
-    if call.policy is None:
-        return "its model is not trained"
-    if call.policy_version is None:
-        return "the engine did not say which version answered"
-    if call.sampling.temperature <= 0:
-        return "greedy: at temperature 0 the action had no probability"
-    if not call.prompt_token_ids or not with_tokens:
-        return "its token ids are missing"
-    if not any(len(choice.logprobs) == len(choice.token_ids) for choice in with_tokens):
-        return "it has no logprob for each token"
-    return None
+    """Why a call is context and not an action, as the credit service decides it; None for an action.
+
+    Settings are not known here, so every policy and every agent counts as trained.
+    """
+    decided = actions_of(RecordedCall(call, origin=""), policies=None)
+    return CONTEXT_REASONS[decided] if isinstance(decided, Context) else None
 
 
 def attempt_notes(
