@@ -17,7 +17,8 @@ from contextlib import AsyncExitStack
 from dataclasses import dataclass
 
 import uvicorn
-from pydantic import ValidationError
+from pydantic import BaseModel, ValidationError
+from pydantic_settings import BaseSettings
 from redis.asyncio import Redis
 from starlette.applications import Starlette
 from starlette.routing import BaseRoute
@@ -32,7 +33,7 @@ from leyden.kafka.publisher import KafkaPublisher
 from leyden.kafka.settings import KafkaSettings
 from leyden.kafka.subscriber import FATAL_EXIT, BatchConsumer, Subscription
 from leyden.kafka.topics import DEAD_LETTER_SUFFIX
-from leyden.settings import RunFileError, ServiceSettings
+from leyden.settings import RunFileError, ServiceSettings, settings_help
 from leyden.telemetry.logs import setup_logging
 from leyden.telemetry.ops import health_routes, metrics_route
 
@@ -87,9 +88,20 @@ class Service:
 Build = Callable[[Runtime], Service]
 
 
-def main(name: str, build: Build, description: str) -> None:
-    """Command line of a service: `--help` lists its environment; otherwise run until a signal comes."""
-    parser = argparse.ArgumentParser(prog=f"python -m leyden.{name}", description=description, epilog=_settings_help())
+def main(
+    name: str,
+    build: Build,
+    description: str,
+    *,
+    environment: type[BaseSettings],
+    section: tuple[str, type[BaseModel]] | None = None,
+) -> None:
+    """Command line of a service: `--help` lists all its settings; otherwise run until a signal comes.
+
+    `environment` is the service's own environment, `section` the name and model of its section of the run file.
+    """
+    listed = settings_help((environment, ServiceSettings, KafkaSettings), section)
+    parser = argparse.ArgumentParser(prog=f"python -m leyden.{name}", description=description, epilog=listed)
     parser.formatter_class = argparse.RawDescriptionHelpFormatter
     parser.parse_args()
     try:
@@ -249,13 +261,3 @@ async def _cancelled(tasks: Sequence[asyncio.Future[None]]) -> None:
         for task in pending:
             task.cancel()
         _, pending = await asyncio.wait(pending, timeout=CANCEL_AGAIN_S)
-
-
-def _settings_help() -> str:
-    lines = ["environment:"]
-    for model in (ServiceSettings, KafkaSettings):
-        prefix = model.model_config.get("env_prefix", "")
-        for field_name, info in model.model_fields.items():
-            alias = info.validation_alias if isinstance(info.validation_alias, str) else None
-            lines.append(f"  {alias or (prefix + field_name).upper():34} default: {info.default!r}")
-    return "\n".join(lines)

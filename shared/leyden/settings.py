@@ -1,10 +1,13 @@
 """Settings that every service has (12-factor, prefix `LEYDEN_`), and the run file's sections."""
 
+import textwrap
+from collections.abc import Sequence
 from pathlib import Path
 from typing import TypeVar
 
 import yaml
 from pydantic import BaseModel, Field
+from pydantic.fields import FieldInfo
 from pydantic_settings import BaseSettings, SettingsConfigDict
 
 SectionT = TypeVar("SectionT", bound=BaseModel)
@@ -13,7 +16,7 @@ SectionT = TypeVar("SectionT", bound=BaseModel)
 class ServiceSettings(BaseSettings):
     """Where this process stands. Kafka's own settings are `KAFKA_…` (see `leyden.kafka.settings`)."""
 
-    model_config = SettingsConfigDict(env_prefix="LEYDEN_", extra="ignore")
+    model_config = SettingsConfigDict(use_attribute_docstrings=True, env_prefix="LEYDEN_", extra="ignore")
 
     topic_prefix: str = Field(default="", pattern=r"^[a-zA-Z0-9._-]*$")
     """Before every topic, consumer group and Redis key: separates tenants, tests and replays."""
@@ -65,3 +68,28 @@ def load_section(path: Path | None, section: str, model: type[SectionT]) -> Sect
 
 
 RUN_FILE_SECTIONS = {"reward", "credit", "trainer", "policy"}
+
+
+def settings_help(environment: Sequence[type[BaseSettings]], section: tuple[str, type[BaseModel]] | None = None) -> str:
+    """All settings with their defaults and descriptions, for `--help`. Defaults of secrets are not shown."""
+    lines = ["environment:"]
+    for model in environment:
+        prefix = str(model.model_config.get("env_prefix", ""))
+        for name, field in model.model_fields.items():
+            alias = field.validation_alias if isinstance(field.validation_alias, str) else None
+            lines += _setting(alias or (prefix + name).upper(), field)
+    if section is not None:
+        lines.append(f"\nrun file (LEYDEN_RUN_FILE), section {section[0]}:")
+        for name, field in section[1].model_fields.items():
+            lines += _setting(name, field)
+    return "\n".join(lines)
+
+
+def _setting(name: str, field: FieldInfo) -> list[str]:
+    value = None if field.is_required() else field.get_default(call_default_factory=True)
+    default = (
+        "required" if field.is_required() else f"default: {str(value) if isinstance(value, Path) else repr(value)}"
+    )
+    head = f"  {name}" if "Secret" in str(field.annotation) else f"  {name:36} {default}"
+    text = " ".join((field.description or "").split())
+    return [head, *textwrap.wrap(text, width=96, initial_indent=" " * 6, subsequent_indent=" " * 6)]

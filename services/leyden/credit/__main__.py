@@ -1,7 +1,9 @@
 """`python -m leyden.credit`."""
 
 from leyden.credit.app import build
+from leyden.credit.settings import CreditSection, CreditSettings
 from leyden.service import main
 
 if __name__ == "__main__":
-    main("credit", build, "Turn finished rollouts into training sequences with credit and advantages.")
+    description = "Turn finished rollouts into training sequences with credit and advantages."
+    main("credit", build, description, environment=CreditSettings, section=("credit", CreditSection))

@@ -15,7 +15,7 @@ from leyden.credit.core.strategies import Identical, StrategySetting
 class AgentSection(BaseModel):
     """One rule of `agents:`: shell patterns on the agent's name and role, and what becomes of its calls."""
 
-    model_config = ConfigDict(extra="forbid", frozen=True)
+    model_config = ConfigDict(use_attribute_docstrings=True, extra="forbid", frozen=True)
 
     name: str = "*"
     """Pattern on the agent's name; the name of an unknown agent is the empty text."""
@@ -42,7 +42,7 @@ class AgentSection(BaseModel):
 class GroupSection(BaseModel):
     """`group:`: who is compared with whom, and how long a group waits for its members."""
 
-    model_config = ConfigDict(extra="forbid", frozen=True)
+    model_config = ConfigDict(use_attribute_docstrings=True, extra="forbid", frozen=True)
 
     by: Literal["given", "task"] = "given"
     """`given`: the groups that rollouts were started in. `task`: also those of one, by task and policy version."""
@@ -75,7 +75,7 @@ class GroupSection(BaseModel):
 class CreditSection(BaseModel):
     """Section `credit:` of the run file."""
 
-    model_config = ConfigDict(extra="forbid", frozen=True)
+    model_config = ConfigDict(use_attribute_docstrings=True, extra="forbid", frozen=True)
 
     strategy: StrategySetting = Identical()
     """How a rollout's rewards are shared among its actions: a name, or `{name: ..., <parameters>}`."""
@@ -131,7 +131,7 @@ class CreditSection(BaseModel):
 class CreditSettings(BaseSettings):
     """Environment, prefix `LEYDEN_CREDIT_`."""
 
-    model_config = SettingsConfigDict(env_prefix="LEYDEN_CREDIT_", extra="ignore")
+    model_config = SettingsConfigDict(use_attribute_docstrings=True, env_prefix="LEYDEN_CREDIT_", extra="ignore")
 
     name: str = Field(default="", pattern=r"^([a-z0-9]([a-z0-9-]{0,30}[a-z0-9])?)?$")
     """Name of this credit service where several work side by side: lower-case letters, digits and dashes, 32 at most.

@@ -15,7 +15,9 @@ class GatewaySettings(BaseSettings):
     """Where the gateway listens, who may use it, and its limits. Times are seconds."""
 
     # A wrong secret must not be shown in the error that says it is wrong.
-    model_config = SettingsConfigDict(env_prefix="LEYDEN_GATEWAY_", extra="ignore", hide_input_in_errors=True)
+    model_config = SettingsConfigDict(
+        use_attribute_docstrings=True, env_prefix="LEYDEN_GATEWAY_", extra="ignore", hide_input_in_errors=True
+    )
 
     host: str = "127.0.0.1"
     port: int = Field(default=8080, ge=1, le=65535)

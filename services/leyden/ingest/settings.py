@@ -7,7 +7,7 @@ from pydantic_settings import BaseSettings, SettingsConfigDict
 class IngestSettings(BaseSettings):
     """Settings of ingest."""
 
-    model_config = SettingsConfigDict(env_prefix="LEYDEN_INGEST_", extra="ignore")
+    model_config = SettingsConfigDict(use_attribute_docstrings=True, env_prefix="LEYDEN_INGEST_", extra="ignore")
 
     max_records: int = Field(default=100, ge=1)
     """Largest number of OTLP requests in a batch. Each may hold hundreds of spans; the whole batch is in memory."""

@@ -9,7 +9,7 @@ from pydantic_settings import BaseSettings, SettingsConfigDict
 class AgentSettings(BaseSettings):
     """Where the agent's engine is. Prefix `LEYDEN_POLICY_`."""
 
-    model_config = SettingsConfigDict(env_prefix="LEYDEN_POLICY_", extra="ignore")
+    model_config = SettingsConfigDict(use_attribute_docstrings=True, env_prefix="LEYDEN_POLICY_", extra="ignore")
 
     name: str = ""
     """The policy that this agent is for; default: the run file's."""
@@ -35,7 +35,7 @@ class AgentSettings(BaseSettings):
 class PolicySection(BaseModel):
     """Section `policy` of the run file."""
 
-    model_config = ConfigDict(extra="forbid")
+    model_config = ConfigDict(use_attribute_docstrings=True, extra="forbid")
 
     name: str = Field(default="policy", pattern=r"^[A-Za-z0-9._-]+$")
     """Name that agents give as `model`, and before the `@` of every version."""

@@ -8,7 +8,7 @@ from pydantic_settings import BaseSettings, SettingsConfigDict
 class RegistrySettings(BaseSettings):
     """How versions go live."""
 
-    model_config = SettingsConfigDict(env_prefix="LEYDEN_REGISTRY_", extra="ignore")
+    model_config = SettingsConfigDict(use_attribute_docstrings=True, env_prefix="LEYDEN_REGISTRY_", extra="ignore")
 
     promote: Literal["automatic", "manual"] = "automatic"
     """automatic: every new version shall serve at once; manual: it stays a candidate."""

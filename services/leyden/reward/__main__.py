@@ -1,7 +1,9 @@
 """Command line of the reward service."""
 
 from leyden.reward.app import build
+from leyden.reward.settings import RewardSection, RewardSettings
 from leyden.service import main
 
 if __name__ == "__main__":
-    main("reward", build, "Turns the evidence of finished rollouts into rewards.")
+    description = "Turns the evidence of finished rollouts into rewards."
+    main("reward", build, description, environment=RewardSettings, section=("reward", RewardSection))

@@ -15,7 +15,7 @@ from leyden.reward.graders import Grader, grader_of
 class FunctionSettings(BaseModel):
     """One Python reward function, or one of the ready-made graders with its own fields beside these."""
 
-    model_config = ConfigDict(extra="forbid", frozen=True)
+    model_config = ConfigDict(use_attribute_docstrings=True, extra="forbid", frozen=True)
 
     entry: str = ""
     """Name of an entry point of the group `leyden.reward_functions`, or `module:function`."""
@@ -77,7 +77,7 @@ def _air_rule(entry: Any) -> Any:
 class RewardSection(BaseModel):
     """What an RL engineer chooses."""
 
-    model_config = ConfigDict(extra="forbid", frozen=True)
+    model_config = ConfigDict(use_attribute_docstrings=True, extra="forbid", frozen=True)
 
     settle: Literal["live", "recorded"] = "live"
     """`live`: this service declares evidence complete. `recorded`: it follows settlements in the log (replay)."""
@@ -115,7 +115,7 @@ class RewardSection(BaseModel):
 class RewardSettings(BaseSettings):
     """What an operator may change; none of it changes a reward."""
 
-    model_config = SettingsConfigDict(env_prefix="LEYDEN_REWARD_", extra="ignore")
+    model_config = SettingsConfigDict(use_attribute_docstrings=True, env_prefix="LEYDEN_REWARD_", extra="ignore")
 
     max_records: int = Field(default=500, ge=1)
     """Records taken at a time."""

@@ -2,6 +2,8 @@
 
 from leyden.service import main
 from leyden.trainer.app import build
+from leyden.trainer.settings import TrainerEnvironment, TrainerSettings
 
 if __name__ == "__main__":
-    main("trainer", build, "Train the policy on credited groups: one optimiser step and one checkpoint per batch.")
+    description = "Train the policy on credited groups: one optimiser step and one checkpoint per batch."
+    main("trainer", build, description, environment=TrainerEnvironment, section=("trainer", TrainerSettings))

@@ -11,7 +11,7 @@ from pydantic_settings import BaseSettings, SettingsConfigDict
 class LoraSettings(BaseModel):
     """The LoRA adapter, on every linear layer except the output layer."""
 
-    model_config = ConfigDict(extra="forbid", frozen=True)
+    model_config = ConfigDict(use_attribute_docstrings=True, extra="forbid", frozen=True)
 
     rank: int = Field(default=16, ge=1)
     alpha: float = Field(default=32.0, gt=0)
@@ -20,7 +20,7 @@ class LoraSettings(BaseModel):
 class TrainerSettings(BaseModel):
     """Section `trainer:` of the run file."""
 
-    model_config = ConfigDict(extra="forbid", frozen=True)
+    model_config = ConfigDict(use_attribute_docstrings=True, extra="forbid", frozen=True)
 
     policy: str = "policy"
     """Name of the policy to train. Sequences of other policies are skipped."""
@@ -83,7 +83,7 @@ class TrainerSettings(BaseModel):
 class TrainerEnvironment(BaseSettings):
     """Where the trainer runs: `LEYDEN_TRAINER_…`."""
 
-    model_config = SettingsConfigDict(env_prefix="LEYDEN_TRAINER_", extra="ignore")
+    model_config = SettingsConfigDict(use_attribute_docstrings=True, env_prefix="LEYDEN_TRAINER_", extra="ignore")
 
     model: str = "HuggingFaceTB/SmolLM2-135M-Instruct"
     """Folder or hub id of the base model."""

@@ -10,7 +10,7 @@ from pydantic_settings import BaseSettings, SettingsConfigDict
 class KafkaSettings(BaseSettings):
     """How to reach the log. Shared by every service, tool and test."""
 
-    model_config = SettingsConfigDict(env_prefix="KAFKA_", extra="ignore")
+    model_config = SettingsConfigDict(use_attribute_docstrings=True, env_prefix="KAFKA_", extra="ignore")
 
     bootstrap_servers: str = "localhost:9092"
     """Comma-separated `host:port` list."""

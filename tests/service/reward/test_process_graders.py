@@ -1,5 +1,6 @@
 """The graders that run what the answer says, SQL or Python, made to break in every way that there is."""
 
+import os
 import sqlite3
 import time
 from pathlib import Path
@@ -185,11 +186,11 @@ MARK = "leyden-test-left-behind"
 
 
 def left_behind() -> list[str]:
-    """Processes that carry the mark in their command line."""
+    """Other processes that carry the mark in their command line; pytest's workers name their test in theirs."""
     found = []
     for folder in Path("/proc").iterdir():
         try:
-            if folder.name.isdecimal() and MARK in (folder / "cmdline").read_text():
+            if folder.name.isdecimal() and int(folder.name) != os.getpid() and MARK in (folder / "cmdline").read_text():
                 found.append(folder.name)
         except OSError:
             continue
