@@ -99,20 +99,6 @@ async def json_body(request: Request, kind: type[ModelT], limit: int) -> ModelT:
         raise Refusal(400, "invalid_request", f"{where}: {first['msg']}") from error
 
 
-def _deeper_than(value: Any, limit: int) -> bool:
-    level = [value]
-    for _ in range(limit):
-        level = [
-            inner
-            for outer in level
-            for inner in (outer.values() if type(outer) is dict else outer)
-            if type(inner) in (dict, list)
-        ]
-        if not level:
-            return False
-    return True
-
-
 def json_answer(answer: object, status: int = 200, headers: Mapping[str, str] | None = None) -> Response:
     """`answer` as orjson writes it."""
     return Response(orjson.dumps(answer), status, headers, media_type="application/json")
