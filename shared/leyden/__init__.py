@@ -1,7 +1,7 @@
 """Leyden: train any AI agent with reinforcement learning, without changing the agent.
 
-The package root holds only the client API (`leyden.init`, `leyden.rollout`, …), loaded on first use so that importing a
-service never loads the client, nor the client a service. Services live in a second source root of the same package.
+The package root holds only the client API (`leyden.init`, `leyden.rollout`, …). It is loaded on first use, so importing
+a service does not load the client. `services/`, `shared/` and `workbench/` are source roots of this one package.
 """
 
 from importlib import import_module

@@ -1,4 +1,4 @@
-"""Waiting between tries: delays that double up to a limit, and one runner that tries again after them."""
+"""Retries with exponential backoff."""
 
 import asyncio
 from collections.abc import Awaitable, Callable, Iterator
@@ -7,24 +7,24 @@ from typing import TypeVar
 
 ResultT = TypeVar("ResultT")
 Jitter = Callable[[float], float]
-"""Turns a delay in seconds into the one that is waited."""
+"""Maps a computed delay to the actual one, both in seconds."""
 
 
 def no_jitter(delay_s: float) -> float:
-    """The delay as it is."""
+    """Return the delay unchanged."""
     return delay_s
 
 
 @dataclass(frozen=True)
 class Backoff:
-    """`first_s` seconds after the first failure, then twice as long each time, up to `max_s`."""
+    """Exponential backoff: `first_s` seconds after the first failure, doubled after each, at most `max_s`."""
 
     first_s: float
     max_s: float
     jitter: Jitter = no_jitter
 
     def delays(self) -> Iterator[float]:
-        """The waits in seconds, without end."""
+        """Yield the delays in seconds, forever."""
         delay_s = self.first_s
         while True:
             yield self.jitter(delay_s)
@@ -40,10 +40,10 @@ async def retrying(
     failed: Callable[[Exception, float], None] = lambda error, delay_s: None,
     sleep: Callable[[float], Awaitable[None]] = asyncio.sleep,
 ) -> ResultT:
-    """The result of `act`, tried again after each exception of the kinds `on`; others go through at once.
+    """Call `act` until it succeeds, with a delay after each failure, and return its result.
 
-    After `tries` failures (None: no limit) the last exception is raised. `failed` is told of each failure that another
-    try follows, and of the seconds until then.
+    Only exceptions of the types `on` are retried. After `tries` failures (None: no limit) the last one is raised.
+    `failed` is called before each delay, with the exception and the delay in seconds.
     """
     for attempt, delay_s in enumerate(backoff.delays(), 1):
         try:
@@ -53,4 +53,4 @@ async def retrying(
                 raise
             failed(error, delay_s)
         await sleep(delay_s)
-    raise AssertionError("delays have no end")
+    raise AssertionError("unreachable: delays() never ends")

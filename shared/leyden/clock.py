@@ -1,4 +1,4 @@
-"""Time as a port: code that needs the time is given a clock, and tests give it one that they move."""
+"""The clock as a port. Code that needs the time takes a `Clock`; tests pass a `ManualClock`."""
 
 import time
 from datetime import UTC, datetime
@@ -6,19 +6,19 @@ from typing import Protocol
 
 
 class Clock(Protocol):
-    """Where the time comes from."""
+    """A source of the current time."""
 
     def now(self) -> datetime:
         """The current time, in UTC."""
         ...
 
     def monotonic(self) -> float:
-        """Seconds from some fixed moment; never goes back."""
+        """Seconds since an arbitrary fixed moment; never decreases."""
         ...
 
 
 class SystemClock:
-    """The machine's clock."""
+    """The system clock."""
 
     def now(self) -> datetime:
         return datetime.fromtimestamp(time.time(), UTC)
@@ -28,7 +28,7 @@ class SystemClock:
 
 
 class ManualClock:
-    """A clock that stands still until it is moved; for tests."""
+    """A clock for tests: it changes only when `set` is called."""
 
     def __init__(self, start: datetime) -> None:
         self._now = start
@@ -40,5 +40,5 @@ class ManualClock:
         return self._now.timestamp()
 
     def set(self, now: datetime) -> None:
-        """Move the clock to `now`."""
+        """Set the current time to `now`."""
         self._now = now

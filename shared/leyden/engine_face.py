@@ -1,16 +1,17 @@
-"""What a policy server's HTTP face has beyond OpenAI's: names that the gateway sends and the engines answer with."""
+"""Headers and fields that the engines' HTTP API adds to OpenAI's. The gateway and the engines both use them."""
 
 VERSION_HEADER = "x-leyden-policy-version"
-"""On an answer: `<policy>@<version>` of the weights that gave it, to its last byte."""
+"""Response header: `<policy>@<version>` of the weights that produced the whole response."""
 CONTINUE_FIELD = "leyden_continue"
-"""In a chat request: `{"token_ids": […], "rendered": "<count>:<digest>", "truncated": false}`, or `{}`.
+"""Field of a chat request: `{"token_ids": […], "rendered": "<count>:<digest>", "truncated": false}`, or `{}`.
 
-The tokens that an earlier call had, prompt and answer, what its prompt was rendered to, and whether its answer was cut
-off by a limit: the engine uses them in place of that part of the rendering, where history is the same.
+It describes an earlier call: the token ids of its prompt and response, a digest of its rendered prompt, and whether a
+length limit cut its response off. If the new messages begin with the same history, the engine uses these token ids
+instead of rendering that part again.
 """
 CONTINUE_HEADER = "x-leyden-continue"
-"""On a request: the body has the field."""
+"""Request header: the body contains `CONTINUE_FIELD`."""
 PROMPT_HEADER = "x-leyden-prompt"
-"""On an answer to such a request: `continued` or `rendered`."""
+"""Response header: `continued` if the earlier token ids were used, else `rendered`."""
 RENDERED_HEADER = "x-leyden-rendered"
-"""On an answer to such a request: what the messages were rendered to, for the call that extends this one."""
+"""Response header: the digest of this call's rendered prompt, to send with a call that continues this one."""

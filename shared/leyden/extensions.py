@@ -1,6 +1,6 @@
-"""Extensions that installed packages bring: entry points of one group, beside the built-in things of the same kind.
+"""Extensions: finds a named plugin among the built-in ones and the entry points of installed packages.
 
-It finds and checks them. What an extension may do is said by the module that owns the group.
+It loads and checks them. The module that owns an entry point group documents what an extension must implement.
 """
 
 from collections.abc import Callable, Mapping
@@ -13,12 +13,12 @@ T = TypeVar("T")
 
 
 class ExtensionError(ValueError):
-    """An extension cannot be used; the text names its package and what is wrong."""
+    """An extension cannot be used. The message names its package and the problem."""
 
 
 @cache
 def installed(group: str) -> Mapping[str, tuple[EntryPoint, ...]]:
-    """The entry points of `group` by name. Read once in a process: looking through all packages takes milliseconds."""
+    """The entry points of `group` by name. Cached, because scanning all installed packages takes milliseconds."""
     found: dict[str, dict[str, EntryPoint]] = {}
     for point in entry_points(group=group):
         found.setdefault(point.name, {})[point.value] = point
@@ -27,27 +27,27 @@ def installed(group: str) -> Mapping[str, tuple[EntryPoint, ...]]:
 
 @dataclass(frozen=True)
 class Extensions(Generic[T]):
-    """One kind of thing that a run file names: built-in ones, and those that packages bring."""
+    """All implementations of one kind (graders, say) that a run file can name: built-in ones and installed ones."""
 
     kind: str
-    """What errors call it: "grader"."""
+    """Used in error messages: "grader"."""
     group: str
-    """Group of its entry points: "leyden.graders"."""
+    """Entry point group: "leyden.graders"."""
     built_in: Mapping[str, T]
     accepts: Callable[[object], bool]
-    """Whether what an entry point loads is a `T`."""
+    """Whether a loaded object is a `T`."""
     wanted: str
-    """The same in words, for errors: "a class under Grader"."""
+    """What `accepts` requires, for error messages: "a subclass of Grader"."""
 
     @property
     def names(self) -> list[str]:
-        """Every name that `find` knows, built-in ones first."""
+        """All names that `find` accepts, built-in ones first."""
         return [*self.built_in, *(name for name in installed(self.group) if name not in self.built_in)]
 
     def find(self, name: str) -> T:
-        """The thing of that name; only the package that brings it is imported.
+        """The implementation called `name`. Imports only the package that defines it.
 
-        Raises ExtensionError for a name that nobody or more than one has, and for an entry point that cannot be used.
+        Raises ExtensionError if the name is unknown or defined more than once, or if the entry point cannot be used.
         """
         points = installed(self.group).get(name, ())
         if len(points) + (name in self.built_in) > 1:
@@ -72,7 +72,7 @@ class Extensions(Generic[T]):
 
 
 def subclass_of(base: type) -> Callable[[object], bool]:
-    """For `Extensions.accepts`: whether something is a class under `base`."""
+    """A value for `Extensions.accepts`: whether an object is a subclass of `base`."""
     return lambda found: isinstance(found, type) and issubclass(found, base)
 
 

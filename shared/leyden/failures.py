@@ -1,8 +1,8 @@
-"""Which class of failure an exception is, told by the names of its classes. No IO, and no framework is imported.
+"""Classifies an agent's exception as one of the failure classes, by the names of its types. Imports no framework.
 
-It knows the clients that agents call models with (openai, anthropic, httpx and what builds on them), the usual names of
-tool errors and parsers, and the machine's own troubles. What it does not know is the agent's own exception. The gateway
-refines the class with what it saw of the attempt's last calls.
+It knows model clients (openai, anthropic, httpx and libraries built on them), the usual names of tool and parser errors,
+and errors of the machine (memory, disk, file handles). Anything else is `agent_exception`. The gateway may refine the
+class from the attempt's last model calls.
 """
 
 import errno
@@ -23,11 +23,11 @@ FailureClass = Literal[
     "repetition_loop",
     "cancelled",
 ]
-"""As in the log; here as text, so that an agent's environment needs no more than this."""
+"""The values of `leyden.events.FailureClass`, as plain strings: the client library does not import the events."""
 MAX_TRACEBACK = 4000
-"""Characters of a traceback's end that are kept."""
+"""Characters kept of a traceback, from its end."""
 MAX_CHAIN = 20
-"""Causes that are looked at."""
+"""How many causes of an exception are followed."""
 
 _CONTEXT = re.compile(
     r"context[_ ]length|context[_ ]window|maximum context|max_model_len|prompt is too long|input is too long|"
@@ -65,15 +65,15 @@ _MACHINE = frozenset({errno.ENOSPC, errno.EMFILE, errno.ENFILE, errno.ENOMEM, er
 
 
 class Classified(NamedTuple):
-    """An exception's class of failure, and what shows it."""
+    """The failure class of an exception, and its evidence."""
 
     failure_class: FailureClass
     evidence: dict[str, Any]
-    """In the form of the log's failure evidence; empty values are left away."""
+    """Fields of `FailureEvidence`; empty ones are omitted."""
 
 
 def classify(error: BaseException) -> Classified:
-    """The class of the outermost exception that has one, along the causes and into groups; else `agent_exception`."""
+    """Classify `error` by the first known type among it, its causes and group members; else `agent_exception`."""
     found: FailureClass = "agent_exception"
     shown = error
     for one in _chain(error):
@@ -85,18 +85,18 @@ def classify(error: BaseException) -> Classified:
 
 
 def is_context_overflow(message: str) -> bool:
-    """Whether a model server's error says that the prompt was too long."""
+    """Whether a model server's error message means that the prompt was too long."""
     return _CONTEXT.search(message) is not None
 
 
 def type_name(error: BaseException) -> str:
-    """The exception's class as `error.type` wants it: qualified, builtins bare."""
+    """The value for `error.type`: the qualified class name, without the module for builtins."""
     kind = type(error)
     return kind.__qualname__ if kind.__module__ == "builtins" else f"{kind.__module__}.{kind.__qualname__}"
 
 
 def _chain(error: BaseException) -> Iterator[BaseException]:
-    """The exception, its causes, and of groups the first member; a cycle ends."""
+    """Yield the exception, then its causes; for a group its first member. Stops at a cycle."""
     seen: set[int] = set()
     current: BaseException | None = error
     while current is not None and id(current) not in seen and len(seen) < MAX_CHAIN:
@@ -126,7 +126,7 @@ def _class_of(error: BaseException) -> FailureClass | None:
 
 
 def _model_class(error: BaseException, names: set[str]) -> FailureClass:
-    """An error of a model call: the model's, or of the way to it."""
+    """The class of a failed model call: an error of the model, or of the connection to it."""
     status = _status_of(error)
     code = str(getattr(error, "code", None) or "")
     if "ContextWindowExceededError" in names or code == "context_length_exceeded" or is_context_overflow(str(error)):
@@ -145,9 +145,9 @@ def _status_of(error: BaseException) -> int | None:
 
 
 def _url_of(error: BaseException) -> str:
-    """Where an HTTP client's failed request went; "" where it does not say."""
+    """The URL of an HTTP client's failed request; "" if unknown."""
     for owner in ("_request", "request", "response", "request_info"):
-        # httpx raises from its property where there is no request.
+        # Read from __dict__: the property of httpx raises if there is no request.
         url = getattr(error.__dict__.get(owner), "url", None) if hasattr(error, "__dict__") else None
         if url is not None:
             return str(url)

@@ -1,11 +1,11 @@
-"""What an HTTP answer's `Retry-After` says. No clock: the moment is given."""
+"""Parses the `Retry-After` header. Reads no clock: the caller passes the current time."""
 
 from datetime import UTC, datetime
 from email.utils import parsedate_to_datetime
 
 
 def retry_after_s(header: str | None, now: datetime) -> float:
-    """Seconds that a `Retry-After` asks for, as a number or as a date; 0 for what is neither (RFC 9110, 10.2.3)."""
+    """Seconds to wait, from a number of seconds or an HTTP date; 0 for anything else (RFC 9110, 10.2.3)."""
     text = (header or "").strip()
     if text.isascii() and text.replace(".", "", 1).isdigit():
         return float(text)

@@ -1,7 +1,7 @@
-"""How a service runs: settings, logs, Kafka, handlers, ops routes, and an orderly end. One place for all of them.
+"""Runs a service: settings, logging, Kafka, handlers, health and metrics routes, graceful shutdown.
 
-A service gives a `Build` function from a `Runtime` (what it may use) to a `Service` (what it is); `main` does the rest.
-On SIGTERM: no new batches, the batch in hand is finished and committed, the group is left, the process ends with 0.
+A service defines a `Build` function that takes a `Runtime` (its dependencies) and returns a `Service`; `main` runs it.
+On SIGTERM it fetches no more batches, finishes and commits the current one, leaves the consumer group and exits with 0.
 """
 
 import argparse
@@ -39,15 +39,15 @@ from leyden.telemetry.ops import health_routes, metrics_route
 
 log = logging.getLogger(__name__)
 CANCEL_AGAIN_S = 1.0
-COLLECTED_AFTER = (10_000, 20, 20)
-"""New objects before the youngest are looked at for cycles, and how often the older ones are (Python: 700, 10, 10)."""
-STARTUP_PATIENCE_S = 120.0
-"""How long a starting service waits for Kafka before it ends with a clear message."""
+GC_THRESHOLDS = (10_000, 20, 20)
+"""For `gc.set_threshold`; Python's defaults are 700, 10, 10."""
+STARTUP_TIMEOUT_S = 120.0
+"""How long a starting service waits for Kafka before it exits."""
 
 
 @dataclass(frozen=True)
 class Runtime:
-    """What a service is given to build itself with."""
+    """What a service gets to build itself from."""
 
     name: str
     settings: ServiceSettings
@@ -56,33 +56,33 @@ class Runtime:
     redis: Redis
 
     def namespace(self, what: str) -> str:
-        """The Redis namespace `<prefix><service>:<what>`, this service's own."""
+        """The service's own Redis namespace `<prefix><service>:<what>`."""
         return f"{self.settings.topic_prefix}{self.name}:{what}"
 
 
 @dataclass
 class Service:
-    """What a service is: what it consumes, what it does before and beside that, and which routes it serves."""
+    """Everything that `serve` runs: subscriptions, background tasks, start-up and shutdown steps, HTTP routes."""
 
     subscriptions: Sequence[Subscription] = ()
     publishes: frozenset[str] = frozenset()
-    """The topics that it publishes to; a record for another raises `UndeclaredTopicError`. Dead letters are added."""
+    """Topics that it publishes to; any other raises `UndeclaredTopicError`. Dead-letter topics are added to it."""
     reads: frozenset[str] = frozenset()
-    """The topics that it reads outside of `subscriptions`, from their beginning, outside every consumer group."""
+    """Topics that it reads from their beginning without a consumer group, in addition to `subscriptions`."""
     before: Sequence[Callable[[], Awaitable[None]]] = ()
-    """Awaited in order before the first record is consumed; the publisher works already."""
+    """Start-up steps, awaited in order before consuming starts. The publisher is already running."""
     beside: Sequence[Callable[[], Awaitable[None]]] = ()
-    """Run for the life of the process; one that ends or raises ends the process."""
+    """Background tasks. If one returns or raises, the process stops."""
     after: Sequence[Callable[[], Awaitable[None]]] = ()
-    """Awaited at the end, after the consumers have stopped, while the publisher still works."""
+    """Shutdown steps, awaited in order after the consumers have stopped. The publisher is still running."""
     routes: Sequence[BaseRoute] = ()
     ready: Callable[[], Awaitable[str | None]] | None = None
-    """More than the plumbing's own readiness: None, or one sentence saying what is missing."""
+    """The service's own readiness check: None if ready, else one sentence with the reason."""
     host: str = "127.0.0.1"
     port: int = 0
-    """Where `routes` are served; health is there too, metrics only on the ops port."""
+    """Port for `routes` and the health routes. Metrics are on the ops port only."""
     http: type[asyncio.Protocol] | None = None
-    """uvicorn's HTTP protocol for `routes`; None: the fastest that is installed."""
+    """uvicorn's HTTP protocol for `routes`; None: the fastest one installed."""
 
 
 Build = Callable[[Runtime], Service]
@@ -96,9 +96,9 @@ def main(
     environment: type[BaseSettings],
     section: tuple[str, type[BaseModel]] | None = None,
 ) -> None:
-    """Command line of a service: `--help` lists all its settings; otherwise run until a signal comes.
+    """Command line of a service: runs it until a signal. `--help` lists all its settings.
 
-    `environment` is the service's own environment, `section` the name and model of its section of the run file.
+    `environment` is the model of the service's own settings, `section` the name and model of its run file section.
     """
     listed = settings_help((environment, ServiceSettings, KafkaSettings), section)
     parser = argparse.ArgumentParser(prog=f"python -m leyden.{name}", description=description, epilog=listed)
@@ -110,21 +110,21 @@ def main(
         with asyncio.Runner(loop_factory=_loop_factory()) as runner:
             runner.run(serve(name, build, settings, kafka))
     except (ValidationError, RunFileError, ExtensionError) as error:
-        raise SystemExit(f"leyden {name}: the settings are wrong: {error}") from error
+        raise SystemExit(f"leyden {name}: invalid settings: {error}") from error
     except Exception as error:
-        log.critical("%s stops on an unexpected error", name, exc_info=True)
+        log.critical("%s stopped because of an unexpected error", name, exc_info=True)
         raise SystemExit(FATAL_EXIT) from error
 
 
 def _loop_factory() -> Callable[[], asyncio.AbstractEventLoop] | None:
-    """The event loop of uvloop where that is installed: much of a busy service's CPU time is its loop's."""
+    """uvloop if it is installed: the event loop takes much of a busy service's CPU time."""
     if importlib.util.find_spec("uvloop") is None:
         return None
     return importlib.import_module("uvloop").new_event_loop  # type: ignore[no-any-return]
 
 
 async def serve(name: str, build: Build, settings: ServiceSettings, kafka: KafkaSettings) -> None:
-    """Run the service until SIGTERM or SIGINT; raises what made it impossible to go on."""
+    """Run the service until SIGTERM or SIGINT. Raises the error that stopped it, if one did."""
     async with AsyncExitStack() as stack:
         claims = ClaimStore(settings.claims)
         publisher = KafkaPublisher(kafka, settings.topic_prefix, claims, client_id=f"leyden-{name}")
@@ -139,9 +139,9 @@ async def serve(name: str, build: Build, settings: ServiceSettings, kafka: Kafka
         for step in service.before:
             await step()
         await broker.start()
-        log.info("%s is consuming %s", name, [t for s in service.subscriptions for t in s.topics])
+        log.info("%s consumes %s", name, [t for s in service.subscriptions for t in s.topics])
         watchers = [asyncio.create_task(consumer.watch_backlog()) for consumer in consumers]
-        _spare_collector()
+        _tune_garbage_collector()
         beside = [*service.beside, *(consumer.watch for consumer in consumers)]
         await _until_stopped(_servers(service, settings, consumers), beside)
         for watcher in watchers:
@@ -150,15 +150,15 @@ async def serve(name: str, build: Build, settings: ServiceSettings, kafka: Kafka
             await subscriber.stop()
         for step in service.after:
             await step()
-    log.info("%s has stopped", name)
+    log.info("%s stopped", name)
 
 
 def register(
     service: Service, runtime: Runtime, die: Callable[[int], None] = os._exit
 ) -> tuple[KafkaBroker, list[BatchConsumer]]:
-    """A broker, not yet started, with all that `service` consumes and publishes; its publisher takes nothing else.
+    """Register subscriptions and published topics of `service` on a broker that is not started yet.
 
-    `die` ends the process when a consumer cannot go on.
+    The publisher then accepts no other topic. `die` ends the process when a consumer fails.
     """
     broker = make_broker(runtime.name, runtime.kafka)
     prefix, claims = runtime.settings.topic_prefix, ClaimStore(runtime.settings.claims)
@@ -176,19 +176,19 @@ def register(
 
 
 async def _started(publisher: KafkaPublisher) -> None:
-    def tell(error: Exception, delay_s: float) -> None:
-        log.warning("trying again in %.0f s: %s", delay_s, error)
+    def log_failure(error: Exception, delay_s: float) -> None:
+        log.warning("retrying in %.0f s: %s", delay_s, error)
 
     try:
-        async with asyncio.timeout(STARTUP_PATIENCE_S):
-            await retrying(publisher.start, Backoff(1.0, 1.0), Retry, failed=tell)
+        async with asyncio.timeout(STARTUP_TIMEOUT_S):
+            await retrying(publisher.start, Backoff(1.0, 1.0), Retry, failed=log_failure)
     except TimeoutError as error:
-        text = f"Kafka did not answer for {STARTUP_PATIENCE_S:.0f} s; check KAFKA_BOOTSTRAP_SERVERS"
+        text = f"no connection to Kafka within {STARTUP_TIMEOUT_S:.0f} s; check KAFKA_BOOTSTRAP_SERVERS"
         raise SystemExit(text) from error
 
 
 def _servers(service: Service, settings: ServiceSettings, consumers: Sequence[BatchConsumer]) -> list[uvicorn.Server]:
-    """The ops server, and one for the service's own routes where it has any; metrics are on the ops port only."""
+    """The ops server (health, metrics) and, if the service has routes, a second server for them."""
 
     async def alive() -> str | None:
         return next((p for c in consumers if (p := c.stalled(settings.stall_after_s))), None)
@@ -196,8 +196,8 @@ def _servers(service: Service, settings: ServiceSettings, consumers: Sequence[Ba
     async def ready() -> str | None:
         waiting = [c.subscription.topics for c in consumers if not c.caught_up.is_set()]
         if waiting:
-            return f"still reading the backlog of {waiting[0]}"
-        # A service with routes stays ready: it answers its callers itself while something that it needs is away.
+            return f"still reading the backlog of {', '.join(waiting[0])}"
+        # A service with routes stays ready: it tells its callers itself when a dependency is unavailable.
         held_up = None if service.routes else next((c.waiting_for for c in consumers if c.waiting_for), None)
         if held_up:
             return held_up
@@ -220,27 +220,27 @@ def _server(
         http=http or "auto",
         log_config=None,
         access_log=False,
-        proxy_headers=False,  # nobody asks where a request came from, and it would cost every request
+        proxy_headers=False,  # client addresses are not used, and parsing the headers costs every request
         timeout_graceful_shutdown=20,
         lifespan="off",
     )
     return uvicorn.Server(config)
 
 
-def _spare_collector() -> None:
-    """Have the garbage collector leave alone what start-up made, and come seldom.
+def _tune_garbage_collector() -> None:
+    """Freeze start-up objects and raise the collector's thresholds.
 
-    Each of its rounds walked the modules of every library again: a sixth of a busy gateway's CPU time.
+    With the defaults, collections that traverse every imported module take a sixth of a busy gateway's CPU time.
     """
     gc.collect()
     gc.freeze()
-    gc.set_threshold(*COLLECTED_AFTER)
+    gc.set_threshold(*GC_THRESHOLDS)
 
 
 async def _until_stopped(servers: Sequence[uvicorn.Server], beside: Sequence[Callable[[], Awaitable[None]]]) -> None:
-    """Serve until a signal; a task of `beside` that ends first ends the service, with its error."""
+    """Serve until a signal, or until a task of `beside` ends; raises that task's error."""
     for number in (signal.SIGTERM, signal.SIGINT):
-        # uvicorn raises the signal again once it has stopped; the orderly end must still follow.
+        # uvicorn raises the signal again once it has stopped; it must not end the process before the shutdown steps.
         signal.signal(number, lambda *_: None)
     tasks = [asyncio.ensure_future(run()) for run in beside]
     serving = [asyncio.ensure_future(server.serve()) for server in servers]
@@ -255,7 +255,7 @@ async def _until_stopped(servers: Sequence[uvicorn.Server], beside: Sequence[Cal
 
 
 async def _cancelled(tasks: Sequence[asyncio.Future[None]]) -> None:
-    """Cancel until all have ended: Python 3.11's `wait_for`, in any library, may swallow a single cancellation."""
+    """Cancel repeatedly until all have ended: in Python 3.11 `wait_for` can swallow a cancellation."""
     pending = set(tasks)
     while pending:
         for task in pending:

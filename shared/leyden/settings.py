@@ -1,4 +1,4 @@
-"""Settings that every service has (12-factor, prefix `LEYDEN_`), and the run file's sections."""
+"""Settings common to all services (environment variables `LEYDEN_…`), and reading sections of the run file."""
 
 import textwrap
 from collections.abc import Sequence
@@ -14,42 +14,43 @@ SectionT = TypeVar("SectionT", bound=BaseModel)
 
 
 class ServiceSettings(BaseSettings):
-    """Where this process stands. Kafka's own settings are `KAFKA_…` (see `leyden.kafka.settings`)."""
+    """Settings common to all services. Kafka's settings are in `leyden.kafka.settings` (`KAFKA_…`)."""
 
     model_config = SettingsConfigDict(use_attribute_docstrings=True, env_prefix="LEYDEN_", extra="ignore")
 
     topic_prefix: str = Field(default="", pattern=r"^[a-zA-Z0-9._-]*$")
-    """Before every topic, consumer group and Redis key: separates tenants, tests and replays."""
+    """Prefix of every topic, consumer group and Redis key. Separates tenants, tests and replays."""
     redis_url: str = Field(default="redis://localhost:6379/0", validation_alias="REDIS_URL")
     ops_host: str = "127.0.0.1"
+    """Address of `/healthz`, `/readyz` and `/metrics`."""
     ops_port: int = 0
     """Port of `/healthz`, `/readyz` and `/metrics`; 0 picks a free one."""
     log_level: str = "INFO"
     data_dir: Path = Path("data")
-    """Local folder for claim checks and checkpoints, unless a URL says otherwise."""
+    """Local folder for claim checks and checkpoints, unless a URL setting names another store."""
     claims_url: str | None = None
-    """fsspec URL for values too big for Kafka; default: `claims/` in the data folder."""
+    """fsspec URL for values too large for Kafka; default: `claims/` in the data folder."""
     run_file: Path | None = None
     """YAML file with the sections reward, credit, trainer, policy."""
     stall_after_s: float = 120.0
-    """Liveness fails when records were waiting and none was finished for this long."""
+    """Liveness fails if records are waiting and none was finished for this many seconds."""
     dead_letter_limit: int = Field(default=100, ge=0)
-    """Dead letters in a row, with no record handled between them, after which the process stops; 0: no limit."""
+    """The process stops after this many consecutive dead letters with no record handled in between; 0: no limit."""
 
     @property
     def claims(self) -> str:
-        """The claim store's URL."""
+        """URL of the claim store."""
         return self.claims_url or f"file://{(self.data_dir / 'claims').absolute()}"
 
 
 class RunFileError(ValueError):
-    """The run file cannot be used; the text names the file, the section and the field."""
+    """The run file is invalid. The message names the file, the section and the field."""
 
 
 def load_section(path: Path | None, section: str, model: type[SectionT]) -> SectionT:
-    """Section `section` of the run file as `model`; the model's defaults when there is no file or no such section.
+    """Section `section` of the run file as `model`; the model's defaults if there is no file or no such section.
 
-    Raises `RunFileError` for a file that is missing, is not YAML, has an unknown section, or a wrong field.
+    Raises `RunFileError` if the file is missing, is not YAML, or has an unknown section or an invalid field.
     """
     if path is None:
         return model()
@@ -60,7 +61,7 @@ def load_section(path: Path | None, section: str, model: type[SectionT]) -> Sect
     unknown = set(document) - RUN_FILE_SECTIONS if isinstance(document, dict) else {type(document).__name__}
     if unknown:
         names = ", ".join(sorted(RUN_FILE_SECTIONS))
-        raise RunFileError(f"{path}: a run file has the sections {names}; found {sorted(map(str, unknown))}")
+        raise RunFileError(f"{path}: expected the sections {names}; found {sorted(map(str, unknown))}")
     try:
         return model.model_validate(document.get(section) or {})
     except ValueError as error:
@@ -71,7 +72,7 @@ RUN_FILE_SECTIONS = {"reward", "credit", "trainer", "policy"}
 
 
 def settings_help(environment: Sequence[type[BaseSettings]], section: tuple[str, type[BaseModel]] | None = None) -> str:
-    """All settings with their defaults and descriptions, for `--help`. Defaults of secrets are not shown."""
+    """Text for `--help`: all settings with defaults and descriptions. Defaults of secrets are not shown."""
     lines = ["environment:"]
     for model in environment:
         prefix = str(model.model_config.get("env_prefix", ""))

@@ -1,6 +1,6 @@
 """Everything that is needed to write a rule of Automatic Intermediate Rewarding (AIR), and how rules are found by name.
 
-A rule is a class under `IntermediateRule` with a method `observe(view)`; its fields are its parameters in the run file.
+A rule is a subclass of `IntermediateRule` with a method `observe(view)`; its fields are its parameters in the run file.
 A package adds one with an entry point of the group `leyden.air_rules`; the entry point's name is the run file's `rule`.
 """
 
@@ -14,7 +14,7 @@ __all__ = [
 ]  # fmt: skip
 
 _RULES = Extensions(
-    "rule", "leyden.air_rules", AIR_RULES, subclass_of(IntermediateRule), "a class under IntermediateRule"
+    "rule", "leyden.air_rules", AIR_RULES, subclass_of(IntermediateRule), "a subclass of IntermediateRule"
 )
 
 

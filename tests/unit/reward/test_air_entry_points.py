@@ -71,7 +71,7 @@ def test_a_rule_of_another_package_stands_beside_the_built_in_ones() -> None:
     ("name", "reason"),
     [
         ("broken", "cannot be imported"),
-        ("number", "of package brevity-rules is not a class under IntermediateRule"),
+        ("number", "of package brevity-rules is not a subclass of IntermediateRule"),
         ("tool_status", "more than once"),
         ("nonsense", "not one of tool_status, .*brevity"),
     ],

@@ -19,7 +19,7 @@ GRADERS: dict[str, type[Grader]] = {
     "retrieval_overlap": RetrievalOverlap,
 }
 """The built-in graders: `grader` in the run file's `functions:` list → its class."""
-_KNOWN = Extensions("grader", "leyden.graders", GRADERS, subclass_of(Grader), "a class under Grader")
+_KNOWN = Extensions("grader", "leyden.graders", GRADERS, subclass_of(Grader), "a subclass of Grader")
 
 
 def grader_of(name: str) -> type[Grader]:
