@@ -1,6 +1,6 @@
 """Classifies an agent's exception as one of the failure classes, by the names of its types. Imports no framework.
 
-It knows model clients (openai, anthropic, httpx and libraries built on them), the usual names of tool and parser errors,
+It knows model clients (openai, anthropic, httpx and libraries built on them), common names of tool and parser errors,
 and errors of the machine (memory, disk, file handles). Anything else is `agent_exception`. The gateway may refine the
 class from the attempt's last model calls.
 """

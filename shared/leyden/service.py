@@ -28,7 +28,7 @@ from leyden.extensions import ExtensionError
 from leyden.kafka import Retry
 from leyden.kafka.claims import ClaimStore
 from leyden.kafka.clients import KafkaBroker, make_broker
-from leyden.kafka.loop import RetryPolicy
+from leyden.kafka.loop import RetrySettings
 from leyden.kafka.publisher import KafkaPublisher
 from leyden.kafka.settings import KafkaSettings
 from leyden.kafka.subscriber import FATAL_EXIT, BatchConsumer, Subscription
@@ -117,7 +117,7 @@ def main(
 
 
 def _loop_factory() -> Callable[[], asyncio.AbstractEventLoop] | None:
-    """uvloop if it is installed: the event loop takes much of a busy service's CPU time."""
+    """The loop factory of uvloop if it is installed: the event loop takes much of a busy service's CPU time."""
     if importlib.util.find_spec("uvloop") is None:
         return None
     return importlib.import_module("uvloop").new_event_loop  # type: ignore[no-any-return]
@@ -162,7 +162,7 @@ def register(
     """
     broker = make_broker(runtime.name, runtime.kafka)
     prefix, claims = runtime.settings.topic_prefix, ClaimStore(runtime.settings.claims)
-    retry = RetryPolicy(dead_letter_limit=runtime.settings.dead_letter_limit)
+    retry = RetrySettings(dead_letter_limit=runtime.settings.dead_letter_limit)
     consumers = [
         BatchConsumer(s, runtime.kafka, runtime.publisher, claims, prefix, retry, die) for s in service.subscriptions
     ]

@@ -1,4 +1,4 @@
-"""The events of Leyden: immutable facts, versioned, one module per stage. No IO."""
+"""The event models of Leyden: immutable, versioned, one module per stage. No IO."""
 
 from leyden.events.base import (
     Event,

@@ -1,4 +1,4 @@
-"""What all events share: identity, time, and how numbers are packed. No event of its own."""
+"""Base classes of events, and packing of number arrays."""
 
 from collections.abc import Iterable
 from typing import Annotated, Any
@@ -14,20 +14,20 @@ PackedFloats = Annotated[bytes, Field(description="little-endian float32 array, 
 Json = JsonValue
 JsonObject = dict[str, JsonValue]
 ARRAYS = (list, np.ndarray)
-"""What numpy reads as it is."""
+"""Types that numpy converts directly; other iterables are made lists first."""
 
 
 class Record(BaseModel):
-    """A value inside an event: immutable; unknown fields of newer writers are ignored."""
+    """A value inside an event. Immutable; unknown fields, written by newer versions, are ignored."""
 
     model_config = ConfigDict(frozen=True, extra="ignore", ser_json_bytes="base64", val_json_bytes="base64")
 
 
 class Event(Record):
-    """One thing that happened.
+    """Something that happened.
 
-    `event_id` is derived from what the event is about, so that the same input always gives the same event.
-    `event_time` of a derived event is that of its subject, never the clock: replay must give the same bytes.
+    `event_id` is derived from the event's subject, so the same input always gives the same event. `event_time` of a
+    derived event is the time of its subject and never read from the clock, so a replay gives the same bytes.
     """
 
     type: str
@@ -38,19 +38,19 @@ class Event(Record):
 
 
 class OfAttempt(Event):
-    """An event of one attempt at a rollout; its Kafka key is the rollout's id."""
+    """An event of one attempt at a rollout. Its Kafka key is the rollout id."""
 
     rollout_id: str
     attempt: int = Field(ge=0)
 
     @property
     def ref(self) -> AttemptRef:
-        """The attempt that the event is about."""
+        """The event's attempt."""
         return AttemptRef(self.rollout_id, self.attempt)
 
 
 def pack_ints(values: Iterable[int] | npt.NDArray[Any]) -> bytes:
-    """`values` as little-endian int32; raises OverflowError when one does not fit."""
+    """`values` as little-endian int32. Raises OverflowError if one does not fit."""
     return np.asarray(values if isinstance(values, ARRAYS) else list(values), dtype="<i4").tobytes()
 
 
@@ -60,10 +60,10 @@ def pack_floats(values: Iterable[float] | npt.NDArray[Any]) -> bytes:
 
 
 def unpack_ints(packed: bytes) -> npt.NDArray[np.int32]:
-    """The read-only array that `pack_ints` packed, without a copy."""
+    """The inverse of `pack_ints`: a read-only array, without a copy."""
     return np.frombuffer(packed, dtype="<i4")
 
 
 def unpack_floats(packed: bytes) -> npt.NDArray[np.float32]:
-    """The read-only array that `pack_floats` packed, without a copy."""
+    """The inverse of `pack_floats`: a read-only array, without a copy."""
     return np.frombuffer(packed, dtype="<f4")

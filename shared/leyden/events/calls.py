@@ -1,4 +1,4 @@
-"""Model calls as the gateway recorded them: `model-calls.v1`."""
+"""Events of `model-calls.v1`: model calls recorded by the gateway."""
 
 from typing import Literal
 
@@ -8,7 +8,7 @@ from leyden.events.base import Event, JsonObject, PackedFloats, PackedInts, Reco
 
 
 class Sampling(Record):
-    """How the response was sampled; what was sampled is what is trained."""
+    """Sampling parameters of a response. The trainer applies the recorded temperature."""
 
     temperature: float = 1.0
     top_p: float = 1.0
@@ -22,7 +22,7 @@ class Sampling(Record):
 
 
 class Choice(Record):
-    """One sampled response. Token ids are the engine's own; text is never tokenised again."""
+    """One sampled response. Token ids are the engine's; text is never tokenised again."""
 
     index: int
     token_ids: PackedInts = b""
@@ -33,14 +33,14 @@ class Choice(Record):
 
 
 class Usage(Record):
-    """Token counts as the engine reported them."""
+    """Token counts reported by the engine."""
 
     prompt_tokens: int = 0
     completion_tokens: int = 0
 
 
 class ModelCallRecorded(Event):
-    """One call of a model through the gateway, whole: request, response, tokens, logprobs, version."""
+    """One model call through the gateway: request, response, tokens, logprobs, policy version."""
 
     type: Literal["model-call-recorded"] = "model-call-recorded"
     call_id: str
@@ -49,23 +49,23 @@ class ModelCallRecorded(Event):
     trace_id: str | None = None
     parent_span_id: str | None = None
     agent_name: str | None = None
-    """Which agent made the call, when the request said so (header or baggage)."""
+    """The agent that made the call, if the request named it (header or baggage)."""
     agent_role: str | None = None
     route: str
-    """The path that was called, such as `/v1/chat/completions`."""
+    """Path of the request, such as `/v1/chat/completions`."""
     requested_model: str
     policy: str | None = None
-    """The policy that answered; None for a model that is not trained."""
+    """The policy that answered; None for other models."""
     policy_version: int | None = None
-    """The version that the engine says answered."""
+    """Version that answered, as reported by the engine."""
     upstream: str | None = None
-    """The configured server that answered for a model that is not trained; None for a policy's own engine."""
+    """The configured server that answered for a model other than a policy; None if a policy's engine answered."""
     response_id: str | None = None
-    """The id that the caller sees in the reply: spans name it as `gen_ai.response.id`."""
+    """Response id as the caller sees it. Spans have it as `gen_ai.response.id`."""
     project: str | None = None
-    """The project of the key that the call was made with."""
+    """Project of the API key."""
     key_id: str | None = None
-    """Id of the key that made the call; of a per-rollout key, of the key that claimed it. None for bootstrap keys."""
+    """Id of the API key; for a per-rollout key, of the key that claimed the rollout. None for bootstrap keys."""
     request: JsonObject
     sampling: Sampling = Field(default_factory=Sampling)
     prompt_token_ids: PackedInts = b""
@@ -76,5 +76,5 @@ class ModelCallRecorded(Event):
     latency_s: float
     time_to_first_token_s: float | None = None
     continues: str | None = None
-    """The call whose tokens, prompt and answer, this one's prompt begins with, where the engine was given them."""
+    """Id of the earlier call whose prompt and response tokens begin this prompt, if the engine continued them."""
     error: str | None = None

@@ -1,4 +1,4 @@
-"""Events to bytes and back, and which event belongs to which topic."""
+"""Encodes and decodes events, and maps topics to their events."""
 
 from base64 import urlsafe_b64encode
 from collections.abc import Callable, Sequence
@@ -34,7 +34,7 @@ TASKS = "tasks.v1"
 ROLLOUTS = "rollouts.v1"
 MODEL_CALLS = "model-calls.v1"
 OTLP = "otlp.v1"
-"""Raw OTLP requests, as received: the one topic whose records are not JSON events; see `leyden.events.otlp`."""
+"""Raw OTLP requests. The only topic whose records are not JSON events; see `leyden.events.otlp`."""
 SPANS = "spans.v1"
 REWARDS = "rewards.v1"
 VERDICTS = "verdicts.v1"
@@ -65,13 +65,13 @@ EVENT_TYPES: dict[str, type[Event]] = {
 
 
 BatchDecoder = Callable[[Sequence[bytes]], list[Event]]
-"""Values to events, all in one pass; raises `pydantic.ValidationError` when any is not valid."""
+"""Decodes values in one pass. Raises `pydantic.ValidationError` if any is invalid."""
 
 
 @cache
 def batch_decoder(kinds: tuple[type[Event], ...]) -> BatchDecoder:
-    """A decoder of values that are each one of `kinds`."""
-    # ruff's fix for UP007 would drop the Union here and leave a bare tuple, which is no type.
+    """A decoder for values whose type is one of `kinds`."""
+    # ruff's fix for UP007 would drop the Union here and leave a bare tuple, which is not a type.
     item = Annotated[Union[kinds], Field(discriminator="type")] if len(kinds) > 1 else kinds[0]  # noqa: UP007
     adapter: TypeAdapter[list[Event]] = TypeAdapter(list[item])  # type: ignore[valid-type]
     return lambda values: adapter.validate_json(b"[" + b",".join(values) + b"]")
@@ -83,27 +83,27 @@ def _encoder(kind: type[Event]) -> TypeAdapter[Event]:
 
 
 def encode(event: Event) -> bytes:
-    """The event's JSON bytes; the same event always gives the same bytes."""
+    """The event as JSON. The same event always gives the same bytes."""
     if type(event) is ModelCallRecorded:
-        # The same bytes as pydantic's, at a seventh of its time where a long conversation is in it.
+        # The same bytes as pydantic's, in a seventh of the time for a long conversation.
         return orjson.dumps(event.__dict__, default=_plain, option=orjson.OPT_UTC_Z)
     return _encoder(type(event)).dump_json(event, by_alias=True)
 
 
 def _plain(value: object) -> object:
-    """What JSON has no word for: a record inside, packed numbers."""
+    """For orjson: converts nested records and packed numbers."""
     if isinstance(value, Record):
         return value.__dict__
     if isinstance(value, bytes):
         return urlsafe_b64encode(value).decode()
-    raise TypeError(f"{type(value).__name__} is no part of an event")
+    raise TypeError(f"cannot encode a {type(value).__name__} in an event")
 
 
 def decode_batch(topic: str, values: Sequence[bytes]) -> list[Event]:
-    """All of `values`, validated in one pass; raises `pydantic.ValidationError` when any is not an event of `topic`."""
+    """Decode `values` in one pass. Raises `pydantic.ValidationError` if any is not an event of `topic`."""
     return batch_decoder(EVENTS_BY_TOPIC[topic])(values)
 
 
 def decode(topic: str, value: bytes) -> Event:
-    """One event of `topic`; raises `pydantic.ValidationError` when it is none."""
+    """Decode one event of `topic`. Raises `pydantic.ValidationError` if it is invalid."""
     return decode_batch(topic, [value])[0]

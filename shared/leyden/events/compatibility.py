@@ -1,7 +1,7 @@
-"""Whether a reader with a new schema still reads every event that an old schema allowed (BACKWARD). Pure.
+"""Checks BACKWARD compatibility: a reader with the new schema must accept every event the old schema allows. No IO.
 
-Replay needs it for ever: a topic holds what was written years ago. Fields may come if they have a default, and may go;
-types and bounds may widen. What an old writer could have written must never be refused.
+Replay depends on it, because a topic holds events written years ago. Fields may be removed, or added with a default;
+types and bounds may be widened.
 """
 
 from collections.abc import Iterator, Mapping
@@ -14,22 +14,22 @@ _EXACT = ("format", "pattern", "multipleOf", "uniqueItems")
 
 
 def breaks(old: Schema, new: Schema) -> list[str]:
-    """One sentence for everything in `old` events that `new` would refuse; empty when it reads them all.
+    """One message for each incompatibility; empty if `new` accepts every event that `old` allows.
 
-    Both are whole JSON Schemas as pydantic writes them; a `$ref` looks in its own schema's `$defs`.
+    Both are complete JSON Schemas as pydantic exports them. A `$ref` is resolved in its own schema's `$defs`.
     """
     return list(_Comparison(old, new).compare("", old, new))
 
 
 class _Comparison:
-    """Walks two schemas side by side."""
+    """Walks two schemas in parallel."""
 
     def __init__(self, old: Schema, new: Schema) -> None:
         self._old = old.get("$defs", {})
         self._new = new.get("$defs", {})
 
     def compare(self, path: str, old: Schema, new: Schema) -> Iterator[str]:
-        """What `new` refuses of what `old` allowed at `path`."""
+        """Yield the incompatibilities at `path`."""
         old, new = _resolve(old, self._old), _resolve(new, self._new)
         if "anyOf" in old or "anyOf" in new:
             yield from self._alternatives(path, old, new)
@@ -44,7 +44,7 @@ class _Comparison:
                 yield from self.compare(f"{path}[]", was if isinstance(was, Mapping) else {}, new[part])
 
     def _alternatives(self, path: str, old: Schema, new: Schema) -> Iterator[str]:
-        """Each old alternative must be read by one of the new ones."""
+        """Each old alternative must be accepted by one of the new ones."""
         choices = new.get("anyOf", [new])
         for was in old.get("anyOf", [old]):
             refusals = [list(self.compare(path, was, now)) for now in choices]
@@ -53,9 +53,9 @@ class _Comparison:
 
     def _object_breaks(self, path: str, old: Schema, new: Schema) -> Iterator[str]:
         if new.get("additionalProperties") is False and old.get("additionalProperties") is not False:
-            yield f"{path or 'the event'}: unknown fields are refused now"
+            yield f"{path or 'the event'}: unknown fields are no longer accepted"
         for name in sorted(set(new.get("required", ())) - set(old.get("required", ()))):
-            yield f"{path}/{name}: required now, and old events may lack it"
+            yield f"{path}/{name}: now required, but old events may lack it"
         properties = old.get("properties", {})
         for name, now in new.get("properties", {}).items():
             if name in properties:
@@ -72,7 +72,7 @@ def _type_breaks(path: str, old: Schema, new: Schema) -> Iterator[str]:
     if "type" not in new:
         return
     if "type" not in old:
-        yield f"{path}: anything was allowed, now only {new['type']}"
+        yield f"{path}: any type was allowed, now only {new['type']}"
     elif old["type"] != new["type"] and (old["type"], new["type"]) != ("integer", "number"):
         yield f"{path}: was {old['type']}, is {new['type']}"
 
@@ -83,9 +83,9 @@ def _value_breaks(path: str, old: Schema, new: Schema) -> Iterator[str]:
         return
     was = _values(old)
     if was is None:
-        yield f"{path}: only certain values are allowed now"
+        yield f"{path}: any value was allowed, now only {', '.join(map(repr, now))}"
     elif gone := [value for value in was if value not in now]:
-        yield f"{path}: the value {gone[0]!r} is refused now"
+        yield f"{path}: the value {gone[0]!r} is no longer allowed"
 
 
 def _values(schema: Schema) -> list[Any] | None:

@@ -1,4 +1,4 @@
-"""Which keys open the gateway: `keys.v1` (compacted, key = key id). A key itself is in no event, only its digest."""
+"""Events of `keys.v1` (compacted by key id): API keys of the gateway. Events hold only the digest of a key."""
 
 from typing import Literal
 
@@ -10,36 +10,36 @@ ScopeName = Literal["agent", "runner", "admin"]
 
 
 class KeyLimits(Record):
-    """How much a key may do; None: no limit."""
+    """Limits of a key; None: no limit."""
 
     requests_per_minute: int | None = Field(default=None, ge=1)
-    """Model calls, over all replicas of the gateway."""
+    """Model calls, summed over all replicas of the gateway."""
     tokens_per_minute: int | None = Field(default=None, ge=1)
-    """Prompt and completion tokens of model calls, over all replicas."""
+    """Prompt and completion tokens of model calls, summed over all replicas."""
     concurrency: int | None = Field(default=None, ge=1)
-    """Model calls at a time in one replica."""
+    """Concurrent model calls in one replica."""
 
 
 class KeyCreated(Event):
-    """A key opens the gateway from now on. Key `<key id>`."""
+    """An API key was created. Record key: `<key id>`."""
 
     type: Literal["key-created"] = "key-created"
     key_id: str
-    """The first part of the key: it names it everywhere, and opens nothing."""
+    """First part of the key. Identifies the key but grants no access."""
     name: str
     digest: str
-    """SHA-256 of the key, hex. The key is 256 random bits, so a slow hash would protect nothing more."""
+    """SHA-256 of the key, hex. A slow hash is not needed, because keys have 256 random bits."""
     scopes: list[ScopeName]
     project: str | None = None
-    """Recorded on what the key brings in: calls, spans."""
+    """Recorded with all calls and spans sent with this key."""
     models: list[str] = Field(default_factory=list)
-    """Patterns of the models that it may call, as in a shell (`policy*`); empty: all."""
+    """Shell patterns of the models that the key may call (`policy*`); empty: all models."""
     limits: KeyLimits = Field(default_factory=KeyLimits)
     expires_at: AwareDatetime | None = None
 
 
 class KeyRevoked(Event):
-    """A key opens nothing any more, for ever. Key `<key id>`: compaction leaves this of it."""
+    """An API key was revoked, permanently. Record key: `<key id>`, so compaction keeps only this event of the key."""
 
     type: Literal["key-revoked"] = "key-revoked"
     key_id: str

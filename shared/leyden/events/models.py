@@ -1,4 +1,4 @@
-"""What training makes: `checkpoints.v1`, `training-metrics.v1`, and `models.v1` (compacted)."""
+"""Events of training and serving: `checkpoints.v1`, `training-metrics.v1` and `models.v1` (compacted)."""
 
 from typing import Literal
 
@@ -8,21 +8,21 @@ from leyden.events.base import Event, Record
 
 
 class BatchManifest(Record):
-    """Exactly what one optimiser step was made of: with its parent and settings, it gives the same weights."""
+    """The exact input of one optimiser step. With the parent version and the settings it gives the same weights."""
 
     sequence_ids: list[str]
-    """Event ids of the step's `SequenceCredited`, in the order of training."""
+    """Event ids of the step's `SequenceCredited`, in training order."""
     group_ids: list[str]
     origins: list[str]
-    """Where the step's model calls were first recorded: `topic/partition/offset`, sorted."""
+    """`topic/partition/offset` at which the step's model calls were first recorded, sorted."""
     positions: dict[str, int]
-    """`topic/partition` → first offset not yet used after this step."""
+    """`topic/partition` → first offset not used by this or an earlier step."""
     seed: int
     settings_hash: str
 
 
 class TrainingStepCompleted(Event):
-    """One optimiser step: its numbers and its batch."""
+    """One optimiser step: its metrics and its batch."""
 
     type: Literal["training-step-completed"] = "training-step-completed"
     policy: str
@@ -33,7 +33,7 @@ class TrainingStepCompleted(Event):
 
 
 class CheckpointSaved(Event):
-    """A version's weights are on storage, complete."""
+    """The weights of a version were written to storage completely."""
 
     type: Literal["checkpoint-saved"] = "checkpoint-saved"
     policy: str
@@ -42,9 +42,9 @@ class CheckpointSaved(Event):
     parent_version: int = Field(ge=0)
     base_model: str
     checkpoint: str
-    """Folder with the optimiser and everything that a resumed run needs."""
+    """Folder with the optimiser state and everything else that a resumed run needs."""
     merged_weights: str | None = None
-    """Folder with the whole model, for engines that swap full weights."""
+    """Folder with the full model, for engines that swap full weights."""
     adapter: str | None = None
     """Folder with the LoRA adapter, for engines that load adapters."""
     manifest_id: str
@@ -55,7 +55,7 @@ class CheckpointSaved(Event):
 
 
 class Lineage(Record):
-    """What a version was made from."""
+    """Where a version comes from."""
 
     parent_version: int
     base_model: str
@@ -67,7 +67,7 @@ class Lineage(Record):
 
 
 class VersionRegistered(Event):
-    """A version is known to the registry. Key `<policy>@<version>`."""
+    """The registry registered a version. Record key: `<policy>@<version>`."""
 
     type: Literal["version-registered"] = "version-registered"
     policy: str
@@ -78,7 +78,7 @@ class VersionRegistered(Event):
 
 
 class PolicyPromoted(Event):
-    """This version shall serve. Key `<policy>`: compaction keeps the newest."""
+    """This version should serve. Record key: `<policy>`, so compaction keeps the newest."""
 
     type: Literal["policy-promoted"] = "policy-promoted"
     policy: str
@@ -88,7 +88,7 @@ class PolicyPromoted(Event):
 
 
 class PolicyServed(Event):
-    """A replica answers with this version now. Key `<policy>/<replica>`; gateways route by it."""
+    """A replica now serves this version; gateways route by it. Record key: `<policy>/<replica>`."""
 
     type: Literal["policy-served"] = "policy-served"
     policy: str
@@ -97,5 +97,5 @@ class PolicyServed(Event):
     endpoint: str
     """Base URL of the engine, without `/v1`."""
     model: str
-    """The `model` that a request must name to be answered by this version."""
+    """The `model` of requests for this version."""
     engine: str

@@ -1,18 +1,18 @@
-"""The records of `otlp.v1`: an OTLP export request as it came, and in its headers all that the door knows of it.
+"""Format of the records of `otlp.v1`: an OTLP export request as received by the gateway.
 
-value    an `ExportTraceServiceRequest` or `ExportLogsServiceRequest`, in the encoding that `content-type` names. The
-         door looked no deeper than where each span or log record begins and ends: what is inside may be unreadable.
-         A request larger than the door's record size comes as several records, each a request of its own.
-key      the trace id of the attempt that the door knows, else of the first span or log record, else empty. The same
-         request sent again has the same key, and so the same partition.
-headers  `content-type`     `application/x-protobuf` or `application/json` (ids in hex, 64-bit numbers as strings).
-         `leyden-signal`    `traces` or `logs`.
-         `leyden-project`   the project of the key that opened the door; absent where it has none.
-         `leyden-attempt`   the 32-hex trace id of an attempt, and `leyden-attempt-by`, how the door knows it:
-                            `url` (a per-rollout base URL, or `x-leyden-rollout`): for what does not say itself;
-                            `key` (a per-rollout key, which opens one attempt only): whatever it says itself.
+value    an `ExportTraceServiceRequest` or `ExportLogsServiceRequest`, encoded as `content-type` says. The gateway
+         checks only where each span or log record begins and ends, so their content may be invalid. A request larger
+         than the gateway's record size is split into several records, each a valid request.
+key      the trace id of the attempt if the gateway knows it, else of the first span or log record, else empty. A
+         request that is sent again has the same key, and so goes to the same partition.
+headers  `content-type`        `application/x-protobuf` or `application/json` (ids in hex, 64-bit numbers as strings).
+         `leyden-signal`       `traces` or `logs`.
+         `leyden-project`      project of the API key; absent if it has none.
+         `leyden-attempt`      32-hex trace id of the attempt; absent if the gateway does not know it.
+         `leyden-attempt-by`   how the gateway knows it. `url` (per-rollout base URL, or `x-leyden-rollout`): a default
+                               for spans that name no attempt. `key` (per-rollout key): overrides what spans say.
 
-A record without headers is a protobuf trace request: all were, before there were headers.
+A record without headers, written by early versions, is a protobuf trace request.
 """
 
 from enum import StrEnum
@@ -28,16 +28,16 @@ JSON = "application/json"
 
 
 class Signal(StrEnum):
-    """What an export request carries."""
+    """The type of an export request."""
 
     TRACES = "traces"
     LOGS = "logs"
     METRICS = "metrics"
-    """Answered, and not kept: no record of `otlp.v1` carries it."""
+    """Accepted by the gateway and dropped; never in `otlp.v1`."""
 
 
 class AttemptBy(StrEnum):
-    """How the door knows the attempt."""
+    """How the gateway knows the attempt."""
 
     URL = "url"
     KEY = "key"

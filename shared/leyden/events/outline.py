@@ -1,7 +1,7 @@
-"""An OTLP export request in protobuf, parsed only down to its items (spans, log records), which stay bytes.
+"""Parses a protobuf OTLP export request down to its items (spans, log records), which stay bytes.
 
-Traces, logs and metrics are nested alike, with the same field numbers: request → per resource → per scope → items. So
-one message serves them all. Parsing it is a thirtieth of parsing everything, and with token ids inside a hundredth.
+Requests for traces, logs and metrics have the same structure and field numbers: request → resources → scopes → items.
+So one message type parses them all. It takes a thirtieth of the time of a full parse, a hundredth with token ids.
 """
 
 from collections.abc import Sequence
@@ -13,7 +13,7 @@ from google.protobuf.message import Message
 
 
 class OutlineScope(Protocol):
-    """Items of one instrumentation scope; all fields are serialised messages or strings."""
+    """The items of one instrumentation scope. All fields are serialised messages or strings."""
 
     scope: bytes
     items: Sequence[bytes]
@@ -21,7 +21,7 @@ class OutlineScope(Protocol):
 
 
 class OutlineGroup(Protocol):
-    """Scopes of one resource."""
+    """The scopes of one resource."""
 
     resource: bytes
     scopes: Sequence[OutlineScope]
@@ -29,13 +29,13 @@ class OutlineGroup(Protocol):
 
 
 class Outline(Protocol):
-    """A request."""
+    """An export request."""
 
     groups: Sequence[OutlineGroup]
 
 
 def outline(body: bytes) -> Outline:
-    """Raises `google.protobuf.message.DecodeError` when `body` is no export request."""
+    """Parse `body`. Raises `google.protobuf.message.DecodeError` if it is not an export request."""
     return cast(Outline, _request_type().FromString(body))
 
 

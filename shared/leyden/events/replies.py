@@ -1,9 +1,9 @@
-"""Which model call a span is about that does not name its reply: the one with the same reply, where there is one.
+"""Joins spans that have no response id to recorded model calls, by comparing the response itself.
 
-A reply is what was said (text, tool calls with their ids), the two counts of tokens and the model's name: all of it is
-in the reply itself, none of it is a time. Nothing is guessed: a span without one of them has no reply here, and a reply
-that two calls or two spans of an attempt have joins none of them. What this cannot see is a call that went round the
-gateway and was answered, by a model of the same name, just as a recorded call whose own span is missing.
+Compared are the content (text, tool calls with their ids), both token counts and the model name; no times. A span that
+lacks one of them is not joined, and neither are calls or spans of an attempt if two of them have the same response. One
+wrong join is possible: a call that bypassed the gateway and got, from a model of the same name, the same response as a
+recorded call whose own span is missing.
 """
 
 import json
@@ -23,7 +23,7 @@ Span = TypeVar("Span")
 
 
 def replies_of_call(call: ModelCallRecorded) -> tuple[str, ...]:
-    """The replies that a span of the call may tell of; none of a call that failed or was answered several times."""
+    """Hashes of the call's response, one for each model name; empty if the call failed or has several choices."""
     if call.error is not None or len(call.choices) != 1:
         return ()
     names = (call.requested_model, call.policy, call.policy_version)
@@ -33,14 +33,17 @@ def replies_of_call(call: ModelCallRecorded) -> tuple[str, ...]:
 def replies_of(
     asked: str | None, policy: str | None, version: int | None, message: JsonObject, given: int, made: int
 ) -> tuple[str, ...]:
-    """A reply under each name that its model may go by: as it was asked for, the policy, its version."""
+    """Hashes of a response, one for each name its span may give the model: requested model, policy, policy@version.
+
+    `given` and `made` are the counts of prompt and completion tokens.
+    """
     names = {asked, policy, f"{policy}@{version}"} if policy is not None else {asked}
     found = [_reply(name, given, made, [message]) for name in sorted(name for name in names if name)]
     return tuple(reply for reply in found if reply is not None)
 
 
 def reply_of_span(span: SpanRecorded) -> str | None:
-    """The reply that a model call's span tells of; None where it names it, or does not tell all of it."""
+    """Hash of the response in a model call's span; None if the span has a response id or lacks a compared field."""
     llm = span.llm
     if span.kind is not SpanKind.LLM_CALL or llm is None or llm.response_id is not None or not span.model:
         return None
@@ -48,7 +51,7 @@ def reply_of_span(span: SpanRecorded) -> str | None:
 
 
 def same_replies(calls: Mapping[Call, Sequence[str]], spans: Iterable[tuple[Span, str]]) -> dict[Call, Span]:
-    """Call → the span with its reply, for the replies that one call and one span have."""
+    """Map each call to the span with the same response, for responses that exactly one call and one span have."""
     told = list(spans)
     in_spans = Counter(reply for _, reply in told)
     in_calls = Counter(reply for replies in calls.values() for reply in replies)
@@ -65,7 +68,7 @@ def _reply(model: str, given: int | None, made: int | None, messages: Sequence[J
 
 
 def _said(message: JsonObject) -> list[Json] | None:
-    """Text and tool calls in one spelling; None where there is neither, or something else beside."""
+    """Text and tool calls in canonical form; None if the message has neither, or has other content."""
     content, asked = message.get("content") or "", message.get("tool_calls") or []
     calls = [_asked(item) for item in asked] if isinstance(asked, list) else [None]
     if not isinstance(content, str) or None in calls or not (content or calls):
@@ -84,7 +87,7 @@ def _asked(item: Json) -> Json:
 
 
 def _arguments(value: Json) -> str:
-    """Instrumentations write the JSON anew, and some leave an empty object out."""
+    """Canonical JSON: instrumentations re-encode arguments, and some omit an empty object."""
     if value in (None, ""):
         return "{}"
     try:

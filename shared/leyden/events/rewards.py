@@ -1,4 +1,4 @@
-"""Rewards: `rewards.v1`."""
+"""Events of `rewards.v1` and `verdicts.v1`."""
 
 from typing import Literal
 
@@ -8,60 +8,60 @@ from leyden.events.base import OfAttempt, Record
 
 
 class Evidence(Record):
-    """What a reward was given for."""
+    """What a reward is based on."""
 
     kind: Literal["rollout", "call", "span"]
     id: str
 
 
 class RewardAssigned(OfAttempt):
-    """One rule gave one reward. The contribution to the return is `value * weight`, already capped by the rule."""
+    """A reward given by one rule. It adds `value * weight` to the return; caps are already applied to `weight`."""
 
     type: Literal["reward-assigned"] = "reward-assigned"
     rule: str
     name: str
-    """The named signal, such as `outcome` or `tool_status`."""
+    """Name of the signal, such as `outcome` or `tool_status`."""
     value: float
     weight: float = 1.0
     evidence: Evidence
     call_id: str | None = None
-    """The model call whose action earned it; None for a reward of the whole rollout."""
+    """Id of the rewarded model call; None if the reward is for the whole rollout."""
 
 
 class RewardsCompleted(OfAttempt):
-    """All rewards of an attempt are known, and are exactly these; none at all means that nothing judged it."""
+    """The complete list of an attempt's rewards. Empty if no rule gave a reward."""
 
     type: Literal["rewards-completed"] = "rewards-completed"
     reward_ids: list[str]
     """Event ids of the attempt's `RewardAssigned`, sorted."""
     revision: int = Field(default=0, ge=0)
-    """Counts up when a reward came late; the newest revision names all rewards, the earlier ones too."""
+    """Incremented when a reward arrives late. The newest revision lists all rewards, including earlier ones."""
     failed_rules: list[str] = Field(default_factory=list)
-    """`rule: reason` of rules that raised; a rule that failed is never a reward of 0."""
+    """`rule: reason` for each rule that failed. A failed rule gives no reward, not a reward of 0."""
 
 
 class Judgement(Record):
-    """One number that a judge gave, and what for."""
+    """One score given by a judge, and what it is for."""
 
     name: str
     value: float = Field(allow_inf_nan=False)
     evidence: Evidence
     call_id: str | None = None
-    """The model call whose action is judged; None for the whole rollout."""
+    """Id of the judged model call; None for the whole rollout."""
 
 
 class VerdictRecorded(OfAttempt):
-    """What a judge said of an attempt: a model's opinion comes only once, so it is evidence, and replays follow it.
+    """A judge's scores for an attempt. Recorded because a judge model may answer differently next time; replays use it.
 
-    Counts for the rule only while `settings_hash` is that of the rule's settings: another judge is asked anew.
+    Valid only for a rule with the same `settings_hash`; if the rule's settings change, the judge is asked again.
     """
 
     type: Literal["verdict-recorded"] = "verdict-recorded"
     rule: str
     settings_hash: str
     judgements: list[Judgement] = Field(default_factory=list)
-    """Empty when the judge had no opinion."""
+    """Empty if the judge gave no score."""
     failure: str | None = None
-    """`<kind>: <message>` when the judge failed for good; never a judgement of 0."""
+    """`<kind>: <message>` if the judge failed finally. This is not a score of 0."""
     model: str | None = None
     explanation: str = ""

@@ -1,4 +1,4 @@
-"""Tasks and the rollouts made of them: `tasks.v1` and `rollouts.v1`."""
+"""Events of `tasks.v1` and `rollouts.v1`: tasks, and the rollouts made from them."""
 
 from enum import StrEnum
 from typing import Literal
@@ -12,50 +12,50 @@ class FailureClass(StrEnum):
     """Why an attempt failed."""
 
     AGENT_EXCEPTION = "agent_exception"
-    """The agent's own code raised."""
+    """The agent's own code raised an exception."""
     TIMEOUT = "timeout"
-    """The agent did not end in the task's time."""
+    """The agent did not finish within the task's timeout."""
     RUNNER_LOST = "runner_lost"
-    """The runner stopped sending heartbeats: its lease ran out."""
+    """The runner stopped sending heartbeats and its lease expired."""
     MODEL_ERROR = "model_error"
-    """The model's answer was an error that the agent could not get past."""
+    """A model call returned an error that the agent did not handle."""
     INFRASTRUCTURE = "infrastructure"
-    """Nothing that the agent did: never a reward of 0."""
+    """A fault outside the agent. It is never a reward of 0."""
     TOOL_ERROR = "tool_error"
-    """A tool of the agent failed, and the agent did not get past it."""
+    """A tool failed with an error that the agent did not handle."""
     CONTEXT_OVERFLOW = "context_overflow"
-    """A prompt was longer than the model takes."""
+    """A prompt was longer than the model's context."""
     MALFORMED_OUTPUT = "malformed_output"
-    """The model answered, and the agent could not read the answer: no JSON, or not of the wanted form."""
+    """The agent could not parse the model's response: invalid JSON, or not in the expected format."""
     REPETITION_LOOP = "repetition_loop"
-    """The model gave the same output again and again until the attempt failed."""
+    """The model repeated the same output until the attempt failed."""
     CANCELLED = "cancelled"
-    """Somebody called the rollout off; it is never tried again."""
+    """The rollout was cancelled. It is never retried."""
 
 
 class FailureEvidence(Record):
-    """What shows that a failure is of its class; small, so that it stays in the log with the end."""
+    """Why a failure was classified as it was. Small, because it is stored in `RolloutEnded`."""
 
     error_type: str | None = None
-    """The exception's class, qualified."""
+    """Qualified name of the exception's class."""
     traceback: str | None = None
     """The end of the traceback."""
     tool: str | None = None
-    """The tool that failed, where it is known."""
+    """The tool that failed, if known."""
     call_id: str | None = None
-    """The attempt's last model call."""
+    """Id of the attempt's last model call."""
     call_error: str | None = None
-    """The error that this call was recorded with."""
+    """The recorded error of that call."""
     finish_reason: str | None = None
-    """Why this call's answer stopped: `length` is one that was cut off."""
+    """Finish reason of that call; `length` if the response was cut off."""
     repeats: int | None = Field(default=None, ge=1)
-    """How many of the last calls in a row had the same output."""
+    """Number of consecutive last calls with the same output."""
     reported_class: FailureClass | None = None
-    """What the runner had said, where the gateway knew better."""
+    """The class reported by the runner, if the gateway changed it."""
 
 
 class Failure(Record):
-    """What ended an attempt early, with the evidence."""
+    """Why an attempt failed, with evidence."""
 
     failure_class: FailureClass
     message: str = ""
@@ -63,20 +63,20 @@ class Failure(Record):
 
 
 class RetryPolicy(Record):
-    """When a failed attempt is followed by another; how many there are at most is the task's `max_attempts`.
+    """When a failed attempt is retried. The task's `max_attempts` limits the number of attempts.
 
-    The n-th retry waits `backoff_s` * 2^(n-1) seconds, at most `backoff_cap_s`, less up to a half of it that follows
-    from the attempt's id: attempts that failed together do not come back together, and every replica agrees when.
+    The n-th retry waits `backoff_s` * 2^(n-1) seconds, at most `backoff_cap_s`, minus up to half of that. The reduction
+    is derived from the attempt's id: attempts that failed together are spread out, and all replicas compute the same.
     """
 
     backoff_s: float = Field(default=1.0, ge=0, le=86_400)
     backoff_cap_s: float = Field(default=60.0, ge=0, le=86_400)
     on: list[FailureClass] | None = None
-    """Failures that are tried again; None: all but `cancelled`, which never is."""
+    """Failure classes to retry; None: all except `cancelled`, which is never retried."""
 
 
 class Task(Record):
-    """What an agent is asked to do. `input` is shown to the agent; `metadata` (a reference answer, say) is not."""
+    """A task for an agent. The agent gets `input`, but not `metadata` (a reference answer, say)."""
 
     task_id: str
     input: Json = None
@@ -85,7 +85,7 @@ class Task(Record):
 
 
 class TaskEnqueued(Event):
-    """A task was accepted, to be rolled out `samples` times; its rollouts form one group."""
+    """A task was enqueued, with one rollout for each of `rollout_ids`. Its rollouts form one group."""
 
     type: Literal["task-enqueued"] = "task-enqueued"
     task: Task
@@ -95,13 +95,13 @@ class TaskEnqueued(Event):
     timeout_s: float = Field(default=600.0, gt=0)
     retry: RetryPolicy = RetryPolicy()
     priority: int = 0
-    """Higher ones are claimed first, among the tasks of the same mode."""
+    """Among tasks of the same mode, higher priorities are claimed first."""
     project: str | None = None
-    """Whose task it is: runners with a key of a project claim that project's tasks."""
+    """Project of the task. Runners whose key has a project claim tasks of that project."""
 
 
 class QueuePaused(Event):
-    """No more rollouts are handed out, of one project or of all; what runs goes on."""
+    """The queue was paused, for one project or for all: no rollouts can be claimed. Running ones continue."""
 
     type: Literal["queue-paused"] = "queue-paused"
     project: str | None = None
@@ -110,15 +110,15 @@ class QueuePaused(Event):
 
 
 class QueueResumed(Event):
-    """Rollouts are handed out again."""
+    """The queue was resumed: rollouts can be claimed again."""
 
     type: Literal["queue-resumed"] = "queue-resumed"
     project: str | None = None
-    """None: the pause of all projects is over; one of a single project stays."""
+    """None ends the pause of all projects; pauses of single projects remain."""
 
 
 class RolloutStarted(OfAttempt):
-    """A runner (or an agent of its own accord) began an attempt."""
+    """An attempt began, started by a runner or by the agent itself."""
 
     type: Literal["rollout-started"] = "rollout-started"
     task_id: str | None = None
@@ -128,9 +128,9 @@ class RolloutStarted(OfAttempt):
 
 
 class RolloutEnded(OfAttempt):
-    """An attempt is over, and this many model calls were recorded for it.
+    """An attempt ended. Lists the model calls recorded for it.
 
-    `final` is False when the rollout will be tried again; then nothing of this attempt is ever trained.
+    If `final` is False, the rollout will be retried and nothing of this attempt is ever trained.
     """
 
     type: Literal["rollout-ended"] = "rollout-ended"
@@ -138,23 +138,23 @@ class RolloutEnded(OfAttempt):
     failure: Failure | None = None
     final: bool = True
     retry_at: AwareDatetime | None = None
-    """When the next attempt may begin; None for a final end."""
+    """When the next attempt may start; None if `final`."""
     task: Task | None = None
     group_id: str
     group_size: int = Field(ge=1)
     call_ids: list[str]
-    """Every model call of the attempt that Kafka had acknowledged when it ended, sorted."""
+    """Ids of all model calls of the attempt that Kafka had acknowledged when it ended, sorted."""
     span_count: int | None = None
-    """How many spans the client library exported for the attempt; None when nobody counted."""
+    """Number of spans that the client library exported for the attempt; None if unknown."""
     reward: float | None = None
     output: Json = None
     started_at: AwareDatetime
 
 
 class RolloutSettled(OfAttempt):
-    """The evidence of an attempt was declared complete (or given up on), and is exactly this.
+    """The evidence of an attempt is complete, or the wait for the rest was given up. It consists of exactly these ids.
 
-    Written by the reward service once; whatever later looks at the attempt, a replay included, follows this record.
+    The reward service publishes it once per attempt. Later stages, and replays, use exactly this evidence.
     """
 
     type: Literal["rollout-settled"] = "rollout-settled"
@@ -162,4 +162,4 @@ class RolloutSettled(OfAttempt):
     span_ids: list[str]
     complete: bool
     missing: list[str] = Field(default_factory=list)
-    """Ids of calls that were announced and never came, and `spans:<n>` for n missing spans."""
+    """Ids of announced calls that never arrived, and `spans:<n>` for n missing spans."""

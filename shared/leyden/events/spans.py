@@ -1,4 +1,4 @@
-"""Spans in the one model that every instrumentation's dialect is normalised to: `spans.v1`."""
+"""Events of `spans.v1`: spans of all instrumentations, normalised to one model."""
 
 from collections.abc import Sequence
 from enum import StrEnum
@@ -17,64 +17,64 @@ class SpanKind(StrEnum):
     TOOL_CALL = "tool_call"
     """The execution of a tool."""
     AGENT_STEP = "agent_step"
-    """An agent's own work: invoke_agent, a graph node, a chain."""
+    """A step of an agent: invoke_agent, a graph node, a chain."""
     RETRIEVAL = "retrieval"
     """A search whose results go into the context."""
     EVALUATION = "evaluation"
-    """A score; becomes a reward."""
+    """A score, which becomes a reward."""
     OTHER = "other"
-    """Not understood; kept as it is."""
+    """Any other span; kept unchanged."""
 
 
 class ToolCall(Record):
-    """A tool's execution."""
+    """The execution of a tool."""
 
     name: str
     call_id: str | None = None
     arguments: Json = None
     result: Json = None
     parameters_schema: JsonObject | None = None
-    """JSON Schema of the tool's arguments, when the span carries it."""
+    """JSON Schema of the tool's arguments, if the span has it."""
     type: str | None = None
-    """`function`, `extension`, `datastore`, `mcp` …, as the span says."""
+    """`function`, `extension`, `datastore`, `mcp` … (from the span)."""
     description: str | None = None
     error: str | None = None
-    """What the answer itself says went wrong, where the span's status does not (MCP's `isError`)."""
+    """Error reported in the tool's result rather than in the span's status (MCP's `isError`)."""
 
 
 class LlmCall(Record):
-    """What a span says of an inference request. Where the gateway saw it, `ModelCallRecorded` is the authority."""
+    """An inference request as described by its span. For calls through the gateway, prefer `ModelCallRecorded`."""
 
     operation: str | None = None
     """`chat`, `text_completion`, `embeddings` …"""
     provider: str | None = None
     response_id: str | None = None
-    """The reply's id: what joins the span to `ModelCallRecorded.response_id`."""
+    """Id of the response; joins the span to `ModelCallRecorded.response_id`."""
     finish_reasons: list[str] = Field(default_factory=list)
     input_tokens: int | None = None
-    """All of them, the cached ones too."""
+    """Includes cached tokens."""
     output_tokens: int | None = None
     cached_tokens: int | None = None
-    """Those of `input_tokens` that the provider read from its cache."""
+    """The part of `input_tokens` that the provider read from its cache."""
     parameters: JsonObject = Field(default_factory=dict)
-    """Of the request: `temperature`, `max_tokens` …"""
+    """Request parameters: `temperature`, `max_tokens` …"""
     input_messages: list[JsonObject] = Field(default_factory=list)
-    """What was sent, as chat messages (`role`, `content`, `tool_calls`, `tool_call_id`) in whatever dialect."""
+    """The prompt as chat messages (`role`, `content`, `tool_calls`, `tool_call_id`), for every dialect."""
     output_messages: list[JsonObject] = Field(default_factory=list)
-    """What came back, in the same form."""
+    """The response, in the same format."""
 
 
 class Retrieval(Record):
-    """A search and what it found."""
+    """A search and its results."""
 
     query: Json = None
     documents: list[Json] | None = None
-    """As the span lists them, an object's fields under their last names (`id`, `content`, `score`, `metadata`); None:
-    it does not say."""
+    """The documents listed by the span; fields of objects have the last part of their name (`id`, `content`, `score`,
+    `metadata`). None if the span lists none."""
 
 
 class Outcome(Record):
-    """What a program, a server or a database answered: evidence for intermediate rewards."""
+    """The result of a program, a server or a database: evidence for intermediate rewards."""
 
     http_status: int | None = None
     db_status: str | None = None
@@ -84,7 +84,7 @@ class Outcome(Record):
 
 
 class Evaluation(Record):
-    """A score that somebody gave, per the GenAI conventions' `gen_ai.evaluation.result`."""
+    """A score, from the GenAI conventions' event `gen_ai.evaluation.result`."""
 
     name: str
     value: float | None = None
@@ -93,7 +93,7 @@ class Evaluation(Record):
 
 
 class SpanRecorded(Event):
-    """One finished span. `attributes` holds everything that was not understood."""
+    """One finished span. `attributes` holds everything that has no field of its own."""
 
     type: Literal["span-recorded"] = "span-recorded"
     trace_id: str
@@ -102,7 +102,7 @@ class SpanRecorded(Event):
     rollout_id: str | None = None
     attempt: int = 0
     derived: bool = False
-    """Made of an event inside a span: no exporter counted it, so `RolloutEnded.span_count` does not either."""
+    """Made from an event inside a span; not included in `RolloutEnded.span_count`."""
     kind: SpanKind
     dialect: str
     name: str
@@ -119,34 +119,34 @@ class SpanRecorded(Event):
     agent_id: str | None = None
     agent_description: str | None = None
     conversation_id: str | None = None
-    """The session or thread that the span says it is part of."""
+    """The session or thread named by the span."""
     llm: LlmCall | None = None
     retrieval: Retrieval | None = None
     outcome: Outcome | None = None
     project: str | None = None
-    """The project of the key that the span was sent with."""
+    """Project of the API key that the span was sent with."""
 
 
 def model_calls(spans: Sequence[SpanRecorded]) -> list[SpanRecorded]:
-    """The spans that are each one model call, in the given order.
+    """One span for each model call, in the given order.
 
-    Where a framework's span and its client's are about one call, the inner one is it: of spans of model calls inside
-    one another (with no tool or agent between them), and of spans with one response id, the innermost.
+    A framework and its client library may both report a call. Of nested model call spans (with no tool or agent between
+    them), and of spans with the same response id, only the innermost is returned.
     """
-    by_place = {(span.trace_id, span.span_id): span for span in spans}
+    by_id = {(span.trace_id, span.span_id): span for span in spans}
     outer: set[tuple[str, str]] = set()
     depths: dict[str, tuple[int, SpanRecorded]] = {}
     calls = [span for span in spans if span.kind is SpanKind.LLM_CALL]
     for span in calls:
         depth, seen, between = 0, {span.span_id}, True
-        at = by_place.get((span.trace_id, span.parent_span_id or ""))
+        at = by_id.get((span.trace_id, span.parent_span_id or ""))
         while at is not None and at.span_id not in seen:
             seen.add(at.span_id)
             depth += 1
             between = between and at.kind not in (SpanKind.TOOL_CALL, SpanKind.AGENT_STEP)
             if between and at.kind is SpanKind.LLM_CALL:
                 outer.add((at.trace_id, at.span_id))
-            at = by_place.get((at.trace_id, at.parent_span_id or ""))
+            at = by_id.get((at.trace_id, at.parent_span_id or ""))
         answer = span.llm.response_id if span.llm else None
         if answer is not None and (answer not in depths or depths[answer][0] < depth):
             depths[answer] = (depth, span)

@@ -1,4 +1,4 @@
-"""Training data: `transitions.v1`, keyed by group."""
+"""Events of `transitions.v1` (training data) and `groups.v1`, keyed by group."""
 
 from enum import StrEnum
 from typing import Literal
@@ -9,9 +9,9 @@ from leyden.events.base import Event, OfAttempt, PackedFloats, PackedInts, Recor
 
 
 class Transition(Record):
-    """One model call as (state, action, reward, next state), as a span over its sequence's tokens.
+    """One model call as (state, action, reward, next state): a range of its sequence's tokens.
 
-    State is `token_ids[:start]`, action is `token_ids[start:end]`, the next state ends at the next `start`.
+    The state is `token_ids[:start]`, the action `token_ids[start:end]`. The next state ends at the next `start`.
     """
 
     call_id: str
@@ -21,15 +21,15 @@ class Transition(Record):
     policy_version: int
     temperature: float
     reward: float
-    """Immediate reward: what the rules gave for this call alone."""
+    """Immediate reward: the rewards for this call alone."""
     return_: float = Field(alias="return")
     advantage: float
     agent_name: str | None = None
-    """Which agent of the rollout made the call, when known."""
+    """The agent that made the call, if known."""
     value: float | None = None
-    """The estimated value of the state, where the credit strategy used one."""
+    """Estimated value of the state, if the credit strategy uses one."""
     origin: str
-    """Where the call was first recorded: `topic/partition/offset`."""
+    """`topic/partition/offset` at which the call was first recorded."""
 
     model_config = ConfigDict(populate_by_name=True, serialize_by_alias=True)
 
@@ -37,42 +37,42 @@ class Transition(Record):
 class SequenceCredited(OfAttempt):
     """One training sequence: the consecutive calls of one lineage, with their credit.
 
-    A rollout gives one sequence per lineage: calls whose prompt exactly extends what came before share one.
-    All sequences of a group are published together, followed by the group's `GroupCredited`.
+    A rollout has one sequence per lineage. Calls whose prompt exactly extends an earlier prompt and response are in the
+    same lineage. All sequences of a group are published together, followed by the group's `GroupCredited`.
     """
 
     type: Literal["sequence-credited"] = "sequence-credited"
     policy: str
     credit: str = ""
-    """Name of the credit service that made it; empty for the unnamed one."""
+    """Name of the credit service that published it; empty for the unnamed one."""
     revision: int = Field(default=0, ge=0)
-    """Counts up when a late reward changed the group. A group is trained once, at its newest revision."""
+    """Incremented when a late reward changes the group. A group is trained once, at its newest revision."""
     group_id: str
     group_sequences: int = Field(ge=1)
     sequence_index: int = Field(ge=0)
     """Position among the group's sequences: 0 … group_sequences - 1."""
     token_ids: PackedInts
     behaviour_logprobs: PackedFloats
-    """One per token; 0 outside the actions."""
+    """One per token; 0 for tokens outside actions."""
     transitions: list[Transition]
     rollout_reward: float
 
 
 class GroupClosing(StrEnum):
-    """Why a group takes no further member."""
+    """Why a group was closed."""
 
     COMPLETE = "complete"
-    """All its rollouts are over."""
+    """All its rollouts ended."""
     QUOTA = "quota"
-    """As many rollouts as were asked for are over; the group was over-provisioned."""
+    """The required number of rollouts ended; the group had more than that."""
     DEADLINE = "deadline"
-    """Some of its rollouts did not end in time."""
+    """Some rollouts did not end before the deadline."""
 
 
 class GroupClosed(Event):
-    """A group has exactly these members; the first such event of a group is the one that counts.
+    """The final members of a group. Only the first such event of a group counts.
 
-    Whether a member came in time depends on the clock, so it is recorded; a replay follows the record.
+    It is recorded because whether a member was in time depends on the clock. A replay uses the recorded members.
     """
 
     type: Literal["group-closed"] = "group-closed"
@@ -84,23 +84,23 @@ class GroupClosed(Event):
 
 
 class GroupCredited(Event):
-    """A group is complete: every member was credited or left out. Follows the group's sequences in their partition.
+    """All members of a group were credited or left out. Comes after the group's sequences, in the same partition.
 
-    `sequences` is 0 when no member could be trained; consumers that count groups still count it.
+    `sequences` is 0 if no member can be trained; such a group still counts as a group.
     """
 
     type: Literal["group-credited"] = "group-credited"
     policy: str
     credit: str = ""
-    """Name of the credit service that made it; empty for the unnamed one."""
+    """Name of the credit service that published it; empty for the unnamed one."""
     revision: int = Field(default=0, ge=0)
-    """That of all its sequences."""
+    """The same as that of its sequences."""
     group_id: str
     sequences: int = Field(ge=0)
     members: int = Field(ge=0)
-    """Rollouts whose return entered the baseline."""
+    """Number of rollouts whose return is part of the baseline."""
     left_out: dict[str, str] = Field(default_factory=dict)
-    """Rollout id → reason, for members that gave nothing."""
+    """Rollout id → reason, for members that were left out."""
     reward_mean: float = 0.0
     reward_std: float = 0.0
     zero_variance: bool = False

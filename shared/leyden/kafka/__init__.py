@@ -1,6 +1,6 @@
-"""The log: topics as data, publishing, the one consumer loop, dead letters, claim checks.
+"""Kafka: topic definitions, publishing, consuming, dead letters, claim checks, reading.
 
-Nothing outside this folder imports aiokafka or FastStream (held by an import contract).
+No module outside this package imports aiokafka or FastStream; an import contract checks that.
 """
 
 from leyden.kafka.delivered import Delivered, Outgoing, Poison, Publisher, Retry

@@ -1,6 +1,6 @@
-"""Topics and offsets on a real cluster: creating them from the YAML, and reading or moving a group's offsets.
+"""Administration of a cluster: creates topics from their YAML, reads and sets offsets of consumer groups.
 
-`python -m leyden.kafka.admin` creates the topics and ends; running it again changes nothing.
+`python -m leyden.kafka.admin` creates the missing topics and exits.
 """
 
 import argparse
@@ -21,12 +21,12 @@ log = logging.getLogger(__name__)
 
 
 class TopicMismatchError(RuntimeError):
-    """A topic exists with another number of partitions than its YAML says: joins by key would break."""
+    """An existing topic's partition count differs from its YAML. Joins by key would break."""
 
 
 @asynccontextmanager
 async def admin_client(settings: KafkaSettings) -> AsyncIterator[AIOKafkaAdminClient]:
-    """A started admin client, closed at the end."""
+    """A started admin client; closed on exit."""
     client = AIOKafkaAdminClient(**settings.connection())
     await client.start()
     try:
@@ -45,9 +45,9 @@ def _new_topics(spec: TopicSpec, prefix: str, replication_factor: int) -> list[N
 
 
 async def ensure_topics(settings: KafkaSettings, prefix: str = "", replication_factor: int = 1) -> list[str]:
-    """Create what is missing and return the names that were created.
+    """Create missing topics and return their names.
 
-    Raises `TopicMismatchError` when a topic exists with another partition count, `KafkaError` when the cluster refuses.
+    Raises `TopicMismatchError` if an existing topic's partition count differs, `KafkaError` if the cluster refuses.
     """
     wanted = [topic for spec in load_topics().values() for topic in _new_topics(spec, prefix, replication_factor)]
     async with admin_client(settings) as admin:
@@ -71,17 +71,17 @@ async def _check_partitions(admin: AIOKafkaAdminClient, wanted: list[NewTopic]) 
             raise TopicMismatchError(f"topic {topic.name} has {have} partitions, its YAML says {topic.num_partitions}")
 
 
-async def _leaders_elected(admin: AIOKafkaAdminClient, names: list[str], patience_s: float = 30.0) -> None:
-    """Wait until every partition of `names` can be written to; raises TimeoutError."""
-    async with asyncio.timeout(patience_s):
-        while any(  # noqa: ASYNC110 - the cluster tells nobody
+async def _leaders_elected(admin: AIOKafkaAdminClient, names: list[str], timeout_s: float = 30.0) -> None:
+    """Wait until every partition of `names` has a leader. Raises TimeoutError after `timeout_s`."""
+    async with asyncio.timeout(timeout_s):
+        while any(  # noqa: ASYNC110 - Kafka sends no notification
             t["error_code"] or not t["partitions"] for t in await admin.describe_topics(names)
         ):
             await asyncio.sleep(0.1)
 
 
 async def set_group_offsets(settings: KafkaSettings, group: str, offsets: Mapping[TopicPartition, int]) -> None:
-    """Make `group` go on from `offsets`. The group must have no running member (raises `KafkaError` otherwise)."""
+    """Set the committed offsets of `group`. Raises `KafkaError` if the group has a running member."""
     consumer = AIOKafkaConsumer(group_id=group, enable_auto_commit=False, **settings.connection())
     await consumer.start()
     try:
@@ -105,7 +105,7 @@ async def end_offsets(settings: KafkaSettings, partitions: Iterable[TopicPartiti
 
 
 async def occupied_ends(settings: KafkaSettings, partitions: Iterable[TopicPartition]) -> dict[TopicPartition, int]:
-    """The offset after the last record of each partition that holds any."""
+    """The offset after the last record of each partition that is not empty."""
     wanted = list(partitions)
     if not wanted:
         return {}
@@ -121,7 +121,7 @@ async def occupied_ends(settings: KafkaSettings, partitions: Iterable[TopicParti
 async def committed_offsets(
     settings: KafkaSettings, group: str, partitions: Iterable[TopicPartition]
 ) -> dict[TopicPartition, int]:
-    """Where `group` (full name) goes on, for each of `partitions`; 0 where it has committed nothing."""
+    """Committed offset of `group` (full name) for each of `partitions`; 0 where it has committed none."""
     wanted = list(partitions)
     async with admin_client(settings) as admin:
         committed = await admin.list_consumer_group_offsets(group, partitions=wanted)
@@ -135,12 +135,12 @@ async def topic_partitions(settings: KafkaSettings, topics: Iterable[str]) -> li
         described = await admin.describe_topics(names)
     for topic in described:
         if topic["error_code"]:
-            raise for_code(topic["error_code"])(f"topic {topic['topic']} cannot be read")
+            raise for_code(topic["error_code"])(f"cannot describe topic {topic['topic']}")
     return sorted(TopicPartition(t["topic"], p["partition"]) for t in described for p in t["partitions"])
 
 
 def main() -> None:
-    """Command line: create all topics under the configured prefix."""
+    """Create all missing topics. Names get the prefix LEYDEN_TOPIC_PREFIX."""
     parser = argparse.ArgumentParser(prog="python -m leyden.kafka.admin", description=main.__doc__)
     parser.add_argument(
         "--replication-factor", type=int, default=1, help="copies of each partition (3 on a real cluster)"
@@ -150,7 +150,7 @@ def main() -> None:
     try:
         created = asyncio.run(ensure_topics(KafkaSettings(), ServiceSettings().topic_prefix, args.replication_factor))
     except (KafkaError, TopicMismatchError) as error:
-        raise SystemExit(f"topics were not created: {error}") from error
+        raise SystemExit(f"cannot create topics: {error}") from error
     log.info("created %d topics", len(created))
 
 

@@ -1,4 +1,4 @@
-"""The AsyncAPI document of the running topology: FastStream says who registered what, the topic files say the rest."""
+"""Builds the AsyncAPI document from what services register with FastStream and from the topics' YAML."""
 
 from collections.abc import Mapping
 from dataclasses import dataclass
@@ -14,23 +14,23 @@ from leyden.events.export import file_name
 from leyden.kafka.topics import DEAD_LETTER_SUFFIX, TopicSpec, load_topics
 
 SCHEMAS = "../schemas/events"
-"""The exported JSON Schemas, as seen from `docs/`."""
-READS = "Reads the topic from its beginning, outside every consumer group, when it has to restore its state."
+"""Path from `docs/` to the exported JSON Schemas."""
+READS = "Reads the topic from its beginning, without a consumer group, when it has to restore its state."
 EVERY_REPLICA = "Every replica reads the topic from its beginning."
 
 
 @dataclass(frozen=True)
 class Registered:
-    """What one service does with topics; all but `reads` stands in its broker's registry."""
+    """The topics of one service. All but `reads` comes from its broker's registry."""
 
     receives: Mapping[str, str | None]
-    """Topic → consumer group; None: every replica reads all of it."""
+    """Topic → consumer group; None: every replica reads the whole topic."""
     sends: frozenset[str]
     reads: frozenset[str]
 
 
 def registered(broker: KafkaBroker, reads: frozenset[str] = frozenset()) -> Registered:
-    """What is registered on `broker`, as FastStream's own AsyncAPI document of it says."""
+    """The topics registered on `broker`, taken from FastStream's AsyncAPI document of it."""
     document = AsyncAPI(broker).to_specification().to_jsonable()
     channels = {f"#/channels/{name}": channel for name, channel in document["channels"].items()}
     subscribers = [cast(LogicSubscriber[Any], one) for one in broker.subscribers]
@@ -46,7 +46,7 @@ def registered(broker: KafkaBroker, reads: frozenset[str] = frozenset()) -> Regi
 
 
 def document(services: Mapping[str, Registered]) -> dict[str, Any]:
-    """AsyncAPI 3.0: a channel per topic and per dead-letter topic, and what each service does with it."""
+    """An AsyncAPI 3.0 document: a channel per topic and dead-letter topic, an operation per use by a service."""
     specs = load_topics()
     channels = {name: _channel(spec) for name, spec in specs.items()}
     channels |= {name + DEAD_LETTER_SUFFIX: _dead_letters(spec) for name, spec in specs.items()}
@@ -68,7 +68,7 @@ def document(services: Mapping[str, Registered]) -> dict[str, Any]:
 
 
 def as_yaml(document: Mapping[str, Any]) -> str:
-    """The document's text, always in the same bytes."""
+    """The document as YAML; the same document always gives the same bytes."""
     return yaml.safe_dump(dict(document), sort_keys=False, width=120, allow_unicode=True)
 
 
@@ -89,7 +89,7 @@ def _dead_letters(spec: TopicSpec) -> dict[str, Any]:
     return {
         "address": spec.name + DEAD_LETTER_SUFFIX,
         "description": f"Records of {spec.name} that can never be handled.",
-        "messages": {"bytes": _bytes(spec, "The record as it was; headers say why.")},
+        "messages": {"bytes": _bytes(spec, "The original record; headers have the reason and the origin.")},
         "bindings": {"kafka": {"partitions": 1, "topicConfiguration": topic}},
     }
 

@@ -1,4 +1,4 @@
-"""Claim checks: a value too big for Kafka is stored once, by its content, and referenced."""
+"""Claim checks: a value too large for Kafka is stored under its hash, and the record refers to it."""
 
 import asyncio
 import hashlib
@@ -10,13 +10,13 @@ from leyden.kafka.delivered import CLAIM_HEADER, Retry
 
 
 class ClaimStore:
-    """Content-addressed values under any fsspec URL (`file:///…`, `s3://…`). Writing one twice changes nothing."""
+    """Content-addressed storage under an fsspec URL (`file:///…`, `s3://…`). Storing a value twice is a no-op."""
 
     def __init__(self, url: str) -> None:
         self._url = url.rstrip("/")
 
     def put(self, value: bytes) -> str:
-        """Store `value` and return its URL; the write is moved into place, so that a reader never sees half of it."""
+        """Store `value` and return its URL. Writes to a temporary file and renames it, so no reader sees part of it."""
         target = f"{self._url}/{hashlib.sha256(value).hexdigest()}"
         fs, path = fsspec.core.url_to_fs(target)
         if not fs.exists(path):
@@ -26,20 +26,23 @@ class ClaimStore:
         return target
 
     async def value_of(self, record: ConsumerRecord) -> bytes:
-        """A record's value, from wherever it is. Raises `Retry` where the store is away, else what `get` raises."""
+        """The value of a record, fetched from the store if the record is a claim check.
+
+        Raises `Retry` if the store is unavailable, ValueError as `get` does.
+        """
         claim = next((value for name, value in record.headers if name == CLAIM_HEADER), None)
         if claim is None:
             return record.value or b""
         try:
             return await asyncio.to_thread(self.get, claim.decode())
         except OSError as error:
-            raise Retry(f"claim {claim.decode()} cannot be read: {error!r}") from error
+            raise Retry(f"cannot read claim {claim.decode()}: {error!r}") from error
 
     def get(self, url: str) -> bytes:
-        """The value behind `url`.
+        """The value stored at `url`.
 
-        Raises ValueError for one of another store, one that is gone, or one with content not its name's; OSError where
-        the store cannot be read, or is not there at all.
+        Raises ValueError if the URL is of another store, or the value is gone or does not match its hash; OSError if
+        the store cannot be read or does not exist.
         """
         if not url.startswith(f"{self._url}/"):
             raise ValueError(f"claim {url} is not in this store ({self._url})")
@@ -48,8 +51,8 @@ class ClaimStore:
             value = bytes(fs.cat_file(path))
         except FileNotFoundError as error:
             if fs.exists(fs._parent(path)):
-                raise ValueError(f"claim {url} is gone from its store") from error
+                raise ValueError(f"claim {url} is no longer in the store") from error
             raise
         if hashlib.sha256(value).hexdigest() != url.rsplit("/", 1)[1]:
-            raise ValueError(f"claim {url} does not hold what its name says")
+            raise ValueError(f"the content of claim {url} does not match its hash")
         return value

@@ -1,4 +1,4 @@
-"""Our Kafka clients, each with the options that lose nothing: the producer, a reading consumer, FastStream's broker."""
+"""Creates Kafka clients with safe options: producer, reading consumer, FastStream broker."""
 
 import logging
 
@@ -12,7 +12,7 @@ __all__ = ["KafkaBroker", "make_broker", "make_producer", "make_reader"]
 
 
 def make_producer(settings: KafkaSettings, client_id: str) -> AIOKafkaProducer:
-    """An idempotent producer with acks=all, not yet started. Must be called in a running event loop."""
+    """A producer with acks=all and idempotence, not started. Must be called in a running event loop."""
     return AIOKafkaProducer(
         client_id=client_id,
         acks="all",
@@ -26,7 +26,7 @@ def make_producer(settings: KafkaSettings, client_id: str) -> AIOKafkaProducer:
 
 
 def make_reader(settings: KafkaSettings, fetch_max_wait_ms: int = 500) -> AIOKafkaConsumer:
-    """A consumer outside every group, not yet started; it commits nothing."""
+    """A consumer without a group that never commits, not started."""
     return AIOKafkaConsumer(
         enable_auto_commit=False,
         fetch_max_bytes=settings.fetch_max_bytes,
@@ -37,7 +37,7 @@ def make_reader(settings: KafkaSettings, fetch_max_wait_ms: int = 500) -> AIOKaf
 
 
 def make_broker(name: str, settings: KafkaSettings) -> KafkaBroker:
-    """FastStream's broker for the subscribers of `name`. It has no producer: `KafkaPublisher` has its own."""
+    """A FastStream broker for the subscribers of service `name`. It has no producer; `KafkaPublisher` publishes."""
     return KafkaBroker(
         settings.servers,
         client_id=f"leyden-{name}",

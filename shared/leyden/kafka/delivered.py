@@ -1,4 +1,4 @@
-"""What a handler is given and what it gives back to be published; and what its exceptions mean."""
+"""The interface of handlers: the records they get, what they publish, and what their exceptions mean."""
 
 from collections.abc import Awaitable, Callable, Sequence
 from dataclasses import dataclass, field
@@ -16,7 +16,7 @@ BodyT_co = TypeVar("BodyT_co", covariant=True)
 
 @dataclass(frozen=True, slots=True)
 class Delivered(Generic[BodyT_co]):
-    """One record of a topic: its event (or its raw bytes where the topic is not JSON) and where it came from."""
+    """A consumed record: its event (raw bytes if the topic is not JSON) and its position."""
 
     event: BodyT_co
     topic: str
@@ -25,58 +25,60 @@ class Delivered(Generic[BodyT_co]):
     partition: int
     offset: int
     origin: str
-    """`topic/partition/offset` of the first place that held this record; survives copies and re-driven dead letters."""
+    """`topic/partition/offset` where this record was first written; kept by copies and by re-driven dead letters."""
     headers: dict[str, str] = field(default_factory=dict)
     value: bytes = b""
-    """The record's bytes, from which the event was decoded."""
+    """The bytes that the event was decoded from."""
 
     @property
     def traceparent(self) -> str | None:
-        """The W3C trace context that travelled with the record."""
+        """The W3C trace context from the record's headers."""
         return self.headers.get(TRACEPARENT_HEADER)
 
 
 @dataclass(frozen=True, slots=True)
 class Outgoing:
-    """One event to publish, or its bytes. `topic` is without prefix; `traceparent` passes the cause's context on."""
+    """An event to publish. `topic` is without prefix; `traceparent` carries the trace context of its cause."""
 
     topic: str
     key: str
     event: Event | bytes
-    """Bytes: what `encode` would give of the event; for a writer whose events are too many to be built as objects."""
+    """Bytes must be what `encode` returns for the event; ingest uses them, because objects are too slow for spans."""
     traceparent: str | None = None
 
 
 BatchHandler = Callable[[Sequence[Delivered[Event]]], Awaitable[None]]
-"""Handles a batch whole. Called again with the same records, or with fewer of them, it changes nothing more. Raises
-`Retry`, or `Poison` that names records; anything else stops the process, with nothing of the batch committed."""
+"""Handles a batch. Must be idempotent: it can be called again with the same records, or with some of them.
+
+Raises `Retry`, or `Poison` for some records. Any other exception stops the process, with none of the batch committed.
+"""
 RawBatchHandler = Callable[[Sequence[Delivered[bytes]]], Awaitable[None]]
-"""The same for a topic that is not JSON."""
+"""`BatchHandler` for a topic that is not JSON."""
 
 
 class Publisher(Protocol):
-    """Where a service's events go."""
+    """Publishes events."""
 
     async def publish_all(self, outgoing: Sequence[Outgoing]) -> None:
-        """Publish `outgoing`; returns when Kafka has acknowledged every one (acks=all), else raises `Retry`."""
+        """Publish events. Returns once Kafka has acknowledged all of them (acks=all); raises `Retry` otherwise."""
         ...
 
     async def publish_raw(self, topic: str, key: str, value: bytes, headers: dict[str, str] | None = None) -> None:
-        """Publish bytes as they are to `topic` (without prefix); the same promise."""
+        """Publish bytes unchanged to `topic` (without prefix), with the same guarantee as `publish_all`."""
         ...
 
 
 class Retry(Exception):  # noqa: N818 - named for what follows, not for what happened
-    """A passing fault (a broker, a store or an engine is away): back off, then the same batch again."""
+    """A temporary failure (a broker, store or engine is unavailable): the same batch is retried after a delay."""
 
 
 class Poison(Exception):  # noqa: N818
-    """These records can never be handled: they go to the dead letters, and the rest of the batch is handled again.
+    """Records with invalid data. They go to the dead letters, and the rest of the batch is handled again.
 
-    Raise it for what is wrong with the data. Whatever else a handler raises is a bug, and stops the process.
+    Raise it only for errors in the data. Any exception other than this and `Retry` is a bug and stops the process.
     """
 
     def __init__(self, reason: str, record: Delivered[Any], *more: Delivered[Any]) -> None:
         super().__init__(reason)
         self.records = (record, *more)
-        """Records of the batch that the handler was given."""
+        """The invalid records; they must be records of the handler's batch."""

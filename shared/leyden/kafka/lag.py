@@ -1,4 +1,4 @@
-"""Lag, measured beside the loop: how many records of the assigned partitions were not finished yet, and its gauges."""
+"""Measures a consumer's lag: the records of its assigned partitions that are not finished. Exports it as gauges."""
 
 import asyncio
 import logging
@@ -10,14 +10,14 @@ from aiokafka import TopicPartition
 from leyden.telemetry.metrics import CONSUMER_LAG, LAG_FAILURES
 
 log = logging.getLogger(__name__)
-ANSWER_WITHIN_S = 5.0
-"""How long the consumer, and then Kafka itself, may take to say where the partitions end."""
+TIMEOUT_S = 5.0
+"""Limit for each request for offsets."""
 EndOffsets = Callable[[list[TopicPartition]], Awaitable[Mapping[TopicPartition, int]]]
 """The offset after the last record of each partition."""
 
 
 class Consumer(Protocol):
-    """What is asked of an `AIOKafkaConsumer`."""
+    """The methods of `AIOKafkaConsumer` used here."""
 
     def assignment(self) -> Collection[TopicPartition]: ...
 
@@ -27,29 +27,29 @@ class Consumer(Protocol):
 
 
 class LagMeter:
-    """Measures one consumer's lag and keeps its gauges: one for each assigned partition, none for others."""
+    """Measures the lag of one consumer and sets its gauges, one per assigned partition."""
 
-    def __init__(self, prefix: str, ask_kafka: EndOffsets, answer_within_s: float = ANSWER_WITHIN_S) -> None:
-        """`ask_kafka` uses a connection of its own: it still answers when the consumer's connections are dead."""
+    def __init__(self, prefix: str, ask_kafka: EndOffsets, timeout_s: float = TIMEOUT_S) -> None:
+        """`ask_kafka` must use its own connection: it is the fallback if the consumer's connections are dead."""
         self._prefix = prefix
         self._ask_kafka = ask_kafka
-        self._answer_within_s = answer_within_s
+        self._timeout_s = timeout_s
         self._shown: set[TopicPartition] = set()
 
     async def measure(self, consumer: Consumer, in_hand: Mapping[TopicPartition, int]) -> int | None:
-        """Records that are assigned to `consumer` and not finished; None when that cannot be known now.
+        """Number of records assigned to `consumer` and not finished; None if it cannot be measured.
 
-        `in_hand`: the first offset, by partition, of what was fetched and is not finished. Never raises: a consumer
-        must not be restarted because measuring it failed.
+        `in_hand`: for each partition of the current batch, the batch's first offset. Never raises: a consumer must not
+        be restarted because measuring its lag failed.
         """
         mine = list(consumer.assignment())
         self._forget(self._shown.difference(mine))
         try:
             ends = await self._ends(consumer, mine) if mine else {}
             reached = await asyncio.gather(*(self._reached(consumer, tp, in_hand) for tp in mine))
-        except Exception as error:  # noqa: BLE001 - whatever it is: counted, logged, and no reason to restart
+        except Exception as error:  # noqa: BLE001 - no failure here is a reason to restart the consumer
             LAG_FAILURES.inc()
-            log.warning("the lag cannot be measured now: %r", error)
+            log.warning("cannot measure the consumer lag: %r", error)
             return None
         lags = {tp: max(0, ends[tp] - at) for tp, at in zip(mine, reached, strict=True)}
         still_mine = set(consumer.assignment())
@@ -61,19 +61,19 @@ class LagMeter:
 
     async def _ends(self, consumer: Consumer, partitions: list[TopicPartition]) -> Mapping[TopicPartition, int]:
         try:
-            async with asyncio.timeout(self._answer_within_s):
+            async with asyncio.timeout(self._timeout_s):
                 return await consumer.end_offsets(partitions)
-        except Exception as error:  # noqa: BLE001 - the other way to know is tried
-            log.debug("the consumer does not say where its partitions end: %r", error)
-        async with asyncio.timeout(self._answer_within_s):
+        except Exception as error:  # noqa: BLE001 - the fallback is tried next
+            log.debug("cannot get end offsets from the consumer: %r", error)
+        async with asyncio.timeout(self._timeout_s):
             return await self._ask_kafka(partitions)
 
     async def _reached(self, consumer: Consumer, tp: TopicPartition, in_hand: Mapping[TopicPartition, int]) -> int:
-        """The offset up to which everything is finished; 0 for a consumer that does not find its position."""
+        """The offset before which every record is finished; 0 if the consumer does not know its position."""
         if tp in in_hand:
             return in_hand[tp]
         try:
-            async with asyncio.timeout(self._answer_within_s):
+            async with asyncio.timeout(self._timeout_s):
                 return await consumer.position(tp)
         except TimeoutError:
             return 0

@@ -1,6 +1,6 @@
-"""What happens to one batch of records: decode, hand over, back off, dead letters. No Kafka client, no offsets.
+"""Processes one batch of records: decode, call the handler, retry with back-off, write dead letters.
 
-`leyden.kafka.subscriber` feeds it from a FastStream subscriber and commits what it has finished.
+It has no Kafka client and no offsets: `leyden.kafka.subscriber` passes batches in and commits them afterwards.
 """
 
 import asyncio
@@ -33,16 +33,16 @@ from leyden.telemetry.metrics import CONSUMED, DEAD_LETTERS, HANDLER_SECONDS, RE
 log = logging.getLogger(__name__)
 T = TypeVar("T")
 Decode = Callable[[str, Sequence[bytes]], list[Event]]
-"""The events of a topic's values; raises `pydantic.ValidationError` when any of them is not one."""
+"""(topic, values) → events. Raises `pydantic.ValidationError` if any value is invalid."""
 
 
 class TooManyDeadLettersError(RuntimeError):
-    """Nothing but dead letters for too long: the reader is wrong (its version, its topic), not the data."""
+    """Too many consecutive dead letters. The likely cause is the service (its version, its topic), not the data."""
 
 
 @dataclass(frozen=True)
-class RetryPolicy:
-    """Seconds between tries of the same batch (doubling), and how many dead letters in a row stop the process."""
+class RetrySettings:
+    """Delays between tries of a batch (doubling), and how many consecutive dead letters stop the process."""
 
     first_delay_s: float = 0.2
     max_delay_s: float = 10.0
@@ -52,7 +52,7 @@ class RetryPolicy:
 
 @dataclass(frozen=True)
 class _DeadLetter:
-    """A record that can never be handled, and why."""
+    """A record that can never be handled, and the reason."""
 
     record: Delivered[Any]
     reason: str
@@ -60,17 +60,17 @@ class _DeadLetter:
 
 @dataclass
 class _Decoded:
-    """A batch as its handler may have it. By index in the batch, so that the order stays that of the log."""
+    """A decoded batch: the good records by their index in the batch, to keep their order, and the dead letters."""
 
     good: dict[int, Delivered[Any]] = field(default_factory=dict)
     dead: list[_DeadLetter] = field(default_factory=list)
 
 
-DEFAULT_RETRY = RetryPolicy()
+DEFAULT_RETRY = RetrySettings()
 
 
 class BatchLoop:
-    """Handles batches of `topics`. Topic names of records have the prefix; names in code do not."""
+    """Handles batches of `topics`. Topic names in records include the prefix; names in code do not."""
 
     def __init__(
         self,
@@ -80,7 +80,7 @@ class BatchLoop:
         publisher: Publisher,
         claims: ClaimStore,
         prefix: str = "",
-        retry: RetryPolicy = DEFAULT_RETRY,
+        retry: RetrySettings = DEFAULT_RETRY,
         heartbeat: Heartbeat | None = None,
     ) -> None:
         self._label = "+".join(topics)
@@ -94,10 +94,10 @@ class BatchLoop:
         self._dead_in_a_row = 0
 
     async def handle(self, records: Sequence[ConsumerRecord]) -> None:
-        """Returns when every record was handled, or is in its topic's dead letters; then its offset may be committed.
+        """Handle a batch. On return every record was handled or is a dead letter, so the offsets may be committed.
 
-        Raises what a handler raised that is neither `Retry` nor `Poison` (a bug), and `TooManyDeadLettersError`. Dead
-        letters are written last, so none of this batch was written then.
+        Raises `TooManyDeadLettersError`, and any exception of the handler other than `Retry` and `Poison` (a bug). In
+        both cases no dead letter of this batch was written, because they are written last.
         """
         decoded = await self._decode_all(records)
         left = [decoded.good[index] for index in sorted(decoded.good)]
@@ -115,14 +115,14 @@ class BatchLoop:
         await self._divert(decoded.dead, is_any_handled=bool(left))
 
     async def _with_backoff(self, act: Callable[[], Awaitable[T]]) -> T:
-        """Do `act` again for as long as it raises `Retry`; anything else that it raises goes through."""
+        """Call `act` until it no longer raises `Retry`; other exceptions are raised."""
         delay = self._retry.first_delay_s
         while True:
             try:
                 found = await act()
             except Retry as error:
                 RETRIES.labels(topics=self._label).inc()
-                log.warning("will try again in %.1f s: %s", delay, error)
+                log.warning("retrying in %.1f s: %s", delay, error)
                 self._heartbeat.beat(f"waiting: {error}")
             else:
                 self._heartbeat.beat()
@@ -131,7 +131,7 @@ class BatchLoop:
             delay = min(delay * 2, self._retry.max_delay_s)
 
     async def _decode_all(self, records: Sequence[ConsumerRecord]) -> _Decoded:
-        """Validate per topic in one pass; only when that fails, record by record, to find the bad ones."""
+        """Decode the batch, one topic at a time. If that fails, decode record by record to find the invalid ones."""
         found = _Decoded()
         by_topic: dict[str, list[tuple[int, ConsumerRecord, bytes]]] = {}
         for index, record in enumerate(records):
@@ -173,21 +173,21 @@ class BatchLoop:
         return Delivered(body, topic, key, record.partition, record.offset, origin, headers, value)
 
     async def _divert(self, dead: Sequence[_DeadLetter], is_any_handled: bool) -> None:
-        """Write the dead letters of a batch, unless there were nothing but dead letters for too long."""
+        """Write the dead letters of a batch. Raises `TooManyDeadLettersError` instead if the limit is exceeded."""
         self._dead_in_a_row = 0 if is_any_handled else self._dead_in_a_row + len(dead)
         if 0 < self._retry.dead_letter_limit < self._dead_in_a_row:
             raise TooManyDeadLettersError(
                 f"{self._dead_in_a_row} dead letters in a row, the last from {dead[-1].record.origin} "
-                f"({dead[-1].reason}): is this version of the service older than the records, or the topic wrong? "
-                "LEYDEN_DEAD_LETTER_LIMIT sets how many are allowed"
+                f"({dead[-1].reason}); check that this version of the service is not older than the records and that "
+                "the topic is right. LEYDEN_DEAD_LETTER_LIMIT sets the limit"
             )
         for letter in dead:
             await self._dead_letter(letter.record, letter.reason)
 
     async def _dead_letter(self, one: Delivered[Any], reason: str) -> None:
-        """Keep one record, with the reason and where it was."""
+        """Publish one record to the dead-letter topic, with its origin and the reason as headers."""
         log.error("record %s goes to the dead letters: %s", one.origin, reason)
-        # A value that was read is kept here; of one that could not be, only the reference is left.
+        # If the claim could be read, the dead letter holds its value; otherwise it keeps the reference.
         headers = {name: text for name, text in one.headers.items() if name != CLAIM_HEADER or not one.value}
         headers |= {ORIGIN_HEADER: one.origin, ERROR_HEADER: reason[:2000]}
         await self._with_backoff(
@@ -197,7 +197,7 @@ class BatchLoop:
 
 
 def origins(batch: Sequence[Delivered[Any]]) -> str:
-    """Where the records of `batch` are: `topic/partition/offset`, or `topic/partition/first-last` for several."""
+    """Positions of `batch` for messages: `topic/partition/offset`, or `topic/partition/first-last` for several."""
     found: dict[tuple[str, int], list[int]] = {}
     for one in batch:
         found.setdefault((one.topic, one.partition), []).append(one.offset)
@@ -208,7 +208,7 @@ def origins(batch: Sequence[Delivered[Any]]) -> str:
 
 
 def _without(batch: Sequence[Delivered[Any]], poison: Poison) -> tuple[list[Delivered[Any]], list[Delivered[Any]]]:
-    """`batch` without the records that `poison` names, and those. Raises RuntimeError when it names none of them."""
+    """Split `batch` into the records that `poison` does not name and those it names. Raises RuntimeError if none is."""
     named = {(one.topic, one.partition, one.offset) for one in poison.records}
     kept: list[Delivered[Any]] = []
     refused: list[Delivered[Any]] = []

@@ -1,6 +1,6 @@
-"""Publishing to Kafka: acks=all, idempotent, keyed, acknowledged before it returns.
+"""Publishes to Kafka with acks=all and an idempotent producer; returns once the records are acknowledged.
 
-The producer is aiokafka's, not FastStream's: there, building a message costs as much again as sending it (ADR 16).
+It uses aiokafka's producer, not FastStream's, whose message objects double the cost of a publish (ADR 16).
 """
 
 import asyncio
@@ -21,18 +21,18 @@ from leyden.telemetry.metrics import PUBLISHED, PUBLISHED_BYTES
 
 
 class UndeclaredTopicError(RuntimeError):
-    """A service publishes to a topic that its topology does not name: a bug in the service."""
+    """A service published to a topic that its topology does not declare: a bug in the service."""
 
 
 HEADERS_BYTES = 256 * 1024
-"""What of the largest request is left for a record's key and headers."""
+"""Part of `max_request_size` reserved for a record's key and headers."""
 
 
 class KafkaPublisher:
-    """`Publisher` on Kafka, between `start` and `stop`, or as an async context manager.
+    """`Publisher` on Kafka. Usable between `start` and `stop`, or as an async context manager.
 
-    Records of one call are sent without waiting and acknowledged together. A value of more than `max_value_bytes`
-    (default: what fits into a request) is stored in `claims` and referenced.
+    All records of one call are in flight together. A value of more than `max_value_bytes` (default: what fits into a
+    request) is stored in `claims`, and the record holds a reference.
     """
 
     def __init__(
@@ -55,23 +55,23 @@ class KafkaPublisher:
         self._allowed: frozenset[str] | None = None
 
     def allow_only(self, topics: Collection[str]) -> None:
-        """From now on raise `UndeclaredTopicError` for a record to any other topic (names without prefix)."""
+        """Make records to any other topic raise `UndeclaredTopicError`. Names are without prefix."""
         self._allowed = frozenset(topics)
 
     async def start(self) -> None:
-        """Connect. Raises `Retry` where Kafka does not answer; may then be called again."""
+        """Connect. Raises `Retry` if Kafka cannot be reached; may then be called again."""
         producer = self._make_producer(self._settings, self._client_id)
         try:
             await producer.start()
             self._producer = producer
         except (KafkaError, OSError) as error:
-            raise Retry(f"Kafka at {self._settings.bootstrap_servers} does not answer: {error}") from error
+            raise Retry(f"cannot connect to Kafka at {self._settings.bootstrap_servers}: {error}") from error
         finally:
             if self._producer is not producer:
                 await producer.stop()
 
     async def stop(self) -> None:
-        """Send what was handed over, and disconnect."""
+        """Flush pending records and disconnect."""
         if self._producer is not None:
             await self._producer.stop()
             self._producer = None
@@ -100,7 +100,7 @@ class KafkaPublisher:
 
     async def _send(self, topic: str, key: str, value: bytes, headers: dict[str, str]) -> asyncio.Future[object]:
         if self._allowed is not None and topic not in self._allowed:
-            raise UndeclaredTopicError(f"{self._client_id} publishes to {topic}; name it in PUBLISHES of its topology")
+            raise UndeclaredTopicError(f"{self._client_id} published to {topic}; add it to PUBLISHES in its topology")
         assert self._producer is not None, "the publisher was not started"
         if len(value) > self._max_value_bytes:
             headers[CLAIM_HEADER] = await self._claim(value)
@@ -121,12 +121,12 @@ class KafkaPublisher:
         try:
             return await asyncio.to_thread(self._claims.put, value)
         except OSError as error:
-            raise Retry(f"a value of {len(value)} bytes cannot be stored: {error!r}") from error
+            raise Retry(f"cannot store a value of {len(value)} bytes in the claim store: {error!r}") from error
 
 
 @cache
 def _meters(topic: str) -> tuple[Counter, Counter]:
-    """The metrics of a topic, found once: looking a label up costs more than counting."""
+    """The counters of a topic. Cached, because looking up a label costs more than incrementing a counter."""
     return PUBLISHED.labels(topic=topic), PUBLISHED_BYTES.labels(topic=topic)
 
 

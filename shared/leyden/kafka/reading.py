@@ -1,4 +1,4 @@
-"""Reading a stretch of the log as it was: bounded by offsets or times, outside every consumer group; and copying it."""
+"""Reads and copies ranges of topics, bounded by offsets or times, without a consumer group."""
 
 import asyncio
 from collections.abc import AsyncIterator, Callable, Iterable, Mapping
@@ -18,17 +18,17 @@ from leyden.kafka.settings import KafkaSettings
 Range = Mapping[TopicPartition, tuple[int, int]]
 """Partition → [first, last) offsets."""
 FETCH_WAIT_MS = 10
-"""A fetch that waits at one partition's end would hold up the next partition's."""
+"""Short, because a fetch waiting at the end of one partition delays the next partition."""
 
 
 def partition_of(key: str, partitions: int) -> int:
-    """The partition that Kafka's default partitioner gives to `key`, as every producer of ours uses it."""
+    """The partition of `key` by Kafka's default partitioner (murmur2), which all Leyden producers use."""
     return int((murmur2(key.encode()) & 0x7FFFFFFF) % partitions)
 
 
 @dataclass(frozen=True, slots=True)
 class Record:
-    """A record with its value, from wherever that is stored."""
+    """A record with its value; claim checks are resolved."""
 
     topic: str
     """With its prefix."""
@@ -42,9 +42,9 @@ class Record:
 
 
 class LogReader:
-    """Reads through one connection, which is open as long as the context; one read at a time.
+    """Reads ranges over one connection, open while the context is. One read at a time.
 
-    Raises `KafkaError` where Kafka is away.
+    Raises `KafkaError` if Kafka is unavailable.
     """
 
     def __init__(self, settings: KafkaSettings) -> None:
@@ -64,7 +64,7 @@ class LogReader:
     async def bounds(
         self, partitions: Iterable[TopicPartition], start: datetime | None = None, end: datetime | None = None
     ) -> dict[TopicPartition, tuple[int, int]]:
-        """The offsets of the records written in [start, end); None: from the beginning, or up to the end of now."""
+        """The offsets of the records written in [start, end). None means the beginning, or the current end."""
         wanted = list(partitions)
         if not wanted:
             return {}
@@ -78,9 +78,9 @@ class LogReader:
         return {tp: (first[tp], max(first[tp], last[tp])) for tp in wanted}
 
     async def stored(self, wanted: Range) -> AsyncIterator[ConsumerRecord]:
-        """The records of `wanted` as they are stored, claims not followed (see `ClaimStore.value_of`).
+        """Yield the records of `wanted` as stored: claim checks are not resolved (see `ClaimStore.value_of`).
 
-        Partition after partition, so that the same log always gives the same order. Ends when all are read.
+        Partitions are read one after another, so the order is always the same. Ends when all records are read.
         """
         for partition, (first, last) in sorted(wanted.items()):
             if first >= last:
@@ -93,7 +93,7 @@ class LogReader:
                         yield record
 
     async def read(self, wanted: Range, claims: ClaimStore) -> AsyncIterator[Record]:
-        """The records of `wanted` with their values; raises what `ClaimStore.value_of` does."""
+        """Yield the records of `wanted` with claim checks resolved. Raises the exceptions of `ClaimStore.value_of`."""
         async for one in self.stored(wanted):
             value = await claims.value_of(one)
             yield Record(one.topic, one.partition, one.offset, one.timestamp, one.key or b"", value, tuple(one.headers))
@@ -102,13 +102,13 @@ class LogReader:
 async def resolve_range(
     settings: KafkaSettings, partitions: Iterable[TopicPartition], start: datetime | None, end: datetime | None
 ) -> dict[TopicPartition, tuple[int, int]]:
-    """The offsets of the records written in [start, end), as `LogReader.bounds` says."""
+    """`LogReader.bounds` over a connection of its own."""
     async with LogReader(settings) as reader:
         return await reader.bounds(partitions, start, end)
 
 
 async def read_topics(settings: KafkaSettings, claims: ClaimStore, *topics: str) -> AsyncIterator[Record]:
-    """Every record of `topics` (with prefix) up to their end of now, each partition in order."""
+    """Yield every record of `topics` (with prefix) up to their current ends, one partition after another."""
     partitions = await topic_partitions(settings, topics)
     async with LogReader(settings) as reader:
         async for record in reader.read(await reader.bounds(partitions), claims):
@@ -116,17 +116,19 @@ async def read_topics(settings: KafkaSettings, claims: ClaimStore, *topics: str)
 
 
 async def copy_range(
-    settings: KafkaSettings, wanted: Range, place: Callable[[TopicPartition], TopicPartition], source_prefix: str
+    settings: KafkaSettings, wanted: Range, target_of: Callable[[TopicPartition], TopicPartition], source_prefix: str
 ) -> int:
-    """Write every record of `wanted` to where `place` says, acknowledged; returns how many.
+    """Copy every record of `wanted` to the partition that `target_of` returns; returns the number of records.
 
-    A copy keeps key, value, timestamp and headers, and names its first place in the `leyden-origin` header.
+    A copy keeps key, value, timestamp and headers; its `leyden-origin` header is the position of the original. Returns
+    once all copies are acknowledged.
     """
     producer = make_producer(settings, "leyden-copy")
     await producer.start()
     try:
         async with LogReader(settings) as reader:
-            sends = [await _send_copy(producer, record, place, source_prefix) async for record in reader.stored(wanted)]
+            records = reader.stored(wanted)
+            sends = [await _send_copy(producer, record, target_of, source_prefix) async for record in records]
         await asyncio.gather(*sends)
         return len(sends)
     finally:
@@ -136,10 +138,10 @@ async def copy_range(
 async def _send_copy(
     producer: AIOKafkaProducer,
     record: ConsumerRecord,
-    place: Callable[[TopicPartition], TopicPartition],
+    target_of: Callable[[TopicPartition], TopicPartition],
     source_prefix: str,
 ) -> asyncio.Future[object]:
-    target = place(TopicPartition(record.topic, record.partition))
+    target = target_of(TopicPartition(record.topic, record.partition))
     headers = list(record.headers)
     if all(name != ORIGIN_HEADER for name, _ in headers):
         origin = f"{record.topic.removeprefix(source_prefix)}/{record.partition}/{record.offset}"

@@ -1,4 +1,4 @@
-"""Kafka client settings by their Kafka names: `bootstrap.servers` is `KAFKA_BOOTSTRAP_SERVERS`, and so on."""
+"""Kafka client settings, under Kafka's names: `bootstrap.servers` is `KAFKA_BOOTSTRAP_SERVERS`, and so on."""
 
 import ssl
 from typing import Any, Literal
@@ -8,7 +8,7 @@ from pydantic_settings import BaseSettings, SettingsConfigDict
 
 
 class KafkaSettings(BaseSettings):
-    """How to reach the log. Shared by every service, tool and test."""
+    """Connection and client settings for Kafka. Used by every service, tool and test."""
 
     model_config = SettingsConfigDict(use_attribute_docstrings=True, env_prefix="KAFKA_", extra="ignore")
 
@@ -19,30 +19,31 @@ class KafkaSettings(BaseSettings):
     sasl_username: str | None = None
     sasl_password: SecretStr | None = None
     ssl_cafile: str | None = None
-    """CA file for SSL; the system's store when unset."""
+    """CA file for SSL; default: the system's store."""
     session_timeout_ms: int = Field(default=15_000, ge=1_000)
     group_instance_id: str | None = Field(default=None, pattern=r"^[a-zA-Z0-9._-]{1,100}$")
-    """Static membership: a process that is killed and started again under the same id has its partitions back at once,
-    not after `session.timeout.ms`. One id for one process; unset where replicas come and go."""
+    """Static membership: a process that restarts with the same id gets its partitions back at once, not after
+    `session.timeout.ms`. The id must be unique per process; leave it unset if replicas are autoscaled."""
     max_poll_interval_ms: int = Field(default=300_000, ge=1_000)
-    """How long a handler may take before its partitions go to somebody else."""
+    """How long a handler may take before its partitions are assigned to another replica."""
     fetch_max_bytes: int = 16 * 1024 * 1024
     max_request_size: int = 8 * 1024 * 1024
-    """Largest record; larger values are stored aside and referenced (claim check)."""
+    """Largest record in bytes; larger values go to the claim store and are referenced."""
     linger_ms: int = 0
-    """How long a record waits for others. A model call waits for its record; batches form while one is on its way."""
+    """How long a record waits to be batched. 0, because a model call waits for its record to be acknowledged; under
+    load batches form anyway while earlier requests are in flight."""
     batch_size: int = 256 * 1024
     compression_type: Literal["gzip", "snappy", "lz4", "zstd"] = "zstd"
-    """zstd takes a quarter of the CPU of aiokafka's lz4, for smaller records. Topics must keep Kafka's own default,
-    `compression.type=producer`: from a topic that is set to zstd itself aiokafka cannot fetch (its issue 1112)."""
+    """zstd needs a quarter of the CPU of aiokafka's lz4 and compresses better. Topics must keep Kafka's default
+    `compression.type=producer`: aiokafka cannot fetch from a topic set to zstd (aiokafka issue 1112)."""
 
     @property
     def servers(self) -> list[str]:
-        """`bootstrap.servers` as a list."""
+        """`bootstrap_servers` as a list."""
         return [part.strip() for part in self.bootstrap_servers.split(",") if part.strip()]
 
     def connection(self) -> dict[str, Any]:
-        """Keyword arguments that any aiokafka client takes to connect."""
+        """Connection arguments for any aiokafka client."""
         options: dict[str, Any] = {"bootstrap_servers": self.servers, "security_protocol": self.security_protocol}
         if "SSL" in self.security_protocol:
             options["ssl_context"] = ssl.create_default_context(cafile=self.ssl_cafile)

@@ -1,7 +1,7 @@
-"""Subscriptions on FastStream: batches in, offsets committed only after `leyden.kafka.loop` has finished with them.
+"""Runs subscriptions on FastStream. Offsets are committed only after `leyden.kafka.loop` has handled the batch.
 
-What FastStream's own policies would lose (see docs/adr) is done here: manual acknowledgement, explicit offsets per
-partition, and an end to the process on an error that nothing else can follow from.
+FastStream's own acknowledgement policies can lose records (ADR 1 and 16). So acknowledgement is manual, offsets are
+committed explicitly per partition, and an unexpected error ends the process.
 """
 
 import asyncio
@@ -26,20 +26,20 @@ from leyden.kafka.admin import end_offsets
 from leyden.kafka.claims import ClaimStore
 from leyden.kafka.delivered import BatchHandler, Publisher, RawBatchHandler
 from leyden.kafka.lag import Consumer, EndOffsets, LagMeter
-from leyden.kafka.liveness import Heartbeat, Liveness, Look, Phase
-from leyden.kafka.loop import DEFAULT_RETRY, BatchLoop, RetryPolicy
+from leyden.kafka.liveness import Heartbeat, Liveness, Phase, Sample
+from leyden.kafka.loop import DEFAULT_RETRY, BatchLoop, RetrySettings
 from leyden.kafka.settings import KafkaSettings
 
 log = logging.getLogger(__name__)
 FATAL_EXIT = 70
-"""Exit status (EX_SOFTWARE) of a process that stops itself because of a bug: going on could lose data."""
-LOOK_EVERY_S = 5.0
-"""How often the lag of a consumer is measured."""
+"""Exit status (EX_SOFTWARE) of a process that stops because of a bug: continuing could lose data."""
+SAMPLE_EVERY_S = 5.0
+"""Interval between measurements of a consumer's lag and progress."""
 
 
 @dataclass(frozen=True)
 class Subscription:
-    """Which topics a handler gets, as data. `group` None: every replica reads everything from the beginning."""
+    """The topics of a handler, as data. `group` None: every replica reads them from the beginning."""
 
     topics: tuple[str, ...]
     handler: BatchHandler | RawBatchHandler
@@ -47,19 +47,19 @@ class Subscription:
     max_records: int = 500
     max_poll_interval_ms: int | None = None
     decoders: Mapping[str, BatchDecoder] = field(default_factory=dict)
-    """By topic, where the handler does not need its events whole; otherwise they are decoded as the topic says."""
+    """Decoder by topic, for handlers that need only part of an event. Other topics use `decode_batch`."""
     caught_up: asyncio.Event | None = field(default=None, compare=False)
-    """Set once everything that was there at the start was handled, for a service that answers by what it has read."""
+    """Set once the records that existed at start-up are handled. For services that answer requests from them."""
     heartbeat: Heartbeat = field(default_factory=Heartbeat, compare=False)
-    """Where a handler that may take longer than `stall_after_s` shows that it works; the same object is its own."""
+    """Used by handlers that may take longer than `stall_after_s` to report progress. Pass the handler's own object."""
 
     def decode(self, topic: str, values: Sequence[bytes]) -> list[Event]:
-        """The events of `values`; raises `pydantic.ValidationError` when any of them is none."""
+        """Decode `values` of `topic`. Raises `pydantic.ValidationError` if any of them is invalid."""
         return self.decoders.get(topic, partial(decode_batch, topic))(values)
 
 
 class BatchConsumer:
-    """Runs one subscription on a broker. `caught_up` is set once everything that was there at the start was handled."""
+    """Runs one subscription on a broker. `caught_up` is set once the records that existed at start-up are handled."""
 
     def __init__(
         self,
@@ -68,7 +68,7 @@ class BatchConsumer:
         publisher: Publisher,
         claims: ClaimStore,
         prefix: str,
-        retry: RetryPolicy = DEFAULT_RETRY,
+        retry: RetrySettings = DEFAULT_RETRY,
         die: Callable[[int], None] = os._exit,
         clock: Clock | None = None,
         ask_kafka: EndOffsets | None = None,
@@ -89,14 +89,14 @@ class BatchConsumer:
             subscription.heartbeat,
         )
         self._meter = LagMeter(prefix, ask_kafka or partial(end_offsets, settings))
-        self._liveness = Liveness("+".join(subscription.topics), (clock or SystemClock()).monotonic, LOOK_EVERY_S)
+        self._liveness = Liveness("+".join(subscription.topics), (clock or SystemClock()).monotonic, SAMPLE_EVERY_S)
         self._phase = Phase.IDLE
         self._finished = 0
         self._in_hand: dict[TopicPartition, int] = {}
         self._subscriber: Any = None
 
     def register(self, broker: KafkaBroker) -> None:
-        """Declare the FastStream subscriber; consuming starts with the broker."""
+        """Declare the FastStream subscriber. Consuming starts when the broker is started."""
         sub = self.subscription
         options: dict[str, Any] = {"auto_offset_reset": "earliest", "fetch_max_bytes": self._settings.fetch_max_bytes}
         if sub.group is not None:
@@ -121,7 +121,7 @@ class BatchConsumer:
         self._subscriber(self._on_message)
 
     async def _parse(self, records: tuple[ConsumerRecord, ...]) -> KafkaMessage:
-        """FastStream's parser, replaced: its own raises on headers that are no text, and the record is skipped."""
+        """Replaces FastStream's parser, which raises on headers that are not text and then skips the record."""
         first = records[0]
         name = f"{first.topic}/{first.partition}/{first.offset}"
         return KafkaMessage(records, b"", message_id=name, consumer=self._subscriber.consumer)
@@ -132,7 +132,7 @@ class BatchConsumer:
         await self.consume(records, message.consumer)
 
     async def consume(self, records: Sequence[ConsumerRecord], consumer: Any) -> None:
-        """Handle one batch and commit it. An error that is not in the contract of handlers stops the process."""
+        """Handle one batch and commit its offsets. An unexpected error ends the process."""
         self._in_hand = _first_offsets(records)
         self._phase = Phase.HANDLING
         try:
@@ -142,36 +142,39 @@ class BatchConsumer:
                 await self._commit(consumer, records)
         except Exception:
             topics = "+".join(self.subscription.topics)
-            log.critical("the consumer of %s stops; nothing of its batch was committed", topics, exc_info=True)
+            log.critical("consumer of %s failed; no offset of its batch was committed", topics, exc_info=True)
             self._die(FATAL_EXIT)
             raise
         self._finished += 1
         self._in_hand, self._phase = {}, Phase.IDLE
 
-    async def look(self, consumer: Consumer) -> None:
-        """Measure the lag of `consumer` and note whether there was progress; see `watch`."""
+    async def sample(self, consumer: Consumer) -> None:
+        """Measure the lag of `consumer` and record whether there was progress."""
         lag = await self._meter.measure(consumer, self._in_hand)
-        self._liveness.note(Look(lag, self._phase, self._finished + self.subscription.heartbeat.beats))
+        self._liveness.add(Sample(lag, self._phase, self._finished + self.subscription.heartbeat.beats))
 
     async def watch(self) -> None:
-        """Look every `LOOK_EVERY_S`, beside the loop, for as long as the process lives."""
+        """Call `sample` every `SAMPLE_EVERY_S`, concurrently with the handler. Never returns."""
         while True:
-            await self.look(self._subscriber.consumer)
-            await asyncio.sleep(LOOK_EVERY_S)
+            await self.sample(self._subscriber.consumer)
+            await asyncio.sleep(SAMPLE_EVERY_S)
 
     def stalled(self, after_s: float) -> str | None:
-        """One sentence when there was work and no progress for `after_s` seconds. See `leyden.kafka.liveness`."""
+        """One sentence if there was work and no progress for `after_s` seconds, else None. See `Liveness.stalled`."""
         return self._liveness.stalled(after_s)
 
     @property
     def waiting_for(self) -> str | None:
-        """One sentence while a batch is in hand that cannot go on; None otherwise."""
+        """One sentence while the handler of the current batch waits for something, else None."""
         return (self.subscription.heartbeat.waiting_for or None) if self._phase is Phase.HANDLING else None
 
-    async def watch_backlog(self, spare_after_s: float = 15.0) -> None:
-        """Set `caught_up` once all that was there at the start is handled, or there are no partitions to have."""
+    async def watch_backlog(self, assigned_within_s: float = 15.0) -> None:
+        """Set `caught_up` once the records that existed at start-up are handled.
+
+        A replica that gets no partition within `assigned_within_s` is a standby and has caught up, too.
+        """
         consumer: AIOKafkaConsumer = self._subscriber.consumer
-        deadline = time.monotonic() + spare_after_s
+        deadline = time.monotonic() + assigned_within_s
         while not consumer.assignment():
             if time.monotonic() > deadline:
                 self.caught_up.set()
@@ -179,7 +182,7 @@ class BatchConsumer:
             await asyncio.sleep(0.1)
         ends = await consumer.end_offsets(list(consumer.assignment()))
         seen_idle = 0
-        while seen_idle < 2:  # a batch that was fetched a moment ago may not have reached the handler yet
+        while seen_idle < 2:  # twice, because a batch just fetched may not have reached the handler yet
             await asyncio.sleep(0.1)
             mine = consumer.assignment()
             behind = [tp for tp, end in ends.items() if tp in mine and await consumer.position(tp) < end]
@@ -187,7 +190,7 @@ class BatchConsumer:
         self.caught_up.set()
 
     async def _commit(self, consumer: Any, records: Sequence[ConsumerRecord]) -> None:
-        """Commit what is still this consumer's; a partition that was taken away is its new owner's to commit."""
+        """Commit the offsets of the partitions still assigned to this consumer; others belong to their new owner."""
         mine = consumer.assignment()
         offsets: dict[TopicPartition, int] = {}
         for record in records:
@@ -198,7 +201,7 @@ class BatchConsumer:
             if offsets:
                 await consumer.commit(offsets)
         except KafkaError as error:
-            log.warning("offsets were not committed, so these records will come again: %r", error)
+            log.warning("offsets were not committed, so these records will be delivered again: %r", error)
 
 
 def _first_offsets(records: Sequence[ConsumerRecord]) -> dict[TopicPartition, int]:
@@ -210,5 +213,5 @@ def _first_offsets(records: Sequence[ConsumerRecord]) -> dict[TopicPartition, in
 
 
 async def _keep_raw(message: KafkaMessage) -> list[bytes]:
-    """FastStream's decoder, switched off: the subscriber decodes whole batches itself."""
+    """Replaces FastStream's decoder: `BatchLoop` decodes whole batches."""
     return []

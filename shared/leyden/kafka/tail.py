@@ -1,4 +1,4 @@
-"""Watching topics from outside: for live views and command-line tools, which commit nothing and join no group."""
+"""Follows topics without a consumer group and without committing, for live views and command-line tools."""
 
 from collections.abc import Iterable, Sequence
 from typing import Self
@@ -13,7 +13,7 @@ from leyden.kafka.settings import KafkaSettings
 
 
 class TopicTail:
-    """Every event of some topics from the beginning on; `poll` gives what is new. Use as an async context manager."""
+    """Reads topics from their beginning; `poll` returns new events. Use as an async context manager."""
 
     def __init__(self, settings: KafkaSettings, claims: ClaimStore, prefix: str, topics: Iterable[str]) -> None:
         self._claims = claims
@@ -31,8 +31,10 @@ class TopicTail:
         await self._consumer.stop()
 
     async def poll(self, timeout_s: float = 0.5) -> list[Event]:
-        """What has come since the last call, in each partition's order; records that are not events, or refer to
-        a value that is gone, are passed over. Raises `Retry` where the claim store is away.
+        """Events since the last call, in order within each partition. Waits up to `timeout_s` for some.
+
+        Skips records that are no events and records whose claimed value is gone. Raises `Retry` if the claim store is
+        unavailable.
         """
         fetched = await self._consumer.getmany(timeout_ms=int(timeout_s * 1000))
         events = []
@@ -42,13 +44,13 @@ class TopicTail:
                 try:
                     events.append(decode(topic, await self._claims.value_of(record)))
                 except ValueError:
-                    continue  # the service that consumes it keeps it aside, with the reason
+                    continue  # the service that consumes the topic writes it to the dead letters
         return events
 
 
 async def group_backlog(settings: KafkaSettings, prefix: str, group: str, topics: Sequence[str]) -> int:
-    """Records of `topics` (without prefix) that consumer group `group` has not committed, over all partitions."""
+    """Number of records of `topics` that consumer group `group` has not committed. Names are without prefix."""
     partitions = await topic_partitions(settings, [prefix + topic for topic in topics])
     done = await committed_offsets(settings, prefix + group, partitions)
-    ends = await end_offsets(settings, partitions)  # after the commits, so that none is ahead of its end
+    ends = await end_offsets(settings, partitions)  # read last, so that no committed offset is beyond the end
     return sum(max(0, end - done[tp]) for tp, end in ends.items())

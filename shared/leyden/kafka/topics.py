@@ -1,4 +1,4 @@
-"""Topics as data: one YAML file per topic under `schemas/topics/` is the whole truth about it."""
+"""Topic definitions: one YAML file per topic in `schemas/topics/`, the only source of its configuration."""
 
 from functools import cache
 from pathlib import Path
@@ -11,7 +11,7 @@ DEAD_LETTER_SUFFIX = ".dlq"
 
 
 class TopicSpec(BaseModel):
-    """What one topic holds, who touches it, and how Kafka keeps it."""
+    """The definition of one topic: its events, who produces and consumes it, and its Kafka configuration."""
 
     model_config = ConfigDict(extra="forbid", frozen=True)
 
@@ -20,24 +20,24 @@ class TopicSpec(BaseModel):
     owner: str
     producers: list[str]
     consumers: list[str]
-    """Services with a subscription; each may write to the topic's dead letters."""
+    """Services with a subscription. Each may write to the topic's dead letters."""
     readers: list[str] = Field(default_factory=list)
-    """Services that read the topic from its beginning, when needed, outside every consumer group."""
+    """Services that read the topic from its beginning when needed, without a consumer group."""
     key: str
-    """What the key is; the same key keeps its order."""
+    """Description of the record key. Records with the same key stay in order."""
     format: Literal["json", "otlp"] = "json"
     events: list[str] = Field(default_factory=list)
     partitions: int = Field(ge=1)
     copartition: str | None = None
-    """Topics of one co-partition set have the same key and count, so one consumer holds all of a rollout."""
+    """Topics of one set have the same key and partition count, so one consumer gets all records of a rollout."""
     cleanup_policy: Literal["delete", "compact"] = "delete"
     retention_ms: int = -1
-    """-1: for ever; replay needs it."""
+    """-1: keep forever, which replay needs."""
     compatibility: Literal["BACKWARD"] = "BACKWARD"
 
 
 def schemas_dir() -> Path:
-    """The folder with `topics/`: inside the installed package, or at the root of the source tree."""
+    """The `schemas` folder: in the installed package, or at the root of the source tree."""
     here = Path(__file__).resolve()
     packaged = here.parents[1] / "schemas"
     return packaged if packaged.is_dir() else here.parents[3] / "schemas"
@@ -45,7 +45,7 @@ def schemas_dir() -> Path:
 
 @cache
 def load_topics() -> dict[str, TopicSpec]:
-    """Every topic by name; raises `pydantic.ValidationError` naming the field that is wrong."""
+    """All topics by name. Raises `pydantic.ValidationError` for an invalid definition."""
     files = sorted((schemas_dir() / "topics").glob("*.yaml"))
     specs = [TopicSpec.model_validate(yaml.safe_load(file.read_text())) for file in files]
     return {spec.name: spec for spec in specs}

@@ -1,4 +1,4 @@
-"""The types of aiokafka that stand in our own interfaces. Nothing outside `leyden.kafka` imports aiokafka itself."""
+"""The aiokafka types used in interfaces, for modules outside `leyden.kafka`: they must not import aiokafka."""
 
 from aiokafka import ConsumerRecord, TopicPartition
 from aiokafka.errors import KafkaError

@@ -1,4 +1,4 @@
-"""A service's private working state, outside the log and rebuildable from it."""
+"""A service's private state in Redis. It can always be rebuilt from Kafka."""
 
 from leyden.state.backlog import RedisBacklog
 from leyden.state.evidence import EvidenceStore, MemoryEvidenceStore, RedisEvidenceStore

@@ -1,6 +1,6 @@
-"""Events gathered by what they belong to (a rollout, a group) until there are enough of them to decide.
+"""Collects events by subject (a rollout, a group) until a service can decide on them.
 
-Everything is idempotent: an item added twice is there once, a subject closed twice is closed. Nothing here decides.
+All operations are idempotent: adding an item twice or closing a subject twice changes nothing.
 """
 
 import math
@@ -19,35 +19,38 @@ Items = dict[str, bytes]
 
 
 class EvidenceStore(Protocol):
-    """Items by subject, for one service. An item's id holds no line break and is not empty."""
+    """Items by subject, for one service. Item ids must not be empty or contain a line break."""
 
     async def add(self, items: Iterable[tuple[str, str, bytes]]) -> set[str]:
-        """Keep (subject, item id, bytes), of one id the first. Returns the closed subjects: their items are let go."""
+        """Store (subject, item id, bytes); the first item of an id is kept.
+
+        Returns the subjects that are closed; their items are not stored.
+        """
         ...
 
     async def load(self, subjects: Sequence[str]) -> Mapping[str, Items]:
-        """All items of each subject that is open and has any."""
+        """All items of the subjects that are open and have any."""
         ...
 
     async def names(self, subjects: Sequence[str]) -> Mapping[str, list[str]]:
-        """The ids of the items of each subject that is open and has any: enough to see whether to load them."""
+        """The item ids of the subjects that are open and have any. Cheaper than `load`."""
         ...
 
     async def pick(self, wanted: Mapping[str, Sequence[str]]) -> Mapping[str, Items]:
-        """Of each subject the items of these ids that are there."""
+        """The items with these ids, by subject; missing ones are omitted."""
         ...
 
     async def keep(self, subjects: Sequence[str], for_s: float) -> None:
-        """Leave `subjects` open for so long, whatever else comes; then they are closed by themselves."""
+        """Close `subjects` automatically after `for_s` seconds. Items added later do not extend this."""
         ...
 
     async def close(self, subjects: Sequence[str]) -> None:
-        """Forget the items of `subjects`, and that they were ever open but for a mark that expires."""
+        """Delete the items of `subjects` and mark them as closed; the mark expires."""
         ...
 
 
 class MemoryEvidenceStore:
-    """The same in memory, without expiry; for tests and for one-off runs."""
+    """`EvidenceStore` in memory, without expiry, for tests and one-off runs."""
 
     def __init__(self) -> None:
         self._open: dict[str, Items] = {}
@@ -73,7 +76,7 @@ class MemoryEvidenceStore:
         return {subject: {i: items[i] for i in wanted[subject] if i in items} for subject, items in loaded.items()}
 
     async def keep(self, subjects: Sequence[str], for_s: float) -> None:
-        """Nothing expires here."""
+        """No-op: nothing expires."""
 
     async def close(self, subjects: Sequence[str]) -> None:
         for subject in subjects:
@@ -82,10 +85,10 @@ class MemoryEvidenceStore:
 
 
 class RedisEvidenceStore:
-    """Hashes in Redis under `namespace`; one command a call, whatever the number of items, and it is atomic.
+    """`EvidenceStore` as Redis hashes under `namespace`. Each method is one atomic command for any number of items.
 
-    A closed subject leaves a mark for `closed_ttl_s`, longer than any redelivery, so that a late duplicate does not
-    open it again; an open one that nobody closes goes after `open_ttl_s`.
+    A closed subject keeps a mark for `closed_ttl_s`, longer than any redelivery, so that a late duplicate does not open
+    it again. An open subject expires after `open_ttl_s`.
     """
 
     def __init__(self, redis: Redis, namespace: str, closed_ttl_s: int = 86_400, open_ttl_s: int = 7 * 86_400) -> None:
@@ -107,7 +110,7 @@ class RedisEvidenceStore:
             arguments.append(len(found))
             arguments.extend(chain.from_iterable(found.items()))
         closed = cast(list[int], await self._run(self._add, self._keys_and_marks(subjects), arguments))
-        return {subjects[place] for place in closed}
+        return {subjects[index] for index in closed}
 
     async def load(self, subjects: Sequence[str]) -> Mapping[str, Items]:
         distinct = list(dict.fromkeys(subjects))
@@ -142,7 +145,7 @@ class RedisEvidenceStore:
     async def _run(
         self, script: AsyncScript, keys: Iterable[str], arguments: Sequence[bytes | str | int] = ()
     ) -> Sequence[object]:
-        """What `script` answers; a script that is given no subject is not run and answers nothing."""
+        """The result of `script`; empty, without running it, if there are no keys."""
         named = list(keys)
         if not named:
             return []
@@ -162,7 +165,7 @@ class RedisEvidenceStore:
 
 
 def _items(ids: bytes, sizes: bytes, values: bytes) -> Items:
-    """Lines of ids, and the values one after the other, as items."""
+    """Items from their ids (lines), sizes (separated by spaces) and concatenated values."""
     items: Items = {}
     start = 0
     for item_id, size in zip(ids.decode().split("\n"), map(int, sizes.split()), strict=True):

@@ -1,4 +1,4 @@
-"""What a fault of Redis means: try again. To a handler that is the same batch, to a request a 503."""
+"""Converts Redis errors to `Retry`: a handler retries the batch, a request gets 503."""
 
 import asyncio
 from collections.abc import AsyncIterator, Iterator
@@ -11,18 +11,18 @@ from leyden.kafka.delivered import Retry
 
 @contextmanager
 def redis_or_retry() -> Iterator[None]:
-    """Raise `Retry` for whatever Redis raises inside."""
+    """Raise `Retry` for any Redis error in the block."""
     try:
         yield
     except RedisError as error:
-        raise Retry(f"Redis did not answer: {error}") from error
+        raise Retry(f"Redis request failed: {error}") from error
 
 
 @asynccontextmanager
 async def redis_step(timeout_s: float) -> AsyncIterator[None]:
-    """The same where somebody waits: it is a fault too when Redis takes longer than `timeout_s`."""
+    """Like `redis_or_retry`, and also raise `Retry` if the block takes longer than `timeout_s`. For requests."""
     try:
         async with asyncio.timeout(timeout_s):
             yield
     except (RedisError, OSError, TimeoutError) as error:
-        raise Retry(f"Redis did not do its part: {error!r}") from error
+        raise Retry(f"Redis request failed: {error!r}") from error

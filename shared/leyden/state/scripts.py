@@ -1,7 +1,7 @@
-"""The evidence store's commands as scripts of the Redis server: one command a call, whatever the number of items.
+"""Lua scripts of the evidence store: one Redis command per call, for any number of items.
 
-`KEYS` are (items, mark) of each subject in turn. The mark `kept` is that of a subject which is open for a stated time
-only, and closed once its items have expired; any other mark says that it is closed.
+`KEYS` are (items, mark) of each subject in turn. The mark `kept` means that the subject is open until its items expire,
+and closed from then on. Any other mark means that it is closed.
 """
 
 ADD = """
@@ -19,9 +19,9 @@ for s = 1, #KEYS, 2 do
 end
 return closed
 """
-"""`ARGV`: seconds that an open subject lives, then of each subject the number of its items, their ids and values.
+"""`ARGV`: seconds until an open subject expires; then for each subject the number of items, their ids and values.
 
-Returns the places of the closed ones.
+Returns the indices of the closed subjects.
 """
 
 IDS_OF = """
@@ -29,7 +29,7 @@ local found = {}
 for s = 1, #KEYS do found[s] = table.concat(redis.call('HKEYS', KEYS[s]), '\\n') end
 return found
 """
-"""`KEYS` are the items alone. Returns of each subject its ids as lines: one long answer parses sooner than many."""
+"""`KEYS`: items keys only. Returns each subject's ids as lines, because one long reply parses faster than many."""
 
 ITEMS_OF = """
 local found = {}
@@ -45,10 +45,10 @@ for s = 1, #KEYS do
 end
 return found
 """
-"""`KEYS` are the items alone. Returns of each subject its ids as lines, the sizes of their values, and all values."""
+"""`KEYS`: items keys only. Returns for each subject its ids as lines, the sizes of the values, and all values."""
 
 PICK = "local found = {} for s = 1, #KEYS do found[s] = redis.call('HGET', KEYS[s], ARGV[s]) end return found"
-"""`KEYS` are the items alone, of each item asked for; `ARGV` its id."""
+"""`KEYS` and `ARGV`: for each requested item the items key and the id. Returns the values."""
 
 KEEP = """
 for s = 1, #KEYS, 2 do

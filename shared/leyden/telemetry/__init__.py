@@ -1,1 +1,1 @@
-"""What a service tells about itself: logs, metrics, health."""
+"""Logs, metrics and health routes of services."""

@@ -1,4 +1,4 @@
-"""JSON log lines on standard error; one object a line, with the trace id where there is one."""
+"""JSON log lines on standard error, one object per line, with the trace id if there is one."""
 
 import json
 import logging
@@ -9,7 +9,7 @@ from opentelemetry import trace
 
 
 class JsonFormatter(logging.Formatter):
-    """A record as one JSON object: time, level, service, logger, message, and the exception's text."""
+    """Formats a log record as one JSON object: time, level, service, logger, message, and the traceback if any."""
 
     def __init__(self, service: str) -> None:
         super().__init__()
@@ -32,7 +32,7 @@ class JsonFormatter(logging.Formatter):
 
 
 def setup_logging(service: str, level: str = "INFO") -> None:
-    """Send all logging of this process to standard error as JSON lines."""
+    """Write all logging of this process to standard error as JSON lines."""
     handler = logging.StreamHandler(sys.stderr)
     handler.setFormatter(JsonFormatter(service))
     logging.basicConfig(level=level, handlers=[handler], force=True)

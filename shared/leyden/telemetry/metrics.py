@@ -1,4 +1,4 @@
-"""The metrics that every service has. A closed list: a service adds its own in its `metrics.py`, nothing elsewhere."""
+"""Metrics that every service has. A service defines its own in its `metrics.py`; metrics are defined nowhere else."""
 
 from prometheus_client import Counter, Gauge, Histogram
 

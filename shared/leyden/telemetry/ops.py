@@ -1,4 +1,4 @@
-"""`/healthz`, `/readyz` and `/metrics`: the routes that every service has, without a key."""
+"""`/healthz`, `/readyz` and `/metrics`: the routes of every service. They need no key."""
 
 from collections.abc import Awaitable, Callable
 
@@ -8,11 +8,11 @@ from starlette.responses import JSONResponse, Response
 from starlette.routing import Route
 
 Check = Callable[[], Awaitable[str | None]]
-"""Answers None when well, else one sentence saying what is wrong."""
+"""Returns None if healthy, else one sentence with the reason."""
 
 
 def health_routes(alive: Check, ready: Check) -> list[Route]:
-    """Liveness (the process makes progress) and readiness (it can do its work now)."""
+    """Routes for liveness (the process makes progress) and readiness (it can work now)."""
 
     async def healthz(_: Request) -> Response:
         return _answer(await alive())
@@ -24,7 +24,7 @@ def health_routes(alive: Check, ready: Check) -> list[Route]:
 
 
 def metrics_route() -> Route:
-    """Prometheus metrics."""
+    """Route for Prometheus metrics."""
 
     async def metrics(_: Request) -> Response:
         return Response(generate_latest(), media_type=CONTENT_TYPE_LATEST)

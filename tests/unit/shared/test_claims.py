@@ -26,5 +26,5 @@ def test_content_that_was_changed_is_noticed(tmp_path: Path) -> None:
     store = ClaimStore(f"file://{tmp_path}/claims")
     claim = store.put(b"big")
     Path(claim.removeprefix("file://")).write_bytes(b"bad")
-    with pytest.raises(ValueError, match="its name"):
+    with pytest.raises(ValueError, match="does not match its hash"):
         store.get(claim)

@@ -14,7 +14,7 @@ from leyden.events.codec import batch_decoder
 from leyden.kafka.claims import ClaimStore
 from leyden.kafka.delivered import CLAIM_HEADER, ERROR_HEADER, BatchHandler, Delivered, Poison
 from leyden.kafka.liveness import Heartbeat
-from leyden.kafka.loop import BatchLoop, RetryPolicy, TooManyDeadLettersError
+from leyden.kafka.loop import BatchLoop, RetrySettings, TooManyDeadLettersError
 
 VALUE = b'{"type":"t", "event_id":"e","event_time":"2026-01-01T00:00:00Z","producer":"p","text":"not read", "body":{}}'
 
@@ -45,7 +45,7 @@ def loop_of(
         return batch_decoder((OnlyIdentity,))(values)
 
     return BatchLoop(
-        ("model-calls.v1",), handler, decode, kept, claims, retry=RetryPolicy(0.01, 0.02), heartbeat=heartbeat
+        ("model-calls.v1",), handler, decode, kept, claims, retry=RetrySettings(0.01, 0.02), heartbeat=heartbeat
     )
 
 
@@ -74,8 +74,8 @@ async def test_a_record_whose_claim_is_no_good_is_a_dead_letter_and_those_around
     assert kept.raw == [("model-calls.v1.dlq", "key", b"")] * 4
     reasons = [headers[ERROR_HEADER] for headers in kept.raw_headers]
     assert "is not in this store" in reasons[0]
-    assert "does not hold what its name says" in reasons[1]
-    assert "is gone from its store" in reasons[2]
+    assert "does not match its hash" in reasons[1]
+    assert "is no longer in the store" in reasons[2]
     assert [headers[CLAIM_HEADER] for headers in kept.raw_headers][:2] == [bad[0].decode(), changed]
 
 
@@ -89,7 +89,7 @@ async def test_a_claim_store_that_is_away_is_waited_for(tmp_path: Path) -> None:
         loop_of(taken, claims, kept, heartbeat).handle([call_record(0, b"", claim.encode())])
     )
     async with asyncio.timeout(20):
-        while "cannot be read" not in heartbeat.waiting_for:
+        while "cannot read claim" not in heartbeat.waiting_for:
             await asyncio.sleep(0.01)
     away.rename(folder)
     await handling

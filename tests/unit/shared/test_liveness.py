@@ -14,8 +14,8 @@ from leyden.clock import ManualClock
 from leyden.events.codec import OTLP
 from leyden.kafka import Delivered, Retry
 from leyden.kafka.lag import LagMeter
-from leyden.kafka.liveness import Liveness, Look, Phase
-from leyden.kafka.subscriber import LOOK_EVERY_S, Subscription
+from leyden.kafka.liveness import Liveness, Phase, Sample
+from leyden.kafka.subscriber import SAMPLE_EVERY_S, Subscription
 
 ONE, TWO = TopicPartition(OTLP, 0), TopicPartition(OTLP, 1)
 AFTER_S = 120.0
@@ -39,13 +39,13 @@ class Watched:
             raise Retry("Redis did not answer")
         await self.may_finish.wait()
 
-    async def look_for(self, seconds: float, beating: bool = False) -> None:
-        """Let time pass, with a look at each due moment."""
-        for _ in range(round(seconds / LOOK_EVERY_S)):
-            self.clock.set(self.clock.now() + timedelta(seconds=LOOK_EVERY_S))
+    async def sample_for(self, seconds: float, beating: bool = False) -> None:
+        """Let time pass, with a sample at each due moment."""
+        for _ in range(round(seconds / SAMPLE_EVERY_S)):
+            self.clock.set(self.clock.now() + timedelta(seconds=SAMPLE_EVERY_S))
             if beating:
                 self.heartbeat.beat()
-            await self.consumer.look(self.kafka)
+            await self.consumer.sample(self.kafka)
 
     async def take(self, offset: int) -> "asyncio.Task[None]":
         """A batch that is with the handler when this returns."""
@@ -61,9 +61,9 @@ class Watched:
 
 async def test_a_consumer_that_silently_stopped_is_unhealthy() -> None:
     watched = Watched(lag=10)
-    await watched.look_for(AFTER_S - LOOK_EVERY_S)
+    await watched.sample_for(AFTER_S - SAMPLE_EVERY_S)
     assert watched.problem is None
-    await watched.look_for(LOOK_EVERY_S)
+    await watched.sample_for(SAMPLE_EVERY_S)
     assert watched.problem == (
         "no record of otlp.v1 was finished for 120 s, 10 are waiting, and none is being handled: "
         "the consumer has stopped"
@@ -72,7 +72,7 @@ async def test_a_consumer_that_silently_stopped_is_unhealthy() -> None:
 
 async def test_without_lag_a_consumer_may_be_idle_for_ever() -> None:
     watched = Watched(lag=0)
-    await watched.look_for(10 * AFTER_S)
+    await watched.sample_for(10 * AFTER_S)
     assert watched.problem is None
 
 
@@ -80,17 +80,17 @@ async def test_finished_batches_are_progress_however_long_the_backlog() -> None:
     watched = Watched(lag=10_000)
     watched.may_finish.set()
     for offset in range(10):
-        await watched.look_for(AFTER_S - LOOK_EVERY_S)
+        await watched.sample_for(AFTER_S - SAMPLE_EVERY_S)
         await (await watched.take(offset))
-        await watched.look_for(LOOK_EVERY_S)
+        await watched.sample_for(SAMPLE_EVERY_S)
         assert watched.problem is None
 
 
 async def test_a_handler_that_hangs_is_unhealthy_also_where_nothing_else_waits() -> None:
     watched = Watched(lag=1)
     task = await watched.take(0)
-    await watched.look_for(LOOK_EVERY_S + AFTER_S)
-    assert watched.problem is not None and "its handler shows no progress" in watched.problem
+    await watched.sample_for(SAMPLE_EVERY_S + AFTER_S)
+    assert watched.problem is not None and "the consumer is handling a batch and makes no progress" in watched.problem
     task.cancel()
 
 
@@ -98,17 +98,17 @@ async def test_a_handler_that_hangs_is_unhealthy_also_while_the_lag_cannot_be_me
     watched = Watched(lag=1)
     watched.kafka.failure = KafkaConnectionError("away")
     task = await watched.take(0)
-    await watched.look_for(LOOK_EVERY_S + AFTER_S)
-    assert watched.problem is not None and "its handler shows no progress" in watched.problem
+    await watched.sample_for(SAMPLE_EVERY_S + AFTER_S)
+    assert watched.problem is not None and "the consumer is handling a batch and makes no progress" in watched.problem
     task.cancel()
 
 
 async def test_a_handler_that_takes_long_is_healthy_for_as_long_as_it_shows_progress() -> None:
     watched = Watched(lag=10)
     task = await watched.take(0)
-    await watched.look_for(10 * AFTER_S, beating=True)
+    await watched.sample_for(10 * AFTER_S, beating=True)
     assert watched.problem is None
-    await watched.look_for(AFTER_S)
+    await watched.sample_for(AFTER_S)
     assert watched.problem is not None
     task.cancel()
 
@@ -117,7 +117,7 @@ async def test_a_batch_that_waits_for_a_store_is_healthy_and_readiness_says_what
     watched = Watched(lag=1)
     watched.away = True
     task = await watched.take(0)
-    await watched.look_for(10 * AFTER_S)
+    await watched.sample_for(10 * AFTER_S)
     assert watched.problem is None
     assert watched.consumer.waiting_for == "waiting: Redis did not answer"
     watched.away = False
@@ -129,7 +129,7 @@ async def test_a_batch_that_waits_for_a_store_is_healthy_and_readiness_says_what
 async def test_a_measurement_that_fails_makes_nothing_unhealthy() -> None:
     watched = Watched(lag=10)
     watched.kafka.failure = KafkaConnectionError("away")
-    await watched.look_for(10 * AFTER_S)
+    await watched.sample_for(10 * AFTER_S)
     assert watched.problem is None
 
 
@@ -137,40 +137,40 @@ async def test_a_measurement_that_fails_now_and_then_does_not_hide_a_consumer_th
     watched = Watched(lag=10)
     for _ in range(24):
         watched.kafka.failure = KafkaConnectionError("away")
-        await watched.look_for(5 * LOOK_EVERY_S)
+        await watched.sample_for(5 * SAMPLE_EVERY_S)
         watched.kafka.failure = None
-        await watched.look_for(LOOK_EVERY_S)
+        await watched.sample_for(SAMPLE_EVERY_S)
     assert watched.problem is not None and "10 are waiting" in watched.problem
 
 
 async def test_where_nobody_looks_any_more_the_service_is_unhealthy() -> None:
     watched = Watched(lag=0)
-    await watched.look_for(AFTER_S)
+    await watched.sample_for(AFTER_S)
     watched.clock.set(watched.clock.now() + timedelta(seconds=AFTER_S))
     assert watched.problem == "the lag of otlp.v1 has not been measured for 120 s"
 
 
 def test_a_machine_that_slept_has_seen_nobody_stall() -> None:
     clock = ManualClock(datetime(2026, 1, 1, tzinfo=UTC))
-    liveness = Liveness("otlp.v1", clock.monotonic, LOOK_EVERY_S)
-    liveness.note(Look(lag=10, phase=Phase.IDLE, progress=0))
+    liveness = Liveness("otlp.v1", clock.monotonic, SAMPLE_EVERY_S)
+    liveness.add(Sample(lag=10, phase=Phase.IDLE, progress=0))
     clock.set(clock.now() + timedelta(hours=8))
-    liveness.note(Look(lag=10, phase=Phase.IDLE, progress=0))
+    liveness.add(Sample(lag=10, phase=Phase.IDLE, progress=0))
     assert liveness.stalled(AFTER_S) is None
 
 
 def test_offsets_that_kafka_does_not_take_are_a_fault_only_while_kafka_answers() -> None:
     clock = ManualClock(datetime(2026, 1, 1, tzinfo=UTC))
-    liveness = Liveness("otlp.v1", clock.monotonic, LOOK_EVERY_S)
+    liveness = Liveness("otlp.v1", clock.monotonic, SAMPLE_EVERY_S)
 
-    def look_for(seconds: float, lag: int | None) -> None:
-        for _ in range(round(seconds / LOOK_EVERY_S)):
-            clock.set(clock.now() + timedelta(seconds=LOOK_EVERY_S))
-            liveness.note(Look(lag, Phase.COMMITTING, progress=1))
+    def sample_for(seconds: float, lag: int | None) -> None:
+        for _ in range(round(seconds / SAMPLE_EVERY_S)):
+            clock.set(clock.now() + timedelta(seconds=SAMPLE_EVERY_S))
+            liveness.add(Sample(lag, Phase.COMMITTING, progress=1))
 
-    look_for(10 * AFTER_S, lag=None)
+    sample_for(10 * AFTER_S, lag=None)
     assert liveness.stalled(AFTER_S) is None
-    look_for(AFTER_S, lag=1)
+    sample_for(AFTER_S, lag=1)
     assert liveness.stalled(AFTER_S) is not None
 
 
@@ -227,7 +227,7 @@ async def test_a_measurement_that_hangs_ends_and_is_counted() -> None:
 
     kafka, before = FakeConsumer({ONE: 10}), failures()
     kafka.failure = KafkaConnectionError("away")
-    assert await LagMeter("", hanging, answer_within_s=0.01).measure(kafka, {}) is None
+    assert await LagMeter("", hanging, timeout_s=0.01).measure(kafka, {}) is None
     assert failures() == before + 1
 
 
@@ -240,4 +240,4 @@ class Lost(FakeConsumer):
 
 
 async def test_a_consumer_that_does_not_find_its_position_is_behind_by_all_records() -> None:
-    assert await LagMeter("", away, answer_within_s=0.01).measure(Lost({ONE: 10}), {}) == 10
+    assert await LagMeter("", away, timeout_s=0.01).measure(Lost({ONE: 10}), {}) == 10
