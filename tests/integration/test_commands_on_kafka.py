@@ -82,7 +82,7 @@ def test_commands_read_what_was_recorded(recorded: None, topic_prefix: str, tmp_
     assert [call["trained"][0]["advantage"] for call in report["calls"]] == [0.7, 0.7]
     assert [credit["credit"] for credit in report["credits"]] == ["", "other"]
     assert [tool["asked_by"] for tool in report["tools"]] == [0]
-    assert "holds nothing of a rollout" in run("inspect", rollout_id_of("unknown", 0))
+    assert "No rollout" in run("inspect", rollout_id_of("unknown", 0))
 
     out = tmp_path / "out.jsonl"
     exported = run("export", "--format", "jsonl", "--out", out)
@@ -101,6 +101,6 @@ def test_commands_read_what_was_recorded(recorded: None, topic_prefix: str, tmp_
     assert "outcome *" in rewards
 
     other = run("replay", "diff", "live", "credit:other")
-    assert "2 the same, 1 changed, 0 only in live" in other
+    assert "2 equal, 1 changed, 0 only in live" in other
     replay = run("replay", "diff", "live", f"again-{topic_prefix.removesuffix('.')}")
-    assert "1 the same, 2 changed" in replay
+    assert "1 equal, 2 changed" in replay

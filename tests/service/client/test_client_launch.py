@@ -150,8 +150,8 @@ def test_a_claimed_task_is_the_programs_input(gateway: FakeGateway) -> None:
 @pytest.mark.parametrize(
     ("arguments", "code", "said"),
     [
-        (["--", "no-such-program"], 127, "no such program"),
-        ([], 64, "which program"),
+        (["--", "no-such-program"], 127, "no such file or program"),
+        ([], 64, "no program given"),
         (["--claim", "--wait", "0.1", "--", "true"], 75, ""),
         (["--gateway", "nonsense", "--", "true"], 64, "no gateway"),
         (["--gateway", "http://127.0.0.1:9", "--wait", "0.2", "--", "true"], 69, "no answer"),

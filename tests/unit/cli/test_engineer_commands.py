@@ -72,12 +72,12 @@ def test_a_folder_without_a_stack_is_one_clear_sentence(tmp_path: Path, command:
 @pytest.mark.parametrize(
     ("command", "said"),
     [
-        (["inspect", "abc"], "is no rollout id"),
-        (["export", "--out", "x", "--format", "csv"], "choose one of parquet, jsonl, trl, verl, llama-factory"),
+        (["inspect", "abc"], "is neither a rollout id"),
+        (["export", "--out", "x", "--format", "csv"], "use one of parquet, jsonl, trl, verl, llama-factory"),
         (["export", "--out", "x", "--of", "A B"], "names no transitions"),
-        (["feedback", "abc", "--name", "n", "--value", "1"], "is no rollout id"),
-        (["feedback", s.A, "--name", "n", "--value", "nan"], "a reward is a finite number"),
-        (["feedback", s.A, "--name", "n", "--value", "1", "--gateway", "host:1"], "is no gateway's address"),
+        (["feedback", "abc", "--name", "n", "--value", "1"], "is neither a rollout id"),
+        (["feedback", s.A, "--name", "n", "--value", "nan"], "must be a finite number"),
+        (["feedback", s.A, "--name", "n", "--value", "1", "--gateway", "host:1"], "is not a gateway URL"),
     ],
 )
 def test_a_mistake_is_told_before_anything_is_started(command: list[str], said: str) -> None:
@@ -163,5 +163,5 @@ def test_a_trace_id_names_its_attempt_and_a_rollout_id_means_the_first() -> None
 
 
 def test_without_a_gateway_and_a_running_stack_feedback_says_what_to_name(tmp_path: Path) -> None:
-    with pytest.raises(StackError, match="Name a gateway with --gateway"):
+    with pytest.raises(StackError, match="leyden up.*pass --gateway"):
         gateway_of(None, None, tmp_path)

@@ -105,7 +105,7 @@ def test_another_name_makes_new_tasks_and_other_samples_are_told(
     assert enqueue(plan(source, name="epoch-2"), queue, quiet).known == 0
     other = enqueue(plan(source, shared={"samples": 9}), queue, quiet)
     assert (other.known, other.otherwise, len(gateway.tasks)) == (5, 5, 10)
-    assert "5 were there before with another number of samples" in told(other)
+    assert "5 exist with another number of samples" in told(other)
 
 
 def test_a_run_that_was_cut_off_is_gone_on_with(tmp_path: Path, gateway: TaskGateway) -> None:
@@ -118,7 +118,7 @@ def test_a_run_that_was_cut_off_is_gone_on_with(tmp_path: Path, gateway: TaskGat
         return gateway(request)
 
     dying = TaskQueue(GatewayClient("http://g", "k", transport=httpx.MockTransport(dies)), 0.0)
-    with pytest.raises(StackError, match=r"Run the command again to continue.*400 tasks were taken before"):
+    with pytest.raises(StackError, match=r"Run the command again to continue.*400 tasks were enqueued before that"):
         enqueue(whole, dying, quiet)
     done = enqueue(whole, door_to(gateway), quiet)
     assert (done.tasks, done.known, len(gateway.tasks)) == (600, 400, 600)
@@ -177,18 +177,18 @@ def test_values_that_json_has_no_form_for(tmp_path: Path) -> None:
     pq.write_table(pa.Table.from_pylist([{"input": date(2026, 1, 2), "image": b"\x00"}]), path)
     (task,) = tasks_of(EnqueuePlan(Source(str(path))))
     assert task["input"] == "2026-01-02"
-    with pytest.raises(StackError, match="Row 1, column image, has no form in JSON: a bytes"):
+    with pytest.raises(StackError, match="Row 1, column image, cannot be written as JSON: type bytes"):
         list(tasks_of(EnqueuePlan(Source(str(path)), metadata_columns=["image"])))
 
 
 @pytest.mark.parametrize(
     ("text", "changes", "said"),
     [
-        ('{"a": 1}\n', {"input_columns": []}, "Row 1 has no column input; it has a. Name the input's column"),
+        ('{"a": 1}\n', {"input_columns": []}, "Row 1 has no column input; it has a. Name the input column"),
         ('{"question": 1}\n', {}, "Row 1 has no column answer; it has question."),
-        ('{"question": 1}\n[1]\n', {"metadata_columns": []}, "line 2: a row is a JSON object"),
+        ('{"question": 1}\n[1]\n', {"metadata_columns": []}, "line 2: each line must be a JSON object"),
         ('{"question": 1}\n{\n', {"metadata_columns": []}, "line 2: not JSON"),
-        ('{"question": 1, "answer": 1, "id": 1.5}\n', {"id_column": "id"}, "an id is a text or a whole number"),
+        ('{"question": 1, "answer": 1, "id": 1.5}\n', {"id_column": "id"}, "an id must be a string or an integer"),
     ],
 )
 def test_what_is_wrong_with_a_row_is_one_sentence(
@@ -202,7 +202,7 @@ def test_what_is_wrong_with_a_row_is_one_sentence(
 
 @pytest.mark.parametrize(
     ("name", "said"),
-    [("none.jsonl", "There is no file"), ("rows.csv", "files end in .jsonl or .parquet, not in .csv")],
+    [("none.jsonl", "No such file: .*none.jsonl"), ("rows.csv", "unknown file type '.csv'; use .jsonl or .parquet")],
 )
 def test_what_is_no_source_is_one_sentence(tmp_path: Path, name: str, said: str) -> None:
     (tmp_path / "rows.csv").write_text("a,b\n")
@@ -213,7 +213,7 @@ def test_what_is_no_source_is_one_sentence(tmp_path: Path, name: str, said: str)
 def test_a_broken_parquet_file_is_one_sentence(tmp_path: Path) -> None:
     path = tmp_path / "rows.parquet"
     path.write_bytes(b"no parquet at all")
-    with pytest.raises(StackError, match="cannot be read as Parquet"):
+    with pytest.raises(StackError, match="is not a readable Parquet file"):
         list(tasks_of(plan(str(path))))
     pq.write_table(pa.Table.from_pylist([{"question": 1, "answer": 2}]), path)
     with pytest.raises(StackError, match="has no column id; it has question, answer"):
@@ -236,7 +236,7 @@ def test_a_data_set_of_hugging_face_is_streamed(monkeypatch: pytest.MonkeyPatch)
     (task, *_) = tasks_of(EnqueuePlan(source, input_columns=["question"]))
     assert asked == [("openai/gsm8k", "main", "test", True)]
     assert task["task_id"].startswith("openai/gsm8k/main/test:")
-    with pytest.raises(StackError, match="no/such cannot be loaded: FileNotFoundError: not on the hub"):
+    with pytest.raises(StackError, match="Cannot load the data set no/such: FileNotFoundError: not on the hub"):
         list(tasks_of(plan("hf:no/such")))
 
 
@@ -343,7 +343,7 @@ def test_steering_the_queue_says_what_was_done(monkeypatch: pytest.MonkeyPatch) 
     monkeypatch.setattr("signal.signal", lambda *_: None)
     at = ("--gateway", "http://g", "--api-key", "k")
     assert "t: 3 of 4 rollouts cancelled" in run("cancel", "t", "--tasks", "--reason", "wrong", *at).output
-    assert "r: had ended before" in run("cancel", "r", *at).output
+    assert "r: had already ended" in run("cancel", "r", *at).output
     assert "paused: all projects" in run("pause", *at).output
     assert "resumed: p" in run("resume", "--project", "p", *at).output
     assert asked == [

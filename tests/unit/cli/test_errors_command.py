@@ -157,7 +157,7 @@ async def test_show_has_the_evidence_of_a_group_a_rollout_or_an_attempt() -> Non
     assert "Traceback [red]\n  boom" in text and "search" in text and "ToolError" in text
     assert json.loads(as_json(found, plan))[0]["evidence"]["call_id"] == "c1"
     _, plan = await failures([shown], show="deadbeef")
-    with pytest.raises(StackError, match="No failed attempt is deadbeef"):
+    with pytest.raises(StackError, match="No failed attempt matches --show deadbeef"):
         chosen(found, plan)
 
 
@@ -172,5 +172,5 @@ def test_since_is_a_while_ago_or_a_date() -> None:
     assert since(None, NOW) is None
     assert since("90m", NOW) == NOW - timedelta(minutes=90)
     assert since("2026-01-01", NOW) == datetime(2026, 1, 1, tzinfo=UTC)
-    with pytest.raises(StackError, match="write 30m, 12h, 7d, or a date"):
+    with pytest.raises(StackError, match="use 30m, 12h, 7d, or a date"):
         since("yesterday", NOW)

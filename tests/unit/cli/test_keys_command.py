@@ -73,7 +73,7 @@ def test_a_key_id_stays_one_part_of_the_path() -> None:
 
 
 @pytest.mark.parametrize(
-    ("status", "hint"), [(401, "Pass a key"), (403, "scope admin"), (404, "no key 'x'"), (503, "try again")]
+    ("status", "hint"), [(401, "Pass a valid key"), (403, "scope admin"), (404, "no key 'x'"), (503, "try again")]
 )
 def test_a_refusal_is_the_gateways_own_sentence_and_what_to_do(status: int, hint: str) -> None:
     said = {404: "no key 'x'", 503: "try again"}.get(status, "said so")
@@ -145,4 +145,4 @@ def test_an_address_where_nobody_answers_is_a_sentence() -> None:
     done = run("keys", "list", "--gateway", "http://127.0.0.1:9", "--api-key", "k")
     assert done.exit_code == 1
     assert "No answer from" in done.output
-    assert "Is the address right?" in done.output
+    assert "Check the URL of the gateway." in done.output

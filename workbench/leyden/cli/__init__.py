@@ -1,14 +1,14 @@
-"""The `leyden` command. It composes; what it does is elsewhere."""
+"""The `leyden` command."""
 
 import logging
 import sys
 
 OF_AGENTS = ("run", "runner")
-"""Commands that need the client library only, and start without loading what the others need."""
+"""Commands that need only the client library; they load nothing else."""
 
 
 def main() -> None:
-    """Entry point of the console script; says in one sentence what is missing when the extras are not installed."""
+    """Entry point of the console script. Without the extras it says what to install."""
     if sys.argv[1:2] and sys.argv[1] in OF_AGENTS:
         from leyden.cli.agents import main as run_agents
 
@@ -17,8 +17,8 @@ def main() -> None:
         from leyden.cli.app import app
     except ModuleNotFoundError as error:
         sys.exit(
-            f"leyden: {error.name} is not installed. `leyden run` and `leyden runner` work as it is; "
-            "the other commands need: pip install 'leyden[services,local]'"
+            f"leyden: {error.name} is not installed. This command needs `pip install 'leyden[services,local]'`; "
+            "`leyden run` and `leyden runner` work without it."
         )
-    logging.getLogger("aiokafka").setLevel(logging.ERROR)  # it retries by itself, and says so at length
+    logging.getLogger("aiokafka").setLevel(logging.ERROR)  # it retries by itself and logs every try
     app()

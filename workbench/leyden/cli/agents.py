@@ -1,4 +1,4 @@
-"""`leyden run` and `leyden runner`: the commands of an agent's own environment, which has the client library only."""
+"""`leyden run` and `leyden runner`. They import only the client library, which an agent's environment has."""
 
 import argparse
 import json
@@ -15,19 +15,33 @@ from leyden.client import GatewayRefusedError, GatewayUnavailableError, LeydenEr
 from leyden.client.executors import Command
 
 NOT_FOUND, USAGE, AWAY, REFUSED = 127, 64, 69, 77
-"""Exit codes, as shells and sysexits.h have them."""
-EPILOG = "Gateway and key: --gateway and --api-key, or LEYDEN_GATEWAY_URL and LEYDEN_API_KEY."
+"""Exit codes of shells and sysexits.h."""
+RUN_HELP = "Run an unmodified program as one rollout."
+RUN_EPILOG = """examples:
+  leyden run -- python my_agent.py --verbose
+  leyden run --task '{"question": "1+2?"}' --reward-from score -- ./agent
+  leyden run --claim -- python my_agent.py
+
+The program gets the gateway's URL and a key in OPENAI_BASE_URL, OPENAI_API_KEY and similar variables.
+Exit code: the program's; 124 after a timeout, 75 if there was no task or the lease was lost, 69 if the gateway
+did not answer, 77 if it refused the key."""
+RUNNER_HELP = "Claim tasks from the queue and run an agent on each: a Python function or a program."
+RUNNER_EPILOG = """examples:
+  leyden runner my_module:agent --concurrency 16
+  leyden runner --command 'python my_agent.py' --until-empty
+
+A program gets the same variables as with `leyden run`."""
 
 
 def main(argv: Sequence[str]) -> int:
-    """Run the command that `argv` names; its exit code."""
+    """Run the command in `argv`; its exit code."""
     options = parser().parse_args(argv)
     logging.basicConfig(level=logging.INFO, format="leyden: %(message)s")
     logging.getLogger("httpx").setLevel(logging.WARNING)
     try:
         return int(options.work(options))
     except FileNotFoundError as error:
-        return _failed(NOT_FOUND, f"{error.filename or error}: there is no such program")
+        return _failed(NOT_FOUND, f"no such file or program: {error.filename or error}")
     except GatewayUnavailableError as error:
         return _failed(AWAY, str(error))
     except GatewayRefusedError as error:
@@ -37,59 +51,93 @@ def main(argv: Sequence[str]) -> int:
 
 
 def parser() -> argparse.ArgumentParser:
-    """Both commands."""
+    """The parser of both commands."""
     top = argparse.ArgumentParser("leyden", description="Run agents.")
     commands = top.add_subparsers(required=True, metavar="COMMAND")
-    _run_options(commands.add_parser("run", help=RUN_HELP, description=RUN_HELP, epilog=EPILOG))
-    _runner_options(commands.add_parser("runner", help=RUNNER_HELP, description=RUNNER_HELP, epilog=EPILOG))
+    raw = argparse.RawDescriptionHelpFormatter
+    run = commands.add_parser(
+        "run",
+        usage="leyden run [options] -- PROGRAM [ARGUMENT ...]",
+        help=RUN_HELP,
+        description=RUN_HELP,
+        epilog=RUN_EPILOG,
+        formatter_class=raw,
+    )
+    runner = commands.add_parser(
+        "runner",
+        usage="leyden runner [options] (MODULE:FUNCTION | --command LINE)",
+        help=RUNNER_HELP,
+        description=RUNNER_HELP,
+        epilog=RUNNER_EPILOG,
+        formatter_class=raw,
+    )
+    _run_options(run)
+    _runner_options(runner)
     return top
-
-
-RUN_HELP = "Run an unmodified program as one rollout: `leyden run -- python my_agent.py`."
-RUNNER_HELP = "Claim tasks and run an agent on them: a function, or a program for each."
 
 
 def _run_options(parser: argparse.ArgumentParser) -> None:
     parser.set_defaults(work=_run)
-    parser.add_argument("--name", help="of the agent; default: the script's")
-    parser.add_argument("--task", metavar="JSON", help="the task's input, on the program's stdin; @FILE reads a file")
-    parser.add_argument("--task-id", help="default: a new one")
-    parser.add_argument("--group", metavar="ID", help="rollouts of one task, compared with each other")
-    parser.add_argument("--group-size", type=int, metavar="N", help="how many rollouts the group has")
-    parser.add_argument("--mode", choices=["train", "validation"], default="train")
-    parser.add_argument("--timeout", type=float, default=86_400.0, metavar="S", help="then the program is killed")
-    parser.add_argument("--claim", action="store_true", help="run on a task of the queue, once")
-    parser.add_argument("--wait", type=float, default=30.0, metavar="S", help="for the gateway, or a task")
+    parser.add_argument("--name", help="name of the agent (default: the script's name)")
+    parser.add_argument("--task", metavar="JSON", help="task input, given to the program on stdin; @FILE reads a file")
+    parser.add_argument("--task-id", metavar="ID", help="id of the task (default: a new one)")
+    parser.add_argument("--group", metavar="ID", help="group of rollouts that are compared with each other")
+    parser.add_argument("--group-size", type=int, metavar="N", help="number of rollouts in the group")
+    parser.add_argument(
+        "--mode", choices=["train", "validation"], default="train", help="whether to train on it (default: train)"
+    )
+    parser.add_argument(
+        "--timeout", type=float, default=86_400.0, metavar="S", help="kill the program after S seconds (default: 86400)"
+    )
+    parser.add_argument("--claim", action="store_true", help="claim one task from the queue and run on it")
+    parser.add_argument(
+        "--wait", type=float, default=30.0, metavar="S", help="wait S seconds for the gateway or a task (default: 30)"
+    )
     _shared_options(parser)
-    parser.add_argument("program", nargs=argparse.REMAINDER, help="after `--`: the program and its arguments")
+    parser.add_argument(
+        "program", nargs=argparse.REMAINDER, metavar="-- PROGRAM [ARGUMENT ...]", help="the program and its arguments"
+    )
 
 
 def _runner_options(parser: argparse.ArgumentParser) -> None:
     parser.set_defaults(work=_runner)
-    parser.add_argument("agent", nargs="?", help="`package.module:function`, called with each claim")
-    parser.add_argument("--command", metavar="LINE", help="a program instead, such as 'python my_agent.py'")
-    parser.add_argument("--concurrency", type=int, default=8, metavar="N", help="rollouts at a time")
+    parser.add_argument("agent", nargs="?", metavar="MODULE:FUNCTION", help="function that is called with each claim")
+    parser.add_argument("--command", metavar="LINE", help="program to run instead, such as 'python my_agent.py'")
+    parser.add_argument("--concurrency", type=int, default=8, metavar="N", help="rollouts at a time (default: 8)")
     parser.add_argument(
-        "--mode", choices=["auto", "async", "thread", "process"], default="auto", help="only process can stop any code"
+        "--mode",
+        choices=["auto", "async", "thread", "process"],
+        default="auto",
+        help="how the function runs; only a process can be stopped at a timeout (default: auto: async or thread)",
     )
-    parser.add_argument("--limit", type=int, metavar="N", help="end after so many rollouts")
-    parser.add_argument("--until-empty", action="store_true", help="end when the queue is empty")
-    parser.add_argument("--drain", type=float, default=60.0, metavar="S", help="after SIGTERM, for what still runs")
-    parser.add_argument("--no-progress", action="store_true", help="no bar, no lines")
-    parser.add_argument("--name", help="of the agent; default: the function's or the script's")
+    parser.add_argument("--limit", type=int, metavar="N", help="stop after N rollouts (default: no limit)")
+    parser.add_argument("--until-empty", action="store_true", help="stop when the queue is empty")
+    parser.add_argument(
+        "--drain",
+        type=float,
+        default=60.0,
+        metavar="S",
+        help="after SIGTERM, wait S seconds for rollouts (default: 60)",
+    )
+    parser.add_argument("--no-progress", action="store_true", help="show no progress")
+    parser.add_argument("--name", help="name of the agent (default: the function's or script's name)")
     _shared_options(parser)
 
 
 def _shared_options(parser: argparse.ArgumentParser) -> None:
-    parser.add_argument("--reward-from", metavar="KEY", help="of the JSON on the last line of stdout; a.b, or . itself")
-    parser.add_argument("--gateway", metavar="URL", help="default: LEYDEN_GATEWAY_URL")
-    parser.add_argument("--api-key", metavar="KEY", help="default: LEYDEN_API_KEY")
+    parser.add_argument(
+        "--reward-from",
+        metavar="KEY",
+        help="take the reward from this key of the JSON in the last line of stdout (a.b: nested, .: the line itself)",
+    )
+    parser.add_argument("--gateway", metavar="URL", help="URL of the gateway (default: LEYDEN_GATEWAY_URL)")
+    parser.add_argument("--api-key", metavar="KEY", help="API key (default: LEYDEN_API_KEY)")
 
 
 def _run(options: argparse.Namespace) -> int:
     argv = options.program[1:] if options.program[:1] == ["--"] else options.program
     if not argv:
-        _misused("say which program: leyden run -- python my_agent.py")
+        _misused("no program given; for example: leyden run -- python my_agent.py")
     plan = Launch(
         command=Command(tuple(argv), options.reward_from),
         name=options.name,
@@ -107,7 +155,7 @@ def _run(options: argparse.Namespace) -> int:
 
 def _runner(options: argparse.Namespace) -> int:
     if (options.agent is None) == (options.command is None):
-        _misused("say either an agent (package.module:function) or --command")
+        _misused("give either an agent (package.module:function) or --command")
     Runner(
         Command.parse(options.command, options.reward_from) if options.command else _agent(options.agent),
         options.gateway,
@@ -124,14 +172,14 @@ def _runner(options: argparse.Namespace) -> int:
 
 
 def _agent(name: str) -> Any:
-    """The function; modules of the working directory are found, as with `python -m`."""
+    """The function. Modules in the working directory are importable, as with `python -m`."""
     if (here := os.getcwd()) not in sys.path:  # noqa: PTH109 - sys.path takes text
         sys.path.insert(0, here)
     return resolve_name(name)
 
 
 def _task(text: str | None) -> Any:
-    """JSON as its value; any other text as it is."""
+    """The parsed JSON; text that is not JSON as it is."""
     if text is None:
         return None
     if text.startswith("@"):

@@ -1,35 +1,50 @@
-"""The commands and their options; each hands over to the module that does the work."""
+"""The `leyden` command: the commands of the local stack, and those of the other `…_app` modules."""
 
 import asyncio
-from typing import Annotated
+from typing import Annotated, Literal
 
 import typer
 from rich.table import Table
 
 from leyden.cli.engineer_app import engineer_app
+from leyden.cli.enqueue_app import enqueue
 from leyden.cli.keys_app import keys_app
 from leyden.cli.replay_app import replay_app
-from leyden.cli.shell import DEMO_DIR, STACK_DIR, DataDir, RunFile, clear_errors, console, progress
+from leyden.cli.shell import DEMO_DIR, STACK_DIR, DataDir, RunFile, clear_errors, console, examples, progress
 from leyden.cli.work_app import work_app
 from leyden.stack.config import Ports, StackConfig
+from leyden.stack.errors import StackError
 from leyden.stack.program import as_typed
 
 app = typer.Typer(
-    no_args_is_help=True, add_completion=False, help="Leyden: train any agent with reinforcement learning, unchanged."
+    no_args_is_help=True,
+    add_completion=False,
+    help="Train any AI agent with reinforcement learning, without changing the agent.",
 )
-EngineOption = Annotated[str, typer.Option(help="Policy server: auto, vllm or transformers.")]
-ModelOption = Annotated[str, typer.Option(help="smollm2-135m, tiny, a Hugging Face folder, or a hub id.")]
+EngineOption = Annotated[
+    Literal["auto", "vllm", "transformers"],
+    typer.Option(help="Policy server; auto takes vLLM where it is installed, else transformers."),
+]
+ModelOption = Annotated[
+    str,
+    typer.Option(help="Model: smollm2-135m, tiny (random weights), a folder in Hugging Face format, or a hub id."),
+]
+AutoPorts = Annotated[bool, typer.Option("--auto-ports", help="Use free ports instead of the default ones.")]
 
 
 @app.command()
+@examples("leyden up --run-file run.yaml", "leyden up --model tiny --engine transformers --auto-ports")
 def up(
     data_dir: DataDir = STACK_DIR,
     model: ModelOption = "smollm2-135m",
     engine: EngineOption = "auto",
     run_file: RunFile = None,
-    auto_ports: Annotated[bool, typer.Option(help="Take free ports instead of the usual ones.")] = False,
+    auto_ports: AutoPorts = False,
 ) -> None:
-    """Start Kafka, Redis, the policy server and all services on this machine, and leave them running."""
+    """Start Kafka, Redis, the policy server and all services on this machine.
+
+    They keep running in the background until `leyden down`. `leyden status` shows them.
+    """
     from leyden.stack.daemon import up_detached
 
     config = StackConfig.model_validate(
@@ -44,15 +59,15 @@ def up(
     with clear_errors():
         with progress() as tell:
             state = up_detached(config, tell)
-        console.print(f"up: agents use [bold]OPENAI_BASE_URL={state.gateway_url}/v1[/]")
+        console.print(f"up: connect agents with [bold]OPENAI_BASE_URL={state.gateway_url}/v1[/]")
         console.print(
-            f"the key is in {data_dir}/secrets.json; `{as_typed()} status` shows more, `{as_typed()} down` ends it"
+            f"API key: {data_dir}/secrets.json; details: `{as_typed()} status`; stop with `{as_typed()} down`"
         )
 
 
 @app.command()
 def down(data_dir: DataDir = STACK_DIR) -> None:
-    """Stop the local stack; its data stays."""
+    """Stop the local stack. Its data is kept."""
     from leyden.stack.daemon import down as stop
 
     with clear_errors():
@@ -61,7 +76,7 @@ def down(data_dir: DataDir = STACK_DIR) -> None:
 
 @app.command()
 def status(data_dir: DataDir = STACK_DIR) -> None:
-    """Show what runs, where, and since which restart."""
+    """Show the processes of the local stack, their restarts and log files."""
     from leyden.stack.state import DataFolder
 
     state = DataFolder(data_dir).read_state()
@@ -75,19 +90,24 @@ def status(data_dir: DataDir = STACK_DIR) -> None:
 
 
 @app.command()
+@examples("leyden demo", "leyden demo --updates 2 --tasks 2 --samples 2 --no-require-learning")
 def demo(
     data_dir: DataDir = DEMO_DIR,
-    updates: Annotated[int, typer.Option(min=2, help="Optimiser steps.")] = 9,
-    tasks: Annotated[int, typer.Option(min=1, help="Tasks an update.")] = 8,
-    samples: Annotated[int, typer.Option(min=2, help="Rollouts a task.")] = 8,
+    updates: Annotated[int, typer.Option(min=2, help="Number of updates (optimiser steps).")] = 9,
+    tasks: Annotated[int, typer.Option(min=1, help="Tasks per update.")] = 8,
+    samples: Annotated[int, typer.Option(min=2, help="Rollouts per task.")] = 8,
     model: ModelOption = "smollm2-135m",
     engine: EngineOption = "auto",
-    control: Annotated[bool, typer.Option(help="Set advantages to zero: the run that must not learn.")] = False,
-    seed: Annotated[int, typer.Option(help="Of the tasks and of the trainer.")] = 0,
-    require_learning: Annotated[bool, typer.Option(help="Fail when the reward did not rise.")] = True,
-    auto_ports: Annotated[bool, typer.Option(help="Take free ports instead of the usual ones.")] = False,
+    control: Annotated[bool, typer.Option("--control", help="Set all advantages to zero; nothing is learned.")] = False,
+    seed: Annotated[int, typer.Option(help="Random seed of the tasks and the trainer.")] = 0,
+    require_learning: Annotated[bool, typer.Option(help="Exit with status 1 if the reward does not rise.")] = True,
+    auto_ports: AutoPorts = False,
 ) -> None:
-    """Run the whole loop: an agent that knows nothing of Leyden learns arithmetic word problems with a calculator."""
+    """Train an agent to use a calculator while you watch.
+
+    Starts a stack of its own, runs the agent on word problems, and trains the model after each round. Deletes the data
+    of the last demo first. Takes 3 to 6 minutes on two cores.
+    """
     from leyden.cli.demo.plan import DemoPlan
     from leyden.cli.demo.run import run_demo
 
@@ -109,29 +129,38 @@ def demo(
 
 @app.command()
 def topics(
-    prefix: Annotated[str, typer.Option(help="Before every topic's name.")] = "",
-    replication_factor: Annotated[int, typer.Option(help="Copies of each partition.")] = 1,
+    prefix: Annotated[str, typer.Option(help="Prefix of every topic name.")] = "",
+    replication_factor: Annotated[int, typer.Option(help="Replicas of each partition.")] = 1,
 ) -> None:
-    """Create the topics on the cluster that KAFKA_BOOTSTRAP_SERVERS names."""
+    """Create the missing topics on the Kafka cluster in KAFKA_BOOTSTRAP_SERVERS."""
     from leyden.kafka.admin import ensure_topics
     from leyden.kafka.settings import KafkaSettings
+    from leyden.kafka.types import KafkaError
 
-    created = asyncio.run(ensure_topics(KafkaSettings(), prefix, replication_factor))
-    console.print(f"created {len(created)} topics")
+    settings = KafkaSettings()
+    with clear_errors():
+        try:
+            created = asyncio.run(ensure_topics(settings, prefix, replication_factor))
+        except KafkaError as error:
+            raise StackError(
+                f"Kafka at {settings.bootstrap_servers} did not create the topics: {error}. "
+                "Check KAFKA_BOOTSTRAP_SERVERS and --replication-factor (at most the number of brokers)."
+            ) from error
+        console.print(f"created {len(created)} topics")
 
 
-PASSED_ON = {"allow_extra_args": True, "ignore_unknown_options": True}
+PASS_THROUGH = {"allow_extra_args": True, "ignore_unknown_options": True}
 
 
-@app.command(context_settings=PASSED_ON, add_help_option=False)
+@app.command(context_settings=PASS_THROUGH, add_help_option=False)
 def run(context: typer.Context) -> None:
-    """Run an unmodified program as one rollout: `leyden run -- python my_agent.py` (`leyden run --help`)."""
+    """Run an unmodified program as one rollout: `leyden run -- python my_agent.py`."""
     _of_agents(context)
 
 
-@app.command(context_settings=PASSED_ON, add_help_option=False)
+@app.command(context_settings=PASS_THROUGH, add_help_option=False)
 def runner(context: typer.Context) -> None:
-    """Claim tasks from the gateway and run an agent on them, a function or a program (`leyden runner --help`)."""
+    """Claim tasks and run an agent on them: `leyden runner my_module:agent`."""
     _of_agents(context)
 
 
@@ -141,7 +170,8 @@ def _of_agents(context: typer.Context) -> None:
     raise typer.Exit(main([str(context.info_name), *context.args]))
 
 
-app.add_typer(engineer_app)
+app.command()(enqueue)
 app.add_typer(work_app)
+app.add_typer(engineer_app)
 app.add_typer(replay_app, name="replay")
 app.add_typer(keys_app, name="keys")

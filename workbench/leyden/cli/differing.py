@@ -14,14 +14,14 @@ from leyden.stack.errors import StackError
 
 
 async def compare_sets(a: str, b: str, policy: str | None, top: int, data_dir: Path, tell: Tell) -> Difference:
-    """How set `b` differs from set `a`; raises StackError when one has no transitions or they share no group."""
+    """How set `b` differs from set `a`. Raises StackError if one is empty or they have no group in common."""
     named_a, named_b = named_set(a), named_set(b)
     with place_of(data_dir) as place:
         of_a = await _side(place, named_a, policy, tell)
         of_b = await _side(place, named_b, policy, tell)
     found = difference(of_a, of_b, top)
     if not found.groups:
-        raise StackError(f"{a} and {b} have no group in common.")
+        raise StackError(f"{a} and {b} have no group in common, so there is nothing to compare.")
     return found
 
 
@@ -31,20 +31,20 @@ async def _side(place: Place, of: TransitionSet, policy: str | None, tell: Tell)
         async for group in whole_groups(log, of, Filters(policy=policy)):
             side.add(group.end.policy, group.end.group_id, group.sequences)
     if not side.groups:
-        raise StackError(f"{of.name} has no transitions.")
+        raise StackError(f"{of.name} has no transitions. Check the name and --policy.")
     tell(f"{of.name}: {len(side.credits)} transitions in {len(side.groups)} groups")
     return side
 
 
 def print_difference(a: str, b: str, found: Difference, console: Console) -> None:
-    """Counts, the distribution of advantage changes, groups with flips, rollouts that moved most."""
+    """Print counts, how advantages changed, groups with changed signs, and the rollouts that changed most."""
     console.print(
         f"groups: {found.groups} in both, {found.groups_only_a} only in {a}, {found.groups_only_b} only in {b}",
         highlight=False,
         soft_wrap=True,
     )
     console.print(
-        f"transitions of those: {found.same} the same, {found.changed} changed, {found.only_a} only in {a}, "
+        f"transitions in common groups: {found.same} equal, {found.changed} changed, {found.only_a} only in {a}, "
         f"{found.only_b} only in {b}",
         highlight=False,
         soft_wrap=True,
@@ -56,13 +56,13 @@ def print_difference(a: str, b: str, found: Difference, console: Console) -> Non
     correlation = "" if found.correlation is None else f", correlation {found.correlation:.3f}"
     console.print(f"mean {number(found.mean)}, sd {number(found.sd)}{correlation}; quantiles {', '.join(cells)}")
     if found.flips:
-        console.print("\n[bold]signs that turned, by group[/]")
-        table = Table("policy", "group", "transitions", "turned", "to or from 0", box=TABLE)
+        console.print("\n[bold]changed signs, by group[/]")
+        table = Table("policy", "group", "transitions", "changed sign", "to or from 0", box=TABLE)
         for flip in found.flips:
             table.add_row(*map(safe, (flip.policy, flip.group_id, flip.compared, flip.flipped, flip.zeroed)))
         console.print(table)
     if found.top:
-        console.print("[bold]rollouts that moved most[/]")
+        console.print("[bold]rollouts with the largest changes[/]")
         table = Table("rollout", "attempt", "group", "transitions", "mean change", "largest", box=TABLE)
         for one in found.top:
             moved = (number(one.mean_change), number(one.largest_change))

@@ -1,27 +1,59 @@
-"""The commands of the one who runs the training: looking into the log, taking data out, judging from outside."""
+"""Commands for RL engineers: inspect, rewards, export and feedback."""
 
 import asyncio
 from contextlib import closing
 from datetime import datetime
+from enum import StrEnum
 from pathlib import Path
 from typing import Annotated
 
 import typer
 
-from leyden.cli.shell import STACK_DIR, DataDir, LogDir, TopicPrefix, clear_errors, console, progress, say
+from leyden.cli.shell import (
+    STACK_DIR,
+    ApiKey,
+    AsJson,
+    DataDir,
+    GatewayUrl,
+    LogDir,
+    TopicPrefix,
+    clear_errors,
+    console,
+    examples,
+    progress,
+    say,
+)
 
 engineer_app = typer.Typer()
 
 
+class By(StrEnum):
+    """How `leyden rewards` groups rollouts."""
+
+    WINDOW = "window"
+    VERSION = "version"
+
+
+RolloutId = Annotated[
+    str, typer.Argument(metavar="ROLLOUT", help="Rollout id (28 hex digits), or an attempt's trace id (32).")
+]
+From = Annotated[datetime | None, typer.Option("--from", help="Start time, included; UTC. Default: the beginning.")]
+To = Annotated[datetime | None, typer.Option("--to", help="End time, not included; UTC. Default: now.")]
+
+
 @engineer_app.command()
+@examples("leyden inspect 1e7de12d3ed09c7829d7c34190e1", "leyden inspect 1e7de12d3ed09c7829d7c34190e1 --json")
 def inspect(
-    rollout: Annotated[str, typer.Argument(help="Rollout id (28 hex digits) or the trace id of one attempt (32).")],
-    attempt: Annotated[int | None, typer.Option(min=0, help="Default: the last one.")] = None,
+    rollout: RolloutId,
+    attempt: Annotated[int | None, typer.Option(min=0, help="Attempt number, from 0. Default: the last one.")] = None,
     data_dir: LogDir = STACK_DIR,
     prefix: TopicPrefix = None,
-    as_json: Annotated[bool, typer.Option("--json", help="The whole report as JSON, nothing shortened.")] = False,
+    as_json: AsJson = False,
 ) -> None:
-    """Print one rollout: calls, tools, rewards by rule, return, advantage, tokens trained, and why anything is not."""
+    """Show one rollout: calls, tools, rewards, return, advantage and trained tokens.
+
+    Also says why a call or the whole rollout is not trained, and what an unfinished one is waiting for.
+    """
     from leyden.cli.inspecting import find_rollout, print_report
 
     with clear_errors():
@@ -34,26 +66,30 @@ def inspect(
 
 
 @engineer_app.command()
+@examples(
+    "leyden export --format trl --out trl.jsonl",
+    "leyden export --out best.parquet --min-reward 0.9 --from 2026-01-31T12:00:00",
+)
 def export(
-    out: Annotated[Path, typer.Option(dir_okay=False, help="File to write; one that is there is replaced.")],
+    out: Annotated[Path, typer.Option(dir_okay=False, help="Output file; an existing file is replaced.")],
     export_format: Annotated[
-        str, typer.Option("--format", help="parquet or jsonl (every column), trl, verl or llama-factory.")
+        str, typer.Option("--format", help="parquet, jsonl, trl, verl or llama-factory.")
     ] = "parquet",
-    of: Annotated[str, typer.Option(help="live, the name of a replay, or credit:NAME.")] = "live",
+    of: Annotated[str, typer.Option(help="Which transitions: live, the name of a replay, or credit:NAME.")] = "live",
     policy: Annotated[str | None, typer.Option(help="Only transitions of this policy.")] = None,
-    group: Annotated[str | None, typer.Option(help="Only this group.")] = None,
-    start: Annotated[datetime | None, typer.Option("--from", help="Groups published from then on; UTC.")] = None,
-    end: Annotated[datetime | None, typer.Option("--to", help="Groups published before then; UTC.")] = None,
-    min_reward: Annotated[float | None, typer.Option(help="Only rollouts with at least this return.")] = None,
+    group: Annotated[str | None, typer.Option(help="Only this group id.")] = None,
+    start: From = None,
+    end: To = None,
+    min_reward: Annotated[float | None, typer.Option(help="Only rollouts with at least this total reward.")] = None,
     ground_truth: Annotated[
-        str, typer.Option(help="Field of the task's metadata that becomes verl's ground_truth.")
+        str, typer.Option(help="verl only: task metadata field to write as ground_truth.")
     ] = "answer",
     data_dir: LogDir = STACK_DIR,
 ) -> None:
-    """Write transitions as tuples: state, action, reward, next state, return, advantage, tokens, version, lineage.
+    """Write transitions to a file: Parquet, JSON Lines, or the format of TRL, verl or LLaMA-Factory.
 
-    One row is one action. Token ids and logprobs are the engine's, from the transitions; text is the recorded messages
-    of the call. Only whole groups are written, each at its newest revision.
+    One row is one action, with its state, reward, return, advantage and policy version. Token ids and logprobs are the
+    engine's; text is the recorded messages. Only complete groups are written, each at its newest revision.
     """
     from leyden.cli.exporting import run_export_command
 
@@ -66,25 +102,28 @@ def export(
 
 
 @engineer_app.command()
+@examples("leyden rewards", "leyden rewards --by version --outcome correct")
 def rewards(
-    window: Annotated[int | None, typer.Option(min=1, help="Rollouts a window; default: a tenth of them all.")] = None,
-    by: Annotated[str, typer.Option(help="window (of time) or version (of the policy).")] = "window",
+    window: Annotated[int | None, typer.Option(min=1, help="Rollouts per window. Default: a tenth of all.")] = None,
+    by: Annotated[By, typer.Option(help="Group by time window or by policy version.")] = By.WINDOW,
     outcome: Annotated[
-        list[str] | None, typer.Option(help="Rule that is the outcome; default: those that judge whole rollouts.")
+        list[str] | None,
+        typer.Option(help="Rule that measures the outcome; repeatable. Default: rules that judge whole rollouts."),
     ] = None,
-    start: Annotated[datetime | None, typer.Option("--from", help="Rewards given from then on; UTC.")] = None,
-    end: Annotated[datetime | None, typer.Option("--to", help="Rewards given before then; UTC.")] = None,
+    start: From = None,
+    end: To = None,
     data_dir: LogDir = STACK_DIR,
     prefix: TopicPrefix = None,
 ) -> None:
-    """Show what each reward rule gave (value × weight), and warn when one rises while the outcome falls."""
+    """Show what each reward rule gave over time, and warn of possible reward hacking.
+
+    Numbers are contributions: value × weight. The warning means that a rule's rewards rise while the outcome falls.
+    """
     from leyden.cli.exporting import as_utc
     from leyden.cli.rewarding import RewardsPlan, look_at_rewards, print_rewards
 
-    if by not in ("window", "version"):
-        raise typer.BadParameter("choose window or version", param_hint="--by")
     named = tuple(outcome or ())
-    plan = RewardsPlan(data_dir, prefix, window, by == "version", named, as_utc(start), as_utc(end))
+    plan = RewardsPlan(data_dir, prefix, window, by is By.VERSION, named, as_utc(start), as_utc(end))
     with clear_errors():
         with progress() as tell:
             report = asyncio.run(look_at_rewards(plan, tell))
@@ -92,25 +131,31 @@ def rewards(
 
 
 @engineer_app.command()
+@examples(
+    "leyden feedback 1e7de12d3ed09c7829d7c34190e1 --name thumbs_up --value 1",
+    "leyden feedback 1e7de12d3ed09c7829d7c34190e1 --name ticket --value -1 --comment 'opened again'",
+)
 def feedback(
-    rollout: Annotated[str, typer.Argument(help="Rollout id (28 hex digits) or the trace id of one attempt (32).")],
-    name: Annotated[str, typer.Option(help="Of the reward's signal, such as thumbs_up.")],
-    value: Annotated[float, typer.Option(help="The reward; the run file's `emitted` weighs it.")],
-    attempt: Annotated[int | None, typer.Option(min=0, max=0xFFFF, help="Default: the trace id's, else 0.")] = None,
-    comment: Annotated[str | None, typer.Option(help="Why; kept with the reward's evidence.")] = None,
-    gateway: Annotated[str | None, typer.Option(help="Default: LEYDEN_GATEWAY_URL, else the stack's.")] = None,
-    api_key: Annotated[str | None, typer.Option(help="Default: LEYDEN_API_KEY, else the stack's.")] = None,
+    rollout: RolloutId,
+    name: Annotated[str, typer.Option(help="Name of the signal, such as thumbs_up.")],
+    value: Annotated[float, typer.Option(help="Reward value; the run file's `emitted` section sets its weight.")],
+    attempt: Annotated[
+        int | None, typer.Option(min=0, max=0xFFFF, help="Attempt number. Default: the trace id's, else 0.")
+    ] = None,
+    comment: Annotated[str | None, typer.Option(help="Reason, stored with the reward.")] = None,
+    gateway: GatewayUrl = None,
+    api_key: ApiKey = None,
     data_dir: DataDir = STACK_DIR,
 ) -> None:
-    """Give a rollout a reward from outside, also after its end: an evaluation in its trace, through the gateway.
+    """Give a rollout a reward, during the run or after its end.
 
-    After the rollout was settled it counts within the run file's `late_horizon_s`, as a new revision.
+    A late reward counts if it comes within the run file's `late_horizon_s`; the rollout's group is then credited again.
     """
     from leyden.cli.feedback import Feedback, gateway_of, send_feedback
 
     with clear_errors():
         given = Feedback(rollout, attempt, name, value, comment)
         about = given.subject()
-        with closing(gateway_of(gateway, api_key, data_dir)) as door:
-            send_feedback(given, door)
+        with closing(gateway_of(gateway, api_key, data_dir)) as client:
+            send_feedback(given, client)
         say(f"{name} = {value:g} for rollout {about.rollout_id}, attempt {about.attempt}")

@@ -1,7 +1,7 @@
-"""`leyden enqueue`: rows become tasks and go to the gateway in batches; running it again changes nothing.
+"""`leyden enqueue`: makes tasks of rows and sends them to the gateway in batches. Repeating it changes nothing.
 
-A task's id is the data's name and the row's id, or a digest of what the row says: the same row is the same task, and
-the gateway knows it. So a run that was cut off is gone on with by running it again.
+A task's id is the data's name plus the row's id, or plus a hash of the row. So the same row is the same task, and an
+interrupted run is continued by running it again.
 """
 
 import json
@@ -18,16 +18,16 @@ from leyden.stack.errors import StackError
 BATCH_TASKS = 200
 BATCH_BYTES = 1 << 20
 MAX_TASK_BYTES = 4 << 20
-"""Below what a gateway takes in one request (8 MiB by default)."""
+"""Below the gateway's limit for one request (8 MiB by default)."""
 MAX_ID = 256
 INPUT, METADATA, TASK_ID = "input", "metadata", "task_id"
-"""Columns that are taken where none are named."""
+"""Default columns."""
 ALL = "*"
 
 
 @dataclass(frozen=True)
 class EnqueuePlan:
-    """Which rows, and what they become."""
+    """Which rows, and how they become tasks."""
 
     source: Source
     name: str | None = None
@@ -37,11 +37,11 @@ class EnqueuePlan:
     skip: int = 0
     limit: int | None = None
     shared: dict[str, Any] = field(default_factory=dict)
-    """What all tasks have alike, in the gateway's words: samples, mode, max_attempts, …"""
+    """Fields of every task, as the gateway names them: samples, mode, max_attempts, …"""
 
     @property
     def columns(self) -> list[str] | None:
-        """Those that are needed, where all are named."""
+        """The columns to read; None for all."""
         if not self.input_columns or ALL in self.metadata_columns or not self.metadata_columns or not self.id_column:
             return None
         return list(dict.fromkeys([*self.input_columns, *self.metadata_columns, self.id_column]))
@@ -49,24 +49,29 @@ class EnqueuePlan:
 
 @dataclass
 class Enqueued:
-    """What came of it."""
+    """Counts of one run."""
 
     tasks: int = 0
     rollouts: int = 0
     known: int = 0
-    """Tasks that were there before."""
+    """Tasks that the gateway had already."""
     otherwise: int = 0
-    """Of these: with another number of rollouts than was asked for now."""
+    """Of these, tasks with another number of rollouts than asked for now."""
+
+
+def columns_of(text: str | None) -> list[str]:
+    """The column names in a list separated by commas."""
+    return [column.strip() for column in (text or "").split(",") if column.strip()]
 
 
 def tasks_of(plan: EnqueuePlan) -> Iterator[dict[str, Any]]:
-    """The tasks in the gateway's words, one a row, in order; raises StackError that names the row."""
+    """One task per row, in order, as the gateway takes them. Raises StackError, which names the row."""
     for number, row in rows_of(plan.source, plan.columns, plan.skip, plan.limit):
         yield task_of(plan, number, row)
 
 
 def task_of(plan: EnqueuePlan, number: int, row: Row) -> dict[str, Any]:
-    """The task that a row is."""
+    """The task of one row."""
     where = f"Row {number}"
     content = {"input": _input(plan, row, where), "metadata": _metadata(plan, row, where)}
     name = plan.name or plan.source.name
@@ -92,7 +97,7 @@ def _metadata(plan: EnqueuePlan, row: Row, where: str) -> dict[str, Any]:
 
 def _value(row: Row, column: str, where: str) -> Any:
     if column not in row:
-        hint = " Name the input's column with --input-column." if column == INPUT else ""
+        hint = " Name the input column with --input-column." if column == INPUT else ""
         raise StackError(f"{where} has no column {column}; it has {', '.join(map(str, row)) or 'none'}.{hint}")
     return row[column]
 
@@ -103,7 +108,7 @@ def _task_id(plan: EnqueuePlan, name: str, row: Row, content: dict[str, Any], wh
         return _short(f"{name}:{derive('task', canonical)[:20]}")
     own = _value(row, plan.id_column or TASK_ID, where)
     if not isinstance(own, str | int) or isinstance(own, bool) or own == "":
-        raise StackError(f"{where}: an id is a text or a whole number, not {own!r}.")
+        raise StackError(f"{where}: an id must be a string or an integer, not {own!r}.")
     return _short(f"{name}:{own}")
 
 
@@ -112,13 +117,13 @@ def _short(task_id: str) -> str:
 
 
 def batches(tasks: Iterable[dict[str, Any]]) -> Iterator[list[dict[str, Any]]]:
-    """Tasks in lots of one request each; raises StackError for one that is too big for any."""
+    """Tasks in batches of one request each. Raises StackError for a task that is too large for a request."""
     batch: list[dict[str, Any]] = []
     size = 0
     for task in tasks:
         own = len(json.dumps(task, ensure_ascii=False).encode())
         if own > MAX_TASK_BYTES:
-            raise StackError(f"Task {task['task_id']} has {own} bytes; {MAX_TASK_BYTES} is the most.")
+            raise StackError(f"Task {task['task_id']} has {own} bytes; the limit is {MAX_TASK_BYTES}.")
         if batch and (len(batch) >= BATCH_TASKS or size + own > BATCH_BYTES):
             yield batch
             batch, size = [], 0
@@ -129,13 +134,13 @@ def batches(tasks: Iterable[dict[str, Any]]) -> Iterator[list[dict[str, Any]]]:
 
 
 def enqueue(plan: EnqueuePlan, queue: TaskQueue, tell: Tell) -> Enqueued:
-    """Send them all; each batch is in Kafka when the next one is sent. Raises StackError: what was sent stays sent."""
+    """Send all tasks; each batch is in Kafka before the next is sent. Raises StackError; sent batches stay enqueued."""
     done = Enqueued()
     for batch in batches(tasks_of(plan)):
         try:
             answers = queue.post("tasks", {"tasks": batch})["tasks"]
         except StackError as error:
-            raise StackError(f"{error} {done.tasks} tasks were taken before.") from error
+            raise StackError(f"{error} {done.tasks} tasks were enqueued before that.") from error
         for task, answer in zip(batch, answers, strict=True):
             done.tasks += 1
             done.rollouts += len(answer["rollout_ids"])
@@ -146,8 +151,8 @@ def enqueue(plan: EnqueuePlan, queue: TaskQueue, tell: Tell) -> Enqueued:
 
 
 def told(done: Enqueued) -> str:
-    """The result in one line."""
+    """A one-line summary."""
     line = f"{done.tasks} tasks, {done.rollouts} rollouts; {done.tasks - done.known} tasks are new"
     if done.otherwise:
-        line += f"; {done.otherwise} were there before with another number of samples: --name makes new ones"
+        line += f"; {done.otherwise} exist with another number of samples; to make new tasks, choose another --name"
     return line

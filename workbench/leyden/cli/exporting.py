@@ -1,4 +1,4 @@
-"""`leyden export`: from options to a plan, and what came of it in a few lines."""
+"""`leyden export`: makes a plan of the options and reports the result."""
 
 import asyncio
 from datetime import UTC, datetime
@@ -23,9 +23,9 @@ def run_export_command(
     data_dir: Path,
     tell: Tell,
 ) -> list[str]:
-    """Export, and the lines to print; raises StackError."""
+    """Export, and return the lines to print. Raises StackError."""
     if name not in list(ExportFormat):
-        raise StackError(f"--format {name!r}: choose one of {', '.join(ExportFormat)}.")
+        raise StackError(f"--format {name!r}: use one of {', '.join(ExportFormat)}.")
     policy, group, start, end = filters
     chosen = Filters(policy, group, as_utc(start), as_utc(end))
     plan = ExportPlan(ExportFormat(name), out, named_set(of), chosen, min_reward, ground_truth)
@@ -41,10 +41,10 @@ def as_utc(moment: datetime | None) -> datetime | None:
 def _told(plan: ExportPlan, done: Exported) -> list[str]:
     lines = [f"{done.rows} transitions of {done.sequences} sequences in {done.groups} groups: {plan.out}"]
     if done.without_text:
-        lines.append(f"{done.without_text} have no text: their calls are gone from the log, or hold more than text")
+        lines.append(f"{done.without_text} have no text: their calls have expired from the log, or hold more than text")
     if done.skipped:
-        lines.append(f"{done.skipped} were skipped: {plan.format} cannot hold them")
+        lines.append(f"{done.skipped} were skipped: the format {plan.format} cannot represent them")
     if plan.format is ExportFormat.LLAMA_FACTORY:
         names = ", ".join(dataset_entries(plan.out))
-        lines.append(f"{plan.out.parent / INFO} names it: dataset_dir: {plan.out.parent}, dataset: {names}")
+        lines.append(f"listed in {plan.out.parent / INFO}; use dataset_dir: {plan.out.parent}, dataset: {names}")
     return lines

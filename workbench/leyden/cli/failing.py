@@ -1,4 +1,4 @@
-"""`leyden errors`: reads failed attempts from the log and prints them in groups, as a table or as JSON."""
+"""`leyden errors`: reads failed attempts from the log and prints them, grouped, as a table or JSON."""
 
 import json
 import re
@@ -39,15 +39,15 @@ class ErrorsPlan:
 
 @dataclass(frozen=True)
 class Failures:
-    """What the log holds."""
+    """Failed attempts in the log."""
 
     ended: int
-    """Attempts that ended in that time, well or badly."""
+    """All attempts that ended in that time, failed or not."""
     attempts: list[FailedAttempt]
 
 
 def since(text: str | None, now: datetime) -> datetime | None:
-    """`2h` (also s, m, d, w) ago, or an ISO date or time, UTC where it names no zone. Raises StackError."""
+    """`2h` (or s, m, d, w) ago, or an ISO date or time, in UTC unless it names a zone. Raises StackError."""
     if text is None:
         return None
     if match := re.fullmatch(r"(\d{1,6})([smhdw])", text.strip()):
@@ -55,26 +55,26 @@ def since(text: str | None, now: datetime) -> datetime | None:
     try:
         moment = datetime.fromisoformat(text)
     except ValueError as error:
-        raise StackError(f"--since {text}: write 30m, 12h, 7d, or a date such as 2026-01-31.") from error
+        raise StackError(f"--since {text}: use 30m, 12h, 7d, or a date such as 2026-01-31.") from error
     return moment if moment.tzinfo else moment.replace(tzinfo=UTC)
 
 
 async def look_at_failures(plan: ErrorsPlan, tell: Tell) -> Failures:
-    """The failed attempts; raises StackError for a class that there is not."""
+    """The failed attempts. Raises StackError for an unknown failure class."""
     if plan.kind is not None and plan.kind not in list(FailureClass):
-        raise StackError(f"--class {plan.kind}: choose one of {', '.join(FailureClass)}.")
+        raise StackError(f"--class {plan.kind}: use one of {', '.join(FailureClass)}.")
     with place_of(plan.data_dir) as place:
         async with Log(place, plan.prefix, tell) as log:
             return await read_failures(log, plan)
 
 
 async def read_failures(log: Log, plan: ErrorsPlan) -> Failures:
-    """From `rollouts.v1`; agents and versions from the attempts' calls, where they are asked for."""
+    """Read `rollouts.v1`, and the attempts' calls if agents or versions are needed."""
     seen = 0
 
     def wanted(_: bytes, value: bytes) -> bool:
         nonlocal seen
-        if not value:  # one that was too big for Kafka: what it is shows when it is fetched
+        if not value:  # too large for Kafka: known only after it is fetched
             return True
         seen += value.startswith(ENDED)
         return value.startswith(ENDED) and FAILED in value
@@ -94,7 +94,7 @@ async def read_failures(log: Log, plan: ErrorsPlan) -> Failures:
 
 
 def failed_attempt(event: RolloutEnded) -> FailedAttempt:
-    """What an end says of a failure; one without a failure is the agent's."""
+    """The failure in an end; without one it is an `agent_exception`."""
     failure = event.failure
     return FailedAttempt(
         ref=event.ref,
@@ -130,7 +130,7 @@ async def _with_calls(
 
 
 def chosen(failures: Failures, plan: ErrorsPlan) -> list[FailedAttempt]:
-    """The attempts that `--show` names: a group's id, a rollout's, or a trace id. Raises StackError for nothing."""
+    """The attempts of `--show`: of a group id, rollout id or trace id. Raises StackError if there are none."""
     assert plan.show is not None
     if ref := attempt_of_trace(plan.show):
         whole = len(plan.show) == len(ref.rollout_id)
@@ -140,12 +140,14 @@ def chosen(failures: Failures, plan: ErrorsPlan) -> list[FailedAttempt]:
         names = set(groups[plan.show].examples) if plan.show in groups else set()
         found = [attempt for attempt in failures.attempts if attempt.ref.trace_id in names]
     if not found:
-        raise StackError(f"No failed attempt is {plan.show}: name a group of this report, a rollout or a trace id.")
+        raise StackError(
+            f"No failed attempt matches --show {plan.show}: use a group id of this report, a rollout id or a trace id."
+        )
     return sorted(found, key=lambda attempt: attempt.at, reverse=True)
 
 
 def as_json(failures: Failures, plan: ErrorsPlan) -> str:
-    """The report, nothing shortened."""
+    """The full report."""
     if plan.show is not None:
         document: Any = [_shown(attempt) for attempt in chosen(failures, plan)]
     else:
@@ -164,11 +166,11 @@ def _shown(attempt: FailedAttempt) -> dict[str, Any]:
 def _plain(value: Any) -> Any:
     if isinstance(value, datetime):
         return value.isoformat()
-    raise TypeError(f"{type(value).__name__} has no form in JSON")
+    raise TypeError(f"{type(value).__name__} cannot be written as JSON")
 
 
 def print_failures(failures: Failures, plan: ErrorsPlan, console: Console) -> None:
-    """Groups as a table, or the attempts that were asked for, whole."""
+    """Print the groups as a table, or the attempts of `--show` in full."""
     if plan.show is not None:
         for attempt in chosen(failures, plan):
             _print_attempt(attempt, console)
@@ -188,9 +190,7 @@ def print_failures(failures: Failures, plan: ErrorsPlan, console: Console) -> No
     for group in grouped(failures.attempts, plan.by):
         table.add_row(*_row(group, plan.by))
     console.print(table)
-    console.print(
-        f"`{as_typed()} errors --show GROUP` has the evidence, `{as_typed()} inspect EXAMPLE` the whole rollout"
-    )
+    console.print(f"evidence: `{as_typed()} errors --show GROUP`; the whole rollout: `{as_typed()} inspect EXAMPLE`")
 
 
 def _row(group: FailureGroup, by: GroupBy) -> list[str]:
@@ -206,7 +206,7 @@ def _print_attempt(attempt: FailedAttempt, console: Console) -> None:
     traceback = evidence.pop("traceback", None)
     rows = {
         "rollout": attempt.ref.rollout_id,
-        "attempt": f"{attempt.ref.attempt}{'' if attempt.final else ' (tried again)'}",
+        "attempt": f"{attempt.ref.attempt}{'' if attempt.final else ' (retried)'}",
         "at": f"{attempt.at.astimezone(UTC):%Y-%m-%d %H:%M:%S} UTC",
         "task": attempt.task_id or "-",
         "class": attempt.failure_class.value,

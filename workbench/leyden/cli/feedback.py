@@ -1,4 +1,4 @@
-"""`leyden feedback`: a late reward, sent as an evaluation span of the rollout's trace to the gateway's OTLP API."""
+"""`leyden feedback`: sends a reward as an evaluation span in the rollout's trace, through the gateway's OTLP API."""
 
 import math
 import os
@@ -18,12 +18,12 @@ from leyden.ids import AttemptRef, attempt_of_trace
 from leyden.stack.errors import StackError
 from leyden.stack.state import DataFolder
 
-PATIENCE_S = 10.0
+RETRY_TIMEOUT_S = 10.0
 
 
 @dataclass(frozen=True)
 class Feedback:
-    """One judgement of a rollout, given from outside."""
+    """A reward for a rollout, given by a person or another system."""
 
     rollout: str
     """Rollout id, or the trace id of one attempt."""
@@ -33,17 +33,19 @@ class Feedback:
     comment: str | None
 
     def subject(self) -> AttemptRef:
-        """The attempt that is judged: the one asked for, the trace id's, else 0. Raises StackError."""
+        """The attempt to reward: the one given, else the trace id's, else 0. Raises StackError."""
         ref = attempt_of_trace(self.rollout)
         if ref is None:
-            raise StackError(f"{self.rollout} is no rollout id (28 hex digits) and no trace id of one (32 hex digits).")
+            raise StackError(
+                f"{self.rollout} is neither a rollout id (28 hex digits) nor an attempt's trace id (32 hex digits)."
+            )
         if not math.isfinite(self.value):
-            raise StackError(f"--value {self.value}: a reward is a finite number.")
+            raise StackError(f"--value {self.value}: must be a finite number.")
         return ref if self.attempt is None else AttemptRef(ref.rollout_id, self.attempt)
 
 
 class _OneTrace(RandomIdGenerator):
-    """Spans of a trace that began elsewhere, without a parent."""
+    """Puts root spans into an existing trace."""
 
     def __init__(self, trace_id: str) -> None:
         self._trace_id = int(trace_id, 16)
@@ -53,7 +55,7 @@ class _OneTrace(RandomIdGenerator):
 
 
 def evaluation_span(feedback: Feedback, now_ns: int) -> ReadableSpan:
-    """The span that `leyden.emit_reward` would have sent from inside the rollout."""
+    """The same span as `leyden.emit_reward` sends inside a rollout."""
     trace_id = feedback.subject().trace_id
     provider = TracerProvider(
         resource=Resource({"service.name": "leyden feedback"}), id_generator=_OneTrace(trace_id), shutdown_on_exit=False
@@ -72,14 +74,14 @@ def evaluation_span(feedback: Feedback, now_ns: int) -> ReadableSpan:
 
 
 def send_feedback(feedback: Feedback, gateway: GatewayClient) -> None:
-    """Send it; raises StackError with what the gateway said. Sending again after an error cannot count twice."""
+    """Send it. Raises StackError with the gateway's message; after an error it is safe to send it again."""
     payload = encode_spans([evaluation_span(feedback, time.time_ns())]).SerializeToString()
     try:
         rejected = gateway.export(payload)
     except GatewayUnavailableError as error:
         raise StackError(f"The feedback was not delivered: {error}") from error
     except GatewayRefusedError as error:
-        hint = " Give a key of the gateway with --api-key or LEYDEN_API_KEY." if error.status in (401, 403) else ""
+        hint = " Pass a valid key with --api-key or LEYDEN_API_KEY." if error.status in (401, 403) else ""
         raise StackError(f"The feedback was refused: {error}.{hint}") from error
     except GatewayError as error:
         raise StackError(f"The feedback failed: {error}") from error
@@ -88,7 +90,7 @@ def send_feedback(feedback: Feedback, gateway: GatewayClient) -> None:
 
 
 def gateway_of(url: str | None, api_key: str | None, data_dir: Path) -> GatewayClient:
-    """The gateway that was named, the environment's, or that of the stack that runs in `data_dir`."""
+    """A client of the gateway at `url`, else LEYDEN_GATEWAY_URL, else of the stack that runs in `data_dir`."""
     url = url or os.environ.get("LEYDEN_GATEWAY_URL")
     api_key = api_key or os.environ.get("LEYDEN_API_KEY")
     folder = DataFolder(data_dir)
@@ -96,10 +98,10 @@ def gateway_of(url: str | None, api_key: str | None, data_dir: Path) -> GatewayC
         state = folder.read_state()
         if not state.is_running:
             raise StackError(
-                f"No stack runs in {folder.root}. Name a gateway with --gateway or LEYDEN_GATEWAY_URL, "
-                "or the folder of a running stack with --data-dir."
+                f"No gateway given, and no stack runs in {folder.root}. Start one with `leyden up`, or pass --gateway, "
+                "LEYDEN_GATEWAY_URL, or the --data-dir of a running stack."
             )
         url, api_key = state.gateway_url, api_key or folder.secrets().api_key
     if not url.startswith(("http://", "https://")):
-        raise StackError(f"{url!r} is no gateway's address: it begins with http:// or https://.")
-    return GatewayClient(url, api_key, PATIENCE_S)
+        raise StackError(f"{url!r} is not a gateway URL: it must begin with http:// or https://.")
+    return GatewayClient(url, api_key, RETRY_TIMEOUT_S)

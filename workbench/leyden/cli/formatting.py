@@ -1,4 +1,4 @@
-"""How tables and numbers of the commands look."""
+"""Formats of tables and numbers."""
 
 import json
 
@@ -7,16 +7,16 @@ from rich.markup import escape
 
 TABLE = box.SIMPLE_HEAD
 MAX_SHOWN = 60
-"""Characters of a value in a table; `--json` has all of it."""
+"""Maximum characters of a value in a table."""
 
 
 def number(value: float) -> str:
-    """Four digits are enough to see."""
+    """The number with four significant digits."""
     return f"{value:.4g}"
 
 
 def safe(value: object) -> str:
-    """Text of the log must not be taken for markup."""
+    """Text of the log, escaped so that rich does not read it as markup."""
     return escape(str(value))
 
 

@@ -1,4 +1,4 @@
-"""Requests of the commands to the gateway; failures become a `StackError` that says what was wrong and what to do."""
+"""Requests of the commands to the gateway. Failures become a `StackError` that says what to do."""
 
 from collections.abc import Mapping
 from typing import Any
@@ -8,9 +8,9 @@ from leyden.client.gateway import GatewayClient
 from leyden.stack.errors import StackError
 
 REQUEST_TIMEOUT_S = 60.0
-"""Of one request: a batch of tasks is answered once it is in Kafka."""
+"""For one request; a batch of tasks is answered once it is in Kafka."""
 RETRY_TIMEOUT_S = 60.0
-HINTS: Mapping[int, str] = {401: " Pass a key of the gateway with --api-key or LEYDEN_API_KEY."}
+HINTS: Mapping[int, str] = {401: " Pass a valid key with --api-key or LEYDEN_API_KEY."}
 
 
 def request(
@@ -23,7 +23,7 @@ def request(
     hints: Mapping[int, str],
     if_unavailable: str = "",
 ) -> dict[str, Any]:
-    """The gateway's answer. Raises `StackError`, with a hint, or `if_unavailable` without an answer."""
+    """The gateway's answer. Raises `StackError`, ending with the status's hint, or `if_unavailable` if none came."""
     try:
         return gateway.request(method, path, body, retry_timeout_s, REQUEST_TIMEOUT_S)
     except GatewayUnavailableError as error:
@@ -36,7 +36,7 @@ def request(
 
 
 class TaskQueue:
-    """The task queue of one gateway. All its requests are idempotent, and retried while the gateway is unavailable."""
+    """The task queue of one gateway. Its requests are idempotent and are retried while the gateway is unavailable."""
 
     def __init__(self, gateway: GatewayClient, retry_timeout_s: float = RETRY_TIMEOUT_S) -> None:
         self._gateway = gateway
@@ -50,7 +50,7 @@ class TaskQueue:
             f"/leyden/v1/{path}",
             body,
             retry_timeout_s=self._retry_timeout_s,
-            hints={403: " A key with another scope is needed."},
+            hints={403: " Pass a key with that scope."},
             if_unavailable=" Run the command again to continue.",
         )
 

@@ -1,4 +1,4 @@
-"""`leyden inspect`: finds the rollout in the log and prints the report on it, as tables or as JSON."""
+"""`leyden inspect`: finds a rollout in the log and prints a report on it."""
 
 from collections.abc import Sequence
 from pathlib import Path
@@ -17,21 +17,21 @@ from leyden.stack.errors import StackError
 
 
 async def find_rollout(name: str, attempt: int | None, data_dir: Path, prefix: str | None, tell: Tell) -> RolloutReport:
-    """The report on rollout `name` (its id, or the trace id of one attempt); raises StackError with one sentence."""
+    """The report on rollout `name` (its id, or the trace id of one attempt). Raises StackError if there is none."""
     ref = attempt_of_trace(name)
     if ref is None:
-        raise StackError(f"{name} is no rollout id (28 hex digits) and no trace id of one (32 hex digits).")
+        raise StackError(f"{name} is neither a rollout id (28 hex digits) nor an attempt's trace id (32 hex digits).")
     with place_of(data_dir) as place:
         async with Log(place, prefix, tell) as log:
             evidence = await gather(log, ref.rollout_id)
     if evidence is None:
-        raise StackError(f"The log holds nothing of a rollout {ref.rollout_id}.")
+        raise StackError(f"No rollout {ref.rollout_id} in the log. Check the id, --data-dir and --prefix.")
     asked = attempt if attempt is not None else ref.attempt if len(name) > len(ref.rollout_id) else None
     return report_on(evidence, _attempt(evidence, asked))
 
 
 def _attempt(evidence: RolloutEvidence, asked: int | None) -> int:
-    """The attempt that was asked for, else the last one."""
+    """The attempt asked for, else the last one."""
     if asked is None:
         return evidence.attempts[-1]
     if asked not in evidence.attempts:
@@ -41,7 +41,7 @@ def _attempt(evidence: RolloutEvidence, asked: int | None) -> int:
 
 
 def print_report(report: RolloutReport, console: Console) -> None:
-    """The report as tables; empty ones are left away."""
+    """Print the report as tables, without empty ones."""
     console.print(_header(report))
     for title, table in (
         ("calls", _calls(report.calls)),
@@ -54,7 +54,7 @@ def print_report(report: RolloutReport, console: Console) -> None:
             console.print(f"\n[bold]{title}[/]")
             console.print(table)
     if report.notes:
-        console.print("\n[bold]left out, or waited for[/]")
+        console.print("\n[bold]not trained, or waiting[/]")
     for note in report.notes:
         console.print(f"  {note}", highlight=False, markup=False)
 
@@ -93,7 +93,7 @@ def _calls(calls: Sequence[CallLine]) -> Table:
 
 
 def _trained(calls: Sequence[CallLine]) -> Table:
-    """A line for each credit service, policy and choice of each call; or why there is none."""
+    """One row per call, credit service, policy and choice; or the reason why there is none."""
     table = Table(box=TABLE)
     for head in ("call", "lineage", "tokens", "reward", "return", "advantage", "value", "why not"):
         table.add_column(head, justify="left" if head == "why not" else "right", overflow="fold")

@@ -1,4 +1,4 @@
-"""The commands of `leyden keys` and their options."""
+"""`leyden keys`: options only."""
 
 from contextlib import closing
 from datetime import UTC, datetime
@@ -8,16 +8,18 @@ from typing import Annotated
 import typer
 from rich.table import Table
 
-from leyden.cli.shell import STACK_DIR, DataDir, clear_errors, console, say
+from leyden.cli.shell import STACK_DIR, DataDir, GatewayUrl, clear_errors, console, examples, say
 from leyden.stack.program import as_typed
 
-keys_app = typer.Typer(no_args_is_help=True, help="Make, list and revoke the gateway's API keys.")
-GatewayUrl = Annotated[str | None, typer.Option("--gateway", help="Its address; default: LEYDEN_GATEWAY_URL.")]
-ApiKey = Annotated[str | None, typer.Option(help="A key of scope admin; default: LEYDEN_API_KEY, or the stack's own.")]
+keys_app = typer.Typer(no_args_is_help=True, help="Create, list and revoke API keys of the gateway.")
+AdminKey = Annotated[
+    str | None,
+    typer.Option("--api-key", help="Key with scope admin. Default: LEYDEN_API_KEY, else the local stack's."),
+]
 
 
 class Scope(StrEnum):
-    """What a key is for, as the option takes it."""
+    """What a key may do."""
 
     AGENT = "agent"
     RUNNER = "runner"
@@ -25,20 +27,37 @@ class Scope(StrEnum):
 
 
 @keys_app.command()
+@examples(
+    "leyden keys create --name my-agent",
+    "leyden keys create --name runners --scope runner --project math --requests-per-minute 600 --expires 30d",
+)
 def create(
-    name: Annotated[str, typer.Option(help="What the list shows; need not be unique.")],
-    scope: Annotated[list[Scope] | None, typer.Option(help="Repeatable; a scope includes the lesser ones.")] = None,
-    project: Annotated[str | None, typer.Option(help="Recorded on the calls and spans of the key.")] = None,
-    models: Annotated[list[str] | None, typer.Option(help="Allowed models, such as 'policy*'; repeatable.")] = None,
-    requests_per_minute: Annotated[int | None, typer.Option(min=1, help="Model calls, over all replicas.")] = None,
-    tokens_per_minute: Annotated[int | None, typer.Option(min=1, help="Prompt and completion, all replicas.")] = None,
-    concurrency: Annotated[int | None, typer.Option(min=1, help="Model calls at a time in one replica.")] = None,
-    expires: Annotated[str | None, typer.Option(help="30d, 12h, 4w, or a date; default: never.")] = None,
+    name: Annotated[str, typer.Option(help="Name shown in the list; need not be unique.")],
+    scope: Annotated[
+        list[Scope] | None,
+        typer.Option(
+            help="What the key may do; repeatable. runner includes agent, admin includes both. Default: agent."
+        ),
+    ] = None,
+    project: Annotated[str | None, typer.Option(help="Project recorded on the key's calls and spans.")] = None,
+    models: Annotated[
+        list[str] | None, typer.Option(help="Allowed model, as a pattern such as 'policy*'; repeatable. Default: all.")
+    ] = None,
+    requests_per_minute: Annotated[
+        int | None, typer.Option(min=1, help="Limit of model calls, over all gateway replicas.")
+    ] = None,
+    tokens_per_minute: Annotated[
+        int | None, typer.Option(min=1, help="Limit of prompt and completion tokens, over all replicas.")
+    ] = None,
+    concurrency: Annotated[int | None, typer.Option(min=1, help="Limit of model calls at a time, per replica.")] = None,
+    expires: Annotated[
+        str | None, typer.Option(help="Lifetime such as 30d, 12h or 4w, or a date. Default: never.")
+    ] = None,
     gateway: GatewayUrl = None,
-    api_key: ApiKey = None,
+    api_key: AdminKey = None,
     data_dir: DataDir = STACK_DIR,
 ) -> None:
-    """Make a key and print it. It is shown this once: only its digest is kept."""
+    """Create a key and print it. It is printed only once: the gateway stores just its digest."""
     from leyden.cli.feedback import gateway_of
     from leyden.cli.keys import KeyAdmin, Wanted, expiry
 
@@ -58,8 +77,8 @@ def create(
 
 
 @keys_app.command("list")
-def list_keys(gateway: GatewayUrl = None, api_key: ApiKey = None, data_dir: DataDir = STACK_DIR) -> None:
-    """Show every key by id; never a key itself."""
+def list_keys(gateway: GatewayUrl = None, api_key: AdminKey = None, data_dir: DataDir = STACK_DIR) -> None:
+    """List all keys with their ids, states and limits, not their secrets."""
     from leyden.cli.feedback import gateway_of
     from leyden.cli.keys import KeyAdmin, row
 
@@ -69,17 +88,17 @@ def list_keys(gateway: GatewayUrl = None, api_key: ApiKey = None, data_dir: Data
         table = Table("id", "name", "state", "scopes", "project", "models", "limits")
         for key in keys:
             table.add_row(*row(key, datetime.now(UTC)))
-        console.print(table if keys else f"no keys yet: {as_typed()} keys create --name …")
+        console.print(table if keys else f"no keys yet; create one with `{as_typed()} keys create --name NAME`")
 
 
 @keys_app.command()
 def revoke(
-    key_id: Annotated[str, typer.Argument(help="As `leyden keys list` shows it.")],
+    key_id: Annotated[str, typer.Argument(help="Id from `leyden keys list`.")],
     gateway: GatewayUrl = None,
-    api_key: ApiKey = None,
+    api_key: AdminKey = None,
     data_dir: DataDir = STACK_DIR,
 ) -> None:
-    """End a key, and every per-rollout key that it claimed, in every replica of the gateway, for ever."""
+    """Revoke a key for good, together with all rollout keys issued through it."""
     from leyden.cli.feedback import gateway_of
     from leyden.cli.keys import KeyAdmin
 

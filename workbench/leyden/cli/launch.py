@@ -1,4 +1,4 @@
-"""`leyden run`: one unmodified program as one rollout. Prints nothing but the program's own output."""
+"""`leyden run`: runs an unmodified program as one rollout. Prints only the program's own output."""
 
 import asyncio
 import os
@@ -28,13 +28,13 @@ from leyden.client.processes import ChildProcess, Output, ProgramEnd, Sink, runn
 from leyden.client.session import Session, init
 
 TIMED_OUT = 124
-"""Exit code of a timeout, as in timeout(1)."""
+"""Exit code after a timeout, as of timeout(1)."""
 NOTHING_TO_DO = 75
-"""Exit code: no task came, or the lease was lost; a retry may help."""
+"""Exit code when no task came or the lease was lost; a retry may help."""
 LEASE_S = 30.0
-"""Of a rollout of our own, until the first heartbeat's answer gives the gateway's."""
+"""Lease of a rollout that we start, until the first heartbeat returns the gateway's."""
 CLAIM_S = 30.0
-"""The longest that the gateway lets one claim wait."""
+"""The gateway's limit for the wait of one claim."""
 FORWARDED = (signal.SIGINT, signal.SIGTERM, signal.SIGHUP, signal.SIGQUIT, signal.SIGUSR1, signal.SIGUSR2)
 
 
@@ -57,15 +57,15 @@ class Launch:
 
 
 def launch(plan: Launch, gateway: str | None = None, api_key: str | None = None) -> int:
-    """Run the program to its end; its exit code, or one of this module's. Raises `LeydenError`, FileNotFoundError.
+    """Run the program; its exit code, or one of this module's. Raises `LeydenError` and FileNotFoundError.
 
-    Inside a rollout the program joins that one.
+    Inside a rollout the program runs as part of that one.
     """
     program = shutil.which(plan.command.argv[0])
     if program is None:
         raise FileNotFoundError(plan.command.argv[0])
     if inherited() is not None:
-        os.execv(program, list(plan.command.argv))  # noqa: S606 - the program that we were asked to run
+        os.execv(program, list(plan.command.argv))  # noqa: S606 - the program was named by the user
     session = init(gateway, api_key)
     if session.gateway.api_key is None:
         raise ConfigurationError("no API key: pass --api-key or set LEYDEN_API_KEY")
@@ -80,7 +80,7 @@ def _begun(session: Session, plan: Launch) -> Claim:
     claim = session.gateway.start(
         body | {"task": {key: value for key, value in task.items() if value is not None}}, plan.wait_s
     )
-    # The first lease lasts as long as the rollout may; with heartbeats, a killed one is noticed sooner.
+    # The gateway's first lease is the whole timeout; with a short one and heartbeats, a killed process is noticed soon.
     return replace(claim, lease_s=min(claim.lease_s, LEASE_S))
 
 
@@ -115,9 +115,9 @@ async def _run(session: Session, claim: Claim, plan: Launch) -> int:
 async def _run_program(
     attempt: OpenAttempt, command: Command, output: Output, counts: SpanCounts, forwarded: list[signal.Signals]
 ) -> ProgramEnd:
-    """The task's input is its standard input; without one it has ours.
+    """Give the program the task's input as standard input, or ours if there is none.
 
-    At a terminal it then stays in our process group, which it needs to read from there.
+    With a terminal as standard input it stays in our process group, or it could not read from it.
     """
     task_input = attempt.claim.input
     stdin = None if task_input is None else input_text(task_input).encode(errors="surrogateescape")
@@ -131,7 +131,7 @@ async def _run_program(
 
 
 def _echo(stream: BinaryIO) -> Sink:
-    """Write to the stream until its reader has gone."""
+    """A sink that writes to the stream until its reader closes it."""
     gone = False
 
     def write(data: bytes) -> None:
@@ -148,7 +148,7 @@ def _echo(stream: BinaryIO) -> Sink:
 
 @contextmanager
 def _forwarding(child: ChildProcess, forwarded: list[signal.Signals]) -> Iterator[None]:
-    """Forward the signals that we get, and list them; a terminal's Ctrl-C reaches the program by itself."""
+    """Forward signals to the program and append them to `forwarded`. Ctrl-C at a terminal reaches it directly."""
     loop = asyncio.get_running_loop()
 
     def forward(number: signal.Signals) -> None:

@@ -1,4 +1,4 @@
-"""Lines of progress: rewritten in place on a terminal, told once every few seconds elsewhere. No state of any work."""
+"""Progress lines: rewritten in place on a terminal, printed every few seconds elsewhere."""
 
 import re
 import time
@@ -10,7 +10,7 @@ _QUIET_S = 10.0
 
 
 class Progress:
-    """Call it with a line; the same line with more seconds in it replaces the last one."""
+    """Call it with a line. A line that differs from the last one only in its seconds replaces it."""
 
     def __init__(self, console: Console) -> None:
         self._console = console
@@ -31,13 +31,13 @@ class Progress:
     def _rewrite(self, line: str, again: bool) -> None:
         if self._open and not again:
             self._console.print()
-        # Straight to the file: rich takes control codes out of what it prints.
+        # Written directly: rich removes control codes.
         self._console.file.write(f"\r\x1b[2K· {line[: self._console.width - 3]}")
         self._console.file.flush()
         self._open = True
 
     def close(self) -> None:
-        """End the line that is being rewritten."""
+        """End the line in progress."""
         if self._open:
             self._console.print()
             self._open = False

@@ -1,4 +1,4 @@
-"""`leyden replay` and `leyden replay diff`."""
+"""`leyden replay` and `leyden replay diff`: options only."""
 
 import asyncio
 from datetime import datetime
@@ -6,30 +6,44 @@ from typing import Annotated
 
 import typer
 
-from leyden.cli.shell import DEMO_DIR, DataDir, LogDir, RunFile, clear_errors, console, progress, say
+from leyden.cli.shell import DEMO_DIR, DataDir, LogDir, RunFile, clear_errors, console, examples, progress, say
 
 replay_app = typer.Typer(invoke_without_command=True, add_completion=False)
 
 
 @replay_app.callback()
+@examples(
+    "leyden replay --name again",
+    "leyden replay --name shaped --settings examples/calculator/shaped.yaml",
+    "leyden replay diff live shaped",
+)
 def replay(
     context: typer.Context,
-    name: Annotated[str, typer.Option(help="Of the experiment (required); becomes the prefix of its topics.")] = "",
+    name: Annotated[
+        str, typer.Option(help="Name of this replay (required), new for each; its topics have the prefix `NAME.`.")
+    ] = "",
     settings: RunFile = None,
-    start: Annotated[datetime | None, typer.Option("--from", help="First record's time; default: all.")] = None,
-    end: Annotated[datetime | None, typer.Option("--to", help="Time after the last record; default: now.")] = None,
+    start: Annotated[
+        datetime | None, typer.Option("--from", help="Start time, included; UTC. Default: the beginning.")
+    ] = None,
+    end: Annotated[datetime | None, typer.Option("--to", help="End time, not included; UTC. Default: now.")] = None,
     data_dir: DataDir = DEMO_DIR,
-    source_prefix: Annotated[str | None, typer.Option(help="Of the topics to replay; default: the stack's.")] = None,
-    train: Annotated[bool, typer.Option(help="Train a candidate version on the replayed transitions.")] = True,
+    source_prefix: Annotated[
+        str | None, typer.Option(help="Prefix of the topics to replay. Default: the stack's.")
+    ] = None,
+    train: Annotated[
+        bool, typer.Option(help="Train a candidate version on the replayed transitions, or stop after credit.")
+    ] = True,
 ) -> None:
-    """Run reward, credit and trainer over recorded topics again, with the same settings or others.
+    """Run reward, credit and training again on recorded rollouts, with the same or other settings.
 
-    `leyden replay diff A B` compares what came of it.
+    Live topics and consumer groups are not touched. With the same settings the transitions must be the same bytes; the
+    exit status is 1 if they are not. `leyden replay diff A B` compares two results.
     """
     if context.invoked_subcommand is not None:
         return
     if not name:
-        raise typer.BadParameter("missing; every replay has a name", param_hint="--name")
+        raise typer.BadParameter("give this replay a name, such as --name again", param_hint="--name")
     from leyden.replay.run import ReplayPlan, run_replay
 
     plan = ReplayPlan(name, settings, start, end, data_dir, source_prefix, train)
@@ -39,18 +53,19 @@ def replay(
         raise typer.Exit(done)
 
 
-SET_HELP = "live, the name of a replay, or credit:NAME for a named credit service."
+SET_HELP = "live, the name of a replay, or credit:NAME (a named credit service)."
 
 
 @replay_app.command("diff")
+@examples("leyden replay diff live shaped", "leyden replay diff live credit:dense --policy policy --top 20")
 def replay_diff(
     a: Annotated[str, typer.Argument(help=SET_HELP)],
     b: Annotated[str, typer.Argument(help=SET_HELP)],
     policy: Annotated[str | None, typer.Option(help="Only transitions of this policy.")] = None,
-    top: Annotated[int, typer.Option(min=1, help="Groups and rollouts to list.")] = 10,
+    top: Annotated[int, typer.Option(min=1, help="How many groups and rollouts to list.")] = 10,
     data_dir: LogDir = DEMO_DIR,
 ) -> None:
-    """Compare two sets of transitions: what is the same, how advantages moved, where their signs turned."""
+    """Compare two sets of transitions: what is equal, and how advantages changed."""
     from leyden.cli.differing import compare_sets, print_difference
 
     with clear_errors():

@@ -1,4 +1,4 @@
-"""`leyden rewards`: what each rule gave over time or by version, and a warning where that looks like reward hacking."""
+"""`leyden rewards`: what each rule gave, by time or policy version, with a warning of possible reward hacking."""
 
 from collections.abc import Sequence
 from dataclasses import dataclass
@@ -33,22 +33,22 @@ class RewardsPlan:
 
 @dataclass(frozen=True)
 class RewardsReport:
-    """What is shown. Suspicions are looked for over windows of time, however the table is cut."""
+    """What is printed. `suspicions` always come from time windows, also in a table by version."""
 
     windows: list[Window]
     outcomes: list[str]
     suspicions: list[Suspicion]
     looked_over: int
-    """Windows that the trend was looked for in."""
+    """Number of time windows behind `suspicions`."""
 
 
 async def look_at_rewards(plan: RewardsPlan, tell: Tell) -> RewardsReport:
-    """Read and count; raises StackError when there is nothing judged."""
+    """Read the log and compute the report. Raises StackError if no rollout has rewards."""
     with place_of(plan.data_dir) as place:
         async with Log(place, plan.prefix, tell) as log:
             judged = await read_judged(log, plan.by_version, plan.start, plan.end)
     if not judged.rollouts:
-        raise StackError("No rollout has rewards there.")
+        raise StackError("No rollout has rewards in this log and time range.")
     outcomes = sorted(plan.outcomes or judged.whole_rollout_rules)
     timed = windows_of(judged.rollouts, plan.window)
     lots = versions_of(judged.rollouts) if plan.by_version else timed
@@ -61,9 +61,9 @@ def _name(lot: Sequence[JudgedRollout], by_version: bool) -> str:
 
 
 def print_rewards(report: RewardsReport, console: Console) -> None:
-    """One line for each rule of each window, the outcome's first; then warnings."""
+    """Print one row per window and rule, the outcome first; then warnings."""
     table = Table(box=TABLE, collapse_padding=True, pad_edge=False)
-    for head in ("from", "rollouts", "rule", "n", "mean", "sd", "range", "a rollout", "share"):
+    for head in ("from", "rollouts", "rule", "n", "mean", "sd", "range", "per rollout", "share"):
         table.add_column(head, justify="left" if head in ("from", "rule") else "right", no_wrap=head != "rule")
     for window in report.windows:
         cells = (window.name, str(window.rollouts))
@@ -74,11 +74,16 @@ def print_rewards(report: RewardsReport, console: Console) -> None:
             table.add_row(*map(safe, (*cells, named, s.count, *numbers, f"{s.share:.0%}")))
             cells = ("", "")
     console.print(table)
-    console.print("value × weight of single rewards; a rollout: of all of them together; * the outcome", soft_wrap=True)
+    console.print(
+        "n, mean, sd, range: of single rewards (value × weight); per rollout: their mean sum; *: the outcome",
+        soft_wrap=True,
+    )
     if not report.outcomes:
-        console.print("No rule judges whole rollouts: name the outcome's with --outcome to have trends compared.")
+        console.print(
+            "No rule judges whole rollouts, so trends are not compared: name the outcome's rule with --outcome."
+        )
     elif report.looked_over < MIN_WINDOWS:
-        console.print(f"{report.looked_over} windows are too few for a trend: it takes {MIN_WINDOWS} (see --window).")
+        console.print(f"{report.looked_over} windows are too few for a trend: {MIN_WINDOWS} are needed (see --window).")
     for suspicion in report.suspicions:
         console.print(_warning(suspicion, report.looked_over), soft_wrap=True, highlight=False)
 
@@ -86,7 +91,7 @@ def print_rewards(report: RewardsReport, console: Console) -> None:
 def _warning(suspicion: Suspicion, windows: int) -> str:
     rule, outcome = suspicion.trend, suspicion.outcome
     return (
-        f"[bold red]WARNING[/] {safe(suspicion.rule)} rises by {rule.change:.3g} a rollout ({rule.effect:+.1f} sd) "
+        f"[bold red]WARNING[/] {safe(suspicion.rule)} rises by {rule.change:.3g} per rollout ({rule.effect:+.1f} sd) "
         f"over {windows} windows while the outcome falls by {-outcome.change:.3g} ({outcome.effect:+.1f} sd): "
-        f"this looks like reward hacking. Look at rollouts with `{as_typed()} inspect`; lower its weight or its cap."
+        f"possible reward hacking. Look at rollouts with `{as_typed()} inspect`; then lower the rule's weight or cap."
     )

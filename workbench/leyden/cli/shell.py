@@ -1,45 +1,64 @@
-"""What all commands share: the console, errors in one sentence, progress, and options that mean the same everywhere."""
+"""What all commands share: the console, one-line errors, progress, common options, examples in `--help`."""
 
 import signal
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from contextlib import contextmanager
+from inspect import cleandoc
 from pathlib import Path
-from typing import Annotated
+from typing import Annotated, Any, TypeVar
 
 import typer
 from rich.console import Console
+from rich.markup import escape
 
 from leyden.cli.progress import Progress
 from leyden.stack.errors import StackError
 
 console = Console()
 
-DataDir = Annotated[Path, typer.Option(help="Folder of the local stack: logs, Kafka's and Redis' data, checkpoints.")]
+DataDir = Annotated[Path, typer.Option(help="Folder of the local stack: logs, Kafka and Redis data, checkpoints.")]
 RunFile = Annotated[
-    Path | None, typer.Option(exists=True, dir_okay=False, help="YAML: reward, credit, trainer, policy.")
+    Path | None,
+    typer.Option(exists=True, dir_okay=False, help="Run file (YAML): sections reward, credit, trainer, policy."),
 ]
 LogDir = Annotated[
     Path,
-    typer.Option(
-        help="Folder of a local stack, running or stopped. KAFKA_BOOTSTRAP_SERVERS names another broker than its own."
-    ),
+    typer.Option(help="Folder of the local stack to read, running or stopped. KAFKA_BOOTSTRAP_SERVERS overrides it."),
 ]
 TopicPrefix = Annotated[
-    str | None, typer.Option(help="Of the topics to read (`NAME.` for a replay); default: the stack's.")
+    str | None, typer.Option(help="Prefix of the topics to read; a replay's is `NAME.`. Default: the stack's.")
 ]
+GatewayUrl = Annotated[
+    str | None, typer.Option("--gateway", help="URL of the gateway. Default: LEYDEN_GATEWAY_URL, else the local stack.")
+]
+ApiKey = Annotated[str | None, typer.Option(help="API key. Default: LEYDEN_API_KEY, else the local stack's.")]
+AsJson = Annotated[bool, typer.Option("--json", help="Print the full report as JSON.")]
 STACK_DIR = Path(".leyden/stack")
 DEMO_DIR = Path(".leyden/demo")
+_Command = TypeVar("_Command", bound=Callable[..., Any])
+
+
+def examples(*lines: str) -> Callable[[_Command], _Command]:
+    """Add example command lines to the help text of a command."""
+
+    def add(command: _Command) -> _Command:
+        paragraphs = [" ".join(part.split()) for part in cleandoc(command.__doc__ or "").split("\n\n")]
+        block = "\b\nExamples:" + "".join(f"\n  {line}" for line in lines)  # \b keeps the line breaks
+        command.__doc__ = "\n\n".join([*paragraphs, block])
+        return command
+
+    return add
 
 
 @contextmanager
 def clear_errors() -> Iterator[None]:
-    """What the user can mend is one sentence and exit status 1; Ctrl-C and SIGTERM end in order, with 130."""
+    """Print a `StackError` and exit with status 1; exit with 130 on Ctrl-C, SIGTERM and SIGHUP."""
     for number in (signal.SIGINT, signal.SIGTERM, signal.SIGHUP):
         signal.signal(number, signal.default_int_handler)
     try:
         yield
     except StackError as error:
-        console.print(f"[bold red]leyden:[/] {error}", highlight=False)
+        console.print(f"[bold red]leyden:[/] {escape(str(error))}", highlight=False, soft_wrap=True)
         raise typer.Exit(1) from error
     except KeyboardInterrupt:
         console.print("\nstopped")
@@ -48,7 +67,7 @@ def clear_errors() -> Iterator[None]:
 
 @contextmanager
 def progress() -> Iterator[Progress]:
-    """Lines of progress, and an end to the last one."""
+    """Print progress lines; end the last one."""
     lines = Progress(console)
     try:
         yield lines
@@ -57,5 +76,5 @@ def progress() -> Iterator[Progress]:
 
 
 def say(line: str) -> None:
-    """One line of the result, unbroken, so that it can be copied."""
+    """Print one line of the result without wrapping it, so that it can be copied."""
     console.print(line, soft_wrap=True, highlight=False)

@@ -1,4 +1,4 @@
-"""Rows of a file or data set, one at a time and without end in memory: JSON Lines, Parquet, Hugging Face data sets."""
+"""Streams rows from JSON Lines and Parquet files and Hugging Face data sets."""
 
 import json
 from collections.abc import Iterator, Sequence
@@ -12,16 +12,16 @@ from typing import Any
 from leyden.stack.errors import StackError
 
 HUB = "hf:"
-"""What a source begins with that is a data set and not a file."""
+"""Prefix of a source that is a Hugging Face data set."""
 SAVED = "state.json"
-"""In a folder that `Dataset.save_to_disk` wrote: one split, in a form of its own."""
+"""File in a folder written by `Dataset.save_to_disk`, which holds one split."""
 PARQUET_ROWS = 500
 Row = dict[str, Any]
 
 
 @dataclass(frozen=True)
 class Source:
-    """Where rows come from: a path, or `hf:NAME` (of a data set, or its folder) with its configuration and split."""
+    """A file's path, or `hf:NAME` (a data set's name or folder) with configuration and split."""
 
     text: str
     config: str | None = None
@@ -29,7 +29,7 @@ class Source:
 
     @property
     def name(self) -> str:
-        """What tasks are named after: the file's name without its ending, or the data set's."""
+        """Default prefix of task ids: the file's name without suffix, or the data set's name."""
         if self.text.startswith(HUB):
             data = self.text.removeprefix(HUB)
             named = Path(data).resolve().name if Path(data).is_dir() else data.strip("/")
@@ -40,7 +40,7 @@ class Source:
 def rows_of(
     source: Source, columns: Sequence[str] | None = None, skip: int = 0, limit: int | None = None
 ) -> Iterator[tuple[int, Row]]:
-    """(Number from 1 on, row). `columns`: no others are needed. Raises StackError with one sentence."""
+    """Pairs of row number (from 1) and row. Reads only `columns` where the format allows it. Raises StackError."""
     numbered = enumerate(_rows(source, columns), 1)
     return islice(numbered, skip, None if limit is None else skip + limit)
 
@@ -50,14 +50,14 @@ def _rows(source: Source, columns: Sequence[str] | None) -> Iterator[Row]:
         return _of_hub(source)
     path = Path(source.text)
     if not path.is_file():
-        raise StackError(f"There is no file {path}. A Hugging Face data set is written {HUB}NAME.")
+        raise StackError(f"No such file: {path}. For a Hugging Face data set write {HUB}NAME.")
     match path.suffix.lower():
         case ".jsonl" | ".ndjson":
             return _of_jsonl(path)
         case ".parquet":
             return _of_parquet(path, columns)
         case other:
-            raise StackError(f"{path.name}: files end in .jsonl or .parquet, not in {other or 'nothing'}.")
+            raise StackError(f"{path.name}: unknown file type {other or '(no suffix)'!r}; use .jsonl or .parquet.")
 
 
 def _of_jsonl(path: Path) -> Iterator[Row]:
@@ -70,7 +70,9 @@ def _of_jsonl(path: Path) -> Iterator[Row]:
             except ValueError as error:
                 raise StackError(f"{path.name}, line {number}: not JSON: {error}.") from error
             if not isinstance(row, dict):
-                raise StackError(f"{path.name}, line {number}: a row is a JSON object, with a value for each column.")
+                raise StackError(
+                    f"{path.name}, line {number}: each line must be a JSON object with the columns as keys."
+                )
             yield row
 
 
@@ -79,7 +81,7 @@ def _of_parquet(path: Path, columns: Sequence[str] | None) -> Iterator[Row]:
         import pyarrow as pa
         import pyarrow.parquet as pq
     except ImportError as error:
-        raise StackError("Reading Parquet needs pyarrow: install `leyden[local]`, or pyarrow itself.") from error
+        raise StackError("Reading Parquet needs pyarrow: `pip install pyarrow`.") from error
     try:
         with pq.ParquetFile(path) as file:
             held = file.schema_arrow.names
@@ -89,7 +91,7 @@ def _of_parquet(path: Path, columns: Sequence[str] | None) -> Iterator[Row]:
             for batch in file.iter_batches(batch_size=PARQUET_ROWS, columns=list(columns) if columns else None):
                 yield from batch.to_pylist()
     except pa.ArrowException as error:
-        raise StackError(f"{path.name} cannot be read as Parquet: {error}") from error
+        raise StackError(f"{path.name} is not a readable Parquet file: {error}") from error
 
 
 def _of_hub(source: Source) -> Iterator[Row]:
@@ -97,8 +99,8 @@ def _of_hub(source: Source) -> Iterator[Row]:
         import datasets
     except ImportError as error:
         raise StackError(
-            f"{source.text} needs Hugging Face's package `datasets`, which is not installed here: "
-            "`pip install datasets`; or download the data set and name a .jsonl or .parquet file."
+            f"{source.text} needs the package `datasets`: `pip install datasets`, "
+            "or download the data set as a .jsonl or .parquet file."
         ) from error
     name = source.text.removeprefix(HUB)
     try:
@@ -106,15 +108,15 @@ def _of_hub(source: Source) -> Iterator[Row]:
             return iter(datasets.load_from_disk(name))
         return iter(datasets.load_dataset(name, source.config, split=source.split, streaming=True))
     except Exception as error:
-        raise StackError(f"The data set {name} cannot be loaded: {type(error).__name__}: {error}") from error
+        raise StackError(f"Cannot load the data set {name}: {type(error).__name__}: {error}") from error
 
 
 def jsonable(value: Any, where: str) -> Any:
-    """`value` as JSON has it: times in ISO's form, decimals as numbers. Raises StackError for bytes and the like."""
+    """`value` in JSON types: times as ISO 8601, decimals as numbers. Raises StackError for bytes and the like."""
     try:
         return json.loads(json.dumps(value, default=_plain, allow_nan=False))
     except (TypeError, ValueError) as error:
-        raise StackError(f"{where} has no form in JSON: {error}. Leave that column out.") from error
+        raise StackError(f"{where} cannot be written as JSON: {error}. Leave that column out.") from error
 
 
 def _plain(value: Any) -> Any:
@@ -124,4 +126,4 @@ def _plain(value: Any) -> Any:
         return float(value)
     if hasattr(value, "tolist"):
         return value.tolist()
-    raise TypeError(f"a {type(value).__name__}")
+    raise TypeError(f"type {type(value).__name__}")

@@ -1,36 +1,36 @@
-"""The commands of the work that agents do: tasks in, called off, paused and resumed; and what failed."""
+"""Commands of the task queue: cancel, pause and resume; and errors, the failed attempts."""
 
 import asyncio
-import json
 from collections.abc import Iterator
 from contextlib import closing, contextmanager
 from datetime import UTC, datetime
-from enum import StrEnum
-from itertools import islice
 from pathlib import Path
-from typing import TYPE_CHECKING, Annotated, Any
+from typing import TYPE_CHECKING, Annotated
 
 import typer
 
 from leyden.analysis.failures import GroupBy
-from leyden.cli.shell import STACK_DIR, DataDir, LogDir, TopicPrefix, clear_errors, console, progress, say
+from leyden.cli.shell import (
+    STACK_DIR,
+    ApiKey,
+    AsJson,
+    DataDir,
+    GatewayUrl,
+    LogDir,
+    TopicPrefix,
+    clear_errors,
+    console,
+    examples,
+    progress,
+    say,
+)
 
 if TYPE_CHECKING:
     from leyden.cli.gateway_requests import TaskQueue
 
 work_app = typer.Typer()
-GatewayUrl = Annotated[str | None, typer.Option("--gateway", help="Default: LEYDEN_GATEWAY_URL, else the stack's.")]
-ApiKey = Annotated[str | None, typer.Option(help="Default: LEYDEN_API_KEY, else the stack's.")]
-Project = Annotated[str | None, typer.Option(help="Only this project's tasks; default: all, or the key's project.")]
-Reason = Annotated[str, typer.Option(help="Why; it stays in the log.")]
-DRY_RUN_TASKS = 3
-
-
-class Mode(StrEnum):
-    """What tasks are for, as the option takes it."""
-
-    TRAIN = "train"
-    VALIDATION = "validation"
+Project = Annotated[str | None, typer.Option(help="Only tasks of this project. Default: the key's project, else all.")]
+Reason = Annotated[str, typer.Option(help="Reason, recorded in the log.")]
 
 
 @contextmanager
@@ -43,83 +43,26 @@ def _task_queue(gateway: str | None, api_key: str | None, data_dir: Path) -> Ite
 
 
 @work_app.command()
-def enqueue(
-    source: Annotated[str, typer.Argument(metavar="FILE", help="A .jsonl or .parquet file, or hf:DATASET.")],
-    input_column: Annotated[
-        list[str] | None, typer.Option(help="What the agent is shown; several become an object. Default: input.")
-    ] = None,
-    metadata_columns: Annotated[
-        str | None, typer.Option(help="a,b,c, kept for rewards and not shown; * for all others. Default: metadata.")
-    ] = None,
-    id_column: Annotated[str | None, typer.Option(help="Default: task_id, else the row's content.")] = None,
-    name: Annotated[str | None, typer.Option(help="Begins every task id; another one makes new tasks.")] = None,
-    samples: Annotated[int, typer.Option(min=1, max=1024, help="Rollouts of each task: one group.")] = 1,
-    mode: Annotated[Mode, typer.Option(help="train or validation.")] = Mode.TRAIN,
-    priority: Annotated[int, typer.Option(min=-1000, max=1000, help="Higher ones first.")] = 0,
-    max_attempts: Annotated[int, typer.Option(min=1, help="Tries of each rollout.")] = 3,
-    backoff: Annotated[float, typer.Option(min=0, help="Seconds before the first retry; doubled for each.")] = 1.0,
-    retry_on: Annotated[
-        list[str] | None, typer.Option(help="Class of failure that is tried again; default: all.")
-    ] = None,
-    timeout: Annotated[float, typer.Option(min=0.001, help="Seconds for one attempt.")] = 600.0,
-    split: Annotated[str, typer.Option(help="Of a data set.")] = "train",
-    config: Annotated[str | None, typer.Option(help="Configuration of a data set.")] = None,
-    skip: Annotated[int, typer.Option(min=0, help="Rows at the beginning.")] = 0,
-    limit: Annotated[int | None, typer.Option(min=1, help="Rows at most.")] = None,
-    dry_run: Annotated[bool, typer.Option(help="Print the first tasks as JSON and send nothing.")] = False,
-    gateway: GatewayUrl = None,
-    api_key: ApiKey = None,
-    data_dir: DataDir = STACK_DIR,
-) -> None:
-    """Make a task of each row and queue it. Running it again changes nothing: it goes on where it was cut off."""
-    from leyden.cli.enqueueing import EnqueuePlan, tasks_of, told
-    from leyden.cli.enqueueing import enqueue as send
-    from leyden.cli.task_rows import Source
-
-    retry: dict[str, Any] = {"backoff_s": backoff} | ({"on": retry_on} if retry_on else {})
-    shared = {
-        "samples": samples, "mode": mode.value, "priority": priority, "max_attempts": max_attempts,
-        "timeout_s": timeout, "retry": retry,
-    }  # fmt: skip
-    columns = [column.strip() for column in (metadata_columns or "").split(",") if column.strip()]
-    plan = EnqueuePlan(
-        source=Source(source, config, split),
-        name=name,
-        input_columns=input_column or [],
-        metadata_columns=columns,
-        id_column=id_column,
-        skip=skip,
-        limit=limit,
-        shared=shared,
-    )
-    with clear_errors():
-        if dry_run:
-            for task in islice(tasks_of(plan), DRY_RUN_TASKS):
-                say(json.dumps(task, ensure_ascii=False))
-            return
-        with _task_queue(gateway, api_key, data_dir) as queue:
-            with progress() as tell:
-                done = send(plan, queue, tell)
-            say(told(done))
-
-
-@work_app.command()
+@examples("leyden cancel 1e7de12d3ed09c7829d7c34190e1", "leyden cancel --tasks gsm8k:17 --reason 'wrong answer'")
 def cancel(
     ids: Annotated[list[str], typer.Argument(metavar="ID…", help="Rollout ids; with --tasks, task ids.")],
-    tasks: Annotated[bool, typer.Option("--tasks", help="The ids are tasks': all their rollouts.")] = False,
+    tasks: Annotated[bool, typer.Option("--tasks", help="Cancel all rollouts of the tasks with these ids.")] = False,
     reason: Reason = "",
     gateway: GatewayUrl = None,
     api_key: ApiKey = None,
     data_dir: DataDir = STACK_DIR,
 ) -> None:
-    """Call rollouts off: what waits never starts, what runs is over. The log keeps it; nothing of it is trained."""
+    """Cancel rollouts: waiting ones never start, running ones end at their next call or heartbeat.
+
+    Cancelled rollouts stay in the log with the class `cancelled`, and are not trained on.
+    """
     with clear_errors(), _task_queue(gateway, api_key, data_dir) as queue:
         if tasks:
             for one in queue.post("tasks/cancel", {"task_ids": ids, "reason": reason})["tasks"]:
                 say(f"{one['task_id']}: {one['cancelled']} of {one['rollouts']} rollouts cancelled")
             return
         for one in queue.post("rollouts/cancel", {"rollout_ids": ids, "reason": reason})["rollouts"]:
-            say(f"{one['rollout_id']}: {'cancelled' if one['cancelled'] else 'had ended before'}")
+            say(f"{one['rollout_id']}: {'cancelled' if one['cancelled'] else 'had already ended'}")
 
 
 @work_app.command()
@@ -130,7 +73,7 @@ def pause(
     api_key: ApiKey = None,
     data_dir: DataDir = STACK_DIR,
 ) -> None:
-    """Hand out no more rollouts until `leyden resume`; what runs goes on."""
+    """Stop handing out rollouts until `leyden resume`. Running rollouts continue."""
     with clear_errors(), _task_queue(gateway, api_key, data_dir) as queue:
         done = queue.post("queue/pause", {"project": project, "reason": reason})
         say(f"paused: {done['project'] or 'all projects'}")
@@ -140,25 +83,37 @@ def pause(
 def resume(
     project: Project = None, gateway: GatewayUrl = None, api_key: ApiKey = None, data_dir: DataDir = STACK_DIR
 ) -> None:
-    """Hand out rollouts again."""
+    """Hand out rollouts again after `leyden pause`."""
     with clear_errors(), _task_queue(gateway, api_key, data_dir) as queue:
         done = queue.post("queue/resume", {"project": project})
         say(f"resumed: {done['project'] or 'all projects'}")
 
 
 @work_app.command()
+@examples(
+    "leyden errors --since 12h",
+    "leyden errors --show 5d0c1f9e",
+    "leyden errors --group-by policy_version --class timeout",
+)
 def errors(
-    since: Annotated[str | None, typer.Option(help="30m, 12h, 7d, or a date; default: all there is.")] = None,
-    group_by: Annotated[GroupBy, typer.Option(help="What the attempts of a group share, beside their class.")] = (
-        GroupBy.MESSAGE
-    ),
-    kind: Annotated[str | None, typer.Option("--class", help="Only this class of failure.")] = None,
-    show: Annotated[str | None, typer.Option(help="A group's id, a rollout's or a trace id: its evidence.")] = None,
-    as_json: Annotated[bool, typer.Option("--json", help="The report as JSON, nothing shortened.")] = False,
+    since: Annotated[
+        str | None, typer.Option(help="Start time: 30m, 12h or 7d ago, or a date. Default: the beginning.")
+    ] = None,
+    group_by: Annotated[
+        GroupBy, typer.Option(help="What the attempts of a group have in common, besides their class.")
+    ] = (GroupBy.MESSAGE),
+    kind: Annotated[str | None, typer.Option("--class", help="Only this failure class, such as timeout.")] = None,
+    show: Annotated[
+        str | None, typer.Option(help="Print the evidence of one group id, rollout id or trace id.")
+    ] = None,
+    as_json: AsJson = False,
     data_dir: LogDir = STACK_DIR,
     prefix: TopicPrefix = None,
 ) -> None:
-    """Show failed attempts in groups: class, message without its numbers, how many, since when, and an example."""
+    """Show failed attempts, grouped by failure class and message.
+
+    Numbers, ids and paths in messages are masked, so that equal faults fall into one group.
+    """
     from leyden.cli import failing
 
     with clear_errors():
