@@ -102,14 +102,16 @@ def test_a_process_that_keeps_dying_fails_with_its_last_words(tmp_path: Path, st
     with Supervisor(stack_id, tmp_path) as supervisor:
         supervisor.start(python("doomed", code, first_backoff_s=0.01, max_backoff_s=0.01))
         assert supervisor.wait_failed(30.0)
-        with pytest.raises(ProcessError, match=r"doomed died 5 times in 60 s(.|\n)*the disk is on fire"):
+        ended = "doomed ended 5 times in 60 s; the last time it exited with status 1"
+        with pytest.raises(ProcessError, match=rf"{ended}(.|\n)*the disk is on fire"):
             supervisor.check()
 
 
 def test_a_process_that_may_not_restart_fails_at_once(tmp_path: Path, stack_id: str) -> None:
     with Supervisor(stack_id, tmp_path) as supervisor:
         supervisor.start(python("once", "raise SystemExit(3)", restart=False, ready=TcpProbe(free_port())))
-        with pytest.raises(ProcessError, match="once died, last with status 3"):
+        empty = r"Its log, .*once\.log, is empty\."
+        with pytest.raises(ProcessError, match=rf"once exited with status 3\.\n{empty}\nCorrect the cause"):
             supervisor.wait_ready()
 
 

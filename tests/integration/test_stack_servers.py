@@ -104,5 +104,5 @@ def test_a_broken_jar_is_not_used(tmp_path: Path, monkeypatch: pytest.MonkeyPatc
     )
     monkeypatch.setattr("leyden.stack.kafka.JARS", ("g:a:1",))
     monkeypatch.setattr("leyden.stack.kafka._fetch", lambda folder: None)
-    with pytest.raises(FetchError, match="not what they should be"):
+    with pytest.raises(FetchError, match="incomplete or damaged"):
         ensure_jars(tmp_path)

@@ -136,7 +136,7 @@ def test_a_stack_starts_beside_a_program_that_takes_every_port_it_can(config: St
 def test_a_taken_port_stops_the_start_before_anything_runs(config: StackConfig) -> None:
     with socket.create_server(("127.0.0.1", 0)) as server:
         taken = config.model_copy(update={"ports": Ports(**config.ports.model_dump() | {"kafka": port_of(server)})})
-        with pytest.raises(PreflightError, match=f"Port {port_of(server)}, meant for Kafka, is taken"):
+        with pytest.raises(PreflightError, match=f"Port {port_of(server)}, for Kafka, is in use"):
             Stack(taken).up()
     assert processes(config) == []
     assert daemon.status(config.data_dir).phase == "failed"

@@ -65,7 +65,7 @@ def test_help_names_every_option(command: list[str], options: list[str]) -> None
 def test_a_folder_without_a_stack_is_one_clear_sentence(tmp_path: Path, command: list[str]) -> None:
     done = run(*command, "--data-dir", tmp_path / "none")
     assert done.exit_code == 1
-    assert "There is no stack's data in" in done.output
+    assert str(tmp_path / "none") in done.output and "--data-dir" in done.output
     assert "Traceback" not in done.output
 
 
@@ -74,7 +74,7 @@ def test_a_folder_without_a_stack_is_one_clear_sentence(tmp_path: Path, command:
     [
         (["inspect", "abc"], "is neither a rollout id"),
         (["export", "--out", "x", "--format", "csv"], "use one of parquet, jsonl, trl, verl, llama-factory"),
-        (["export", "--out", "x", "--of", "A B"], "names no transitions"),
+        (["export", "--out", "x", "--of", "A B"], "is not a set of transitions"),
         (["feedback", "abc", "--name", "n", "--value", "1"], "is neither a rollout id"),
         (["feedback", s.A, "--name", "n", "--value", "nan"], "must be a finite number"),
         (["feedback", s.A, "--name", "n", "--value", "1", "--gateway", "host:1"], "is not a gateway URL"),
@@ -90,7 +90,7 @@ def test_a_replay_without_a_name_is_refused_and_diff_needs_none() -> None:
     done = run("replay")
     assert done.exit_code == 2
     assert "--name" in done.output
-    assert "names no transitions" in run("replay", "diff", "A", "B", "--data-dir", "none").output
+    assert "is not a set of transitions" in run("replay", "diff", "A", "B", "--data-dir", "none").output
 
 
 def answering(answer: httpx.Response) -> tuple[GatewayClient, list[httpx.Request]]:
@@ -163,5 +163,5 @@ def test_a_trace_id_names_its_attempt_and_a_rollout_id_means_the_first() -> None
 
 
 def test_without_a_gateway_and_a_running_stack_feedback_says_what_to_name(tmp_path: Path) -> None:
-    with pytest.raises(StackError, match="leyden up.*pass --gateway"):
+    with pytest.raises(StackError, match=r"leyden up.*pass --gateway"):
         gateway_of(None, None, tmp_path)

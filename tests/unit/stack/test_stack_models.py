@@ -21,7 +21,7 @@ def test_a_local_folder_is_used_as_it_is(tmp_path: Path) -> None:
 
 
 def test_a_folder_without_a_config_is_refused(tmp_path: Path) -> None:
-    with pytest.raises(StackError, match=r"holds no config\.json"):
+    with pytest.raises(StackError, match=r"has no config\.json"):
         ensure_model(str(tmp_path))
 
 

@@ -114,5 +114,12 @@ def test_the_cache_is_where_the_environment_says(
 
 def test_a_cache_folder_that_cannot_be_made_is_named_with_the_remedy(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setenv("LEYDEN_CACHE", "/dev/null/cache")
-    with pytest.raises(StackError, match=r"/dev/null/cache cannot be made \(Not a directory\). Set LEYDEN_CACHE to"):
+    with pytest.raises(StackError, match=r"/dev/null/cache cannot be created \(Not a directory\). Set LEYDEN_CACHE to"):
         cache_root()
+
+
+@pytest.mark.parametrize("name", ["engine", "trainer"])
+def test_a_process_that_always_fails_after_a_minute_of_loading_is_given_up(name: str, tmp_path: Path) -> None:
+    config = StackConfig(data_dir=tmp_path)
+    specs = {spec.name: spec for spec in [plan.engine_spec(config, PLACE.model), *plan.service_specs(config, PLACE)]}
+    assert specs[name].max_deaths * 60.0 <= specs[name].death_window_s

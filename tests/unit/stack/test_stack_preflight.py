@@ -57,13 +57,13 @@ def test_a_ready_machine_has_no_problem() -> None:
 @pytest.mark.parametrize(
     ("machine", "said"),
     [
-        (FakeMachine(version=(3, 9)), "needs Python 3.11 or newer, and this is 3.9"),
-        (FakeMachine(kind=("Darwin", "arm64")), "this is Darwin on arm64"),
-        (FakeMachine(kind=("Linux", "aarch64")), "this is Linux on aarch64"),
+        (FakeMachine(version=(3, 9)), "needs Python 3.11 or newer; this is 3.9"),
+        (FakeMachine(kind=("Darwin", "arm64")), "this machine has Darwin on arm64"),
+        (FakeMachine(kind=("Linux", "aarch64")), "this machine has Linux on aarch64"),
         (FakeMachine(memory_gib=2.5), "2.5 GiB are free"),
         (FakeMachine(disk_gib=1), "1.0 GiB are free"),
-        (FakeMachine(taken=frozenset({9092})), "Port 9092, meant for Kafka, is taken"),
-        (FakeMachine(network=False), "no network, and Kafka's jars must still be fetched"),
+        (FakeMachine(taken=frozenset({9092})), "Port 9092, for Kafka, is in use"),
+        (FakeMachine(network=False), "no network, and Kafka's jars must be downloaded"),
     ],
 )
 def test_each_lack_is_one_sentence_with_a_remedy(machine: FakeMachine, said: str) -> None:
@@ -105,7 +105,7 @@ def test_this_machine_knows_its_facts(tmp_path: Path) -> None:
 def test_a_missing_program_is_named_with_what_it_is_for() -> None:
     needs = Needs(programs={"lscpu": "Install util-linux."})
     assert [str(problem) for problem in check(needs, FakeMachine())] == [
-        "There is no program lscpu on PATH. Install util-linux."
+        "The program lscpu is not on PATH. Install util-linux."
     ]
     assert check(needs, FakeMachine(programs=("lscpu",))) == []
     assert ThisMachine().has_program("sh") and not ThisMachine().has_program("no-such-program")

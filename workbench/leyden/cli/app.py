@@ -133,7 +133,7 @@ def topics(
     replication_factor: Annotated[int, typer.Option(help="Replicas of each partition.")] = 1,
 ) -> None:
     """Create the missing topics on the Kafka cluster in KAFKA_BOOTSTRAP_SERVERS."""
-    from leyden.kafka.admin import ensure_topics
+    from leyden.kafka.admin import TopicMismatchError, ensure_topics
     from leyden.kafka.settings import KafkaSettings
     from leyden.kafka.types import KafkaError
 
@@ -141,7 +141,7 @@ def topics(
     with clear_errors():
         try:
             created = asyncio.run(ensure_topics(settings, prefix, replication_factor))
-        except KafkaError as error:
+        except (KafkaError, TimeoutError, TopicMismatchError) as error:
             raise StackError(
                 f"Kafka at {settings.bootstrap_servers} did not create the topics: {error}. "
                 "Check KAFKA_BOOTSTRAP_SERVERS and --replication-factor (at most the number of brokers)."

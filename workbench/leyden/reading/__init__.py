@@ -1,7 +1,4 @@
-"""Reading the log from outside, for commands: where it is, which partitions hold what, events with their place.
-
-Joins no consumer group, commits nothing, writes nothing.
-"""
+"""Reads the log for commands. Joins no consumer group, commits and writes nothing."""
 
 from leyden.reading.calls import CallReader
 from leyden.reading.log import Log, Recorded

@@ -1,4 +1,4 @@
-"""Model calls by the place where they were first recorded: random access with bounded reading, for joins."""
+"""Reads single model calls by topic, partition and offset, for joins."""
 
 from collections.abc import Iterable
 from typing import Self
@@ -10,7 +10,7 @@ from leyden.reading.place import Place
 
 
 class CallReader:
-    """Reads single calls from the live topic, whatever set of transitions names them. An async context manager."""
+    """Reads single calls from the live topic. Use as an async context manager."""
 
     def __init__(self, place: Place) -> None:
         self._log = Log(place)
@@ -23,7 +23,7 @@ class CallReader:
         await self._log.__aexit__()
 
     async def at(self, origins: Iterable[str]) -> dict[str, ModelCallRecorded]:
-        """The calls at `origins` (`model-calls.v1/partition/offset`); one that Kafka let go of is not among them."""
+        """The calls at `origins` (`model-calls.v1/partition/offset`), without those that Kafka has deleted."""
         wanted: dict[int, set[int]] = {}
         for origin in origins:
             topic, partition, offset = origin.rsplit("/", 2)

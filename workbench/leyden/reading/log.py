@@ -1,4 +1,4 @@
-"""A log as events, read through one connection: chosen partitions, keys and times, each partition in order."""
+"""Reads events from the log, chosen by topic, key and time; each partition in order."""
 
 from collections.abc import AsyncIterator, Callable, Collection, Mapping
 from dataclasses import dataclass
@@ -19,27 +19,27 @@ from leyden.stack.errors import StackError
 
 Tell = Callable[[str], None]
 Wanted = Callable[[bytes, bytes], bool]
-"""(Key, value) → whether the record is worth decoding."""
+"""(Key, value) → whether to decode the record."""
 MAX_GAP = 200
-"""Unwanted records between two wanted ones that are read over rather than sought past."""
+"""Up to this many unwanted records are read rather than skipped with a seek."""
 TELL_EVERY = 5_000
 """Records between two lines of progress."""
 
 
 @dataclass(frozen=True)
 class Recorded:
-    """An event and where it lies. `origin` names the first place, without prefix, also for a copy."""
+    """An event and its place in the log. `origin` is where it was first written, without prefix, also for a copy."""
 
     event: Event
     origin: str
     partition: int
     offset: int
     at: datetime
-    """When the record was written, by Kafka."""
+    """Kafka's timestamp of the record."""
 
 
 def runs(offsets: Collection[int], max_gap: int) -> list[tuple[int, int]]:
-    """`offsets` as few [first, last) stretches, none of which holds a gap of more than `max_gap`."""
+    """Merge `offsets` into ranges [first, last) without gaps larger than `max_gap`."""
     found: list[tuple[int, int]] = []
     for offset in sorted(offsets):
         if found and offset - found[-1][1] <= max_gap:
@@ -70,21 +70,26 @@ class Log:
             self._partitions = await self._count_partitions()
         except KafkaError as error:
             await self._reader.__aexit__()
-            raise StackError(f"Kafka at {self._place.kafka.bootstrap_servers} does not answer: {error}") from error
+            raise StackError(
+                f"Kafka at {self._place.kafka.bootstrap_servers} does not answer: {error}. "
+                "Check KAFKA_BOOTSTRAP_SERVERS."
+            ) from error
         if not self._partitions:
             await self._reader.__aexit__()
-            raise StackError(f"There are no topics under the prefix {self.prefix!r}.")
+            raise StackError(
+                f"There are no topics with the prefix {self.prefix!r}. Check --prefix, or the name of the replay."
+            )
         return self
 
     async def __aexit__(self, *_: object) -> None:
         await self._reader.__aexit__()
 
     def has(self, topic: str) -> bool:
-        """Whether the topic exists; a log of older code may lack one."""
+        """Whether the topic exists; logs of older versions may lack some."""
         return topic in self._partitions
 
     def partition(self, topic: str, key: str) -> int | None:
-        """The partition that holds `key`; None where there is no such topic."""
+        """The partition of `key`; None if the topic does not exist."""
         return partition_of(key, self._partitions[topic]) if topic in self._partitions else None
 
     async def read(
@@ -96,11 +101,11 @@ class Log:
         start: datetime | None = None,
         end: datetime | None = None,
     ) -> AsyncIterator[Recorded]:
-        """The events of `topic` up to its end of now, each partition in order.
+        """The events of `topic` up to its current end, each partition in order.
 
-        With `keys` only the partitions that hold them are read, and only their events are given. `wanted` spares the
-        decoding of others. `start` and `end` are times of writing, None for the beginning and the end.
-        Records that are no events are passed over: the service that consumes them keeps them aside.
+        With `keys`, reads only their partitions and yields only their events. Records that `wanted` rejects are not
+        decoded. `start` and `end` are times of writing; None means no limit. Skips records that are not valid events;
+        the service that consumes them writes them to the dead-letter topic.
         """
         count = self._partitions.get(topic, 0)
         numbers = sorted({partition_of(key, count) for key in keys}) if keys and count else range(count)
@@ -115,7 +120,7 @@ class Log:
                 yield found
 
     async def read_at(self, topic: str, offsets: Mapping[int, Collection[int]]) -> AsyncIterator[Recorded]:
-        """The events at partition → offsets, as far as they are still there; what lies far between is skipped."""
+        """The events at `offsets` (by partition) that Kafka still has; seeks over large gaps."""
         pending = {
             TopicPartition(self.prefix + topic, partition): runs(wanted, MAX_GAP)
             for partition, wanted in offsets.items()
@@ -161,5 +166,5 @@ class Log:
             return await self._claims.value_of(record)
         except (Retry, ValueError) as error:
             raise StackError(
-                f"A value that was too big for Kafka cannot be read: {error}. Name its store with LEYDEN_CLAIMS_URL."
+                f"A claim check cannot be read: {error}. Set LEYDEN_CLAIMS_URL to the store of large events."
             ) from error

@@ -1,4 +1,4 @@
-"""Where a log is: the broker that the environment names, a running stack's, or a stopped stack's, started."""
+"""Finds the log to read: the broker of the environment, of a running stack, or of a stopped one, which is started."""
 
 import os
 from collections.abc import Iterator
@@ -16,7 +16,7 @@ from leyden.stack.state import DataFolder
 
 @dataclass(frozen=True)
 class Place:
-    """A cluster, the prefix of the topics that were written live, and the store of what was too big for Kafka."""
+    """A Kafka cluster, the prefix of its live topics, and the store of its claim checks."""
 
     kafka: KafkaSettings
     prefix: str
@@ -24,13 +24,13 @@ class Place:
 
 
 def claims_url_of(config: StackConfig) -> str:
-    """The claim store of the stack's services."""
+    """URL of the stack's claim store."""
     return ServiceSettings().claims_url or f"file://{config.data_dir / 'services' / 'claims'}"
 
 
 @contextmanager
 def kafka_of(folder: DataFolder) -> Iterator[str]:
-    """The bootstrap servers of the stack in `folder`, there for as long as the context is open; raises StackError."""
+    """The bootstrap servers of the stack in `folder`, running while the context is open. Raises StackError."""
     state = folder.read_state()
     if servers := os.environ.get("KAFKA_BOOTSTRAP_SERVERS"):
         yield servers
@@ -43,14 +43,14 @@ def kafka_of(folder: DataFolder) -> Iterator[str]:
 
 @contextmanager
 def place_of(data_dir: Path) -> Iterator[Place]:
-    """The log of the stack in `data_dir`; without one there, the one that KAFKA_BOOTSTRAP_SERVERS names."""
+    """The log of the stack in `data_dir`, or else of KAFKA_BOOTSTRAP_SERVERS. Raises StackError."""
     folder = DataFolder(data_dir)
     settings = ServiceSettings()
     if not folder.config.exists():
         if not os.environ.get("KAFKA_BOOTSTRAP_SERVERS"):
             raise StackError(
-                f"There is no stack's data in {folder.root}. Name the folder of one with --data-dir, "
-                "or a broker with KAFKA_BOOTSTRAP_SERVERS."
+                f"{folder.root} has no data of a stack. Pass the folder of one with --data-dir, "
+                "or set KAFKA_BOOTSTRAP_SERVERS."
             )
         yield Place(KafkaSettings(), settings.topic_prefix, settings.claims)
         return

@@ -1,4 +1,4 @@
-"""Sets of transitions by name, and their newest whole groups, streamed."""
+"""Streams the newest complete groups of a named set of transitions."""
 
 import re
 from collections.abc import AsyncIterator
@@ -18,28 +18,28 @@ _REPLAY = re.compile(r"[a-z0-9][a-z0-9-]{0,40}")
 
 @dataclass(frozen=True)
 class TransitionSet:
-    """Which transitions: of the live topics or of a replay's, made by the unnamed or by a named credit service."""
+    """Transitions of the live topics or of a replay, by the unnamed or a named credit service."""
 
     name: str
     prefix: str | None
-    """None: that of the live topics."""
+    """Topic prefix; None for the live topics."""
     credit: str = ""
 
 
 def named_set(name: str) -> TransitionSet:
-    """`live`, the name of a replay, or `credit:NAME` on the live topics; raises StackError."""
+    """The set called `live`, the name of a replay, or `credit:NAME`. Raises StackError."""
     if name == LIVE:
         return TransitionSet(name, None)
     if name.startswith(_CREDIT) and len(name) > len(_CREDIT):
         return TransitionSet(name, None, name.removeprefix(_CREDIT))
     if not _REPLAY.fullmatch(name):
-        raise StackError(f"{name!r} names no transitions: use `live`, the name of a replay, or `credit:NAME`.")
+        raise StackError(f"{name!r} is not a set of transitions: use `live`, the name of a replay, or `credit:NAME`.")
     return TransitionSet(name, f"{name}.")
 
 
 @dataclass(frozen=True)
 class Filters:
-    """Which groups are wanted; the times are those of writing."""
+    """Which groups to read; `start` and `end` are times of writing."""
 
     policy: str | None = None
     group_id: str | None = None
@@ -49,7 +49,7 @@ class Filters:
 
 @dataclass(frozen=True)
 class WholeGroup:
-    """A group's newest revision for one policy, with all its sequences in their order."""
+    """The newest revision of a group for one policy, with its sequences in order."""
 
     end: GroupCredited
     sequences: list[SequenceCredited]
@@ -57,10 +57,10 @@ class WholeGroup:
 
 @dataclass
 class _Index:
-    """Where each wanted group's newest revision ends first: what comes after that place is a repetition."""
+    """Where the newest revision of each wanted group first ends; later copies of it are duplicates."""
 
     ends: dict[bytes, tuple[int, int, int]] = field(default_factory=dict)
-    """Group → revision, partition, offset; some 150 bytes a group."""
+    """Group → revision, partition, offset; about 150 bytes per group."""
 
     def note(self, end: GroupCredited, partition: int, offset: int) -> None:
         held = self.ends.get(_name(end))
@@ -68,7 +68,7 @@ class _Index:
             self.ends[_name(end)] = (end.revision, partition, offset)
 
     def holds(self, event: SequenceCredited | GroupCredited, partition: int, offset: int) -> bool:
-        """Whether the event belongs to the first publication of its group's newest revision."""
+        """Whether the event belongs to the first copy of its group's newest revision."""
         held = self.ends.get(_name(event))
         return held is not None and held[:2] == (event.revision, partition) and offset <= held[2]
 
@@ -78,10 +78,10 @@ def _name(event: SequenceCredited | GroupCredited) -> bytes:
 
 
 async def whole_groups(log: Log, of: TransitionSet, filters: Filters = Filters()) -> AsyncIterator[WholeGroup]:
-    """Every wanted group once, at its newest revision. Reads the topic twice: first only where the groups end.
+    """Every wanted group once, at its newest revision. Reads the topic twice: first to find where groups end.
 
-    Memory: the index, and the groups that are being published at one place of the log. A group that is not published
-    whole in the time asked for is not given.
+    Memory: the index, and the groups that are incomplete at one point of the log. Groups that are not complete within
+    the time range are left out.
     """
     index = await _indexed(log, of, filters)
     pending: dict[bytes, dict[str, SequenceCredited]] = {}

@@ -1,4 +1,4 @@
-"""The whole of Leyden on one machine: Kafka, Redis, a policy server and the services, each a process of its own.
+"""Leyden on one machine: starts and supervises Kafka, Redis, a policy server and the services as processes.
 
-Starts processes and watches them; holds no logic of any service and imports none.
+Imports no service.
 """

@@ -1,4 +1,4 @@
-"""Where downloads and conversions are kept between runs. Holds nothing that a run writes (see the data folder)."""
+"""The folder for downloads and converted models, kept between runs. What a run writes is in its data folder."""
 
 import os
 from pathlib import Path
@@ -7,9 +7,9 @@ from leyden.stack.errors import StackError
 
 
 def cache_root() -> Path:
-    """The cache folder, made if missing: `LEYDEN_CACHE`, else `$XDG_CACHE_HOME/leyden`, else `~/.cache/leyden`.
+    """The cache folder: `LEYDEN_CACHE`, else `$XDG_CACHE_HOME/leyden`, else `~/.cache/leyden`. Created if missing.
 
-    Raises StackError when it cannot be made.
+    Raises StackError if it cannot be created.
     """
     chosen = os.environ.get("LEYDEN_CACHE")
     if chosen:
@@ -21,6 +21,6 @@ def cache_root() -> Path:
         root.mkdir(parents=True, exist_ok=True)
     except OSError as error:
         raise StackError(
-            f"The cache folder {root} cannot be made ({error.strerror}). Set LEYDEN_CACHE to one that you can write to."
+            f"The cache folder {root} cannot be created ({error.strerror}). Set LEYDEN_CACHE to a writable folder."
         ) from error
     return root.resolve()

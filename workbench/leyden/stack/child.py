@@ -1,6 +1,6 @@
-"""One supervised process: started in a session of its own, started again when it dies, ended with all its descendants.
+"""One supervised process: runs in its own session, is restarted when it ends, and is stopped with all descendants.
 
-Knows nothing of other processes; `processes.Supervisor` holds several.
+`processes.Supervisor` runs several of them.
 """
 
 import os
@@ -13,18 +13,19 @@ from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field
 from pathlib import Path
 
-from leyden.stack.errors import ProcessError
+from leyden.stack.errors import CORRECT_THE_CAUSE, ProcessError, how_it_ended, remedy_for
 from leyden.stack.probes import Probe
 
+DEATH_WINDOW_S = 60.0
 _TAIL_BYTES = 16_384
 
 
 @dataclass(frozen=True)
 class ProcessSpec:
-    """How a process is started, how it is known to be ready, and what happens when it dies.
+    """How a process is started, when it is ready, and what happens when it ends by itself.
 
-    `stage` orders the end: higher stages are ended first, a stage's processes together. A process that dies
-    `max_deaths` times within `death_window_s` seconds fails the stack.
+    Processes with a higher `stage` are stopped first, those of one stage together. A process that ends `max_deaths`
+    times within `death_window_s` seconds fails the stack.
     """
 
     name: str
@@ -38,21 +39,32 @@ class ProcessSpec:
     first_backoff_s: float = 0.5
     max_backoff_s: float = 10.0
     max_deaths: int = 5
-    death_window_s: float = 60.0
+    death_window_s: float = DEATH_WINDOW_S
+
+
+@dataclass(frozen=True)
+class Death:
+    """The end of a process that nobody asked to stop."""
+
+    returncode: int
+    """As of `Popen`: the exit status, or minus the number of the signal."""
+    log_tail: str
+    """The last lines of its log at that time."""
 
 
 @dataclass(frozen=True)
 class ProcessState:
-    """What is known of a process now. `pid` is None when it does not run; `deaths` counts unasked ends."""
+    """The state of a process. `pid` is None when it does not run; `deaths` counts the times it ended by itself."""
 
     name: str
     pid: int | None
     deaths: int
     log: Path
+    last_death: Death | None = None
 
 
 class Child:
-    """Runs one `ProcessSpec`; a thread waits for the process's end. Methods may be called from any thread."""
+    """Runs one `ProcessSpec`; a thread waits for its end. Methods may be called from any thread."""
 
     def __init__(
         self,
@@ -71,12 +83,13 @@ class Child:
         self._process: subprocess.Popen[bytes] | None = None
         self._deaths: deque[float] = deque()
         self._death_count = 0
+        self._last_death: Death | None = None
         self._began = time.monotonic()
         self._stopping = threading.Event()
         self._watcher = threading.Thread(target=self._watch, name=f"watch-{spec.name}", daemon=True)
 
     def start(self) -> None:
-        """Start the process and watch over it; raises OSError when its program cannot be run."""
+        """Start the process and watch it. Raises OSError if its program cannot be run."""
         self.log.parent.mkdir(parents=True, exist_ok=True)
         self._began = time.monotonic()
         self._spawn()
@@ -87,28 +100,30 @@ class Child:
         return time.monotonic() - self._began
 
     def is_ready(self) -> bool:
-        """Whether the process runs and its probe, if it has one, says yes."""
+        """Whether the process runs and its probe, if any, succeeds."""
         return self.state().pid is not None and (self.spec.ready is None or self.spec.ready())
 
     def check_in_time(self, waited_s: float) -> None:
-        """Raise ProcessError when it was waited for longer than it may take to become ready."""
+        """Raise ProcessError if `waited_s` is longer than the process may take to become ready."""
         if waited_s > self.spec.ready_timeout_s:
-            raise ProcessError(self.spec.name, f"was not ready after {waited_s:.0f} s", self.log_tail())
+            reason = f"was not ready after {waited_s:.0f} s"
+            raise ProcessError(self.spec.name, reason, self.log, self.log_tail(), CORRECT_THE_CAUSE)
 
     def state(self) -> ProcessState:
         process = self._process
         running = process is not None and process.returncode is None
-        return ProcessState(self.spec.name, process.pid if process and running else None, self._death_count, self.log)
+        pid = process.pid if process and running else None
+        return ProcessState(self.spec.name, pid, self._death_count, self.log, self._last_death)
 
     def ask_to_stop(self) -> None:
-        """Send SIGTERM and start it no more. Returns at once."""
+        """Send SIGTERM and do not restart the process. Returns at once."""
         self._stopping.set()
         process = self._process
         if process is not None and process.returncode is None:
             process.send_signal(signal.SIGTERM)
 
     def wait_stopped(self, timeout_s: float) -> None:
-        """Wait for the end asked for; after `timeout_s` kill the process. Its descendants end with it."""
+        """Wait until the process has ended; kill it and its descendants after `timeout_s`."""
         self._watcher.join(timeout_s)
         process = self._process
         if self._watcher.is_alive() and process is not None:
@@ -148,7 +163,7 @@ class Child:
             try:
                 self._spawn()
             except OSError as error:
-                self._fail(f"could not be started again ({error})")
+                self._fail(f"could not be restarted ({error})", CORRECT_THE_CAUSE)
                 return
             if self._stopping.is_set():
                 self.ask_to_stop()
@@ -156,7 +171,7 @@ class Child:
     def _reap(self) -> None:
         process = self._process
         assert process is not None
-        # The dead leader is left unreaped until its group is killed: till then nobody else can get its number.
+        # The leader is reaped only after its group is killed, so that its pid is not reused before.
         os.waitid(os.P_PID, process.pid, os.WEXITED | os.WNOWAIT)
         _kill_group(process.pid)
         process.wait()
@@ -165,18 +180,22 @@ class Child:
         process = self._process
         assert process is not None
         now = time.monotonic()
+        self._last_death = Death(process.returncode, self.log_tail())
         self._death_count += 1
         self._deaths.append(now)
         while now - self._deaths[0] > self.spec.death_window_s:
             self._deaths.popleft()
         if self.spec.restart and len(self._deaths) < self.spec.max_deaths:
             return True
-        times = "" if len(self._deaths) == 1 else f" {len(self._deaths)} times in {self.spec.death_window_s:.0f} s"
-        self._fail(f"died{times}, last with status {process.returncode}")
+        reason = how_it_ended(process.returncode)
+        if len(self._deaths) > 1:
+            window = f"{len(self._deaths)} times in {self.spec.death_window_s:.0f} s"
+            reason = f"ended {window}; the last time it {reason}"
+        self._fail(reason, remedy_for(process.returncode))
         return False
 
-    def _fail(self, reason: str) -> None:
-        self.failure = ProcessError(self.spec.name, reason, self.log_tail())
+    def _fail(self, reason: str, remedy: str) -> None:
+        self.failure = ProcessError(self.spec.name, reason, self.log, self.log_tail(), remedy)
         self._changed()
 
     def _backoff(self) -> float:
@@ -187,4 +206,4 @@ def _kill_group(pid: int) -> None:
     try:
         os.killpg(pid, signal.SIGKILL)
     except (ProcessLookupError, PermissionError):
-        return  # nobody is left in it
+        return  # the group is empty

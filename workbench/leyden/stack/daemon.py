@@ -1,6 +1,6 @@
-"""A stack that outlives the shell: `up_detached`, `down`, `status`, `reset`, from any shell, by data folder.
+"""Stacks that outlive the shell, named by their data folders: `up_detached`, `down`, `status`, `reset`.
 
-`python -m leyden.stack.daemon CONFIG.json` is the supervisor process that `up_detached` leaves behind.
+`python -m leyden.stack.daemon CONFIG.json` is the supervisor process that `up_detached` starts.
 """
 
 import contextlib
@@ -27,14 +27,14 @@ _STOP_TIMEOUT_S = 60.0
 
 
 def up_detached(config: StackConfig, on_progress: OnProgress = lambda line: None) -> StackState:
-    """Start a stack under a supervisor process of its own and wait until it is up; raises StackError.
+    """Start a stack under its own supervisor process and wait until it is up. Raises StackError.
 
-    Interrupted while it waits, it takes the stack down again.
+    On KeyboardInterrupt it stops the stack again.
     """
     chosen = config.absolute()
     folder = DataFolder(chosen.data_dir)
     if is_locked(folder.lock):
-        raise AlreadyRunningError(f"A stack runs on {folder.root}; stop it with `{as_typed()} down` first.")
+        raise AlreadyRunningError(f"A stack already runs on {folder.root}. Stop it first with `{as_typed()} down`.")
     folder.logs.mkdir(parents=True, exist_ok=True)
     folder.write_state(StackState())
     folder.config.write_text(chosen.model_dump_json(indent=2))
@@ -47,7 +47,7 @@ def up_detached(config: StackConfig, on_progress: OnProgress = lambda line: None
 
 
 def down(data_dir: Path) -> bool:
-    """End the stack that runs on `data_dir`, from whatever shell; False when none was running."""
+    """Stop the stack that runs on `data_dir`. Returns False if none was running."""
     folder = DataFolder(data_dir)
     was_running = is_locked(folder.lock)
     if was_running:
@@ -57,27 +57,29 @@ def down(data_dir: Path) -> bool:
             _signal(folder, signal.SIGKILL)
             lock = lock_within(folder.lock, _STOP_TIMEOUT_S)
         if lock is None:
-            raise StackError(f"The stack on {folder.root} does not end; see {folder.logs}.")
+            raise StackError(f"The stack on {folder.root} did not stop. See the logs in {folder.logs}.")
         os.close(lock)
     sweep.sweep(folder.stack_id)
     return was_running
 
 
 def status(data_dir: Path) -> StackState:
-    """What is known of the stack on `data_dir`; phase `down` when there is none."""
+    """The state of the stack on `data_dir`; phase `down` if none runs."""
     return DataFolder(data_dir).read_state()
 
 
 def reset(data_dir: Path) -> None:
-    """Empty `data_dir` so that the next stack starts anew; raises AlreadyRunningError while one runs.
+    """Delete the data of an earlier stack. Raises AlreadyRunningError while one runs on `data_dir`.
 
-    A folder with things in it that no stack has used is refused with StackError. Caches are elsewhere and stay.
+    Raises StackError for a folder with files that was not made by a stack. Caches are elsewhere and stay.
     """
     folder = DataFolder(data_dir)
     if is_locked(folder.lock):
-        raise AlreadyRunningError(f"A stack runs on {folder.root}; stop it with `{as_typed()} down` before a reset.")
+        raise AlreadyRunningError(f"A stack already runs on {folder.root}. Stop it first with `{as_typed()} down`.")
     if folder.root.exists() and any(folder.root.iterdir()) and not folder.is_ours():
-        raise StackError(f"{folder.root} was not made by a stack, so it is not emptied; name another data folder.")
+        raise StackError(
+            f"{folder.root} has files and was not made by a stack, so it is not deleted. Choose another --data-dir."
+        )
     shutil.rmtree(folder.root, ignore_errors=True)
     folder.claim()
 
@@ -92,7 +94,7 @@ def _spawn(config: StackConfig, folder: DataFolder) -> subprocess.Popen[bytes]:
             stderr=subprocess.STDOUT,
             start_new_session=True,
         )
-    # A caller that lives on must not keep the supervisor as a zombie when that ends.
+    # Reap the supervisor when it ends before this process.
     threading.Thread(target=supervisor.wait, name="reap-supervisor", daemon=True).start()
     return supervisor
 
@@ -108,14 +110,14 @@ def _wait_up(folder: DataFolder, supervisor: subprocess.Popen[bytes], on_progres
         if state.phase == "up":
             return state
         if ended:
-            raise StackError(state.error or f"The supervisor ended; see {folder.logs / 'supervisor.log'}.")
+            raise StackError(state.error or f"The supervisor ended. See {folder.logs / 'supervisor.log'}.")
         time.sleep(_PAUSE_S)
 
 
 def _signal(folder: DataFolder, number: signal.Signals) -> None:
     pid = folder.read_state().supervisor_pid
     if pid:
-        with contextlib.suppress(ProcessLookupError):  # killed: its watchdog is at work
+        with contextlib.suppress(ProcessLookupError):  # it was killed; its watchdog cleans up
             os.kill(pid, number)
 
 
@@ -126,7 +128,7 @@ def _end(number: int, frame: FrameType | None) -> None:
 
 
 def main(config_file: Path) -> None:
-    """Run the stack until SIGTERM, SIGINT, or a process that died too often (exit status 1)."""
+    """Run the stack until SIGTERM or SIGINT, or until a process ended too often (exit status 1)."""
     signal.signal(signal.SIGTERM, _end)
     signal.signal(signal.SIGINT, _end)
     config = StackConfig.model_validate_json(config_file.read_text())

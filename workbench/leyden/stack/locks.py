@@ -1,4 +1,4 @@
-"""Advisory file locks between processes. A lock is gone when every process that holds its descriptor is gone."""
+"""Advisory file locks between processes. A lock is released when the last process with its descriptor ends."""
 
 import fcntl
 import os
@@ -11,7 +11,7 @@ _PAUSE_S = 0.1
 
 
 def try_lock(path: Path) -> int | None:
-    """An open descriptor that holds the lock on `path`, or None when another process holds it. Never blocks."""
+    """A descriptor that holds the lock on `path`, or None if another process has it. Never blocks."""
     path.parent.mkdir(parents=True, exist_ok=True)
     descriptor = os.open(path, os.O_RDWR | os.O_CREAT, 0o644)
     try:
@@ -23,7 +23,7 @@ def try_lock(path: Path) -> int | None:
 
 
 def lock_within(path: Path, timeout_s: float) -> int | None:
-    """As `try_lock`, tried again until `timeout_s` has passed."""
+    """As `try_lock`, but tries for up to `timeout_s` seconds."""
     deadline = time.monotonic() + timeout_s
     while (descriptor := try_lock(path)) is None and time.monotonic() < deadline:
         time.sleep(_PAUSE_S)
@@ -31,7 +31,7 @@ def lock_within(path: Path, timeout_s: float) -> int | None:
 
 
 def is_locked(path: Path) -> bool:
-    """Whether some process holds the lock on `path` now."""
+    """Whether a process holds the lock on `path`."""
     if not path.exists():
         return False
     descriptor = try_lock(path)
@@ -43,7 +43,7 @@ def is_locked(path: Path) -> bool:
 
 @contextmanager
 def locked(path: Path) -> Iterator[None]:
-    """Hold the lock on `path`, waiting as long as another process holds it."""
+    """Hold the lock on `path`; wait for it as long as necessary."""
     path.parent.mkdir(parents=True, exist_ok=True)
     descriptor = os.open(path, os.O_RDWR | os.O_CREAT, 0o644)
     try:

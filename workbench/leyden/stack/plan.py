@@ -1,4 +1,4 @@
-"""Which processes make a stack, with which command line and environment. Pure: starts nothing, reads no file."""
+"""The processes of a stack, with command lines and environments. Starts nothing, reads no file."""
 
 import importlib.util
 import os
@@ -7,18 +7,21 @@ from dataclasses import dataclass
 from pathlib import Path
 
 import leyden
+from leyden.stack.child import DEATH_WINDOW_S
 from leyden.stack.config import SERVICES, StackConfig
 from leyden.stack.probes import HttpProbe
 from leyden.stack.processes import ProcessSpec
 
 SERVERS_STAGE = 0
 SERVICES_STAGE = 1
-"""Ended first: a service drains into Kafka and Redis."""
+"""Stopped first: a service writes its last results to Kafka and Redis."""
+LOADING_DEATH_WINDOW_S = 600.0
+"""For processes that load a model: one that always fails while loading may take a minute for each try."""
 
 
 @dataclass(frozen=True)
 class Place:
-    """What is known only at start: where Kafka and Redis are, the model's folder, the gateway's secrets."""
+    """What is known only at start: addresses of Kafka and Redis, the model's folder, the gateway's secrets."""
 
     kafka_servers: str
     redis_url: str
@@ -28,7 +31,7 @@ class Place:
 
 
 def choose_engine(asked: str) -> str:
-    """`vllm` or `transformers`: what was asked for, or for `auto` vLLM where it is installed."""
+    """`vllm` or `transformers`; for `auto`, vLLM if it is installed."""
     if asked != "auto":
         return asked
     return "vllm" if importlib.util.find_spec("vllm") else "transformers"
@@ -43,7 +46,7 @@ def gateway_url(config: StackConfig) -> str:
 
 
 def engine_spec(config: StackConfig, model: Path) -> ProcessSpec:
-    """The policy server: an OpenAI API over `model`, whose weights can be swapped."""
+    """The policy server: serves `model` over the OpenAI API, and can swap its weights."""
     options = {
         "--engine": choose_engine(config.engine),
         "--model": str(model),
@@ -60,6 +63,7 @@ def engine_spec(config: StackConfig, model: Path) -> ProcessSpec:
         ready=HttpProbe(f"{engine_url(config)}/health"),
         ready_timeout_s=config.engine_timeout_s,
         stop_timeout_s=15.0,
+        death_window_s=LOADING_DEATH_WINDOW_S,
         stage=SERVERS_STAGE,
     )
 
@@ -70,12 +74,12 @@ def service_specs(config: StackConfig, place: Place) -> list[ProcessSpec]:
 
 
 def topics_command(config: StackConfig, place: Place) -> tuple[tuple[str, ...], dict[str, str]]:
-    """Command line and environment of the program that creates the topics and ends."""
+    """Command line and environment of the program that creates the topics."""
     return (sys.executable, "-m", "leyden.kafka.admin"), shared_env(config, place)
 
 
 def shared_env(config: StackConfig, place: Place) -> dict[str, str]:
-    """The environment that every service has; a program that talks to the stack can use it too."""
+    """The environment of every service, and of other programs that use the stack."""
     env = {
         "KAFKA_BOOTSTRAP_SERVERS": place.kafka_servers,
         "REDIS_URL": place.redis_url,
@@ -90,7 +94,7 @@ def shared_env(config: StackConfig, place: Place) -> dict[str, str]:
 def _service_spec(name: str, config: StackConfig, place: Place) -> ProcessSpec:
     ops_port = config.ports.ops[SERVICES.index(name)]
     env = {"LEYDEN_OPS_PORT": str(ops_port)} | _own_env(name, config, place)
-    if name != "trainer":  # a member that only seems to be there would keep it from putting its group's offsets back
+    if name != "trainer":  # a stale static member would keep the trainer from resetting its group's offsets
         env["KAFKA_GROUP_INSTANCE_ID"] = name
     return ProcessSpec(
         name=name,
@@ -98,6 +102,7 @@ def _service_spec(name: str, config: StackConfig, place: Place) -> ProcessSpec:
         env=shared_env(config, place) | env | config.process_env.get(name, {}),
         ready=HttpProbe(f"http://127.0.0.1:{ops_port}/readyz"),
         ready_timeout_s=300.0,
+        death_window_s=LOADING_DEATH_WINDOW_S if name == "trainer" else DEATH_WINDOW_S,
         stage=SERVICES_STAGE,
     )
 
@@ -118,7 +123,7 @@ def _own_env(name: str, config: StackConfig, place: Place) -> dict[str, str]:
 
 
 def python_env(config: StackConfig) -> dict[str, str]:
-    """Children import what this process imports, and reward functions beside the run file."""
+    """Lets children import the same `leyden` as this process, and reward functions beside the run file."""
     roots = [str(Path(entry).parent) for entry in leyden.__path__]
     sources = [root for root in roots if Path(root).name not in ("site-packages", "dist-packages")]
     beside = [str(config.run_file.parent)] if config.run_file else []

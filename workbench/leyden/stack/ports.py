@@ -1,9 +1,8 @@
-"""Free TCP ports on this machine, each held so that nobody else gets it before the server that it is meant for.
+"""Free TCP ports on this machine, held until the servers that they are for have bound them.
 
-A port is held by a socket that is bound to it with SO_REUSEADDR and never listens. On Linux the kernel then gives the
-port to nobody who asks for any port (bind to port 0, outgoing connections), and refuses it to whoever asks for it
-without SO_REUSEADDR; a server that sets SO_REUSEADDR, as they all do, binds it and listens. A connection to a held port
-on which nothing listens is refused, as to any other.
+A port is held by a socket that is bound to it with SO_REUSEADDR and never listens. Linux then does not hand it out as
+a free port (bind to port 0, outgoing connections) and refuses a bind without SO_REUSEADDR. A server that sets
+SO_REUSEADDR, as all of ours do, can bind it and listen. Until then connections to it are refused.
 """
 
 import os
@@ -11,13 +10,13 @@ import socket
 from collections import deque
 
 HELD_PORTS = 256
-"""The newest ones stay held while this process lives; the servers of older ones have long been listening."""
+"""Number of ports held at a time; the servers of older ones are listening by then."""
 
 _held: deque[int] = deque()
 
 
 def free_ports(count: int) -> list[int]:
-    """As many different free ports of 127.0.0.1, held for this process and the servers that it starts."""
+    """`count` different free ports of 127.0.0.1, held for the servers that this process starts."""
     return [_hold(0) for _ in range(count)]
 
 
@@ -27,7 +26,7 @@ def free_port() -> int:
 
 
 def hold_port(port: int) -> None:
-    """Hold a port that was chosen elsewhere; raises OSError when a server listens on it."""
+    """Hold a given port. Raises OSError if a server listens on it."""
     _hold(port)
 
 

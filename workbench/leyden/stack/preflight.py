@@ -1,7 +1,7 @@
-"""Is this machine ready? One sentence and one remedy for each thing that is not. Starts, writes and fetches nothing.
+"""Checks that this machine can run the stack; each problem comes with a remedy. Changes nothing.
 
-Stands alone on the standard library and on old Pythons (3.8 parses it), so that it can also run before
-anything is installed: `python3 workbench/leyden/stack/preflight.py`.
+Uses only the standard library, and syntax that Python 3.8 can parse, so that it runs before anything is installed:
+`python3 workbench/leyden/stack/preflight.py`.
 """
 
 from __future__ import annotations
@@ -24,7 +24,7 @@ DEMO_DISK_GIB = 4.0
 
 @dataclass(frozen=True)
 class Problem:
-    """Something that stops the stack from starting, and what to do about it."""
+    """Something that prevents the start, and what to do about it."""
 
     what: str
     remedy: str
@@ -35,10 +35,10 @@ class Problem:
 
 @dataclass(frozen=True)
 class Needs:
-    """What a stack asks of the machine.
+    """Requirements of a stack.
 
-    `ports` maps a port's purpose to its number; `fetch` names what is not in the cache yet; `programs` maps a program
-    that must be on PATH to the sentence that says what for and what to do without it.
+    `ports` maps purposes to port numbers; `fetch` lists what must be downloaded; `programs` maps programs that must be
+    on PATH to a sentence that says why and what to do without them.
     """
 
     memory_gib: float = DEMO_MEMORY_GIB
@@ -50,7 +50,7 @@ class Needs:
 
 
 class Machine(Protocol):
-    """The facts that `check` asks for."""
+    """The facts that `check` needs."""
 
     def python(self) -> tuple[int, int]: ...
     def system(self) -> tuple[str, str]: ...
@@ -62,7 +62,7 @@ class Machine(Protocol):
 
 
 class ThisMachine:
-    """The machine that the process runs on."""
+    """The machine of this process."""
 
     def python(self) -> tuple[int, int]:
         return sys.version_info[0], sys.version_info[1]
@@ -71,7 +71,7 @@ class ThisMachine:
         return platform.system(), platform.machine()
 
     def free_memory(self) -> int:
-        """Bytes that may be used: what the kernel calls available, within this process's cgroup limit."""
+        """Available memory in bytes, within this process's cgroup limit."""
         lines = Path("/proc/meminfo").read_text().splitlines()
         available = next(int(line.split()[1]) * 1024 for line in lines if line.startswith("MemAvailable:"))
         limit, used = _cgroup("memory.max"), _cgroup("memory.current")
@@ -94,7 +94,7 @@ class ThisMachine:
         return shutil.which(name) is not None
 
     def has_network(self) -> bool:
-        """Whether a way out exists (a default route or a proxy); whether it leads anywhere shows when fetching."""
+        """Whether there is a default route or a proxy. Whether it works shows when something is fetched."""
         if any(os.environ.get(name) for name in ("HTTPS_PROXY", "https_proxy", "ALL_PROXY", "all_proxy")):
             return True
         return _has_default_route(Path("/proc/net/route"), 1, "00000000") or _has_default_route(
@@ -116,16 +116,16 @@ def _has_default_route(table: Path, column: int, destination: str) -> bool:
 
 
 def check(needs: Needs, machine: Machine | None = None) -> list[Problem]:
-    """Everything about `machine` that stands in the way of `needs`; empty when it is ready.
+    """The problems of `machine` with `needs`; empty if it is ready.
 
-    A wrong platform or Python is reported alone: what follows from it would only mislead.
+    A wrong platform or Python is reported alone, as it causes other problems.
     """
     here: Machine = machine or ThisMachine()
     first = _platform(here) + _python(here)
     if first:
         return first
     programs = [
-        Problem(f"There is no program {name} on PATH.", remedy)
+        Problem(f"The program {name} is not on PATH.", remedy)
         for name, remedy in needs.programs.items()
         if not here.has_program(name)
     ]
@@ -138,8 +138,8 @@ def _platform(machine: Machine) -> list[Problem]:
         return []
     return [
         Problem(
-            f"The local stack runs on Linux on x86-64, and this is {system} on {processor}.",
-            "Use a Linux x86-64 machine or virtual machine (WSL 2 will do), or the images of docker-compose.yml.",
+            f"The local stack needs Linux on x86-64; this machine has {system} on {processor}.",
+            "Use such a machine, a virtual machine or WSL 2, or the images of docker-compose.yml.",
         )
     ]
 
@@ -150,8 +150,8 @@ def _python(machine: Machine) -> list[Problem]:
         return []
     return [
         Problem(
-            f"Leyden needs Python {_dotted(MINIMUM_PYTHON)} or newer, and this is {_dotted(found)}.",
-            f"Run it with a newer one, for example `make demo PYTHON=python{_dotted(MINIMUM_PYTHON)}`.",
+            f"Leyden needs Python {_dotted(MINIMUM_PYTHON)} or newer; this is {_dotted(found)}.",
+            f"Name a newer one, for example `make demo PYTHON=python{_dotted(MINIMUM_PYTHON)}`.",
         )
     ]
 
@@ -166,8 +166,8 @@ def _memory(needs: Needs, machine: Machine) -> list[Problem]:
         return []
     return [
         Problem(
-            f"The stack needs about {needs.memory_gib:.1f} GiB of free memory, and {free:.1f} GiB are free.",
-            "Close other programs, use a larger machine, or choose a smaller model.",
+            f"The stack needs about {needs.memory_gib:.1f} GiB of free memory; {free:.1f} GiB are free.",
+            "Close other programs, choose a smaller model, or use a larger machine.",
         )
     ]
 
@@ -176,8 +176,8 @@ def _disk(needs: Needs, machine: Machine) -> list[Problem]:
     short = {folder: machine.free_disk(folder) / GIB for folder in needs.folders}
     return [
         Problem(
-            f"The stack needs about {needs.disk_gib:.1f} GiB of disk under {folder}, and {free:.1f} GiB are free.",
-            "Free some space, or choose other folders with LEYDEN_CACHE and LEYDEN_DATA_DIR.",
+            f"The stack needs about {needs.disk_gib:.1f} GiB of disk under {folder}; {free:.1f} GiB are free.",
+            "Free some space, or choose other folders with LEYDEN_CACHE and --data-dir.",
         )
         for folder, free in short.items()
         if free < needs.disk_gib
@@ -188,8 +188,8 @@ def _ports(needs: Needs, machine: Machine) -> list[Problem]:
     taken = {what: port for what, port in needs.ports.items() if port and not machine.port_is_free(port)}
     return [
         Problem(
-            f"Port {port}, meant for {what}, is taken.",
-            "Stop the program that listens there (the command `down` stops an earlier stack), or choose another port.",
+            f"Port {port}, for {what}, is in use.",
+            "Stop the program that uses it (`leyden down` stops an earlier stack), or start with --auto-ports.",
         )
         for what, port in taken.items()
     ]
@@ -200,14 +200,14 @@ def _network(needs: Needs, machine: Machine) -> list[Problem]:
         return []
     return [
         Problem(
-            f"There is no network, and {' and '.join(needs.fetch)} must still be fetched.",
-            "Connect this machine once, or point LEYDEN_CACHE at a copy of a filled cache.",
+            f"There is no network, and {' and '.join(needs.fetch)} must be downloaded.",
+            "Connect this machine, or set LEYDEN_CACHE to a copy of a filled cache.",
         )
     ]
 
 
 def main() -> int:
-    """Check this machine for the demo, print what is wrong; the exit status is the number of problems."""
+    """Check this machine for the demo and print the problems; the exit status is their number."""
     problems = check(Needs(folders=(Path.cwd(),)))
     for problem in problems:
         sys.stderr.write(f"{problem}\n")

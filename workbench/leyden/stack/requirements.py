@@ -1,4 +1,4 @@
-"""What a given stack asks of the machine: memory, disk, ports, downloads. Only looks, changes nothing."""
+"""What a stack needs of the machine: memory, disk, ports, downloads. Changes nothing."""
 
 import os
 from pathlib import Path
@@ -11,21 +11,21 @@ from leyden.stack.plan import choose_engine
 from leyden.stack.preflight import DEMO_DISK_GIB, DEMO_MEMORY_GIB, Needs
 
 _TRANSFORMERS_MEMORY_GIB = 4.0
-_LSCPU = "vLLM reads the processor's cores with it: install util-linux, or choose the engine `transformers`."
+_LSCPU = "vLLM reads the CPU cores with it: install util-linux, or use --engine transformers."
 
 
 def own_kafka() -> bool:
-    """Whether the stack runs a broker of its own: `KAFKA_BOOTSTRAP_SERVERS` names no other."""
+    """Whether the stack runs its own broker: `KAFKA_BOOTSTRAP_SERVERS` is not set."""
     return not os.environ.get("KAFKA_BOOTSTRAP_SERVERS")
 
 
 def own_redis() -> bool:
-    """Whether the stack runs a Redis of its own: `REDIS_URL` names no other."""
+    """Whether the stack runs its own Redis: `REDIS_URL` is not set."""
     return not os.environ.get("REDIS_URL")
 
 
 def needs_of(config: StackConfig, data_folder: Path) -> Needs:
-    """The needs of `config`, as far as they are not met by a filled cache or by servers that run elsewhere."""
+    """The needs of `config`, without what is cached or runs elsewhere."""
     jars = own_kafka() and not jars_are_cached()
     missing = {"Kafka's jars": jars, f"the model {config.model}": not model_is_cached(config.model)}
     vllm = choose_engine(config.engine) == "vllm"

@@ -1,4 +1,4 @@
-"""A server of ours that keeps its data in a folder: started alone, waited for, stopped. What it is, a subclass says."""
+"""Base class of Kafka and Redis as local servers, which can also run without a stack."""
 
 import secrets
 from abc import ABC, abstractmethod
@@ -11,10 +11,10 @@ from leyden.stack.processes import ProcessSpec, Supervisor
 
 
 class LocalServer(ABC):
-    """A server whose data lives in `folder` and outlives it.
+    """A server with its data in `folder`.
 
-    As a context manager it starts, waits until it answers, and stops at the end; within a stack only `prepare` and
-    `spec` are used.
+    As a context manager it starts the server, waits until it is ready, and stops it at the end. A stack uses only
+    `prepare` and `spec`.
     """
 
     def __init__(self, folder: Path) -> None:
@@ -23,14 +23,14 @@ class LocalServer(ABC):
 
     @abstractmethod
     def prepare(self) -> None:
-        """Make what the server needs in its folder; raises StackError."""
+        """Create what the server needs in its folder. Raises StackError."""
 
     @abstractmethod
     def spec(self) -> ProcessSpec:
-        """How a supervisor starts the prepared server."""
+        """The process of the prepared server."""
 
     def start(self) -> None:
-        """Prepare and start the server, and wait until it answers."""
+        """Prepare and start the server, and wait until it is ready."""
         self.prepare()
         spec = self.spec()
         self._supervisor = Supervisor(f"{spec.name}-{secrets.token_hex(8)}", self.folder)
@@ -38,20 +38,20 @@ class LocalServer(ABC):
         self.wait_ready()
 
     def wait_ready(self) -> None:
-        """Block until the started server answers, after a restart too; raises ProcessError."""
+        """Block until the started server is ready, also after a restart. Raises ProcessError."""
         if self._supervisor is None:
             raise StackError("The server was not started; call start() first.")
         self._supervisor.wait_ready(*(state.name for state in self._supervisor.states()))
 
     def stop(self) -> None:
-        """End the server; its data stays."""
+        """Stop the server. Its data is kept."""
         if self._supervisor is not None:
             self._supervisor.stop()
             self._supervisor = None
 
     @property
     def pid(self) -> int | None:
-        """The process id while it runs."""
+        """The process id; None while it does not run."""
         return self._supervisor.states()[0].pid if self._supervisor else None
 
     def __enter__(self) -> Self:

@@ -1,7 +1,7 @@
-"""A whole stack as one object: `with Stack(config) as stack: …` runs it, and nothing of it is left afterwards.
+"""A whole stack as one object: `with Stack(config) as stack: …` runs it and leaves no process behind.
 
-Orders the steps of a start and remembers what each took. What the processes are is in `plan`, how they are watched
-in `processes`; stacks that outlive the shell are in `daemon`.
+Orders the steps of a start and measures each. `plan` says which processes there are, `processes` runs them, `daemon`
+has stacks that outlive the shell.
 """
 
 import os
@@ -17,12 +17,12 @@ from typing import Any, Self
 
 from leyden.stack import plan, sweep
 from leyden.stack.config import StackConfig
-from leyden.stack.errors import AlreadyRunningError, FetchError, PreflightError, StackError
+from leyden.stack.errors import AlreadyRunningError, FetchError, PreflightError, StackError, how_it_ended
 from leyden.stack.kafka import KafkaBroker, ensure_jars
 from leyden.stack.locks import lock_within
 from leyden.stack.ports import hold_port
 from leyden.stack.preflight import Machine, check
-from leyden.stack.processes import Supervisor
+from leyden.stack.processes import ProcessState, Supervisor
 from leyden.stack.program import as_typed
 from leyden.stack.redis import RedisServer
 from leyden.stack.requirements import needs_of, own_kafka, own_redis
@@ -31,13 +31,13 @@ from leyden.stack.state import DataFolder, ProcessStatus, StackState
 __all__ = ["OnProgress", "Stack"]
 
 OnProgress = Callable[[str], None]
-"""Takes one line about what the start is doing; the same line may come again with more seconds in it."""
+"""Called with a progress line; a line may come again with more seconds in it."""
 
 _LOCK_WAIT_S = 5.0
 
 
 class Stack:
-    """One local stack. `up` and `down` may each be called once; use a new object for another run."""
+    """One local stack. Call `up` and `down` once each; use a new object for another run."""
 
     def __init__(
         self, config: StackConfig, on_progress: OnProgress = lambda line: None, machine: Machine | None = None
@@ -55,12 +55,12 @@ class Stack:
 
     @property
     def kafka_servers(self) -> str:
-        """`KAFKA_BOOTSTRAP_SERVERS` of the environment, or the stack's own broker."""
+        """`KAFKA_BOOTSTRAP_SERVERS` of the environment, else the stack's own broker."""
         return os.environ.get("KAFKA_BOOTSTRAP_SERVERS") or f"127.0.0.1:{self.config.ports.kafka}"
 
     @property
     def redis_url(self) -> str:
-        """`REDIS_URL` of the environment, or the stack's own server."""
+        """`REDIS_URL` of the environment, else the stack's own server."""
         return os.environ.get("REDIS_URL") or f"redis://127.0.0.1:{self.config.ports.redis}/0"
 
     @property
@@ -78,7 +78,7 @@ class Stack:
 
     @property
     def env(self) -> dict[str, str]:
-        """The environment of the services, for a program that works beside them."""
+        """The environment of the services, for other programs that use the stack."""
         if self.place is None:
             raise StackError("The stack is not up; call up() first.")
         return plan.shared_env(self.config, self.place)
@@ -95,9 +95,9 @@ class Stack:
         self.down()
 
     def up(self) -> None:
-        """Check the machine, fetch what is missing, start everything, wait until it is ready.
+        """Check the machine, fetch what is missing, start everything, and wait until it is ready.
 
-        Raises a StackError with one clear sentence; then nothing is left running.
+        Raises StackError; then nothing is left running.
         """
         self._take_lock()
         try:
@@ -111,7 +111,7 @@ class Stack:
             raise
 
     def down(self) -> None:
-        """End everything. Does nothing when it is down."""
+        """Stop everything. Does nothing if the stack is down."""
         if self._lock is None:
             return
         failed = self._state.phase == "failed"
@@ -122,17 +122,21 @@ class Stack:
             self._write(phase="down")
 
     def status(self) -> StackState:
-        """The state, as another shell would read it."""
+        """The state, as other shells read it."""
         self._write()
         return self._state
 
+    def states(self) -> list[ProcessState]:
+        """All processes, in the order of their start."""
+        return self._supervisor.states() if self._supervisor is not None else []
+
     def check(self) -> None:
-        """Raise ProcessError when a process has died too often."""
+        """Raise the ProcessError of a process that ended too often."""
         if self._supervisor is not None:
             self._supervisor.check()
 
     def wait_failed(self, timeout_s: float | None = None) -> bool:
-        """Block until a process has died too often; False when `timeout_s` passed first."""
+        """Block until a process has failed; False if `timeout_s` passed first."""
         if self._supervisor is None:
             raise StackError("The stack is not up; call up() first.")
         return self._supervisor.wait_failed(timeout_s)
@@ -141,7 +145,8 @@ class Stack:
         self._lock = lock_within(self.folder.lock, _LOCK_WAIT_S)
         if self._lock is None:
             raise AlreadyRunningError(
-                f"A stack runs on {self.folder.root}; stop it with `{as_typed()} down`, or choose another data folder."
+                f"A stack already runs on {self.folder.root}. "
+                f"Stop it with `{as_typed()} down`, or choose another --data-dir."
             )
         sweep.sweep(self.folder.stack_id)
         self.folder.config.write_text(self.config.model_dump_json(indent=2))
@@ -157,7 +162,9 @@ class Stack:
             try:
                 hold_port(port)
             except OSError as error:
-                raise PreflightError(f"Port {port}, meant for {what}, was taken during the start.") from error
+                raise PreflightError(
+                    f"Port {port}, for {what}, was taken during the start. Start again, or use other ports."
+                ) from error
 
     def _start(self) -> None:
         assert self._lock is not None
@@ -178,12 +185,12 @@ class Stack:
         self._wait(supervisor, "engine", *(spec.name for spec in services))
 
     def _prepare_model(self) -> Path:
-        """In a process of its own: a conversion needs torch, which this one shall not carry."""
+        """Run in another process: a conversion loads torch, which would stay in this one."""
         with self._step("model"):
             self._tell(f"preparing the model {self.config.model}")
             done = self._helper((sys.executable, "-m", "leyden.stack.models", self.config.model), {})
         if done.returncode != 0:
-            raise FetchError((done.stderr.strip().splitlines() or ["The model could not be prepared."])[-1])
+            raise FetchError(_last_line(done.stderr) or "The model could not be prepared; no reason was given.")
         return Path(done.stdout.strip().splitlines()[-1])
 
     def _find_place(self, model: Path) -> plan.Place:
@@ -226,7 +233,7 @@ class Stack:
         command, env = plan.topics_command(self.config, place)
         done = self._helper(command, env)
         if done.returncode != 0:
-            raise StackError((done.stderr.strip().splitlines() or ["The topics could not be created."])[-1])
+            raise StackError(_last_line(done.stderr) or "The topics could not be created; no reason was given.")
 
     def _helper(self, command: tuple[str, ...], env: dict[str, str]) -> subprocess.CompletedProcess[str]:
         marked = os.environ | plan.python_env(self.config) | env | {sweep.MARKER: self.folder.stack_id}
@@ -235,9 +242,16 @@ class Stack:
     def _wait(self, supervisor: Supervisor, *names: str) -> None:
         supervisor.wait_ready(
             *names,
-            on_wait=lambda name, seconds: self._tell(f"waiting for {name} ({seconds:.0f} s)"),
+            on_wait=lambda name, seconds: self._tell(f"waiting for {name}{self._restarts(name)} ({seconds:.0f} s)"),
             on_ready=self._ready,
         )
+
+    def _restarts(self, name: str) -> str:
+        """For a process that ended while it was starting: how, and where its log is."""
+        [process] = [each for each in self.states() if each.name == name]
+        if process.last_death is None:
+            return ""
+        return f", which {how_it_ended(process.last_death.returncode)} and was restarted; log: {process.log}"
 
     def _ready(self, name: str, seconds: float) -> None:
         with self._state_guard:
@@ -257,8 +271,7 @@ class Stack:
 
     def _write(self, **changes: Any) -> None:
         with self._state_guard:
-            states = self._supervisor.states() if self._supervisor is not None else []
-            processes = [ProcessStatus(name=s.name, pid=s.pid, deaths=s.deaths, log=s.log) for s in states]
+            processes = [ProcessStatus(name=s.name, pid=s.pid, deaths=s.deaths, log=s.log) for s in self.states()]
             self._state = self._state.model_copy(update={**changes, "processes": processes})
             self.folder.write_state(self._state)
 
@@ -268,3 +281,7 @@ class Stack:
         if self._lock is not None:
             os.close(self._lock)
             self._lock = None
+
+
+def _last_line(text: str) -> str:
+    return (text.strip().splitlines() or [""])[-1]

@@ -1,7 +1,4 @@
-"""What a stack tells other shells about itself: one JSON file in its data folder, and a lock that says it runs.
-
-Reads and writes these files only; starts and ends nothing.
-"""
+"""A stack's files for other shells: its state as JSON, and a lock that is held while it runs."""
 
 import hashlib
 import secrets
@@ -16,7 +13,7 @@ Phase = Literal["starting", "up", "stopping", "down", "failed"]
 
 
 class ProcessStatus(BaseModel):
-    """One process. `pid` is None while it does not run; `deaths` counts the times it ended unasked."""
+    """One process. `pid` is None while it does not run; `deaths` counts the times it ended by itself."""
 
     name: str
     pid: int | None
@@ -25,14 +22,14 @@ class ProcessStatus(BaseModel):
 
 
 class StackState(BaseModel):
-    """The state file's content. It is true only while the lock is held: see `read_state`."""
+    """The content of the state file. It is valid only while the lock is held: see `DataFolder.read_state`."""
 
     model_config = ConfigDict(extra="ignore")
 
     phase: Phase = "down"
     supervisor_pid: int = 0
     doing: str = ""
-    """The step that a start is at."""
+    """The current step of a start."""
     error: str = ""
     engine: str = ""
     model: str = ""
@@ -41,7 +38,7 @@ class StackState(BaseModel):
     kafka_servers: str = ""
     redis_url: str = ""
     timings_s: dict[str, float] = Field(default_factory=dict)
-    """Seconds that each step of the start took."""
+    """Seconds of each step of the start."""
     processes: list[ProcessStatus] = Field(default_factory=list)
 
     @property
@@ -50,7 +47,7 @@ class StackState(BaseModel):
 
 
 class Secrets(BaseModel):
-    """Made once per data folder; readable by its owner only."""
+    """Secrets of one data folder; only its owner can read the file."""
 
     api_key: str
     gateway_secret: str
@@ -69,15 +66,15 @@ class DataFolder:
 
     @property
     def stack_id(self) -> str:
-        """Marks the processes of the stack on this folder."""
+        """Identifies the processes of this folder's stack."""
         return hashlib.blake2b(str(self.root).encode(), digest_size=8).hexdigest()
 
     def is_ours(self) -> bool:
-        """Whether a stack has run here or a reset has claimed it: nothing else may be emptied."""
+        """Whether the folder was made by a stack; others must not be deleted."""
         return self.lock.exists()
 
     def claim(self) -> None:
-        """Mark the folder as a stack's own."""
+        """Mark the folder as made by a stack."""
         self.root.mkdir(parents=True, exist_ok=True)
         self.lock.touch()
 
@@ -85,7 +82,7 @@ class DataFolder:
         _replace(self._state, state.model_dump_json(indent=2))
 
     def read_state(self) -> StackState:
-        """The stack's state; `down` (or its failure) when no supervisor lives, whatever was written last."""
+        """The stack's state. Without a running supervisor it is `down` or `failed`, whatever the file says."""
         state = StackState.model_validate_json(self._state.read_text()) if self._state.exists() else StackState()
         if state.is_running and not is_locked(self.lock):
             gone = [each.model_copy(update={"pid": None}) for each in state.processes]
@@ -93,7 +90,7 @@ class DataFolder:
         return state
 
     def secrets(self) -> Secrets:
-        """The folder's secrets, made on the first call."""
+        """The folder's secrets; created on the first call."""
         if not self._secrets.exists():
             made = Secrets(api_key=f"leyden-{secrets.token_hex(16)}", gateway_secret=secrets.token_hex(32))
             _replace(self._secrets, made.model_dump_json())
@@ -101,7 +98,7 @@ class DataFolder:
 
 
 def _replace(path: Path, text: str) -> None:
-    """Write a file in one step, for its owner only."""
+    """Replace a file atomically, readable only by its owner."""
     path.parent.mkdir(parents=True, exist_ok=True)
     unfinished = path.with_name(f"{path.name}.{secrets.token_hex(4)}.tmp")
     unfinished.touch(mode=0o600)

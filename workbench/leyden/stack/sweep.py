@@ -1,12 +1,12 @@
-"""Ends every process of a stack, whoever its parent is by now.
+"""Kills all processes of a stack, also those whose parents have ended.
 
-A process belongs to a stack when its environment carries the marker, when it is in the session of a process that the
-supervisor started (a program that sets its own title, as Valkey and vLLM do, overwrites its environment), or when it
-descends from one of these.
+A process belongs to a stack if its environment has the marker, if it is in the session of a process that the
+supervisor started (programs that set their title, such as Valkey and vLLM, overwrite their environment), or if it
+descends from such a process.
 
-As a program it is the stack's watchdog: it reads `pid start-time` lines from standard input until that closes, which
-happens when the supervisor ends for whatever reason (kill -9 included), then kills what is left. Stands alone on the
-standard library: it is started as a file in Python's isolated mode.
+As a program it is the stack's watchdog: it reads lines of `pid start-time` from standard input until that closes,
+because the supervisor ended (for any reason, kill -9 included), then kills what is left. It uses only the standard
+library, as it is run as a file in Python's isolated mode.
 """
 
 import os
@@ -32,19 +32,19 @@ class _Process:
 
 
 def start_time(pid: int) -> int:
-    """When the process started, in the kernel's ticks; with the pid it names a process for good. 0: there is none."""
+    """Start time of the process in kernel ticks, which tells it from others with the same pid. 0 if there is none."""
     process = _look(pid)
     return process.start_time if process else 0
 
 
 def find(stack_id: str, started: Collection[tuple[int, int]] = ()) -> list[int]:
-    """The ids of the stack's processes, the caller and its ancestors left out.
+    """The pids of the stack's processes, without the caller and its ancestors.
 
-    `started` are the (pid, start time) of session leaders that belong to it, dead or alive.
+    `started` has (pid, start time) of the stack's session leaders, running or not.
     """
     wanted = f"{MARKER}={stack_id}".encode()
     alive = {process.pid: process for process in map(_look, _all_processes()) if process}
-    # A number that another process has by now says nothing.
+    # Leave out pids that were reused.
     sessions = {pid for pid, when in started if pid not in alive or alive[pid].start_time == when}
     found = {pid for pid, each in alive.items() if each.session in sessions or wanted in _environment(pid)}
     grown = True
@@ -56,10 +56,10 @@ def find(stack_id: str, started: Collection[tuple[int, int]] = ()) -> list[int]:
 
 
 def sweep(stack_id: str, started: Collection[tuple[int, int]] = ()) -> int:
-    """Kill the stack's processes until none is left; how many were killed.
+    """Kill the stack's processes until none is left; returns how many were killed.
 
-    Passes several times: a process may be between its fork and its exec when its parent dies. Gives up after 30 s
-    (a process stuck in the kernel).
+    Looks several times, as a process may be between fork and exec when its parent is killed. Gives up after 30 s, when
+    a process is stuck in the kernel.
     """
     killed: set[int] = set()
     empty = 0
@@ -82,7 +82,7 @@ def _environment(pid: int) -> list[bytes]:
     try:
         return Path(f"/proc/{pid}/environ").read_bytes().split(b"\0")
     except OSError:
-        return []  # it has ended, or is another user's
+        return []  # it has ended, or belongs to another user
 
 
 def _look(pid: int) -> _Process | None:
@@ -91,7 +91,7 @@ def _look(pid: int) -> _Process | None:
     except OSError:
         return None
     if fields[0] == "Z":
-        return None  # only its entry is left
+        return None  # a zombie
     return _Process(pid, parent=int(fields[1]), session=int(fields[3]), start_time=int(fields[19]))
 
 

@@ -1,6 +1,6 @@
-"""A randomly initialised Llama of three million parameters with a tokenizer of its own, for tests.
+"""A Llama of three million random parameters with its own tokenizer, for tests.
 
-Everything that a real model folder holds, made in a second and equal for equal seeds; it knows nothing.
+A complete model folder, made in a second; the same seed gives the same weights.
 """
 
 import json
@@ -27,7 +27,7 @@ _SENTENCES = (
 
 
 def make_tiny_model(folder: Path, seed: int = 0) -> Path:
-    """Write the model and its tokenizer into `folder` and return it. Its head size, 32, is one that vLLM serves."""
+    """Write the model and its tokenizer to `folder`, and return it. vLLM supports its head size, 32."""
     import torch
     from transformers import LlamaConfig, LlamaForCausalLM
 
@@ -58,7 +58,7 @@ def _write_tokenizer(folder: Path) -> None:
     from tokenizers import Tokenizer, decoders, models, pre_tokenizers, trainers
 
     tokenizer = Tokenizer(models.BPE())
-    tokenizer.pre_tokenizer = pre_tokenizers.Sequence(  # single digits, as numbers are learnt best
+    tokenizer.pre_tokenizer = pre_tokenizers.Sequence(  # one token per digit, with which numbers are learned best
         [pre_tokenizers.Digits(individual_digits=True), pre_tokenizers.ByteLevel(add_prefix_space=False)]
     )
     tokenizer.decoder = decoders.ByteLevel()

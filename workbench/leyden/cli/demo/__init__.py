@@ -1,1 +1,1 @@
-"""`leyden demo`: the whole loop on this machine, watched from outside through topics and the gateway."""
+"""`leyden demo`: the whole loop on this machine, observed through topics and the gateway."""

@@ -1,4 +1,4 @@
-"""What a demo leaves: a summary on the screen, `results.json`, and the reward curve as a PNG."""
+"""The demo's result: a summary on the screen, `results.json`, and the reward curve as a PNG."""
 
 import json
 from itertools import pairwise
@@ -14,11 +14,11 @@ from leyden.cli.demo.state import DemoState
 from leyden.stack.program import as_typed
 
 MIN_RISE = 0.1
-"""How much the mean reward of the last third of the updates must be above that of the first third."""
+"""Required difference between the mean rewards of the last and the first third of the updates."""
 
 
 def write_report(plan: DemoPlan, state: DemoState, timings: dict[str, float], console: Console) -> int:
-    """Write the files, print the summary; 1 when learning was asked for and the reward did not rise, else 0."""
+    """Write the files and print the summary. Returns 1 if learning is required and the reward did not rise, else 0."""
     results = _results(plan, state, timings)
     folder = plan.data_dir.resolve()
     (folder / "results.json").write_text(json.dumps(results, indent=2))
@@ -26,7 +26,10 @@ def write_report(plan: DemoPlan, state: DemoState, timings: dict[str, float], co
     first, last = state.learned()
     _print_summary(console, results, folder)
     if plan.require_learning and last < first + MIN_RISE:
-        console.print(f"[bold red]the reward did not rise:[/] {first:.3f} → {last:.3f}")
+        console.print(
+            f"[bold red]the reward did not rise:[/] {first:.3f} → {last:.3f}, required: +{MIN_RISE}. "
+            "Another --seed may learn; look at the rollouts with `inspect` if none does."
+        )
         return 1
     return 0
 
@@ -67,18 +70,16 @@ def _print_summary(console: Console, results: dict[str, Any], folder: Path) -> N
         f"{results['sequences']} sequences, {results['updates']} updates, {results['failed_rollouts']} failed",
     )
     if results["iteration_s"]:
-        table.add_row("one iteration (median)", f"{median(results['iteration_s']):.1f} s")
+        table.add_row("time per update (median)", f"{median(results['iteration_s']):.1f} s")
     start = "  ".join(f"{name} {seconds:.1f} s" for name, seconds in results["timings_s"].items())
     table.add_row("start and loop", start)
     console.print(table)
     console.print(f"curve   {folder / 'reward.png'}\nnumbers {folder / 'results.json'}\nlogs    {folder / 'logs'}")
-    console.print(
-        f"next    {as_typed()} replay --name again      (the same topics again: the same transitions, by hash)"
-    )
+    console.print(f"next    {as_typed()} replay --name again      (recomputes the same transitions from the log)")
 
 
 def draw_curves(path: Path, curves: list[tuple[str, list[float]]]) -> None:
-    """Mean reward by update, one line a run, as a PNG."""
+    """Draw mean reward by update, one line per run, as a PNG."""
     import matplotlib as mpl
 
     mpl.use("Agg")

@@ -1,4 +1,4 @@
-"""The demo from start to end: a clean stack, an agent's runner beside it, tasks update by update, a report."""
+"""Runs the demo: a new stack, the agent's runner beside it, tasks for each update, a report."""
 
 import asyncio
 import shutil
@@ -17,11 +17,13 @@ from leyden.cli.demo.plan import DemoPlan
 from leyden.cli.demo.report import write_report
 from leyden.cli.demo.state import DemoState
 from leyden.cli.demo.view import View
+from leyden.cli.demo.watch import ProcessWatch
 from leyden.cli.progress import Progress
 from leyden.events.codec import CHECKPOINTS, MODEL_CALLS, REWARDS, ROLLOUTS, TRAINING_METRICS, TRANSITIONS
 from leyden.kafka.claims import ClaimStore
 from leyden.kafka.settings import KafkaSettings
 from leyden.kafka.tail import TopicTail, group_backlog
+from leyden.kafka.types import KafkaError
 from leyden.reading.place import claims_url_of
 from leyden.stack.config import Ports, StackConfig
 from leyden.stack.daemon import reset
@@ -40,15 +42,13 @@ LAG_OF = {
     "registry": (CHECKPOINTS,),
 }
 SETTLE_S = 120.0
-"""How long the last version may take to go live after the last update."""
+"""Time limit for the last version to go live after the last update."""
 
 
 def run_demo(plan: DemoPlan, console: Console) -> int:
-    """Run the demo and write its report; the exit status is 0 only when it finished and, if asked for, has learned."""
+    """Run the demo and write its report. Returns the exit status: 0 if it finished and, where required, learned."""
     if not EXAMPLE.is_dir():
-        raise StackError(
-            f"The demo's agent is part of the source tree, and {EXAMPLE} is not there; run it from a clone."
-        )
+        raise StackError(f"The demo's agent, {EXAMPLE}, is missing. Run the demo from a clone of the repository.")
     reset(plan.data_dir)
     config = _config(plan)
     state = DemoState(plan.updates, plan.tasks * plan.samples)
@@ -58,8 +58,8 @@ def run_demo(plan: DemoPlan, console: Console) -> int:
         progress.close()
         timings = dict(stack.status().timings_s)
         state.began = time.monotonic()
-        with _agent(stack, plan):
-            asyncio.run(_drive(plan, stack, state, console))
+        with _agent(stack, plan) as agent:
+            asyncio.run(_drive(plan, stack, agent, state, console))
         timings["loop"] = state.elapsed_s
     return write_report(plan, state, timings, console)
 
@@ -74,7 +74,7 @@ def _config(plan: DemoPlan) -> StackConfig:
     shutil.copytree(
         EXAMPLE / "calculator", run_file.parent / "calculator", ignore=shutil.ignore_patterns("__pycache__")
     )
-    # A broker that is not ours keeps what earlier runs left: each run has topics of its own there.
+    # On an external broker the topics of earlier runs remain, so each run gets its own prefix.
     prefix = "" if own_kafka() else f"demo-{int(time.time())}."
     return StackConfig(
         data_dir=plan.data_dir,
@@ -88,28 +88,29 @@ def _config(plan: DemoPlan) -> StackConfig:
 
 
 @contextmanager
-def _agent(stack: Stack, plan: DemoPlan) -> Iterator[None]:
-    """The runner with the agent, in a process of its own that knows the gateway's address and key, and nothing else."""
+def _agent(stack: Stack, plan: DemoPlan) -> Iterator[Supervisor]:
+    """Run the agent's runner in its own process, with the gateway's URL and a key."""
     env = stack.env | {"LEYDEN_GATEWAY_URL": stack.gateway_url, "LEYDEN_API_KEY": stack.api_key}
     concurrency = str(plan.tasks * plan.samples)
     command = (sys.executable, "-m", "leyden.cli", "runner", "calculator.rollout:run", "--concurrency", concurrency)
     with Supervisor(f"{stack.folder.stack_id}-agent", stack.folder.logs) as supervisor:
         supervisor.start(ProcessSpec(name="agent", argv=command, env=env))
-        yield
+        yield supervisor
 
 
-async def _drive(plan: DemoPlan, stack: Stack, state: DemoState, console: Console) -> None:
-    """Enqueue update k's tasks once version k is live, until every update is done and the last version serves."""
+async def _drive(plan: DemoPlan, stack: Stack, agent: Supervisor, state: DemoState, console: Console) -> None:
+    """Enqueue the tasks of update k when version k is live, until the last version is live."""
     gateway = GatewayClient(stack.gateway_url, stack.api_key)
     settings = KafkaSettings(bootstrap_servers=stack.kafka_servers)
     claims = ClaimStore(claims_url_of(stack.config))
     view = View(console)
+    watch = ProcessWatch((stack, agent), state, view)
     try:
         async with TopicTail(settings, claims, stack.config.topic_prefix, WATCHED) as tail:
             state.phase = "learning" if not plan.control else "control: advantages are zero"
             watching = asyncio.create_task(_watch_lag(settings, stack, state))
             try:
-                await _feed(plan, stack, state, gateway, tail, view)
+                await _feed(plan, stack, state, gateway, tail, view, watch)
             finally:
                 watching.cancel()
             state.phase = "done"
@@ -120,11 +121,17 @@ async def _drive(plan: DemoPlan, stack: Stack, state: DemoState, console: Consol
 
 
 async def _feed(
-    plan: DemoPlan, stack: Stack, state: DemoState, gateway: GatewayClient, tail: TopicTail, view: View
+    plan: DemoPlan,
+    stack: Stack,
+    state: DemoState,
+    gateway: GatewayClient,
+    tail: TopicTail,
+    view: View,
+    watch: ProcessWatch,
 ) -> None:
     enqueued, deadline = 0, float("inf")
     while state.version != plan.updates or not _complete(plan, state):
-        stack.check()
+        watch.check()
         for event in await tail.poll(0.4):
             state.see(event)
         try:
@@ -134,13 +141,16 @@ async def _feed(
                 await gateway.enqueue(_tasks(plan, enqueued))
                 enqueued += 1
         except httpx.HTTPError as error:
-            state.notes.append(f"{state.elapsed_s:.0f} s: the gateway does not answer ({type(error).__name__})")
+            state.note(f"the gateway does not answer ({type(error).__name__})")
             await asyncio.sleep(0.5)
         view.show(state)
         if len(state.steps) == plan.updates:
             deadline = min(deadline, time.monotonic() + SETTLE_S)
         if time.monotonic() > deadline:
-            raise StackError(f"After the last update, version {plan.updates} did not go live; see {stack.folder.logs}.")
+            raise StackError(
+                f"Version {plan.updates} did not go live within {SETTLE_S:.0f} s of the last update. "
+                f"The logs of registry and policy in {stack.folder.logs} say why."
+            )
 
 
 def _complete(plan: DemoPlan, state: DemoState) -> bool:
@@ -149,7 +159,7 @@ def _complete(plan: DemoPlan, state: DemoState) -> bool:
 
 
 def _tasks(plan: DemoPlan, update: int) -> list[dict[str, object]]:
-    """The tasks of one update; made by the example, so that the same seed gives the same words."""
+    """The tasks of one update, from the example; the same seed gives the same tasks."""
     if str(EXAMPLE) not in sys.path:
         sys.path.insert(0, str(EXAMPLE))
     from calculator.tasks import generate  # type: ignore[import-not-found]
@@ -163,9 +173,9 @@ def _tasks(plan: DemoPlan, update: int) -> list[dict[str, object]]:
 
 async def _watch_lag(settings: KafkaSettings, stack: Stack, state: DemoState) -> None:
     while True:
-        for group, topics in LAG_OF.items():
-            state.lag[group] = await group_backlog(settings, stack.config.topic_prefix, group, topics)
-        for process in stack.status().processes:
-            if process.deaths and (note := f"{process.name} was restarted ({process.deaths})") not in state.notes:
-                state.notes.append(note)
+        try:
+            for group, topics in LAG_OF.items():
+                state.lag[group] = await group_backlog(settings, stack.config.topic_prefix, group, topics)
+        except KafkaError as error:  # it is shown by the process watch; the lag is measured again when Kafka is back
+            state.note(f"Kafka does not answer ({type(error).__name__})")
         await asyncio.sleep(2.0)

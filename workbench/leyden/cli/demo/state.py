@@ -1,4 +1,4 @@
-"""What the demo has seen so far: folded from events, shown by the view, written by the report. No IO."""
+"""The demo's state: computed from events, shown by the view, written by the report. No IO."""
 
 import time
 from dataclasses import dataclass, field
@@ -9,7 +9,7 @@ from leyden.events import Event, GroupCredited, ModelCallRecorded, RolloutEnded,
 
 @dataclass
 class DemoState:
-    """Counts are of distinct things (by id), so that redelivery and restarts change nothing."""
+    """Counts by id, so that redelivered events and restarts change nothing."""
 
     updates: int
     rollouts_per_update: int
@@ -20,7 +20,7 @@ class DemoState:
     lag: dict[str, int] = field(default_factory=dict)
     steps: dict[int, TrainingStepCompleted] = field(default_factory=dict)
     live_at: dict[int, float] = field(default_factory=dict)
-    """Version → seconds since the start when it was first seen live."""
+    """Version → seconds from the start until it was first live."""
     ended: dict[tuple[str, int], RolloutEnded] = field(default_factory=dict)
     groups: set[str] = field(default_factory=set)
     sequences: set[str] = field(default_factory=set)
@@ -29,7 +29,7 @@ class DemoState:
     notes: list[str] = field(default_factory=list)
 
     def see(self, event: Event) -> None:
-        """Fold one event in."""
+        """Add one event."""
         match event:
             case TrainingStepCompleted():
                 self.steps[event.step] = event
@@ -46,24 +46,29 @@ class DemoState:
                 return
 
     def see_version(self, version: int | None) -> None:
-        """The gateway says that this version is live."""
+        """Record the live version, as the gateway reports it."""
         self.version = version
         if version is not None:
             self.live_at.setdefault(version, self.elapsed_s)
 
+    def note(self, text: str) -> None:
+        """Add a note for the view and the report, unless it repeats the last one."""
+        if self.notes[-1:] != [text]:
+            self.notes.append(text)
+
     @property
     def elapsed_s(self) -> float:
-        """Seconds since the demo's state was made."""
+        """Seconds since the loop began."""
         return time.monotonic() - self.began
 
     @property
     def rewards(self) -> list[float]:
-        """Mean reward of each update's rollouts, in order."""
+        """Mean reward of each update, in order."""
         return [self.steps[step].metrics["reward/mean"] for step in sorted(self.steps)]
 
     @property
     def finished_rollouts(self) -> int:
-        """Rollouts that came to a final end."""
+        """Number of rollouts with a final end."""
         return len({ended.rollout_id for ended in self.ended.values() if ended.final})
 
     def learned(self) -> tuple[float, float]:

@@ -1,4 +1,4 @@
-"""The live view of a demo: plain tables, drawn anew when something changed; plain lines where there is no terminal."""
+"""The screen of the demo: tables that are updated in place; without a terminal, one line per update."""
 
 from rich.console import Console, Group, RenderableType
 from rich.live import Live
@@ -12,7 +12,7 @@ _BLOCKS = " ▁▂▃▄▅▆▇█"
 
 
 class View:
-    """Shows a `DemoState`; `show` may be called as often as one likes."""
+    """Shows a `DemoState`. `show` may be called often."""
 
     def __init__(self, console: Console) -> None:
         self._console = console
@@ -22,7 +22,7 @@ class View:
             self._live.start()
 
     def show(self, state: DemoState) -> None:
-        """Draw `state`, or print a line for every new update where there is no terminal."""
+        """Draw `state`; without a terminal, print one line per new update."""
         if self._live:
             self._live.update(render(state))
             return
@@ -34,14 +34,18 @@ class View:
             )
             self._told += 1
 
+    def warn(self, text: str) -> None:
+        """Print a warning; on a terminal above the tables, where it stays."""
+        self._console.print(text, style="yellow", markup=False, highlight=False, soft_wrap=True)
+
     def close(self) -> None:
-        """Leave the last picture standing."""
+        """Stop updating; the last tables stay on the screen."""
         if self._live:
             self._live.stop()
 
 
 def render(state: DemoState) -> RenderableType:
-    """The whole view: head line, progress, rewards so far, and where records wait."""
+    """The tables: phase and time, progress, rewards so far, consumer lag, notes."""
     done = state.finished_rollouts
     total = state.updates * state.rollouts_per_update
     head = Text(f"{state.phase}   {state.elapsed_s:5.0f} s   policy version {state.version}", style="bold")
