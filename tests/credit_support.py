@@ -6,9 +6,9 @@ from typing import Any
 
 from fakes import FakePublisher
 from leyden.clock import Clock, ManualClock
-from leyden.credit.core.rules import Rules
+from leyden.credit.core.section import CreditSection
 from leyden.credit.handlers import CreditHandlers
-from leyden.credit.ports import Census, Stores
+from leyden.credit.ports import OpenCount, Stores
 from leyden.events import (
     Choice,
     Event,
@@ -259,8 +259,8 @@ class MemoryOpenSubjects:
     async def before(self, moment: datetime, limit: int) -> list[str]:
         return sorted((s for s, at in self.since.items() if at <= moment), key=lambda s: self.since[s])[:limit]
 
-    async def census(self) -> Census:
-        return Census(len(self.since), min(self.since.values(), default=None))
+    async def count(self) -> OpenCount:
+        return OpenCount(len(self.since), min(self.since.values(), default=None))
 
 
 class MemoryBacklog:
@@ -296,13 +296,14 @@ class CreditLoop:
         self,
         publisher: CreditPublisher,
         stores: Stores | None = None,
-        rules: Rules | None = None,
+        section: CreditSection | None = None,
         clock: Clock | None = None,
+        name: str = "",
     ) -> None:
         self.clock = clock or ManualClock(T0)
         self.publisher = publisher
         self.stores = stores or memory_stores(self.clock)
-        self.handlers = CreditHandlers(self.stores, publisher, rules or Rules(), self.clock)
+        self.handlers = CreditHandlers(self.stores, publisher, section or CreditSection(), self.clock, name=name)
 
     async def on_batch(self, batch: Sequence[Delivered[Event]]) -> None:
         """A batch of other topics, then what it adds to groups.v1."""

@@ -29,7 +29,7 @@ def main() -> None:
     figure, axes = plt.subplots(1, len(STRATEGIES), figsize=(2.2 * len(STRATEGIES), 2.6), sharey=True)
     for axis, (name, kind) in zip(axes, STRATEGIES.items(), strict=True):
         strategy = kind.model_validate(PARAMETERS.get(name, {}))
-        worth = strategy.credit(list(ROLLOUTS.values()), ADVANTAGES["dr_grpo"])
+        worth = strategy.assign_credit(list(ROLLOUTS.values()), ADVANTAGES["dr_grpo"])
         for index, (label, steps) in enumerate(zip(ROLLOUTS, worth, strict=True)):
             places = [number + 0.4 * index for number in range(len(steps))]
             axis.bar(places, [step.advantage for step in steps], width=0.36, color=COLOURS[index], label=label)

@@ -7,7 +7,7 @@ import pytest
 from typer.testing import CliRunner
 
 from leyden.cli.app import app
-from leyden.credit.settings import CreditSection
+from leyden.credit.core.section import CreditSection
 from leyden.reward.settings import RewardSection
 from leyden.settings import load_section
 from leyden.trainer.settings import TrainerSettings

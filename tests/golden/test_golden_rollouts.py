@@ -10,7 +10,7 @@ import pytest
 import yaml
 
 from credit_support import CreditLoop, CreditPublisher
-from leyden.credit.settings import CreditSection
+from leyden.credit.core.section import CreditSection
 from leyden.events import (
     Event,
     GroupCredited,
@@ -57,7 +57,7 @@ async def credited(
 ) -> CreditPublisher:
     publisher = CreditPublisher()
     given = [Delivered(event, REWARDS, "", 0, offset, f"{REWARDS}/0/{offset}") for offset, event in enumerate(rewards)]
-    loop = CreditLoop(publisher, rules=CreditSection.model_validate(section).rules())
+    loop = CreditLoop(publisher, section=CreditSection.model_validate(section))
     await loop.on_batch([*recorded, *given])
     return publisher
 

@@ -10,8 +10,8 @@ import yaml
 
 from extension_support import package
 from leyden.credit.core.advantage import advantage_of
+from leyden.credit.core.section import CreditSection
 from leyden.credit.core.strategies import episode_of
-from leyden.credit.settings import CreditSection
 from leyden.events import SpanKind
 from leyden.extensions import ExtensionError
 from leyden.ingest.core.normalise import Normalised, normalise_traces
@@ -30,7 +30,7 @@ from collections.abc import Iterable, Sequence
 from typing import Literal
 
 from leyden.credit.core.advantage import Advantage
-from leyden.credit.core.strategies.base import Credited, Episode, Strategy
+from leyden.credit.core.strategies.base import StepCredit, Episode, Strategy
 from leyden.events import JsonObject, SpanKind
 from leyden.ingest.core.dialect import Meaning
 from leyden.reward.air import Evidence, IntermediateRule, RolloutView, Signal
@@ -63,9 +63,9 @@ class FirstTakesAll(Strategy):
     name: Literal["first"] = "first"
     factor: float = 1.0
 
-    def credit(self, episodes_G: Sequence[Episode], baseline: Advantage) -> list[list[Credited]]:
+    def assign_credit(self, episodes_G: Sequence[Episode], estimator: Advantage) -> list[list[StepCredit]]:
         totals = [[self.factor * e.total, *[0.0] * (len(e.steps) - 1)] for e in episodes_G]
-        return [[Credited(t, a) for t, a in zip(ts, as_)] for ts, as_ in zip(totals, baseline(totals))]
+        return [[StepCredit(t, a) for t, a in zip(ts, as_)] for ts, as_ in zip(totals, estimator(totals))]
 
 
 def best_of(values_GT: list[list[float]]) -> list[list[float]]:
@@ -126,9 +126,8 @@ def test_adding_a_grader() -> None:
 def test_adding_a_credit_strategy_and_an_advantage() -> None:
     section = CreditSection.model_validate({"strategy": {"name": "first", "factor": 2.0}, "advantage": "best_of"})
     assert CreditSection.model_validate(section.model_dump()) == section
-    rules = section.rules()
     group = [episode_of((0.0, 0.0), 1.0), episode_of((0.0, 0.0), 0.0)]
-    credited = rules.strategy.credit(group, advantage_of(rules.advantage))
+    credited = section.strategy.assign_credit(group, advantage_of(section.advantage))
     assert [[step.advantage for step in steps] for steps in credited] == [[0.0, -2.0], [-2.0, -2.0]]
 
 

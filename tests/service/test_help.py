@@ -9,9 +9,12 @@ import pytest
 from pydantic import BaseModel, SecretStr
 from pydantic_settings import BaseSettings
 
+from leyden.credit.core.section import CreditSection
 from leyden.kafka.settings import KafkaSettings
+from leyden.reward.settings import RewardSection
 from leyden.settings import RUN_FILE_SECTIONS, ServiceSettings, settings_help
 
+SECTIONS: dict[str, type[BaseModel]] = {"reward": RewardSection, "credit": CreditSection}
 SERVICES = ("gateway", "ingest", "reward", "credit", "trainer", "registry", "policy")
 
 
@@ -22,7 +25,7 @@ def settings_of(service: str) -> list[type[BaseModel]]:
         value for value in vars(module).values() if isinstance(value, type) and value.__module__ == module.__name__
     ]
     environments = [one for one in found if issubclass(one, BaseSettings)]
-    return [*environments, *(one for one in found if one.__name__ in ("RewardSection", "CreditSection"))]
+    return [*environments, *(section for name, section in SECTIONS.items() if name == service)]
 
 
 @pytest.mark.parametrize("service", SERVICES)

@@ -9,7 +9,7 @@ import pytest
 from credit_support import T0, memory_stores, one_rollout
 from leyden.clock import ManualClock
 from leyden.credit import topology as credit
-from leyden.credit.core.rules import Rules
+from leyden.credit.core.section import CreditSection
 from leyden.credit.handlers import CreditHandlers
 from leyden.events import Event, GroupClosed, GroupCredited, PolicyPromoted, SequenceCredited, SpanRecorded
 from leyden.events.codec import (
@@ -58,8 +58,8 @@ def registry_of(promotions: MemoryPromotions) -> Callable[[Publisher], Service]:
 
 def credit_of(publisher: Publisher) -> Service:
     clock = ManualClock(T0)
-    handlers = CreditHandlers(memory_stores(clock), publisher, Rules(), clock)
-    return Service(subscriptions=credit.subscriptions(handlers, Rules()), publishes=credit.PUBLISHES)
+    handlers = CreditHandlers(memory_stores(clock), publisher, CreditSection(), clock)
+    return Service(subscriptions=credit.subscriptions(handlers, CreditSection()), publishes=credit.PUBLISHES)
 
 
 def ingest_of(publisher: Publisher) -> Service:

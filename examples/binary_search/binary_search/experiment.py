@@ -14,11 +14,10 @@ from binary_search.game import NUMBERS, POINTLESS
 from binary_search.network import write_network
 from binary_search.player import Played, play
 from leyden.credit.core.assemble import assemble
-from leyden.credit.core.build import build
-from leyden.credit.core.credit import credit
-from leyden.credit.core.evidence import EvidenceEvent, Exhibit
-from leyden.credit.core.rules import Rules
-from leyden.credit.settings import CreditSection
+from leyden.credit.core.evidence import Evidence, EvidenceEvent
+from leyden.credit.core.group_events import group_events
+from leyden.credit.core.membership import member_of
+from leyden.credit.core.section import CreditSection
 from leyden.events import Event, GroupCredited, SequenceCredited
 from leyden.trainer.core.batching import BatchRules, GroupBuffer
 from leyden.trainer.core.step_metrics import Metrics
@@ -96,7 +95,7 @@ class Run:
         environment = TrainerEnvironment(model=str(folder), device="cpu", threads=1)
         self.model = PolicyModel(settings, environment)
         self._learner = Learner(self.model, settings)
-        self._rules = CreditSection.model_validate(arm.credit).rules()
+        self._section = CreditSection.model_validate(arm.credit)
         self._buffer = GroupBuffer(
             BatchRules(policy=POLICY, groups_per_step=len(SECRETS), advantage_scale=arm.advantage_scale)
         )
@@ -122,7 +121,7 @@ class Run:
             group = played[at : at + size]
             self._count(group)
             group_id = f"seed-{self._seed}-step-{self.version}-secret-{group[0].secret}"
-            for event in credited(group, group_id, self.version, self._rules):
+            for event in credited(group, group_id, self.version, self._section):
                 self._buffer.add(event, 0, 0)
         batch = self._buffer.take(self.version)
         assert batch is not None
@@ -146,22 +145,22 @@ class Run:
 
 
 def credited(
-    group: Sequence[Played], group_id: str, version: int, rules: Rules
+    group: Sequence[Played], group_id: str, version: int, section: CreditSection
 ) -> list[SequenceCredited | GroupCredited]:
     """What the credit service publishes for a group of games: its sequences, then the group itself."""
     members = [
-        credit(assemble(_exhibits(recorded(played, group_id, len(group), index, version))), rules)
+        member_of(assemble(_evidence(recorded(played, group_id, len(group), index, version))), section)
         for index, played in enumerate(group)
     ]
-    (found,) = build(members, rules)
+    (found,) = group_events(members, section)
     return [*found.sequences, found.group]
 
 
-def _exhibits(events: Iterable[Event]) -> Iterator[Exhibit]:
+def _evidence(events: Iterable[Event]) -> Iterator[Evidence]:
     """The events as credit keeps them, each with a place of its own."""
     for event in events:
         assert isinstance(event, EvidenceEvent)
-        yield Exhibit(event, f"{event.type}/0/{event.event_id}")
+        yield Evidence(event, f"{event.type}/0/{event.event_id}")
 
 
 def run(arm: Arm, seed: int, plan: Plan) -> Curve:

@@ -1,1 +1,1 @@
-"""credit: finished rollouts become training sequences, to the token, with their credit."""
+"""credit: turns finished rollouts into token-exact training sequences with returns and advantages."""

@@ -1,4 +1,4 @@
-"""The state of credit in Redis, under this service's own namespace."""
+"""The stores of credit in Redis, under its own key prefix."""
 
 from collections.abc import Sequence
 from dataclasses import replace
@@ -7,17 +7,17 @@ from typing import cast
 
 from redis.asyncio import Redis
 
-from leyden.credit.ports import Census, Stores
+from leyden.credit.ports import OpenCount, Stores
 from leyden.credit.settings import CreditSettings
 from leyden.service import Runtime
 from leyden.state import RedisBacklog, RedisEvidenceStore, redis_or_retry
 
 EXPIRY_MARGIN_S = 86_400
-"""Redis forgets open evidence this much later than the sweeper, which counts what it forgets."""
+"""Seconds by which Redis expires open evidence later than the sweeper, which counts what it forgets."""
 
 
 def redis_stores(runtime: Runtime, settings: CreditSettings) -> Stores:
-    """All stores of this service; those of a named one are apart from all others."""
+    """All stores of this service; a named credit service has its own."""
     named = replace(runtime, name=f"{runtime.name}-{settings.name}") if settings.name else runtime
 
     def evidence(what: str) -> RedisEvidenceStore:
@@ -38,7 +38,7 @@ def redis_stores(runtime: Runtime, settings: CreditSettings) -> Stores:
 
 
 class RedisOpenSubjects:
-    """A sorted set by the time at which each subject was first seen."""
+    """`OpenSubjects` as a sorted set; the score is the time at which a subject was first seen."""
 
     def __init__(self, redis: Redis, key: str) -> None:
         self._redis = redis
@@ -59,9 +59,9 @@ class RedisOpenSubjects:
             found = await self._redis.zrangebyscore(self._key, "-inf", moment.timestamp(), start=0, num=limit)
         return [subject.decode() for subject in cast(list[bytes], found)]
 
-    async def census(self) -> Census:
+    async def count(self) -> OpenCount:
         with redis_or_retry():
             count = await self._redis.zcard(self._key)
             first = await self._redis.zrange(self._key, 0, 0, withscores=True)
         oldest = [datetime.fromtimestamp(score, UTC) for _, score in cast(list[tuple[bytes, float]], first)]
-        return Census(count, oldest[0] if oldest else None)
+        return OpenCount(count, oldest[0] if oldest else None)

@@ -1,17 +1,27 @@
-"""Groups from their first member to their events: kept, closed by a record, built from it, published, let go.
+"""Groups, from their first member to their events: stored, closed by a record, built from it, published.
 
-Any replica may do any of it, and twice: the record that is first in the log counts, and what is built from it is the
-same bytes. Members are kept before the record is published, and events are published before a group is let go.
+Any replica may do any step, and twice: the first record in the log counts, and its events always have the same bytes.
+Members are stored before the record is published, and events are published before a group is closed in the store.
 """
 
 from collections.abc import Iterable, Mapping, Sequence, Set
 from dataclasses import dataclass, field
 
 from leyden.clock import Clock
-from leyden.credit.core.build import CreditedGroup, build
-from leyden.credit.core.groups import RECORD, Roster, Seat, closing, published_id, revision_of, stamped, standing
+from leyden.credit.core.group_events import CreditedGroup, group_events
+from leyden.credit.core.groups import (
+    RECORD,
+    GroupSummary,
+    MemberSummary,
+    apply_group_limits,
+    closing_record,
+    published_id,
+    revision_of,
+    with_revision,
+)
 from leyden.credit.core.member import Member
-from leyden.credit.core.rules import Reason, Rules
+from leyden.credit.core.reasons import Reason
+from leyden.credit.core.section import CreditSection
 from leyden.credit.metrics import CLOSED, GROUPS, LATE_MEMBERS, LEFT_OUT, SEQUENCES, ZERO_VARIANCE
 from leyden.credit.ports import Publisher, Stores
 from leyden.events import GroupClosed
@@ -20,111 +30,116 @@ from leyden.events.codec import TRANSITIONS
 from leyden.kafka import Outgoing
 
 KEPT_LONGER_S = 86_400
-"""How much longer than the horizon a credited group is kept: a reward that was given in time may be read late."""
+"""Seconds by which a credited group is kept longer than the horizon: a reward given in time may be read late."""
 
 
 @dataclass
-class _Look:
-    """What one look at some groups finds."""
+class _Next:
+    """What comes next for some groups."""
 
     closings: list[GroupClosed] = field(default_factory=list)
-    ready: dict[str, tuple[GroupClosed, list[Seat]]] = field(default_factory=dict)
+    ready: dict[str, tuple[GroupClosed, list[MemberSummary]]] = field(default_factory=dict)
     open: set[str] = field(default_factory=set)
-    """Not published yet, and not gone."""
+    """Not published yet."""
     waiting: set[str] = field(default_factory=set)
-    """Those of them that nothing has closed. A record that was published is safe: nothing is left to be timed."""
+    """Open groups that nothing has closed, so that their deadline still runs."""
 
 
 class Grouping:
     """The groups of one credit service."""
 
-    def __init__(self, stores: Stores, publisher: Publisher, rules: Rules, clock: Clock) -> None:
+    def __init__(
+        self, stores: Stores, publisher: Publisher, section: CreditSection, clock: Clock, *, name: str = ""
+    ) -> None:
         self._groups = stores.groups
         self._open = stores.open_groups
         self._deadlines = stores.deadlines
         self._publisher = publisher
-        self._rules = rules
+        self._section = section
         self._clock = clock
+        self._name = name
 
     async def keep(self, members: Iterable[Member], records: Iterable[GroupClosed]) -> None:
-        """Add members and records to their groups; of several records of a group the first one stays."""
-        items = [(m.group_id, Seat.of(m).item_id, m.model_dump_json().encode()) for m in members]
+        """Add members and records to their groups; of several records of a group the first stays."""
+        items = [(m.group_id, MemberSummary.of(m).item_id, m.model_dump_json().encode()) for m in members]
         items += [(record.group_id, RECORD, record.model_dump_json().encode()) for record in records]
         await self._groups.add(items)
 
     async def advance(
         self,
         group_ids: Iterable[str],
+        *,
         newcomers: Mapping[str, Set[str]],
         recorded: Set[str] = frozenset(),
         overdue: bool = False,
     ) -> None:
-        """Take every group as far as it can go: close it, build it, or build it anew after a late reward.
+        """Take each group as far as it can go: close it, publish it, or publish it again after a late reward.
 
-        `newcomers` are the members that came just now and `recorded` the groups whose record did, to count the late.
+        `newcomers` are the members and `recorded` the groups with a record in this batch; they count the late ones.
         """
         distinct = sorted(set(group_ids))
-        # Before the look: a group that another replica lets go meanwhile is not said to be open after that.
+        # First, so that a group that another replica closes meanwhile is not marked open after that.
         await self._open.seen(distinct, self._clock.now())
         await self._deadlines.seen(distinct, self._clock.now())
-        rosters = {g: Roster.of(g, ids) for g, ids in (await self._groups.names(distinct)).items()}
-        records = await self._records(rosters.values())
-        look = _Look()
-        for group_id, roster in rosters.items():
-            self._see(roster, records.get(group_id), overdue, look)
-        _count_late(rosters, records, newcomers, recorded)
-        await self._publish(look)
-        await self._open.gone([group_id for group_id in distinct if group_id not in look.open])
-        await self._deadlines.gone([group_id for group_id in distinct if group_id not in look.waiting])
+        groups = {g: GroupSummary.of(g, ids) for g, ids in (await self._groups.names(distinct)).items()}
+        records = await self._records(groups.values())
+        todo = _Next()
+        for group_id, group in groups.items():
+            self._sort(group, records.get(group_id), overdue, todo)
+        _count_late(groups, records, newcomers, recorded)
+        await self._publish(todo)
+        await self._open.gone([group_id for group_id in distinct if group_id not in todo.open])
+        await self._deadlines.gone([group_id for group_id in distinct if group_id not in todo.waiting])
 
-    def _see(self, roster: Roster, record: GroupClosed | None, overdue: bool, look: _Look) -> None:
+    def _sort(self, group: GroupSummary, record: GroupClosed | None, overdue: bool, todo: _Next) -> None:
         if record is None:
-            look.open.add(roster.group_id)
-            if (closed := closing(roster, self._rules, overdue)) is not None:
-                look.closings.append(closed)
+            todo.open.add(group.group_id)
+            if (closed := closing_record(group, self._section, name=self._name, overdue=overdue)) is not None:
+                todo.closings.append(closed)
             else:
-                look.waiting.add(roster.group_id)
-        elif (seats := roster.named(record)) is None:
-            look.open.add(roster.group_id)
-        elif revision_of(seats) > roster.published:
-            look.ready[roster.group_id] = record, seats
+                todo.waiting.add(group.group_id)
+        elif (members := group.named_by(record)) is None:
+            todo.open.add(group.group_id)
+        elif revision_of(members) > group.published:
+            todo.ready[group.group_id] = record, members
 
-    async def _records(self, rosters: Iterable[Roster]) -> dict[str, GroupClosed]:
-        picked = await self._groups.pick({roster.group_id: [RECORD] for roster in rosters if roster.recorded})
+    async def _records(self, groups: Iterable[GroupSummary]) -> dict[str, GroupClosed]:
+        picked = await self._groups.pick({group.group_id: [RECORD] for group in groups if group.recorded})
         return {g: GroupClosed.model_validate_json(items[RECORD]) for g, items in picked.items()}
 
-    async def _publish(self, look: _Look) -> None:
-        """Records and sequences first; a group itself once its sequences are safe. Then let go, or keep for a while."""
-        built = await self._build(look.ready)
+    async def _publish(self, todo: _Next) -> None:
+        """Publish records and sequences, then the groups, then close the groups or keep them for the horizon."""
+        built = await self._build(todo.ready)
         credited = [one for _, ones in built.values() for one in ones]
-        closings = [Outgoing(GROUPS_TOPIC, closed.group_id, closed) for closed in look.closings]
+        closings = [Outgoing(GROUPS_TOPIC, closed.group_id, closed) for closed in todo.closings]
         await self._publisher.publish_all([*closings, *(out for one in credited for out in _sequences(one))])
         await self._publisher.publish_all([Outgoing(TRANSITIONS, _key(one), one.group) for one in credited])
-        _count_groups(look.closings, credited)
-        if self._rules.late_horizon_s > 0:
+        _count_groups(todo.closings, credited)
+        if self._section.late_horizon_s > 0:
             await self._groups.add((g, published_id(revision), b"") for g, (revision, _) in built.items())
-            await self._groups.keep(list(built), self._rules.late_horizon_s + KEPT_LONGER_S)
+            await self._groups.keep(list(built), self._section.late_horizon_s + KEPT_LONGER_S)
         else:
             await self._groups.close(list(built))
 
     async def _build(
-        self, ready: Mapping[str, tuple[GroupClosed, Sequence[Seat]]]
+        self, ready: Mapping[str, tuple[GroupClosed, Sequence[MemberSummary]]]
     ) -> dict[str, tuple[int, list[CreditedGroup]]]:
-        """By group its revision and its events; a group that another replica closed meanwhile is not there."""
-        wanted = {group_id: [seat.item_id for seat in seats] for group_id, (_, seats) in ready.items()}
+        """Group → its revision and events; without groups that another replica closed meanwhile."""
+        wanted = {group_id: [member.item_id for member in members] for group_id, (_, members) in ready.items()}
         picked = await self._groups.pick(wanted)
         built: dict[str, tuple[int, list[CreditedGroup]]] = {}
-        for group_id, (record, seats) in ready.items():
+        for group_id, (record, members) in ready.items():
             values = picked.get(group_id, {})
-            if len(values) == len(seats):
-                members = standing(map(Member.model_validate_json, values.values()), record, self._rules)
-                revision = revision_of(seats)
-                built[group_id] = revision, [stamped(one, record, revision) for one in build(members, self._rules)]
+            if len(values) == len(members):
+                named = map(Member.model_validate_json, values.values())
+                events = group_events(apply_group_limits(named, record, self._section), self._section)
+                revision = revision_of(members)
+                built[group_id] = revision, [with_revision(one, record, revision) for one in events]
         return built
 
 
 def _key(one: CreditedGroup) -> str:
-    """All of a group for one policy is in one partition, in order."""
+    """One key for all events of a group and policy, so that they stay in order."""
     return f"{one.group.policy}/{one.group.group_id}"
 
 
@@ -134,15 +149,15 @@ def _sequences(one: CreditedGroup) -> Iterable[Outgoing]:
 
 
 def _count_late(
-    rosters: Mapping[str, Roster],
+    groups: Mapping[str, GroupSummary],
     records: Mapping[str, GroupClosed],
     newcomers: Mapping[str, Set[str]],
     recorded: Set[str],
 ) -> None:
-    """Members that are not trained because their group is closed: those that came now, and those before the record."""
-    late = sum(len(rollouts) for group_id, rollouts in newcomers.items() if group_id not in rosters)
+    """Count members that came after their group was closed: in this batch, or before its record was read."""
+    late = sum(len(rollouts) for group_id, rollouts in newcomers.items() if group_id not in groups)
     for group_id, record in records.items():
-        unnamed = rosters[group_id].unnamed(record)
+        unnamed = groups[group_id].too_late_for(record)
         late += len(unnamed if group_id in recorded else unnamed & newcomers.get(group_id, frozenset()))
     LATE_MEMBERS.inc(late)
     LEFT_OUT.labels(reason=Reason.GROUP_CLOSED.value).inc(late)

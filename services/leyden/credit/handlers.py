@@ -1,7 +1,7 @@
-"""From batches of events to published groups: keep, assemble, credit; `grouping` compares, publishes, and lets go.
+"""Turns batches of events into group members: stores evidence, assembles attempts; `grouping` publishes the groups.
 
-The order of the writes makes a crash harmless anywhere. An attempt's evidence is closed last, so that whatever was not
-finished is found again when the batch comes again; what was finished is recognised by its ids.
+The order of writes makes a crash harmless at any point. An attempt's evidence is closed last, so a redelivered batch
+finds what was not finished; finished work is recognised by its ids.
 """
 
 from collections.abc import Iterable, Sequence
@@ -10,11 +10,11 @@ from datetime import timedelta
 
 from leyden.clock import Clock
 from leyden.credit.core.assemble import Attempt, State, assemble
-from leyden.credit.core.credit import credit
-from leyden.credit.core.evidence import EvidenceEvent, Exhibit, pack, subject_of, unpack
-from leyden.credit.core.groups import admitted, in_time, placed
+from leyden.credit.core.evidence import Evidence, EvidenceEvent, pack, subject_of, unpack
+from leyden.credit.core.groups import assign_group, in_time, select_rewards
 from leyden.credit.core.member import Member
-from leyden.credit.core.rules import Rules
+from leyden.credit.core.membership import member_of
+from leyden.credit.core.section import CreditSection
 from leyden.credit.grouping import KEPT_LONGER_S, Grouping
 from leyden.credit.metrics import ABANDONED, CALLS, LATE_REWARDS, TOO_LONG
 from leyden.credit.ports import Publisher, Stores
@@ -29,42 +29,54 @@ from leyden.events import (
 )
 from leyden.kafka import Delivered
 
-OVER = (State.COMPLETE, State.INCOMPLETE, State.FAILED)
-"""States of an attempt that is a member of its group."""
+FINISHED = (State.COMPLETE, State.INCOMPLETE, State.FAILED)
+"""States in which an attempt becomes a member of its group."""
 ENDED, SETTLED = (str(kind.model_fields["type"].default) for kind in (RolloutEnded, RolloutSettled))
 
 
 @dataclass
-class _Decided:
-    """What some attempts came to."""
+class _Attempts:
+    """Attempts of a batch, by what follows from their state."""
 
     members: list[Member] = field(default_factory=list)
-    over: list[str] = field(default_factory=list)
-    """Attempts that are members; a late reward may still come."""
+    finished: list[str] = field(default_factory=list)
+    """Attempts that became members; a late reward may still come."""
     abandoned: list[str] = field(default_factory=list)
     open: list[str] = field(default_factory=list)
 
 
 class CreditHandlers:
-    """The handlers of credit. `backlog_s`: gateway's records older than this say that a backlog is being read."""
+    """The handlers of credit.
+
+    `name` is this credit service's own, empty for the only one. Gateway records older than `backlog_s` mean that a
+    backlog is being read.
+    """
 
     def __init__(
-        self, stores: Stores, publisher: Publisher, rules: Rules, clock: Clock, backlog_s: float = 30.0
+        self,
+        stores: Stores,
+        publisher: Publisher,
+        section: CreditSection,
+        clock: Clock,
+        *,
+        name: str = "",
+        backlog_s: float = 30.0,
     ) -> None:
         self._attempts = stores.attempts
         self._open = stores.open_attempts
         self._backlog = stores.backlog
-        self._rules = rules
+        self._section = section
         self._clock = clock
+        self._name = name
         self._backlog_s = backlog_s
-        self.grouping = Grouping(stores, publisher, rules, clock)
+        self.grouping = Grouping(stores, publisher, section, clock, name=name)
 
     async def on_batch(self, batch: Sequence[Delivered[Event]]) -> None:
-        """Use every event of `batch`; when this returns, all that they complete is in Kafka."""
+        """Handle a batch. When this returns, every group that it completes is in Kafka. Raises `Retry`."""
         await self._hold_off(batch)
-        items = list(_items(batch, self._rules.needs_spans))
+        items = list(_items(batch, self._section.needs_spans))
         records = [one.event for one in batch if isinstance(one.event, GroupClosed)]
-        mine = [record for record in records if record.credit == self._rules.credit]
+        mine = [record for record in records if record.credit == self._name]
         closed = await self._attempts.add(items)
         decided = await self._decide(dict.fromkeys(subject for subject, _, _ in items), batch)
         _count_refused(batch, closed)
@@ -73,32 +85,32 @@ class CreditHandlers:
         for member in decided.members:
             newcomers.setdefault(member.group_id, set()).add(member.rollout_id)
         recorded = {record.group_id for record in mine}
-        await self.grouping.advance(newcomers.keys() | recorded, newcomers, recorded)
+        await self.grouping.advance(newcomers.keys() | recorded, newcomers=newcomers, recorded=recorded)
         await self._let_go(decided)
 
     async def _hold_off(self, batch: Sequence[Delivered[Event]]) -> None:
-        """Say that a backlog is being read. By the gateway's records alone: rewards have their rollout's time."""
-        if self._rules.group.deadline_s is None or not self._rules.group.decides:
+        """Mark that a backlog is being read, by the age of gateway records; a reward's time is its rollout's."""
+        if not self._section.group.closes_by_deadline:
             return
         old = self._clock.now() - timedelta(seconds=self._backlog_s)
         if any(isinstance(e.event, ModelCallRecorded | RolloutEnded) and e.event.event_time < old for e in batch):
             await self._backlog.mark_behind(self._backlog_s)
 
-    async def _decide(self, subjects: Iterable[str], batch: Sequence[Delivered[Event]]) -> _Decided:
-        """What the attempts of `subjects` come to. Only those are loaded of which something may have changed."""
-        found = _Decided()
+    async def _decide(self, subjects: Iterable[str], batch: Sequence[Delivered[Event]]) -> _Attempts:
+        """Assemble the attempts of `subjects`. Loads only those that may be finished."""
+        found = _Attempts()
         just_ended = {subject_of(one.event) for one in batch if isinstance(one.event, RolloutEnded)}
         names = await self._attempts.names(list(subjects))
-        worth = {subject for subject, ids in names.items() if _worth_loading(ids, subject in just_ended)}
-        found.open = [subject for subject in names if subject not in worth]
+        ready = {subject for subject, ids in names.items() if _may_be_finished(ids, subject in just_ended)}
+        found.open = [subject for subject in names if subject not in ready]
         late = _late_rewards(batch)
-        for subject, kept in (await self._attempts.load(list(worth))).items():
-            assembled = assemble(map(unpack, kept.values()), self._rules.needs_spans)
-            attempt = admitted(assembled, self._rules.late_horizon_s)
-            _count_late_rewards(attempt, late.get(subject, ()), self._rules.late_horizon_s)
-            if attempt.state in OVER:
-                found.members.append(placed(credit(attempt, self._rules), attempt, self._rules))
-                found.over.append(subject)
+        for subject, kept in (await self._attempts.load(list(ready))).items():
+            assembled = assemble(map(unpack, kept.values()), self._section.needs_spans)
+            attempt = select_rewards(assembled, self._section.late_horizon_s)
+            _count_late_rewards(attempt, late.get(subject, ()), self._section.late_horizon_s)
+            if attempt.state in FINISHED:
+                found.members.append(assign_group(member_of(attempt, self._section), attempt, self._section))
+                found.finished.append(subject)
             elif attempt.state is State.ABANDONED:
                 found.abandoned.append(subject)
             else:
@@ -106,15 +118,15 @@ class CreditHandlers:
         _count_members(found)
         return found
 
-    async def _let_go(self, decided: _Decided) -> None:
-        """Close what is over; with a horizon, keep its evidence for a late reward."""
-        if self._rules.late_horizon_s > 0:
-            await self._attempts.keep(decided.over, self._rules.late_horizon_s + KEPT_LONGER_S)
+    async def _let_go(self, decided: _Attempts) -> None:
+        """Close finished attempts; with a horizon, keep their evidence for a late reward."""
+        if self._section.late_horizon_s > 0:
+            await self._attempts.keep(decided.finished, self._section.late_horizon_s + KEPT_LONGER_S)
             await self._attempts.close(decided.abandoned)
         else:
-            await self._attempts.close([*decided.over, *decided.abandoned])
+            await self._attempts.close([*decided.finished, *decided.abandoned])
         await self._open.seen(decided.open, self._clock.now())
-        await self._open.gone([*decided.over, *decided.abandoned])
+        await self._open.gone([*decided.finished, *decided.abandoned])
 
 
 def _items(batch: Sequence[Delivered[Event]], with_spans: bool) -> Iterable[tuple[str, str, bytes]]:
@@ -123,16 +135,16 @@ def _items(batch: Sequence[Delivered[Event]], with_spans: bool) -> Iterable[tupl
         if subject is not None and (with_spans or not isinstance(one.event, SpanRecorded)):
             assert isinstance(one.event, EvidenceEvent)
             item_id = f"{one.event.type}:{one.event.event_id}"
-            yield subject, item_id, pack(Exhibit(one.event, one.origin, one.traceparent or ""))
+            yield subject, item_id, pack(Evidence(one.event, one.origin, one.traceparent or ""))
 
 
-def _worth_loading(item_ids: Iterable[str], just_ended: bool) -> bool:
-    """Whether the attempt may be over: by the kinds of what is here, which the items' ids begin with."""
+def _may_be_finished(item_ids: Iterable[str], just_ended: bool) -> bool:
+    """Whether the attempt may be finished, by the event types of its items; an item's id begins with its type."""
     kinds = {item_id.partition(":")[0] for item_id in item_ids}
     return ENDED in kinds and (just_ended or SETTLED in kinds)
 
 
-def _count_members(decided: _Decided) -> None:
+def _count_members(decided: _Attempts) -> None:
     ABANDONED.inc(len(decided.abandoned))
     for member in decided.members:
         if member.revision:
@@ -144,7 +156,7 @@ def _count_members(decided: _Decided) -> None:
 
 
 def _late_rewards(batch: Sequence[Delivered[Event]]) -> dict[str | None, list[RewardsCompleted]]:
-    """By attempt the revisions of rewards that `batch` holds."""
+    """Attempt → the late rewards in `batch`."""
     found: dict[str | None, list[RewardsCompleted]] = {}
     for one in batch:
         if isinstance(one.event, RewardsCompleted) and one.event.revision > 0:

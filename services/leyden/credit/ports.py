@@ -1,4 +1,4 @@
-"""What credit needs from outside: stores of evidence, what is open since when, and somewhere to publish."""
+"""Ports of credit: the stores and the publisher that it needs."""
 
 from collections.abc import Sequence
 from dataclasses import dataclass
@@ -8,12 +8,12 @@ from typing import Protocol
 from leyden.kafka import Publisher
 from leyden.state import EvidenceStore
 
-__all__ = ["Backlog", "Census", "EvidenceStore", "OpenSubjects", "Publisher", "Stores"]
+__all__ = ["Backlog", "EvidenceStore", "OpenCount", "OpenSubjects", "Publisher", "Stores"]
 
 
 @dataclass(frozen=True)
-class Census:
-    """How many subjects are open, and since when the oldest one is."""
+class OpenCount:
+    """How many subjects are open, and when the oldest was first seen."""
 
     count: int = 0
     oldest: datetime | None = None
@@ -26,44 +26,44 @@ class OpenSubjects(Protocol):
     """
 
     async def seen(self, subjects: Sequence[str], now: datetime) -> None:
-        """These are open; the time of one that is known already stays as it is."""
+        """Mark as open since `now`; subjects that are open already keep their time."""
         ...
 
     async def gone(self, subjects: Sequence[str]) -> None:
-        """These are no longer open."""
+        """Mark as no longer open."""
         ...
 
     async def before(self, moment: datetime, limit: int) -> list[str]:
         """At most `limit` subjects first seen at `moment` or earlier, the oldest first."""
         ...
 
-    async def census(self) -> Census:
-        """All of them together."""
+    async def count(self) -> OpenCount:
+        """How many are open, and since when."""
         ...
 
 
 class Backlog(Protocol):
-    """Whether some replica is still reading old records, so that what seems missing may only be unread."""
+    """Whether a replica is still reading old records, so that a missing record may just be unread."""
 
     async def mark_behind(self, for_s: float) -> None:
-        """Say so to all replicas, for so long."""
+        """Tell all replicas, for `for_s` seconds."""
         ...
 
     async def behind(self) -> bool:
-        """Whether any replica said so within the time it gave."""
+        """Whether a replica's `mark_behind` still holds."""
         ...
 
 
 @dataclass(frozen=True)
 class Stores:
-    """The state of credit: private, and rebuildable from the log."""
+    """The state of credit: private, and can be rebuilt from the log."""
 
     attempts: EvidenceStore
     """Evidence by attempt."""
     groups: EvidenceStore
-    """By group its members, the record that closes it, and which revisions were published."""
+    """By group: its members, the record that closes it, and its published revisions."""
     open_attempts: OpenSubjects
     open_groups: OpenSubjects
     deadlines: OpenSubjects
-    """Groups that have members and no record, since their first member."""
+    """Groups with members but no closing record, since their first member."""
     backlog: Backlog

@@ -1,6 +1,6 @@
-"""What only a clock can say: that a group is overdue, and that evidence was waited for long enough.
+"""Work that a clock starts: closes groups at their deadline, forgets what never completed.
 
-Deadlines are for `close: live` alone: a replay follows the record. Ageing out is for both, and is always counted.
+Deadlines hold only with `close: live`; a replay follows the recorded closings. Forgetting is counted in both.
 """
 
 import asyncio
@@ -10,7 +10,7 @@ from datetime import datetime, timedelta
 
 from leyden.clock import Clock
 from leyden.credit import metrics
-from leyden.credit.core.rules import Rules
+from leyden.credit.core.section import GroupSection
 from leyden.credit.grouping import Grouping
 from leyden.credit.ports import EvidenceStore, OpenSubjects, Stores
 from leyden.kafka import Retry
@@ -19,8 +19,8 @@ log = logging.getLogger(__name__)
 
 
 @dataclass(frozen=True)
-class Patience:
-    """How often to look, at how many, how long to hold off for a backlog, and when to forget."""
+class SweepSettings:
+    """How often a sweep runs, how much one does, and its limits; see `CreditSettings`."""
 
     interval_s: float = 1.0
     limit: int = 200
@@ -29,34 +29,36 @@ class Patience:
 
 
 class Sweeper:
-    """Closes groups whose deadline has passed, unless some replica still reads old records; forgets what is stuck.
+    """Closes groups whose deadline has passed; forgets attempts and groups that stay incomplete.
 
-    A deadline counts from the first member. After a standstill (this service or Kafka was away) members that seem
-    missing may simply be unread: then no group is closed until `backlog_s` after the last old record.
+    A deadline counts from the first member. After an outage of this service or of Kafka, members that seem missing may
+    just be unread, so no group is closed until `backlog_s` after the last old record.
     """
 
-    def __init__(self, grouping: Grouping, stores: Stores, rules: Rules, clock: Clock, patience: Patience) -> None:
+    def __init__(
+        self, grouping: Grouping, stores: Stores, group: GroupSection, clock: Clock, settings: SweepSettings
+    ) -> None:
         self._grouping = grouping
         self._stores = stores
-        self._rules = rules.group
+        self._group = group
         self._clock = clock
-        self._patience = patience
+        self._settings = settings
 
     async def hold_off(self) -> None:
-        """At the start: this replica has not read anything yet."""
-        await self._stores.backlog.mark_behind(self._patience.backlog_s)
+        """Delay deadlines at the start, while this replica has read nothing yet."""
+        await self._stores.backlog.mark_behind(self._settings.backlog_s)
 
     async def run(self) -> None:
-        """Sweep for ever; a store or a broker that is away is waited for."""
+        """Sweep for ever; tries again while Redis or Kafka is unavailable."""
         while True:
-            await asyncio.sleep(self._patience.interval_s)
+            await asyncio.sleep(self._settings.interval_s)
             try:
                 await self.sweep()
             except Retry as error:
-                log.warning("the sweep will be tried again: %s", error)
+                log.warning("sweep failed, will retry: %s", error)
 
     async def sweep(self) -> None:
-        """Close what is overdue, forget what is too old, and say how much is open."""
+        """Close overdue groups, forget what is too old, and update the gauges."""
         now = self._clock.now()
         await self._close_overdue(now)
         for what, evidence, subjects in (
@@ -67,19 +69,19 @@ class Sweeper:
             await _show(what, subjects, now)
 
     async def _close_overdue(self, now: datetime) -> None:
-        if self._rules.deadline_s is None or not self._rules.decides:
+        if self._group.deadline_s is None or not self._group.closes_by_deadline:
             return
         behind = await self._stores.backlog.behind()
         metrics.BEHIND.set(behind)
         if behind:
             return
-        due = now - timedelta(seconds=self._rules.deadline_s)
-        if overdue := await self._stores.deadlines.before(due, self._patience.limit):
-            log.info("closing %d groups whose deadline has passed, the first of them %s", len(overdue), overdue[0])
-            await self._grouping.advance(overdue, {}, overdue=True)
+        due = now - timedelta(seconds=self._group.deadline_s)
+        if overdue := await self._stores.deadlines.before(due, self._settings.limit):
+            log.info("closing %d groups past their deadline; the first is %s", len(overdue), overdue[0])
+            await self._grouping.advance(overdue, newcomers={}, overdue=True)
 
     async def _age_out(self, what: str, evidence: EvidenceStore, subjects: OpenSubjects, now: datetime) -> None:
-        old = await subjects.before(now - timedelta(seconds=self._patience.open_ttl_s), self._patience.limit)
+        old = await subjects.before(now - timedelta(seconds=self._settings.open_ttl_s), self._settings.limit)
         if not old:
             return
         there = list(await evidence.names(old))
@@ -87,15 +89,11 @@ class Sweeper:
         await subjects.gone(old)
         metrics.AGED_OUT.labels(what=what).inc(len(there))
         if there:
-            log.error("%d open %s were never completed and are forgotten, the first of them %s", *_first(what, there))
+            log.error("forgot %d open %s that never completed; the first is %s", len(there), what, there[0])
 
 
 async def _show(what: str, subjects: OpenSubjects, now: datetime) -> None:
-    census = await subjects.census()
-    metrics.OPEN.labels(what=what).set(census.count)
-    age = (now - census.oldest).total_seconds() if census.oldest is not None else 0.0
+    open_count = await subjects.count()
+    metrics.OPEN.labels(what=what).set(open_count.count)
+    age = (now - open_count.oldest).total_seconds() if open_count.oldest is not None else 0.0
     metrics.OLDEST.labels(what=what).set(max(0.0, age))
-
-
-def _first(what: str, there: list[str]) -> tuple[int, str, str]:
-    return len(there), what, there[0]

@@ -1,14 +1,12 @@
 """Agents that are told by the rollout's spans: credit waits for those, and their order changes nothing."""
 
-from dataclasses import replace
 from typing import Any
 
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from credit_support import T0, CreditLoop, CreditPublisher, call, delivered, finished, reward, rollout
-from leyden.credit.core.rules import Rules
-from leyden.credit.settings import CreditSection
+from leyden.credit.core.section import CreditSection
 from leyden.events import Event, RolloutSettled, SpanKind, SpanRecorded
 from leyden.ids import derive
 from leyden.kafka import Delivered
@@ -19,7 +17,7 @@ SECTION = {
         {"name": "critic", "train": False},
     ]
 }
-RULES = CreditSection.model_validate(SECTION).rules()
+WITH_AGENTS = CreditSection.model_validate(SECTION)
 
 
 def one_rollout(index: int, value: float, size: int = 2) -> list[Event]:
@@ -53,8 +51,8 @@ def one_rollout(index: int, value: float, size: int = 2) -> list[Event]:
     return [*spans, *(e.model_copy(update=named) if isinstance(e, RolloutSettled) else e for e in events)]
 
 
-async def run(batches: list[list[Delivered[Event]]], rules: Rules = RULES) -> CreditPublisher:
-    loop = CreditLoop(CreditPublisher(), rules=rules)
+async def run(batches: list[list[Delivered[Event]]], section: CreditSection = WITH_AGENTS) -> CreditPublisher:
+    loop = CreditLoop(CreditPublisher(), section=section)
     for batch in batches:
         await loop.on_batch(batch)
     return loop.publisher
@@ -86,7 +84,7 @@ async def test_a_rollout_is_not_credited_before_its_spans_are_here() -> None:
 
 async def test_without_rules_about_agents_no_span_is_waited_for() -> None:
     rest = [one for one in GROUP if not isinstance(one.event, SpanRecorded)]
-    publisher = await run([rest], replace(RULES, agents=()))
+    publisher = await run([rest], WITH_AGENTS.model_copy(update={"agents": []}))
     assert sum(len(one.transitions) for one in publisher.sequences) == 6
 
 

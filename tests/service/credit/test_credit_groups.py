@@ -18,23 +18,24 @@ from credit_support import (
 )
 from leyden.clock import ManualClock
 from leyden.credit import metrics
-from leyden.credit.core.rules import GroupRules, Rules
-from leyden.credit.sweep import Patience, Sweeper
+from leyden.credit.core.section import CreditSection, GroupSection
+from leyden.credit.sweep import Sweeper, SweepSettings
 from leyden.events import Event, FailureClass, GroupClosed, GroupClosing, ModelCallRecorded
 from leyden.ids import derive
 from leyden.kafka import Delivered
 
-RECORDED = Rules(group=GroupRules(decides=False))
-DEADLINE = Rules(group=GroupRules(deadline_s=600))
+RECORDED = CreditSection(group=GroupSection(close="recorded"))
+DEADLINE = CreditSection(group=GroupSection(deadline_s=600))
 NOW = T0 + timedelta(seconds=70)
 
 
-def loop(rules: Rules, now: float = 0.0) -> CreditLoop:
-    return CreditLoop(CreditPublisher(), rules=rules, clock=ManualClock(NOW + timedelta(seconds=now)))
+def loop(section: CreditSection, now: float = 0.0, name: str = "") -> CreditLoop:
+    clock = ManualClock(NOW + timedelta(seconds=now))
+    return CreditLoop(CreditPublisher(), section=section, clock=clock, name=name)
 
 
-def sweeper(one: CreditLoop, rules: Rules, **patience: float) -> Sweeper:
-    return Sweeper(one.handlers.grouping, one.stores, rules, one.clock, Patience(**patience))  # type: ignore[arg-type]
+def sweeper(one: CreditLoop, rules: CreditSection, **settings: float) -> Sweeper:
+    return Sweeper(one.handlers.grouping, one.stores, rules.group, one.clock, SweepSettings(**settings))  # type: ignore[arg-type]
 
 
 def pass_time(one: CreditLoop, seconds: float) -> None:
@@ -64,7 +65,7 @@ async def feed(one: CreditLoop, *batches: list[Event]) -> None:
 
 
 async def test_a_group_is_built_only_when_its_record_has_been_read_back() -> None:
-    one = loop(Rules())
+    one = loop(CreditSection())
     await one.handlers.on_batch(delivered(one_rollout(0, 1.0, size=2) + one_rollout(1, 0.0, size=2)))
     [closed] = one.publisher.log.records
     assert closed.rollout_ids == sorted([rollout(0), rollout(1)])
@@ -107,7 +108,7 @@ async def test_a_record_of_another_credit_service_is_not_followed() -> None:
 
 
 async def test_a_named_credit_has_ids_of_its_own() -> None:
-    plain, named = loop(Rules()), loop(Rules(credit="b"))
+    plain, named = loop(CreditSection()), loop(CreditSection(), name="b")
     for one in (plain, named):
         await feed(one, one_rollout(0, 1.0, size=1))
     events = [[out.event for out in one.publisher.published] for one in (plain, named)]
@@ -117,7 +118,7 @@ async def test_a_named_credit_has_ids_of_its_own() -> None:
 
 
 async def test_an_over_provisioned_group_closes_with_its_quota_of_usable_members() -> None:
-    one, before = loop(Rules(group=GroupRules(quota=2))), late_members()
+    one, before = loop(CreditSection(group=GroupSection(quota=2))), late_members()
     failed = one_rollout(1, None, size=4, failure=FailureClass.TIMEOUT)
     await feed(one, one_rollout(0, 1.0, size=4), failed)
     assert one.publisher.published == []
@@ -129,7 +130,7 @@ async def test_an_over_provisioned_group_closes_with_its_quota_of_usable_members
 
 
 async def test_a_quota_takes_those_that_ended_first_when_several_come_at_once() -> None:
-    one, before = loop(Rules(group=GroupRules(quota=2))), late_members()
+    one, before = loop(CreditSection(group=GroupSection(quota=2))), late_members()
     await feed(one, [event for index in (2, 0, 1) for event in one_rollout(index, index / 2, size=4)])
     assert {sequence.rollout_id for sequence in one.publisher.sequences} == {rollout(0), rollout(1)}
     assert late_members() - before == 1
@@ -186,7 +187,7 @@ async def test_no_group_is_given_up_while_a_backlog_is_read() -> None:
 
 
 async def test_a_replay_times_nothing() -> None:
-    rules = Rules(group=GroupRules(deadline_s=600, decides=False))
+    rules = CreditSection(group=GroupSection(deadline_s=600, close="recorded"))
     one = loop(rules)
     await feed(one, one_rollout(0, 1.0, size=3))
     pass_time(one, 10_000)
@@ -194,7 +195,7 @@ async def test_a_replay_times_nothing() -> None:
     assert one.publisher.log.records == []
 
 
-BY_TASK = Rules(group=GroupRules(by="task", size=2, version_window=2))
+BY_TASK = CreditSection(group=GroupSection(by="task", size=2, version_window=2))
 
 
 async def test_rollouts_started_alone_are_grouped_by_task_and_version_window() -> None:
@@ -234,7 +235,7 @@ async def test_groups_that_were_given_stay_and_what_has_no_version_stays_alone()
 
 
 async def test_a_member_too_far_behind_the_newest_is_left_out_as_stale() -> None:
-    one = loop(Rules(group=GroupRules(version_window=2)))
+    one = loop(CreditSection(group=GroupSection(version_window=2)))
     versions = [10, 8, 7]
     await feed(one, [e for n, v in enumerate(versions) for e in one_rollout(n, n / 2, size=3, version=v)])
     [group] = one.publisher.groups
@@ -242,7 +243,7 @@ async def test_a_member_too_far_behind_the_newest_is_left_out_as_stale() -> None
     assert group.reward_mean == 0.25
 
 
-LATE = Rules(late_horizon_s=3600)
+LATE = CreditSection(late_horizon_s=3600)
 
 
 async def test_a_late_reward_publishes_the_whole_group_again_as_the_next_revision() -> None:
@@ -272,8 +273,8 @@ async def test_a_late_reward_before_the_group_closes_replaces_the_member() -> No
     assert [(group.revision, group.reward_mean) for group in one.publisher.groups] == [(1, 1.0)]
 
 
-@pytest.mark.parametrize(("rules", "after_s"), [(LATE, 3601.0), (Rules(), 1.0)])
-async def test_past_the_horizon_a_reward_is_counted_and_changes_nothing(rules: Rules, after_s: float) -> None:
+@pytest.mark.parametrize(("rules", "after_s"), [(LATE, 3601.0), (CreditSection(), 1.0)])
+async def test_past_the_horizon_a_reward_is_counted_and_changes_nothing(rules: CreditSection, after_s: float) -> None:
     first = one_rollout(0, 1.0, size=2)
     count = metrics.LATE_REWARDS.labels(outcome="past_horizon")._value
     for batches in (
@@ -287,8 +288,8 @@ async def test_past_the_horizon_a_reward_is_counted_and_changes_nothing(rules: R
 
 
 async def test_what_nobody_completes_is_shown_and_at_last_forgotten_and_counted() -> None:
-    one = loop(Rules())
-    sweep = sweeper(one, Rules(), open_ttl_s=100.0)
+    one = loop(CreditSection())
+    sweep = sweeper(one, CreditSection(), open_ttl_s=100.0)
     torn = one_rollout(1, 0.0, size=3)[:1]
     await feed(one, one_rollout(0, 1.0, size=3), torn)
     pass_time(one, 60)
@@ -311,7 +312,7 @@ async def test_nothing_stays_open_once_all_is_published() -> None:
     given_up = one_rollout(1, 0.0, size=2, final=False, failure=FailureClass.TIMEOUT)
     await feed(one, one_rollout(0, 1.0, size=2), given_up, one_rollout(1, 0.0, size=2, attempt=1))
     for subjects in (one.stores.open_attempts, one.stores.open_groups, one.stores.deadlines):
-        assert (await subjects.census()).count == 0
+        assert (await subjects.count()).count == 0
 
 
 FIRST, SECOND = one_rollout(0, 1.0, size=3, turns=3), one_rollout(1, 0.25, size=3)
@@ -360,7 +361,7 @@ def newest(publisher: CreditPublisher) -> list[bytes]:
 @given(st.data())
 async def test_any_order_duplication_and_batching_gives_the_same_bytes(data: st.DataObject) -> None:
     """Two groups with calls, ends, settlements, rewards, records that are read back; late rewards are let go."""
-    straight, other = loop(Rules()), loop(Rules())
+    straight, other = loop(CreditSection()), loop(CreditSection())
     await feed(straight, EVENTS)
     await streamed(other, shuffled(data, LOG), data)
     assert len(straight.publisher.groups) == 3

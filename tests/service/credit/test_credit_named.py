@@ -1,10 +1,9 @@
 """Two credit services with different settings, side by side on the same events, and who learns from which."""
 
-from dataclasses import replace
 from typing import Any
 
 from credit_support import CreditLoop, CreditPublisher, call, delivered, finished, reward, rollout
-from leyden.credit.settings import CreditSection
+from leyden.credit.core.section import CreditSection
 from leyden.events import Event, GroupCredited, SequenceCredited
 from leyden.trainer.core.batching import BatchRules, GroupBuffer, ReadyGroup
 
@@ -24,8 +23,7 @@ def events_of(groups: int) -> list[Event]:
 
 
 def service(name: str, **section: Any) -> CreditLoop:
-    rules = CreditSection.model_validate(section).rules()
-    return CreditLoop(CreditPublisher(), rules=replace(rules, credit=name))
+    return CreditLoop(CreditPublisher(), section=CreditSection.model_validate(section), name=name)
 
 
 async def credited() -> tuple[CreditLoop, CreditLoop]:

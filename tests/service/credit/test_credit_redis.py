@@ -22,9 +22,9 @@ from credit_support import (
     rollout,
 )
 from leyden.credit.adapters import RedisOpenSubjects, redis_stores
-from leyden.credit.core.rules import Rules
+from leyden.credit.core.section import CreditSection
 from leyden.credit.grouping import KEPT_LONGER_S
-from leyden.credit.ports import Census, OpenSubjects, Stores
+from leyden.credit.ports import OpenCount, OpenSubjects, Stores
 from leyden.credit.settings import CreditSettings
 from leyden.events import Event
 from leyden.kafka.settings import KafkaSettings
@@ -80,7 +80,7 @@ async def test_a_group_survives_a_kill_between_publishing_and_closing(redis: Red
 
 
 async def test_a_late_reward_is_credited_from_what_redis_kept(redis: Redis) -> None:
-    publisher, rules = CreditPublisher(), Rules(late_horizon_s=3600)
+    publisher, rules = CreditPublisher(), CreditSection(late_horizon_s=3600)
     first = finished([call("c", [1, 2], [3])], [reward(1.0)])
     name = f"{token_hex(4)}."
     for batch in (first, late_rewards(first, 2.0), late_rewards(first, 2.0)):
@@ -102,17 +102,17 @@ async def subjects(request: pytest.FixtureRequest) -> AsyncIterator[OpenSubjects
 
 async def test_open_subjects_keep_the_time_at_which_they_were_first_seen(subjects: OpenSubjects) -> None:
     later = T0 + timedelta(seconds=10)
-    assert await subjects.census() == Census(0, None)
+    assert await subjects.count() == OpenCount(0, None)
     await subjects.seen(["b"], T0)
     await subjects.seen(["a", "b"], later)
     await subjects.seen([], later)
-    assert await subjects.census() == Census(2, T0)
+    assert await subjects.count() == OpenCount(2, T0)
     assert await subjects.before(T0 - timedelta(seconds=1), 9) == []
     assert await subjects.before(later, 1) == ["b"]
     assert await subjects.before(later, 9) == ["b", "a"]
     await subjects.gone(["b", "never seen"])
     await subjects.gone([])
-    assert await subjects.census() == Census(1, later)
+    assert await subjects.count() == OpenCount(1, later)
 
 
 async def test_a_backlog_is_over_when_its_time_is(redis: Redis) -> None:

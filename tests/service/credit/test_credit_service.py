@@ -20,21 +20,20 @@ from credit_support import (
     reward,
     rollout,
 )
-from leyden.credit.core.rules import Rules
+from leyden.credit.core.section import CreditSection
 from leyden.credit.ports import Stores
-from leyden.credit.settings import CreditSection
 from leyden.events import Event, FailureClass, unpack_ints
 from leyden.kafka import Delivered
 from leyden.state import MemoryEvidenceStore
 
-DEFAULT = Rules()
+DEFAULT = CreditSection()
 
 
-def handlers(publisher: CreditPublisher, stores: Stores | None = None, rules: Rules = DEFAULT) -> CreditLoop:
+def handlers(publisher: CreditPublisher, stores: Stores | None = None, rules: CreditSection = DEFAULT) -> CreditLoop:
     return CreditLoop(publisher, stores, rules)
 
 
-async def run(events: list[Event], rules: Rules = DEFAULT) -> CreditPublisher:
+async def run(events: list[Event], rules: CreditSection = DEFAULT) -> CreditPublisher:
     publisher = CreditPublisher()
     await handlers(publisher, rules=rules).on_batch(delivered(events))
     return publisher
@@ -112,7 +111,7 @@ async def test_a_group_of_failures_in_which_nobody_was_called_is_still_counted()
 
 async def test_a_group_of_failures_goes_to_the_configured_policies() -> None:
     events = one_rollout(0, None, size=1, turns=0, failure=FailureClass.TIMEOUT)
-    publisher = await run(events, Rules(policies=frozenset({"b", "a"})))
+    publisher = await run(events, CreditSection(policies=["b", "a"]))
     assert [group.policy for group in publisher.groups] == ["a", "b"]
 
 
@@ -156,7 +155,8 @@ async def test_interleaved_sub_agents_give_two_sequences_with_one_return() -> No
 
 async def test_an_overlong_rollout_still_counts_in_the_baseline() -> None:
     publisher = await run(
-        one_rollout(0, 1.0, size=2, turns=9) + one_rollout(1, 0.0, size=2, turns=1), Rules(max_sequence_tokens=10)
+        one_rollout(0, 1.0, size=2, turns=9) + one_rollout(1, 0.0, size=2, turns=1),
+        CreditSection(max_sequence_tokens=10),
     )
     [group] = publisher.groups
     assert group.left_out == {rollout(0): "too long: over 10 tokens"}
@@ -231,7 +231,7 @@ class DyingStore(MemoryEvidenceStore):
 @pytest.mark.parametrize("horizon_s", [0.0, 60.0])
 async def test_a_kill_after_any_write_loses_no_group_and_doubles_none(store: str, write: int, horizon_s: float) -> None:
     """Two batches; the process dies after a write, starts again, and the batch that was not committed comes again."""
-    stores, publisher, rules = memory_stores(), CreditPublisher(), Rules(late_horizon_s=horizon_s)
+    stores, publisher, rules = memory_stores(), CreditPublisher(), CreditSection(late_horizon_s=horizon_s)
     stores = replace(stores, **{store: DyingStore(write)})
     for batch in (delivered(one_rollout(0, 1.0, size=2)), delivered(one_rollout(1, 0.0, size=2))):
         try:
@@ -286,4 +286,3 @@ def test_the_run_file_refuses_what_credit_does_not_know() -> None:
     ):
         with pytest.raises(ValueError):
             CreditSection.model_validate(wrong)
-    assert CreditSection().rules() == Rules()

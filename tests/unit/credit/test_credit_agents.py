@@ -12,11 +12,10 @@ from pydantic import ValidationError
 from credit_support import T0, call, delivered, finished, reward, rollout
 from leyden.credit.core.agents import Agent, AgentRule, SpanLink, agent_of, by_response, rule_for
 from leyden.credit.core.assemble import Attempt, State, assemble
-from leyden.credit.core.credit import credit
-from leyden.credit.core.evidence import Exhibit, pack, subject_of, unpack
+from leyden.credit.core.evidence import Evidence, pack, subject_of, unpack
 from leyden.credit.core.member import Member
-from leyden.credit.core.rules import Rules
-from leyden.credit.settings import CreditSection
+from leyden.credit.core.membership import member_of
+from leyden.credit.core.section import CreditSection
 from leyden.events import (
     Event,
     JsonObject,
@@ -56,22 +55,22 @@ def with_spans(events: list[Event], spans: Sequence[SpanRecorded]) -> list[Event
 
 
 def attempt(events: list[Event], needs_spans: bool = True) -> Attempt:
-    return assemble((unpack(pack(Exhibit(r.event, r.origin))) for r in delivered(events)), needs_spans)  # type: ignore[arg-type]
+    return assemble((unpack(pack(Evidence(r.event, r.origin))) for r in delivered(events)), needs_spans)  # type: ignore[arg-type]
 
 
-def member(events: list[Event], rules: Rules) -> Member:
+def member(events: list[Event], rules: CreditSection) -> Member:
     found = attempt(events, bool(rules.agents))
     assert found.state is State.COMPLETE
-    return credit(found, rules)
+    return member_of(found, rules)
 
 
-def rules(*agents: dict[str, Any], **section: Any) -> Rules:
-    return CreditSection.model_validate({"agents": list(agents), **section}).rules()
+def rules(*agents: dict[str, Any], **section: Any) -> CreditSection:
+    return CreditSection.model_validate({"agents": list(agents), **section})
 
 
 def trained(found: Member) -> dict[str, list[str]]:
     """Policy → the calls that are trained as its data."""
-    return {t.policy: sorted(s.call_id for q in t.sequences for s in q.spans) for t in found.trajectories}
+    return {t.policy: sorted(s.call_id for q in t.sequences for s in q.transitions) for t in found.trajectories}
 
 
 def links(*spans: SpanRecorded) -> dict[tuple[str, str], SpanLink]:
@@ -142,7 +141,7 @@ def test_a_ring_of_parents_ends() -> None:
 
 
 def test_the_first_rule_whose_patterns_both_match_decides() -> None:
-    planner, critics, rest = AgentRule("plan*"), AgentRule("*", "critic"), AgentRule("?*")
+    planner, critics, rest = AgentRule(name="plan*"), AgentRule(role="critic"), AgentRule(name="?*")
     found = [planner, critics, rest]
     assert rule_for(Agent("planner-2", "critic"), found) is planner
     assert rule_for(Agent("x", "critic"), found) is critics
@@ -187,14 +186,14 @@ def test_each_agent_is_credited_by_its_own_strategy() -> None:
     events = with_spans(finished(calls, [reward(1.0)]), [span("p", None, "planner"), span("w", None, "writer")])
     found = member(events, rules({"name": "planner", "strategy": {"name": "discounted", "gamma": 0.5}}))
     [trajectory] = found.trajectories
-    names = {s.call_id: trajectory.parts[s.part].strategy.name for q in trajectory.sequences for s in q.spans}
+    names = {s.call_id: trajectory.parts[s.part].strategy.name for q in trajectory.sequences for s in q.transitions}
     assert names == {"a": "discounted", "b": "identical", "c": "discounted"}
 
 
 def test_a_transition_names_its_agent() -> None:
     events = with_spans(finished([traced("a", "p"), traced("b", None)], [reward(1.0)]), [span("p", None, "planner")])
     [trajectory] = member(events, rules({"name": "nobody", "train": False})).trajectories
-    assert {s.call_id: s.agent_name for q in trajectory.sequences for s in q.spans} == {"a": "planner", "b": None}
+    assert {s.call_id: s.agent_name for q in trajectory.sequences for s in q.transitions} == {"a": "planner", "b": None}
 
 
 def test_without_rules_spans_are_not_waited_for_and_the_calls_own_word_is_kept() -> None:
@@ -202,8 +201,8 @@ def test_without_rules_spans_are_not_waited_for_and_the_calls_own_word_is_kept()
     events = [e for e in with_spans(events, [span("p")]) if not isinstance(e, SpanRecorded)]
     assert attempt(events, needs_spans=False).state is State.COMPLETE
     assert attempt(events, needs_spans=True).state is State.ENDED
-    [trajectory] = member(events, Rules()).trajectories
-    assert trajectory.sequences[0].spans[0].agent_name == "said"
+    [trajectory] = member(events, CreditSection()).trajectories
+    assert trajectory.sequences[0].transitions[0].agent_name == "said"
 
 
 def test_a_span_that_was_not_settled_names_nobody() -> None:
@@ -214,7 +213,7 @@ def test_a_span_that_was_not_settled_names_nobody() -> None:
 
 
 def test_of_a_span_only_its_place_and_agent_are_kept() -> None:
-    kept = pack(Exhibit(span("p", "root", "planner", **{"leyden.agent.role": "lead"}), "spans.v1/0/1"))
+    kept = pack(Evidence(span("p", "root", "planner", **{"leyden.agent.role": "lead"}), "spans.v1/0/1"))
     assert len(kept) < 250
     assert b"long text" not in kept
     assert unpack(kept).event == SpanLink(
@@ -234,7 +233,7 @@ def test_order_and_duplication_of_spans_and_calls_change_nothing() -> None:
     events = with_spans(events, [span("p", None, "planner"), span("l", "p"), twin])
     chosen = rules({"name": "planner", "policy": "planner"})
     orders = itertools.islice(itertools.permutations(events), 0, None, 101)
-    seen = {credit(attempt([*order, *order[:3]]), chosen).model_dump_json() for order in orders}
+    seen = {member_of(attempt([*order, *order[:3]]), chosen).model_dump_json() for order in orders}
     assert len(seen) == 1
 
 
@@ -255,13 +254,14 @@ def test_a_wrong_rule_is_refused(wrong: dict[str, Any]) -> None:
 
 
 names = st.one_of(st.none(), st.sampled_from(["planner", "critic", "writer"]))
+patterns = st.sampled_from(["*", "planner", "c*", "?*", "nobody"])
 agent_rules = st.lists(
     st.builds(
         AgentRule,
-        name=st.sampled_from(["*", "planner", "c*", "?*", "nobody"]),
-        train=st.booleans(),
+        name=patterns,
         policy=st.sampled_from([None, "x", "y"]),
-    ),
+    )
+    | st.builds(AgentRule, name=patterns, train=st.just(False)),
     max_size=4,
 )
 
@@ -273,7 +273,7 @@ def test_every_call_is_trained_once_as_its_rule_says_or_is_context(
     """Each call is in a span of its own, with (the call's own word, the span's)."""
     calls = [traced(f"c{n}", f"s{n}", agent_name=own) for n, (own, _) in enumerate(spec)]
     spans = [span(f"s{n}", None, said) for n, (_, said) in enumerate(spec)]
-    found = credit(attempt(with_spans(finished(calls, [reward(1.0)]), spans)), Rules(agents=tuple(chosen)))
+    found = member_of(attempt(with_spans(finished(calls, [reward(1.0)]), spans)), CreditSection(agents=chosen))
     expected: dict[str, list[str]] = {}
     for n, (own, said) in enumerate(spec):
         rule = next((r for r in chosen if r.matches(Agent(own or said))), AgentRule())

@@ -10,25 +10,25 @@ from hypothesis import strategies as st
 
 from credit_support import call, delivered, finished, reward, rollout
 from leyden.credit.core.assemble import Attempt, State, assemble
-from leyden.credit.core.credit import credit
-from leyden.credit.core.evidence import Exhibit, pack, subject_of, unpack
+from leyden.credit.core.evidence import Evidence, pack, subject_of, unpack
 from leyden.credit.core.member import Member
-from leyden.credit.core.rules import Rules
+from leyden.credit.core.membership import member_of
+from leyden.credit.core.section import CreditSection
 from leyden.events import Event, FailureClass, unpack_floats, unpack_ints
 
-DEFAULT = Rules()
+DEFAULT = CreditSection()
 FIRST = call("1", [1, 2], [3, 4], at=1)
 SECOND = call("2", [1, 2, 3, 4, 9], [5], at=2)
 
 
 def attempt(events: list[Event]) -> Attempt:
-    return assemble(Exhibit(one.event, one.origin) for one in delivered(events))  # type: ignore[arg-type]
+    return assemble(Evidence(one.event, one.origin) for one in delivered(events))  # type: ignore[arg-type]
 
 
-def member(events: list[Event], rules: Rules = DEFAULT) -> Member:
+def member(events: list[Event], rules: CreditSection = DEFAULT) -> Member:
     found = attempt(events)
     assert found.state in (State.COMPLETE, State.INCOMPLETE, State.FAILED)
-    return credit(found, rules)
+    return member_of(found, rules)
 
 
 def test_an_attempt_is_complete_only_when_every_piece_is_here() -> None:
@@ -39,8 +39,8 @@ def test_an_attempt_is_complete_only_when_every_piece_is_here() -> None:
 
 
 def test_the_order_of_the_evidence_changes_nothing() -> None:
-    exhibits = [Exhibit(one.event, one.origin) for one in delivered(finished([FIRST], [reward(1.0)]))]  # type: ignore[arg-type]
-    seen = {credit(assemble(order), Rules()).model_dump_json() for order in itertools.permutations(exhibits)}
+    evidence = [Evidence(one.event, one.origin) for one in delivered(finished([FIRST], [reward(1.0)]))]  # type: ignore[arg-type]
+    seen = {member_of(assemble(order), CreditSection()).model_dump_json() for order in itertools.permutations(evidence)}
     assert len(seen) == 1
 
 
@@ -63,7 +63,7 @@ def test_a_failed_rollout_needs_its_settled_calls_and_no_rewards() -> None:
 def test_a_call_that_was_not_settled_is_not_used() -> None:
     events = [*finished([FIRST], [reward(1.0)]), SECOND]
     [trajectory] = member(events).trajectories
-    assert [span.call_id for s in trajectory.sequences for span in s.spans] == ["1"]
+    assert [span.call_id for s in trajectory.sequences for span in s.transitions] == ["1"]
 
 
 def test_a_reward_that_was_not_named_complete_is_not_used() -> None:
@@ -91,7 +91,7 @@ def test_an_incomplete_rollout_is_trained_when_the_setting_says_so() -> None:
     events = finished([FIRST], [reward(1.0)], complete=False)
     assert attempt(events).state is State.INCOMPLETE
     assert attempt(events[:-1]).state is State.ENDED, "what the settlement names is waited for"
-    found = member(events, Rules(incomplete="train"))
+    found = member(events, CreditSection(incomplete="train"))
     assert found.left_out is None
 
 
@@ -109,7 +109,7 @@ def test_an_incomplete_rollout_is_trained_when_the_setting_says_so() -> None:
     ],
 )
 def test_a_call_that_cannot_be_trained_is_context(context: Any, how: str) -> None:
-    found = member(finished([context], [reward(1.0)]), Rules(policies=frozenset({"p"})))
+    found = member(finished([context], [reward(1.0)]), CreditSection(policies=["p"]))
     assert found.left_out == "no policy call"
     assert found.calls == {how: 1}
 
@@ -129,7 +129,7 @@ def test_intermediate_rewards_count_in_the_return_of_every_call_and_stay_where_t
     given_rewards = [reward(1.0), reward(0.5, rule="tool", of=FIRST, weight=0.2)]
     [trajectory] = member(finished([FIRST, SECOND], given_rewards)).trajectories
     [sequence] = trajectory.sequences
-    assert [span.reward for span in sequence.spans] == [0.1, 1.0]
+    assert [span.reward for span in sequence.transitions] == [0.1, 1.0]
     [part] = trajectory.parts
     assert (part.episode.total, part.episode.outcome) == (1.1, 1.0)
     assert [step.own for step in part.episode.steps] == [0.1, 0.0]
@@ -138,7 +138,7 @@ def test_intermediate_rewards_count_in_the_return_of_every_call_and_stay_where_t
 def test_a_reward_for_a_call_that_is_context_falls_on_the_last_call() -> None:
     judge = call("0", [7], [8], policy=None, at=0)
     [trajectory] = member(finished([judge, FIRST, SECOND], [reward(0.25, of=judge)])).trajectories
-    assert [span.reward for span in trajectory.sequences[0].spans] == [0.0, 0.25]
+    assert [span.reward for span in trajectory.sequences[0].transitions] == [0.0, 0.25]
 
 
 def test_behaviour_logprobs_are_zero_wherever_the_policy_did_not_write() -> None:
@@ -150,7 +150,7 @@ def test_behaviour_logprobs_are_zero_wherever_the_policy_did_not_write() -> None
 def test_calls_are_ordered_by_their_start_and_not_by_their_id() -> None:
     late, early = call("a", [1, 2, 3], [4], at=2), call("b", [1], [2], at=1)
     [trajectory] = member(finished([late, early], [reward(1.0)])).trajectories
-    assert [span.call_id for span in trajectory.sequences[0].spans] == ["b", "a"]
+    assert [span.call_id for span in trajectory.sequences[0].transitions] == ["b", "a"]
 
 
 def test_each_policy_of_a_rollout_gets_its_own_trajectory_with_the_whole_return() -> None:
@@ -161,16 +161,18 @@ def test_each_policy_of_a_rollout_gets_its_own_trajectory_with_the_whole_return(
 
 def test_a_later_turn_that_makes_it_too_long_trains_no_prompt_token() -> None:
     long_turn = call("2", [1, 2, 3, 4, *range(100)], [5], at=2)
-    [trajectory] = member(finished([FIRST, long_turn], [reward(1.0)]), Rules(max_sequence_tokens=20)).trajectories
+    [trajectory] = member(
+        finished([FIRST, long_turn], [reward(1.0)]), CreditSection(max_sequence_tokens=20)
+    ).trajectories
     assert trajectory.sequences == []
     assert trajectory.too_long == 1
 
 
 def test_a_call_is_kept_without_its_texts_and_with_all_its_numbers() -> None:
-    exhibit = unpack(pack(Exhibit(FIRST, "model-calls.v1/3/1042", "00-aa-bb-01")))
-    assert (exhibit.origin, exhibit.traceparent) == ("model-calls.v1/3/1042", "00-aa-bb-01")
-    assert exhibit.event.request == {}  # type: ignore[union-attr]
-    assert exhibit.event.choices[0].token_ids == FIRST.choices[0].token_ids  # type: ignore[union-attr]
+    one = unpack(pack(Evidence(FIRST, "model-calls.v1/3/1042", "00-aa-bb-01")))
+    assert (one.origin, one.traceparent) == ("model-calls.v1/3/1042", "00-aa-bb-01")
+    assert one.event.request == {}  # type: ignore[union-attr]
+    assert one.event.choices[0].token_ids == FIRST.choices[0].token_ids  # type: ignore[union-attr]
 
 
 def test_a_call_of_no_rollout_is_evidence_for_nothing() -> None:
@@ -196,13 +198,13 @@ def test_spans_hold_what_the_engine_returned_and_rewards_add_up(
         ids, logprobs = unpack_ints(sequence.token_ids), unpack_floats(sequence.behaviour_logprobs)
         assert len(ids) == len(logprobs)
         outside = set(range(len(ids)))
-        for span in sequence.spans:
+        for span in sequence.transitions:
             choice = by_id[span.call_id].choices[span.choice]
             assert ids[span.start : span.end].tobytes() == choice.token_ids
             assert logprobs[span.start : span.end].tobytes() == choice.logprobs
             assert ids[: span.start].tobytes() == by_id[span.call_id].prompt_token_ids
             outside -= set(range(span.start, span.end))
         assert not logprobs[sorted(outside)].any()
-    immediate = [span.reward for sequence in trajectory.sequences for span in sequence.spans]
+    immediate = [span.reward for sequence in trajectory.sequences for span in sequence.transitions]
     assert math.fsum(immediate) == pytest.approx(math.fsum(values))
     assert len(immediate) == sum(len(responses) for _, responses in spec)

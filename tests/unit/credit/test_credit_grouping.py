@@ -9,15 +9,23 @@ from hypothesis import strategies as st
 
 from credit_support import T0, delivered, finished, late_rewards, one_rollout, reward, rollout
 from leyden.credit.core.assemble import Attempt, State, assemble
-from leyden.credit.core.credit import credit
-from leyden.credit.core.evidence import Exhibit
-from leyden.credit.core.groups import RECORD, Roster, Seat, admitted, closing, placed, published_id, revision_of
-from leyden.credit.core.rules import GroupRules, Rules
-from leyden.credit.settings import CreditSection
+from leyden.credit.core.evidence import Evidence
+from leyden.credit.core.groups import (
+    RECORD,
+    GroupSummary,
+    MemberSummary,
+    assign_group,
+    closing_record,
+    published_id,
+    revision_of,
+    select_rewards,
+)
+from leyden.credit.core.membership import member_of
+from leyden.credit.core.section import CreditSection, GroupSection
 from leyden.events import Event, GroupClosing
 
-seats = st.builds(
-    Seat,
+summaries = st.builds(
+    MemberSummary,
     rollout_id=st.integers(0, 5).map(rollout),
     revision=st.integers(0, 3),
     group_size=st.just(4),
@@ -26,42 +34,46 @@ seats = st.builds(
 )
 
 
-def seat(index: int, usable: bool = True, revision: int = 0, size: int = 4) -> Seat:
-    return Seat(rollout(index), revision, size, usable, T0 + timedelta(seconds=index))
+def summary(index: int, usable: bool = True, revision: int = 0, size: int = 4) -> MemberSummary:
+    return MemberSummary(rollout(index), revision, size, usable, T0 + timedelta(seconds=index))
 
 
-def roster(*some: Seat) -> Roster:
-    return Roster.of("g", [one.item_id for one in some])
+def group_of(*some: MemberSummary) -> GroupSummary:
+    return GroupSummary.of("g", [one.item_id for one in some])
 
 
 def attempt(events: list[Event]) -> Attempt:
-    return assemble(Exhibit(one.event, one.origin) for one in delivered(events))  # type: ignore[arg-type]
+    return assemble(Evidence(one.event, one.origin) for one in delivered(events))  # type: ignore[arg-type]
 
 
-@given(seats)
-def test_a_seat_is_read_back_from_the_id_of_its_item(one: Seat) -> None:
-    assert Seat.parse(one.item_id) == one
+@given(summaries)
+def test_a_member_summary_is_read_back_from_the_id_of_its_item(one: MemberSummary) -> None:
+    assert MemberSummary.parse(one.item_id) == one
 
 
-@given(st.lists(seats, min_size=1, max_size=8), st.randoms(use_true_random=False))
-def test_the_order_of_the_items_changes_no_decision(some: list[Seat], random: Random) -> None:
+@given(st.lists(summaries, min_size=1, max_size=8), st.randoms(use_true_random=False))
+def test_the_order_of_the_items_changes_no_decision(some: list[MemberSummary], random: Random) -> None:
     shuffled = [*some, *some[:2]]
     random.shuffle(shuffled)
-    for rules in (Rules(), Rules(group=GroupRules(quota=2))):
+    for section in (CreditSection(), CreditSection(group=GroupSection(quota=2))):
         for overdue in (False, True):
-            assert closing(roster(*shuffled), rules, overdue) == closing(roster(*some), rules, overdue)
+            found = [closing_record(group_of(*order), section, overdue=overdue) for order in (shuffled, some)]
+            assert found[0] == found[1]
 
 
 def test_a_group_takes_no_more_members_than_its_size_and_those_that_ended_first() -> None:
-    found = closing(roster(*(seat(index, size=2) for index in (2, 1, 0))), Rules())
+    found = closing_record(group_of(*(summary(index, size=2) for index in (2, 1, 0))), CreditSection())
     assert found is not None
     assert found.rollout_ids == sorted([rollout(0), rollout(1)])
     assert found.event_time == T0 + timedelta(seconds=1)
 
 
 def test_a_group_that_has_its_record_or_no_member_is_not_closed_again() -> None:
-    assert closing(Roster.of("g", [seat(0, size=1).item_id, RECORD]), Rules(), overdue=True) is None
-    assert closing(Roster.of("g", []), Rules(), overdue=True) is None
+    assert (
+        closing_record(GroupSummary.of("g", [summary(0, size=1).item_id, RECORD]), CreditSection(), overdue=True)
+        is None
+    )
+    assert closing_record(GroupSummary.of("g", []), CreditSection(), overdue=True) is None
 
 
 @pytest.mark.parametrize(
@@ -77,45 +89,47 @@ def test_a_group_that_has_its_record_or_no_member_is_not_closed_again() -> None:
 def test_a_quota_counts_usable_members_and_a_group_that_is_whole_is_complete(
     usable: list[bool], reason: GroupClosing | None
 ) -> None:
-    found = closing(roster(*(seat(n, one) for n, one in enumerate(usable))), Rules(group=GroupRules(quota=2)))
+    found = closing_record(
+        group_of(*(summary(n, one) for n, one in enumerate(usable))), CreditSection(group=GroupSection(quota=2))
+    )
     assert (found and found.reason) == reason
 
 
 def test_the_revision_of_a_group_is_the_sum_of_its_members_newest() -> None:
-    found = roster(seat(0, revision=10), seat(0), seat(0, revision=9), seat(1, revision=1))
-    assert revision_of(found.seats.values()) == 11
-    assert Roster.of("g", [published_id(revision) for revision in (10, 9)]).published == 10
+    found = group_of(summary(0, revision=10), summary(0), summary(0, revision=9), summary(1, revision=1))
+    assert revision_of(found.members.values()) == 11
+    assert GroupSummary.of("g", [published_id(revision) for revision in (10, 9)]).published == 10
 
 
 def test_a_revision_of_which_a_reward_is_missing_does_not_hide_the_one_before() -> None:
     first = one_rollout(0, 1.0, size=1)
     [given, completed] = late_rewards(first, 2.0)
-    assert admitted(attempt([*first, completed]), 3600).completed_rewards() == attempt(first).completed_rewards()
-    assert len(admitted(attempt([*first, completed, given]), 3600).completed_rewards()) == 2
+    assert select_rewards(attempt([*first, completed]), 3600).completed_rewards() == attempt(first).completed_rewards()
+    assert len(select_rewards(attempt([*first, completed, given]), 3600).completed_rewards()) == 2
 
 
 def test_a_revision_alone_completes_an_attempt_within_the_horizon_only() -> None:
     first = one_rollout(0, 1.0, size=1)
     alone = [*first[:-1], *late_rewards(first, 2.0, after_s=10)]
-    assert admitted(attempt(alone), 10).state is State.COMPLETE
-    assert admitted(attempt(alone), 9).state is State.ENDED
+    assert select_rewards(attempt(alone), 10).state is State.COMPLETE
+    assert select_rewards(attempt(alone), 9).state is State.ENDED
 
 
 def test_a_late_reward_moves_no_rollout_to_another_group() -> None:
-    rules = Rules(late_horizon_s=3600, group=GroupRules(by="task", size=2, version_window=2))
+    rules = CreditSection(late_horizon_s=3600, group=GroupSection(by="task", size=2, version_window=2))
     unjudged = one_rollout(0, None, size=1, version=7)
     groups = []
     for events in (unjudged, [*unjudged, *late_rewards(unjudged, 1.0)]):
-        found = admitted(attempt(events), rules.late_horizon_s)
-        member = placed(credit(found, rules), found, rules)
+        found = select_rewards(attempt(events), rules.late_horizon_s)
+        member = assign_group(member_of(found, rules), found, rules)
         groups.append((member.group_id, member.group_size, member.revision, member.left_out))
     assert groups == [("task/t/p/3", 2, 0, "no reward"), ("task/t/p/3", 2, 1, None)]
 
 
 def test_a_rollout_without_an_action_stays_in_its_own_group() -> None:
-    rules = Rules(group=GroupRules(by="task", size=2, version_window=2))
-    found = admitted(attempt(finished([], [reward(1.0)], group_id="alone")), 0.0)
-    member = placed(credit(found, rules), found, rules)
+    rules = CreditSection(group=GroupSection(by="task", size=2, version_window=2))
+    found = select_rewards(attempt(finished([], [reward(1.0)], group_id="alone")), 0.0)
+    member = assign_group(member_of(found, rules), found, rules)
     assert (member.group_id, member.group_size) == ("alone", 1)
 
 

@@ -24,7 +24,7 @@ def tokens(lineage: Lineage) -> list[int]:
 
 
 def spans(lineage: Lineage) -> list[tuple[int, int]]:
-    return [(placed.start, placed.end) for placed in lineage.placed]
+    return [(placed.start, placed.end) for placed in lineage.actions]
 
 
 def test_a_prompt_that_holds_the_earlier_turn_extends_its_sequence() -> None:
@@ -46,7 +46,7 @@ def test_interleaved_sub_agents_give_two_sequences_and_not_five() -> None:
             call("A3", [*a2, 6], [12]),
         )
     )
-    assert [[p.action.call_id for p in lineage.placed] for lineage in lineages] == [["A1", "A2", "A3"], ["B1", "B2"]]
+    assert [[p.action.call_id for p in lineage.actions] for lineage in lineages] == [["A1", "A2", "A3"], ["B1", "B2"]]
     assert joined == {Joined.STARTED: 2, Joined.EXTENDED: 3}
 
 
@@ -64,7 +64,7 @@ def test_four_parallel_calls_with_the_same_answer_stay_four() -> None:
 def test_four_choices_of_one_call_stay_four() -> None:
     lineages, _ = merge(actions(call("1", [1, 2], [3], [4], [3], [5, 6])))
     assert [tokens(lineage) for lineage in lineages] == [[1, 2, 3], [1, 2, 4], [1, 2, 3], [1, 2, 5, 6]]
-    assert [lineage.placed[0].action.choice for lineage in lineages] == [0, 1, 2, 3]
+    assert [lineage.actions[0].action.choice for lineage in lineages] == [0, 1, 2, 3]
 
 
 def test_a_prompt_equal_to_the_sequence_adds_its_answer_and_no_prompt_token() -> None:
@@ -123,7 +123,7 @@ small = st.lists(st.integers(0, 2), min_size=1, max_size=6)
 def test_every_response_is_in_exactly_one_sequence_after_exactly_its_prompt(spec: list[tuple[list[int], list]]) -> None:
     given_actions = actions(*(call(str(n), prompt, *responses) for n, (prompt, responses) in enumerate(spec)))
     lineages, joined = merge(given_actions)
-    placed = [(lineage, one) for lineage in lineages for one in lineage.placed]
+    placed = [(lineage, one) for lineage in lineages for one in lineage.actions]
     assert sorted((p.action.call_id, p.action.choice) for _, p in placed) == sorted(
         (a.call_id, a.choice) for a in given_actions
     )
@@ -147,7 +147,7 @@ def test_a_summary_of_the_history_starts_a_lineage_that_later_turns_extend() -> 
             call("4", [1, 2, 90, 91, 4, 12, 5], [13]),
         )
     )
-    assert [[p.action.call_id for p in lineage.placed] for lineage in lineages] == [["1", "2"], ["3", "4"]]
+    assert [[p.action.call_id for p in lineage.actions] for lineage in lineages] == [["1", "2"], ["3", "4"]]
     assert joined == {Joined.STARTED: 1, Joined.EXTENDED: 2, Joined.FORKED: 1}
 
 
@@ -156,7 +156,7 @@ def test_dropped_turns_start_a_lineage_and_what_they_dropped_is_not_trained_agai
     lineages, joined = merge(
         actions(call("1", [1, 5], [10]), call("2", [1, 5, 10, 6], [11]), call("3", [1, 6, 11, 7], [12]))
     )
-    assert [[p.action.call_id for p in lineage.placed] for lineage in lineages] == [["1", "2"], ["3"]]
+    assert [[p.action.call_id for p in lineage.actions] for lineage in lineages] == [["1", "2"], ["3"]]
     assert spans(lineages[1]) == [(4, 5)]
     assert joined[Joined.STARTED] == 2, "its beginning was never seen"
 
@@ -170,7 +170,7 @@ def test_parallel_samples_of_a_later_turn_stay_apart_and_go_on_apart() -> None:
             *(call(f"t{n}", [*turn, 20 + n, 8], [30]) for n in range(3)),
         )
     )
-    names = [[placed.action.call_id for placed in lineage.placed] for lineage in lineages]
+    names = [[placed.action.call_id for placed in lineage.actions] for lineage in lineages]
     assert names == [["1", "s0", "t0"], ["s1", "t1"], ["s2", "t2"]]
     assert joined == {Joined.STARTED: 1, Joined.EXTENDED: 4, Joined.PARALLEL: 2}
 
@@ -210,5 +210,5 @@ def test_the_index_finds_what_looking_at_every_lineage_finds(spec: list[tuple], 
         calls.append(call(str(number), [*start, *long[0]], *long[1:], policy=policy))
     given_actions = actions(*calls)
     lineages, joined = merge(given_actions)
-    found = [[given_actions.index(placed.action) for placed in lineage.placed] for lineage in lineages]
+    found = [[given_actions.index(placed.action) for placed in lineage.actions] for lineage in lineages]
     assert (found, {how.value: count for how, count in joined.items()}) == by_looking_at_every_lineage(given_actions)

@@ -44,7 +44,7 @@ class Batch:
         rows: list[Sequence[float]] = []
         for group in self.groups:
             episodes = [episode_of([0.0] * len(rewards_T), float(rewards_T.sum())) for rewards_T in group]
-            credited = strategy_of("identical").credit(episodes, ADVANTAGES[name])
+            credited = strategy_of("identical").assign_credit(episodes, ADVANTAGES[name])
             rows += [[step.advantage for step in steps] for steps in credited]
         return _padded(rows)
 
@@ -87,7 +87,7 @@ def test_reinforce_plus_plus_and_the_trainers_whitening_are_verls(verl: ModuleTy
     strategy = strategy_of({"name": "discounted", "gamma": gamma})
     rows: list[list[float]] = []
     for group in batch.groups:
-        credited = strategy.credit([episode_of(list(r), 0.0) for r in group], ADVANTAGES["reinforce_plus_plus"])
+        credited = strategy.assign_credit([episode_of(list(r), 0.0) for r in group], ADVANTAGES["reinforce_plus_plus"])
         rows += [[step.advantage for step in steps] for steps in credited]
     theirs, returns = verl.compute_reinforce_plus_plus_outcome_advantage(
         batch.rewards, batch.mask, config=SimpleNamespace(gamma=gamma)
@@ -112,7 +112,7 @@ def test_gae_is_verls(verl: ModuleType, seed: int, gamma: float, lambda_: float)
     strategy = strategy_of({"name": "gae", "gamma": gamma, "lambda": lambda_, "values": "recorded"})
     rewards = [rewards_T for group in batch.groups for rewards_T in group]
     episodes = [episode_of(list(r), 0.0, values_T=list(v)) for r, v in zip(rewards, values, strict=True)]
-    credited = strategy.credit(episodes, ADVANTAGES["grpo"])
+    credited = strategy.assign_credit(episodes, ADVANTAGES["grpo"])
     advantages = _padded([[step.advantage for step in steps] for steps in credited])
     returns = _padded([[step.return_ for step in steps] for steps in credited])
     theirs, their_returns = verl.compute_gae_advantage_return(

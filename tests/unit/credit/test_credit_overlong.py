@@ -7,11 +7,11 @@ from hypothesis import strategies as st
 from credit_support import call, delivered, finished, reward
 from leyden.credit.core.actions import Action, actions_of
 from leyden.credit.core.assemble import RecordedCall, assemble
-from leyden.credit.core.credit import credit
-from leyden.credit.core.evidence import Exhibit
+from leyden.credit.core.evidence import Evidence
+from leyden.credit.core.membership import member_of
 from leyden.credit.core.merge import Lineage, merge
 from leyden.credit.core.overlong import Fitted, Overlong, fit
-from leyden.credit.core.rules import Rules
+from leyden.credit.core.section import CreditSection
 from leyden.events import unpack_floats, unpack_ints
 
 TRAINING: tuple[Overlong, ...] = ("truncate", "split")
@@ -33,7 +33,8 @@ def conversation(*turns: tuple[int, int]) -> Lineage:
 
 def seen(pieces: list[Lineage]) -> list[tuple[list[int], list[tuple[str, int, int]]]]:
     return [
-        (unpack_ints(p.tokens).tolist(), [(one.action.call_id, one.start, one.end) for one in p.placed]) for p in pieces
+        (unpack_ints(p.tokens).tolist(), [(one.action.call_id, one.start, one.end) for one in p.actions])
+        for p in pieces
     ]
 
 
@@ -75,7 +76,7 @@ def test_split_keeps_the_first_part_whole_and_gives_the_rest_what_context_fits()
 
 def test_split_leaves_later_parts_half_of_the_limit_as_context() -> None:
     pieces, _ = fit([conversation((2, 1), *[(1, 1)] * 9)], 8, "split")
-    first_starts = [piece.placed[0].start for piece in pieces]
+    first_starts = [piece.actions[0].start for piece in pieces]
     assert first_starts[0] == 2
     assert all(start >= 4 for start in first_starts[1:])
 
@@ -83,7 +84,7 @@ def test_split_leaves_later_parts_half_of_the_limit_as_context() -> None:
 @pytest.mark.parametrize("overlong", TRAINING)
 def test_an_action_that_is_too_long_by_itself_is_dropped_and_the_others_are_trained(overlong: Overlong) -> None:
     pieces, fitted = fit([conversation((2, 2), (1, 6), (1, 2))], 6, overlong)
-    assert [[one.action.call_id for one in piece.placed] for piece in pieces] == [["0"], ["2"]]
+    assert [[one.action.call_id for one in piece.actions] for piece in pieces] == [["0"], ["2"]]
     assert fitted[Fitted.TOO_LONG] == 1
 
 
@@ -106,7 +107,7 @@ def test_a_turn_without_new_prompt_tokens_never_repeats_its_prompt(overlong: Ove
 
 
 def trained(piece: Lineage) -> list[int]:
-    return [token for one in piece.placed for token in unpack_ints(piece.tokens)[one.start : one.end].tolist()]
+    return [token for one in piece.actions for token in unpack_ints(piece.tokens)[one.start : one.end].tolist()]
 
 
 turns = st.lists(st.tuples(st.integers(0, 6), st.integers(1, 6)), min_size=1, max_size=10)
@@ -118,25 +119,25 @@ def test_every_action_is_trained_at_most_once_and_nothing_else_ever(
 ) -> None:
     lineage = conversation((first, 2), *rest)
     pieces, fitted = fit([lineage], limit, overlong)
-    placed = [one for piece in pieces for one in piece.placed]
+    placed = [one for piece in pieces for one in piece.actions]
     names = [one.action.call_id for one in placed]
     assert names == sorted(set(names), key=int), "once, and in their order"
-    assert fitted[Fitted.TOO_LONG] == len(lineage.placed) - len(names)
+    assert fitted[Fitted.TOO_LONG] == len(lineage.actions) - len(names)
     if overlong != "drop":
-        too_long = {one.action.call_id for one in lineage.placed if one.end - one.start >= limit}
+        too_long = {one.action.call_id for one in lineage.actions if one.end - one.start >= limit}
         fits = lineage.length <= limit
-        assert set(names) == {one.action.call_id for one in lineage.placed} - (set() if fits else too_long)
-    whole = {one.action.call_id: one for one in lineage.placed}
+        assert set(names) == {one.action.call_id for one in lineage.actions} - (set() if fits else too_long)
+    whole = {one.action.call_id: one for one in lineage.actions}
     for piece in pieces:
         assert piece.length <= limit
-        assert piece.placed[-1].end == piece.length, "nothing follows the last action"
-        for one in piece.placed:
+        assert piece.actions[-1].end == piece.length, "nothing follows the last action"
+        for one in piece.actions:
             assert piece.tokens[one.start * 4 : one.end * 4] == one.action.response
             assert len(one.action.logprobs) == 4 * (one.end - one.start)
             assert one.start >= 1, "an action has a state"
             state = piece.tokens[: one.start * 4]
             assert lineage.tokens[: whole[one.action.call_id].start * 4].endswith(state), "the newest part of its state"
-        assert trained(piece) == [t for one in piece.placed for t in unpack_ints(one.action.response).tolist()]
+        assert trained(piece) == [t for one in piece.actions for t in unpack_ints(one.action.response).tolist()]
 
 
 @pytest.mark.parametrize("overlong", TRAINING)
@@ -152,18 +153,18 @@ def test_what_is_published_has_the_engines_logprobs_at_the_actions_and_nothing_e
         calls.append(call(f"c{number}", tokens, answer, at=number))
         tokens = tokens + answer
     events = finished(calls, [reward(1.0)])
-    attempt = assemble(Exhibit(one.event, one.origin) for one in delivered(events))  # type: ignore[arg-type]
-    [trajectory] = credit(attempt, Rules(max_sequence_tokens=limit, overlong=overlong)).trajectories
+    attempt = assemble(Evidence(one.event, one.origin) for one in delivered(events))  # type: ignore[arg-type]
+    [trajectory] = member_of(attempt, CreditSection(max_sequence_tokens=limit, overlong=overlong)).trajectories
     by_id = {one.call_id: one for one in calls}
     for sequence in trajectory.sequences:
         ids, logprobs = unpack_ints(sequence.token_ids), unpack_floats(sequence.behaviour_logprobs)
         assert len(ids) == len(logprobs) <= limit
         outside = set(range(len(ids)))
-        for span in sequence.spans:
+        for span in sequence.transitions:
             [choice] = by_id[span.call_id].choices
             assert ids[span.start : span.end].tobytes() == choice.token_ids
             assert logprobs[span.start : span.end].tobytes() == choice.logprobs
             outside -= set(range(span.start, span.end))
         assert not logprobs[sorted(outside)].any()
-    trained_calls = [span.call_id for sequence in trajectory.sequences for span in sequence.spans]
+    trained_calls = [span.call_id for sequence in trajectory.sequences for span in sequence.transitions]
     assert len(trained_calls) == len(set(trained_calls))

@@ -9,10 +9,10 @@ from hypothesis import strategies as st
 
 from credit_support import call, delivered, finished, reward
 from leyden.credit.core.assemble import assemble
-from leyden.credit.core.credit import credit
-from leyden.credit.core.evidence import Exhibit
+from leyden.credit.core.evidence import Evidence
 from leyden.credit.core.member import Member, Trajectory
-from leyden.credit.settings import CreditSection
+from leyden.credit.core.membership import member_of
+from leyden.credit.core.section import CreditSection
 from leyden.events import ModelCallRecorded, RewardAssigned
 
 FIRST = call("1", [1, 2], [3, 4], at=1)
@@ -24,10 +24,10 @@ RECORDED = {"strategy": {"name": "gae", "values": "recorded"}}
 def member(
     calls: list[ModelCallRecorded], rewards: list[RewardAssigned], section: dict[str, Any] | None = None
 ) -> Member:
-    rules = CreditSection.model_validate(section or {}).rules()
+    rules = CreditSection.model_validate(section or {})
     events = delivered(finished(calls, rewards))
-    exhibits = (Exhibit(one.event, one.origin) for one in events)  # type: ignore[arg-type]
-    return credit(assemble(exhibits, needs_spans=rules.needs_spans), rules)
+    evidence = (Evidence(one.event, one.origin) for one in events)  # type: ignore[arg-type]
+    return member_of(assemble(evidence, needs_spans=rules.needs_spans), rules)
 
 
 def only(found: Member) -> Trajectory:
@@ -75,7 +75,7 @@ def test_each_strategy_sees_its_own_actions_with_the_rollouts_whole_total() -> N
     assert [step.reward for step in coder.episode.steps] == [1.75]
     assert (planner.episode.total, planner.episode.outcome) == (1.75, 1.5)
     assert (coder.episode.total, coder.episode.outcome) == (1.75, 1.25)
-    spans = sorted((span.call_id, span.reward) for sequence in trajectory.sequences for span in sequence.spans)
+    spans = sorted((span.call_id, span.reward) for sequence in trajectory.sequences for span in sequence.transitions)
     assert spans == [("1", 0.25), ("2", 0.5), ("3", 1.0)], "of the policy, and adding up to the total"
 
 
@@ -120,5 +120,5 @@ def test_rewards_of_every_part_and_of_the_policy_add_up_to_the_total(agents: lis
         assert math.fsum([*(s.own for s in part.episode.steps), part.episode.outcome]) == pytest.approx(
             trajectory.total
         )
-    spans = [span.reward for sequence in trajectory.sequences for span in sequence.spans]
+    spans = [span.reward for sequence in trajectory.sequences for span in sequence.transitions]
     assert math.fsum(spans) == pytest.approx(trajectory.total)

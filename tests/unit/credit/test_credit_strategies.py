@@ -13,12 +13,12 @@ from credit_support import call, delivered, finished, reward, rollout
 from leyden.credit.core.advantage import ADVANTAGES
 from leyden.credit.core.advantage.stats import step_mean
 from leyden.credit.core.assemble import assemble
-from leyden.credit.core.build import build
-from leyden.credit.core.credit import credit
-from leyden.credit.core.evidence import Exhibit
+from leyden.credit.core.evidence import Evidence
+from leyden.credit.core.group_events import group_events
 from leyden.credit.core.member import Member, Part
-from leyden.credit.core.strategies import Credited, Episode, Strategy, episode_of, strategy_of
-from leyden.credit.settings import CreditSection
+from leyden.credit.core.membership import member_of
+from leyden.credit.core.section import CreditSection
+from leyden.credit.core.strategies import Episode, StepCredit, Strategy, episode_of, strategy_of
 from leyden.events import Transition
 
 DOCS = Path(__file__).parents[3] / "docs" / "credit.md"
@@ -44,11 +44,11 @@ WORKED = [
 """Strategy, returns of both rollouts, advantages of both rollouts against the group's mean (`dr_grpo`)."""
 
 
-def advantages(credited_GT: Sequence[Sequence[Credited]]) -> list[list[float]]:
+def advantages(credited_GT: Sequence[Sequence[StepCredit]]) -> list[list[float]]:
     return [[step.advantage for step in credited_T] for credited_T in credited_GT]
 
 
-def returns(credited_GT: Sequence[Sequence[Credited]]) -> list[list[float]]:
+def returns(credited_GT: Sequence[Sequence[StepCredit]]) -> list[list[float]]:
     return [[step.return_ for step in credited_T] for credited_T in credited_GT]
 
 
@@ -60,7 +60,7 @@ def test_the_worked_example_by_hand(
     short_advantages: list[float],
     long_advantages: list[float],
 ) -> None:
-    credited = strategy_of(said).credit([SHORT, LONG], ADVANTAGES["dr_grpo"])
+    credited = strategy_of(said).assign_credit([SHORT, LONG], ADVANTAGES["dr_grpo"])
     assert returns(credited) == [short, long]
     assert advantages(credited) == [short_advantages, long_advantages]
 
@@ -89,10 +89,10 @@ def test_the_worked_example_comes_out_of_the_events(
 ) -> None:
     states = {"s0": [1], "s1": [1, 10, 7], "s2": [2]}
     members = [
-        member_of(0, SHORT, [states["s0"], states["s1"]], said),
-        member_of(1, LONG, [states["s0"], states["s2"], states["s1"]], said),
+        rollout_member(0, SHORT, [states["s0"], states["s1"]], said),
+        rollout_member(1, LONG, [states["s0"], states["s2"], states["s1"]], said),
     ]
-    [group] = build(members, CreditSection.model_validate({"strategy": said, "advantage": "dr_grpo"}).rules())
+    [group] = group_events(members, CreditSection.model_validate({"strategy": said, "advantage": "dr_grpo"}))
     found = [transitions_of(group.sequences, rollout(index)) for index in range(2)]
     assert [[t.return_ for t in of_rollout] for of_rollout in found] == [short, long]
     assert [[t.advantage for t in of_rollout] for of_rollout in found] == [short_advantages, long_advantages]
@@ -100,7 +100,7 @@ def test_the_worked_example_comes_out_of_the_events(
     assert (group.group.reward_mean, group.group.zero_variance) == (1.0, False)
 
 
-def member_of(index: int, episode: Episode, prompts: list[list[int]], said: object) -> Member:
+def rollout_member(index: int, episode: Episode, prompts: list[list[int]], said: object) -> Member:
     name = rollout(index)
     calls = [call(f"{index}-{t}", prompt, [10], rollout_id=name, at=t) for t, prompt in enumerate(prompts)]
     earned = [
@@ -109,8 +109,8 @@ def member_of(index: int, episode: Episode, prompts: list[list[int]], said: obje
         if step.own
     ]
     events = finished(calls, [*earned, reward(episode.outcome, rollout_id=name)], rollout_id=name, group_size=2)
-    rules = CreditSection.model_validate({"strategy": said, "advantage": "dr_grpo"}).rules()
-    found = credit(assemble(Exhibit(one.event, one.origin) for one in delivered(events)), rules)  # type: ignore[arg-type]
+    rules = CreditSection.model_validate({"strategy": said, "advantage": "dr_grpo"})
+    found = member_of(assemble(Evidence(one.event, one.origin) for one in delivered(events)), rules)  # type: ignore[arg-type]
     return Member.model_validate_json(found.model_dump_json())
 
 
@@ -122,60 +122,60 @@ def transitions_of(sequences: Sequence[object], rollout_id: str) -> list[Transit
 def test_identical_by_hand_with_grpo() -> None:
     # Mean 1, sample deviation sqrt(0.25² + 0.25²): every step ±0.25 / (0.3536 + 1e-6).
     expected = 0.25 / (0.125**0.5 + 1e-6)
-    credited = advantages(strategy_of("identical").credit([SHORT, LONG], ADVANTAGES["grpo"]))
+    credited = advantages(strategy_of("identical").assign_credit([SHORT, LONG], ADVANTAGES["grpo"]))
     assert credited[0] == pytest.approx([expected] * 2, abs=1e-15)
     assert credited[1] == pytest.approx([-expected] * 3, abs=1e-15)
 
 
 def test_identical_by_hand_with_rloo() -> None:
-    credited = strategy_of("identical").credit([SHORT, LONG], ADVANTAGES["rloo"])
+    credited = strategy_of("identical").assign_credit([SHORT, LONG], ADVANTAGES["rloo"])
     assert advantages(credited) == [[0.5, 0.5], [-0.5, -0.5, -0.5]]
 
 
 def test_step_group_with_grpo_divides_rollouts_and_states_by_their_own_deviations() -> None:
     # Rollouts ±1/sqrt(2) from each other; so are the two visitors of s0 and of s1; nobody else was in s2.
-    credited = advantages(strategy_of(STEP_GROUP).credit([SHORT, LONG], ADVANTAGES["grpo"]))
+    credited = advantages(strategy_of(STEP_GROUP).assign_credit([SHORT, LONG], ADVANTAGES["grpo"]))
     half = 0.5**0.5
     assert credited[0] == pytest.approx([2 * half, 2 * half], abs=2e-5)
     assert credited[1] == pytest.approx([-2 * half, -half, -2 * half], abs=2e-5)
 
 
 def test_step_group_weighs_the_steps_part() -> None:
-    credited = strategy_of(STEP_GROUP | {"step_weight": 2.0}).credit([SHORT, LONG], ADVANTAGES["dr_grpo"])
+    credited = strategy_of(STEP_GROUP | {"step_weight": 2.0}).assign_credit([SHORT, LONG], ADVANTAGES["dr_grpo"])
     assert advantages(credited) == [[0.625, 0.75], [-0.625, -0.25, -0.75]]
 
 
 def test_a_rollout_that_comes_back_to_a_state_weighs_as_much_there_as_one_that_does_not() -> None:
     # Returns to go in s: 1 for the first rollout; 0, 0 and 0 for the second: the mean is 1/2, not 1/4.
     back = [episode_of([0.0], 1.0, ["s"]), episode_of([0.0, 0.0, 0.0], 0.0, ["s", "s", "s"])]
-    credited = strategy_of({"name": "step_group", "gamma": 1.0}).credit(back, ADVANTAGES["dr_grpo"])
+    credited = strategy_of({"name": "step_group", "gamma": 1.0}).assign_credit(back, ADVANTAGES["dr_grpo"])
     assert advantages(credited) == [[1.0], [-1.0, -1.0, -1.0]]
 
 
 def test_a_state_that_one_rollout_alone_visits_twice_compares_nothing() -> None:
     alone = [episode_of([1.0, 0.0], 0.0, ["s", "s"]), episode_of([0.0], 1.0, ["other"])]
-    credited = strategy_of({"name": "step_group", "gamma": 1.0}).credit(alone, ADVANTAGES["grpo"])
+    credited = strategy_of({"name": "step_group", "gamma": 1.0}).assign_credit(alone, ADVANTAGES["grpo"])
     assert advantages(credited) == [[0.0, 0.0], [0.0]]
 
 
 def test_gae_by_hand_with_recorded_values() -> None:
     # d1 = 2 - 1 = 1; d0 = 1 + 0.5 * 1 - 0.5 = 1; A0 = 1 + 0.5 * 0.5 * 1.
     episode = episode_of([1.0, 2.0], 0.0, values_T=[0.5, 1.0])
-    [credited] = strategy_of(GAE | {"values": "recorded"}).credit([episode], ADVANTAGES["grpo"])
-    assert credited == [Credited(1.75, 1.25, 0.5), Credited(2.0, 1.0, 1.0)]
+    [credited] = strategy_of(GAE | {"values": "recorded"}).assign_credit([episode], ADVANTAGES["grpo"])
+    assert credited == [StepCredit(1.75, 1.25, 0.5), StepCredit(2.0, 1.0, 1.0)]
 
 
 def test_gae_takes_the_other_rollouts_returns_as_values_by_state_then_by_number_then_zero() -> None:
-    credited = strategy_of(GAE).credit([SHORT, LONG], ADVANTAGES["dr_grpo"])
+    credited = strategy_of(GAE).assign_credit([SHORT, LONG], ADVANTAGES["dr_grpo"])
     # s0 and s1 are in both; for s2 stands the other rollout's second step.
     assert [[step.value for step in of_rollout] for of_rollout in credited] == [[0.375, 0.5], [0.75, 1.0, 1.0]]
     longer = [episode_of([0.0], 1.0, ["a"]), episode_of([0.0, 0.0], 0.5, ["b", "c"])]
-    values = strategy_of({"name": "gae", "gamma": 1.0}).credit(longer, ADVANTAGES["grpo"])
+    values = strategy_of({"name": "gae", "gamma": 1.0}).assign_credit(longer, ADVANTAGES["grpo"])
     assert [step.value for step in values[1]] == [1.0, 0.0]
 
 
 def test_gae_of_a_rollout_alone_in_its_group_compares_nothing() -> None:
-    [credited] = strategy_of("gae").credit([SHORT], ADVANTAGES["grpo"])
+    [credited] = strategy_of("gae").assign_credit([SHORT], ADVANTAGES["grpo"])
     assert [(step.advantage, step.value) for step in credited] == [(0.0, None), (0.0, None)]
 
 
@@ -226,7 +226,7 @@ def test_a_strategy_survives_the_store(said: object) -> None:
 @pytest.mark.parametrize("said", ["identical", "discounted", "step", "gae", "step_group"])
 def test_rollouts_that_did_the_same_for_the_same_tell_nothing(said: str) -> None:
     same = [SHORT, SHORT, SHORT]
-    assert not any(map(any, advantages(strategy_of(said).credit(same, ADVANTAGES["grpo"]))))
+    assert not any(map(any, advantages(strategy_of(said).assign_credit(same, ADVANTAGES["grpo"]))))
 
 
 # Laws
@@ -262,10 +262,10 @@ def test_identical_is_the_plain_formula_over_the_totals_to_the_bit(group: list[E
     totals = [episode.total for episode in group]
     middle = math.fsum(totals) / len(totals)
     std = math.sqrt(math.fsum((total - middle) ** 2 for total in totals) / (len(totals) - 1))
-    credited = strategy_of("identical").credit(group, ADVANTAGES["grpo"])
+    credited = strategy_of("identical").assign_credit(group, ADVANTAGES["grpo"])
     for total, steps in zip(totals, credited, strict=True):
         expected = (total - middle) / (std + 1e-6) if max(totals) > min(totals) else 0.0
-        assert steps == [Credited(total, expected)] * len(steps)
+        assert steps == [StepCredit(total, expected)] * len(steps)
 
 
 @few
@@ -274,8 +274,8 @@ def test_permuting_the_rollouts_permutes_their_credit_to_the_bit(
     strategy: Strategy, group: list[Episode], baseline: object, data: st.DataObject
 ) -> None:
     order = data.draw(st.permutations(range(len(group))))
-    straight = strategy.credit(group, baseline)  # type: ignore[arg-type]
-    assert strategy.credit([group[n] for n in order], baseline) == [straight[n] for n in order]  # type: ignore[arg-type]
+    straight = strategy.assign_credit(group, baseline)  # type: ignore[arg-type]
+    assert strategy.assign_credit([group[n] for n in order], baseline) == [straight[n] for n in order]  # type: ignore[arg-type]
 
 
 @few
@@ -283,7 +283,7 @@ def test_permuting_the_rollouts_permutes_their_credit_to_the_bit(
 def test_advantages_sum_to_zero_when_each_rollout_counts_once(
     said: str, group: list[Episode], baseline: object
 ) -> None:
-    credited = strategy_of(said).credit(group, baseline)  # type: ignore[arg-type]
+    credited = strategy_of(said).assign_credit(group, baseline)  # type: ignore[arg-type]
     assert math.fsum(map(step_mean, advantages(credited))) == pytest.approx(0, abs=1e-9)
 
 
@@ -294,10 +294,10 @@ def test_step_advantages_sum_to_zero_in_every_state_when_each_rollout_counts_onc
 ) -> None:
     def credited(weight: float) -> list[list[float]]:
         said = {"name": "step_group", "gamma": gamma, "step_weight": weight}
-        return advantages(strategy_of(said).credit(group, baseline))  # type: ignore[arg-type]
+        return advantages(strategy_of(said).assign_credit(group, baseline))  # type: ignore[arg-type]
 
     rollouts, both = credited(0.0), credited(1.0)
-    assert rollouts == advantages(strategy_of("identical").credit(group, baseline))  # type: ignore[arg-type]
+    assert rollouts == advantages(strategy_of("identical").assign_credit(group, baseline))  # type: ignore[arg-type]
     for state in "abc":
         of_rollouts = [
             [
@@ -318,8 +318,8 @@ def test_more_steps_of_one_rollout_change_no_bit_of_the_others_credit(
     first = group[0]
     longer = episode_of([step.own for step in first.steps] + [0.0] * more, first.outcome)
     for said in ("identical", {"name": "step_group", "step_weight": 0.0}):
-        straight = strategy_of(said).credit(group, baseline)  # type: ignore[arg-type]
-        changed = strategy_of(said).credit([longer, *group[1:]], baseline)  # type: ignore[arg-type]
+        straight = strategy_of(said).assign_credit(group, baseline)  # type: ignore[arg-type]
+        changed = strategy_of(said).assign_credit([longer, *group[1:]], baseline)  # type: ignore[arg-type]
         assert advantages(changed)[1:] == advantages(straight)[1:]
         assert advantages(changed)[0][0] == advantages(straight)[0][0]
 
@@ -333,8 +333,8 @@ def test_an_outcome_that_is_better_for_everybody_changes_no_advantage(
         episode_of([step.own for step in episode.steps], episode.outcome + shift, [s.state for s in episode.steps])
         for episode in group
     ]
-    before = advantages(strategy_of(said).credit(group, baseline))  # type: ignore[arg-type]
-    after = advantages(strategy_of(said).credit(shifted, baseline))  # type: ignore[arg-type]
+    before = advantages(strategy_of(said).assign_credit(group, baseline))  # type: ignore[arg-type]
+    after = advantages(strategy_of(said).assign_credit(shifted, baseline))  # type: ignore[arg-type]
     for one, other in zip(before, after, strict=True):
         assert other == pytest.approx(one, abs=1e-9)
 
@@ -353,8 +353,8 @@ def test_rewards_and_values_in_another_unit_give_advantages_in_that_unit(
         )
         for episode in group
     ]
-    before = advantages(strategy.credit(group, ADVANTAGES["dr_grpo"]))
-    after = advantages(strategy.credit(scaled, ADVANTAGES["dr_grpo"]))
+    before = advantages(strategy.assign_credit(group, ADVANTAGES["dr_grpo"]))
+    after = advantages(strategy.assign_credit(scaled, ADVANTAGES["dr_grpo"]))
     for one, other in zip(before, after, strict=True):
         assert other == pytest.approx([advantage * factor for advantage in one], abs=1e-9)
 
@@ -362,8 +362,8 @@ def test_rewards_and_values_in_another_unit_give_advantages_in_that_unit(
 @few
 @given(groups, parameters)
 def test_gae_with_lambda_one_is_the_return_to_go_less_the_value(group: list[Episode], gamma: float) -> None:
-    togo = strategy_of({"name": "discounted", "gamma": gamma}).credit(group, ADVANTAGES["dr_grpo"])
-    found = strategy_of({"name": "gae", "gamma": gamma, "lambda": 1.0, "values": "recorded"}).credit(
+    togo = strategy_of({"name": "discounted", "gamma": gamma}).assign_credit(group, ADVANTAGES["dr_grpo"])
+    found = strategy_of({"name": "gae", "gamma": gamma, "lambda": 1.0, "values": "recorded"}).assign_credit(
         group, ADVANTAGES["dr_grpo"]
     )
     for episode, plain, estimated in zip(group, togo, found, strict=True):
@@ -377,6 +377,6 @@ def test_without_a_discount_and_intermediate_rewards_all_returns_are_identical(
     group: list[Episode], baseline: object
 ) -> None:
     plain = [episode_of([0.0] * len(e.steps), e.outcome, [s.state for s in e.steps]) for e in group]
-    identical = strategy_of("identical").credit(plain, baseline)  # type: ignore[arg-type]
-    assert strategy_of({"name": "discounted", "gamma": 1.0}).credit(plain, baseline) == identical  # type: ignore[arg-type]
-    assert strategy_of("step").credit(plain, baseline) == identical  # type: ignore[arg-type]
+    identical = strategy_of("identical").assign_credit(plain, baseline)  # type: ignore[arg-type]
+    assert strategy_of({"name": "discounted", "gamma": 1.0}).assign_credit(plain, baseline) == identical  # type: ignore[arg-type]
+    assert strategy_of("step").assign_credit(plain, baseline) == identical  # type: ignore[arg-type]

@@ -7,19 +7,19 @@ import pytest
 
 from credit_support import call, delivered, finished, reward, rollout
 from leyden.credit.core.assemble import assemble
-from leyden.credit.core.build import CreditedGroup, build
-from leyden.credit.core.credit import credit
-from leyden.credit.core.evidence import Exhibit
-from leyden.credit.settings import CreditSection
+from leyden.credit.core.evidence import Evidence
+from leyden.credit.core.group_events import CreditedGroup, group_events
+from leyden.credit.core.membership import member_of
+from leyden.credit.core.section import CreditSection
 from leyden.events import Event, FailureClass, ModelCallRecorded, SequenceCredited, Transition, unpack_ints
 
 
 def trained(*rollouts: list[Event], **section: Any) -> CreditedGroup:
     """What a group of these rollouts gives for their one policy."""
-    rules = CreditSection.model_validate(section).rules()
-    exhibits = ((Exhibit(one.event, one.origin) for one in delivered(events)) for events in rollouts)
-    members = [credit(assemble(of_rollout), rules) for of_rollout in exhibits]  # type: ignore[arg-type]
-    [group] = build(members, rules)
+    rules = CreditSection.model_validate(section)
+    evidence = ((Evidence(one.event, one.origin) for one in delivered(events)) for events in rollouts)
+    members = [member_of(assemble(of_rollout), rules) for of_rollout in evidence]  # type: ignore[arg-type]
+    [group] = group_events(members, rules)
     return group
 
 

@@ -16,7 +16,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from credit_support import CreditLoop, CreditPublisher, delivered, memory_stores
-from leyden.credit.settings import CreditSection
+from leyden.credit.core.section import CreditSection
 from leyden.events import Event, SequenceCredited
 
 DOCS = Path(__file__).parents[3] / "docs" / "experiments"
@@ -91,7 +91,7 @@ def test_step_credit_blames_the_pointless_guess_alone_and_identical_credit_all_o
     group = [played(6, 8, 12, 4, 6), played(6, 8, 4, 6), played(6, 1, 2, 3, 4, 5)]
     by_arm = {}
     for name in ("step", "identical"):
-        rules = CreditSection.model_validate({"strategy": name}).rules()
+        rules = CreditSection.model_validate({"strategy": name})
         sequences = [s for s in credited(group, "g", 0, rules) if isinstance(s, SequenceCredited)]
         wasteful = {t.call_id for s in sequences for t in s.transitions if t.reward == POINTLESS}
         assert len(wasteful) == 1
@@ -108,7 +108,7 @@ def test_step_credit_blames_the_pointless_guess_alone_and_identical_credit_all_o
 
 async def test_the_credit_service_in_memory_publishes_the_same_sequences() -> None:
     group = [played(6, 8, 12, 4, 6), played(6, 8, 4, 6), played(6, 1, 2, 3, 4, 5)]
-    rules = CreditSection.model_validate({"strategy": "step_group"}).rules()
+    rules = CreditSection.model_validate({"strategy": "step_group"})
     events: list[Event] = [e for index, one in enumerate(group) for e in recorded(one, "g", len(group), index, 0)]
     publisher = CreditPublisher()
     await CreditLoop(publisher, memory_stores(), rules).on_batch(delivered(events))

@@ -7,8 +7,8 @@ import pytest
 import yaml
 
 from leyden.credit.core.advantage import ADVANTAGES
+from leyden.credit.core.section import CreditSection
 from leyden.credit.core.strategies import STRATEGIES
-from leyden.credit.settings import CreditSection
 from leyden.reward.settings import RewardSection
 from leyden.settings import load_section
 from leyden.trainer.settings import TrainerSettings

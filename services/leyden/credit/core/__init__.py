@@ -1,1 +1,1 @@
-"""The decisions of credit: pure, synchronous, deterministic. No IO, clock, randomness or logging."""
+"""Decisions of credit: pure, synchronous, deterministic. No IO, clock, randomness or logging."""

@@ -1,6 +1,6 @@
 """Which model calls are actions of a policy, and what of them is trained. Everything else is context."""
 
-from collections.abc import Sequence, Set
+from collections.abc import Collection, Sequence
 from dataclasses import dataclass
 from enum import StrEnum
 
@@ -53,7 +53,7 @@ class Action:
 
 
 def actions_of(
-    call: RecordedCall, policies: Set[str] | None, agents: Sequence[AgentRule] = ()
+    call: RecordedCall, policies: Collection[str] | None, agents: Sequence[AgentRule] = ()
 ) -> list[Action] | Context:
     """The actions of a call, one per sampled choice in the order of their index; or why it has none."""
     event, rule = call.event, rule_for(call.agent, agents)

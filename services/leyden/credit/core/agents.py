@@ -1,10 +1,13 @@
-"""Which agent of a rollout made a call, and what an RL engineer says about that agent's calls. No assembly."""
+"""Which agent made a call, and the rule of the run file for that agent's calls."""
 
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from fnmatch import fnmatchcase
+from typing import Self
 
-from leyden.credit.core.strategies import Strategy
+from pydantic import BaseModel, ConfigDict, Field, model_validator
+
+from leyden.credit.core.strategies import StrategySetting
 from leyden.events import ModelCallRecorded, Record, SpanRecorded
 from leyden.events.replies import reply_of_span
 
@@ -14,45 +17,54 @@ ROLE_ATTRIBUTE = "leyden.agent.role"
 
 @dataclass(frozen=True, slots=True)
 class Agent:
-    """Name and role of an agent, as far as they are known."""
+    """Name and role of an agent; None where unknown."""
 
     name: str | None = None
     role: str | None = None
 
 
-NOBODY = Agent()
-"""An agent of which nothing is known."""
+UNKNOWN_AGENT = Agent()
+"""An agent whose name and role are unknown."""
 
 
-@dataclass(frozen=True)
-class AgentRule:
-    """What becomes of the calls of the agents that both patterns match; an unknown name or role is the empty text."""
+class AgentRule(BaseModel):
+    """One entry of `agents:`: shell patterns on an agent's name and role, and what becomes of its calls."""
+
+    model_config = ConfigDict(use_attribute_docstrings=True, extra="forbid", frozen=True)
 
     name: str = "*"
+    """Pattern on the agent's name; an unknown name is the empty text."""
     role: str = "*"
+    """Pattern on its role; an unknown role is the empty text."""
     train: bool = True
-    """False: the calls are context."""
-    policy: str | None = None
-    """Train the calls as this policy's data; None: as the data of the policy that answered."""
-    strategy: Strategy | None = None
-    """None: the run's own."""
+    """False: its calls are context."""
+    policy: str | None = Field(default=None, min_length=1)
+    """Train its calls as this policy's data; unset: as data of the policy that answered."""
+    strategy: StrategySetting | None = None
+    """How its calls are credited; unset: by the section's `strategy`."""
+
+    @model_validator(mode="after")
+    def _trained_or_not(self) -> Self:
+        if not self.train and (self.policy is not None or self.strategy is not None):
+            raise ValueError("an agent that is not trained has no policy and no strategy")
+        return self
 
     def matches(self, agent: Agent) -> bool:
-        """Whether the rule is about `agent`."""
+        """Whether both patterns match `agent`."""
         return fnmatchcase(agent.name or "", self.name) and fnmatchcase(agent.role or "", self.role)
 
 
-UNRULED = AgentRule()
-"""What holds for an agent that no rule is about."""
+DEFAULT_RULE = AgentRule()
+"""For an agent that no rule matches."""
 
 
 def rule_for(agent: Agent, rules: Sequence[AgentRule]) -> AgentRule:
-    """The first rule that is about `agent`."""
-    return next((rule for rule in rules if rule.matches(agent)), UNRULED)
+    """The first rule that matches `agent`."""
+    return next((rule for rule in rules if rule.matches(agent)), DEFAULT_RULE)
 
 
 class SpanLink(Record):
-    """What credit keeps of a span: its place in the trace, and the agent whose work it is."""
+    """What credit keeps of a span: its position in the trace, and its agent."""
 
     event_id: str
     trace_id: str
@@ -61,13 +73,13 @@ class SpanLink(Record):
     agent_name: str | None = None
     agent_role: str | None = None
     response_id: str | None = None
-    """Of a model call's span: the reply's id."""
+    """Id of the reply, for the span of a model call."""
     reply: str | None = None
-    """Of one that does not name its reply: the reply itself (`leyden.events.replies`)."""
+    """The reply itself, where the span has no reply id (see `leyden.events.replies`)."""
 
     @classmethod
     def of(cls, span: SpanRecorded) -> "SpanLink":
-        """The link that `span` is."""
+        """The link for `span`."""
         role = span.attributes.get(ROLE_ATTRIBUTE)
         return cls(
             event_id=span.event_id,
@@ -86,7 +98,7 @@ Trace = Mapping[tuple[str, str], SpanLink]
 
 
 def by_response(trace: Trace) -> Mapping[str, Sequence[SpanLink]]:
-    """Reply's id → the spans of that model call: a framework's and its client's may both be here."""
+    """Reply id → spans of that model call: both the framework's and its HTTP client's may be there."""
     found: dict[str, list[SpanLink]] = {}
     for span in trace.values():
         if span.response_id is not None:
@@ -100,8 +112,10 @@ def agent_of(
     replies: Mapping[str, Sequence[SpanLink]] | None = None,
     same_reply: SpanLink | None = None,
 ) -> Agent:
-    """The agent that the call itself names, else the one of the nearest span around it that names one: around the
-    spans that name the call's reply (`replies`, see `by_response`), the span that it was made in, or else `same_reply`.
+    """The agent of `call`: as the call says, else as the nearest enclosing span says.
+
+    The search starts from the spans with the call's reply id (`replies`, see `by_response`), then from the span in
+    which the call was made, then from `same_reply`, a span with the same reply text.
     """
     starts = [(span.trace_id, span.span_id) for span in (replies or {}).get(call.response_id or "", ())]
     if call.trace_id is not None and call.parent_span_id is not None:
@@ -119,7 +133,7 @@ def _first(starts: Sequence[tuple[str, str]], trace: Trace, said: Callable[[Span
 
 
 def _nearest(start: tuple[str, str], trace: Trace, said: Callable[[SpanLink], str | None]) -> str | None:
-    """What the span at `start` says, else its parent, and so on; a ring of parents ends where it closes."""
+    """What the span at `start` says, else its parent, and so on; stops if parents form a cycle."""
     seen: set[str] = set()
     trace_id, at = start[0], start[1]
     while at not in seen:

@@ -1,14 +1,14 @@
 """The state of one attempt, from the evidence at hand: open → ended → complete | incomplete | failed | abandoned.
 
-The state depends on the set of exhibits alone: neither their order nor duplicates change it.
+The state depends on the set of evidence alone: order and duplicates do not change it.
 """
 
 from collections.abc import Iterable
 from dataclasses import dataclass, field, replace
 from enum import StrEnum
 
-from leyden.credit.core.agents import NOBODY, Agent, SpanLink, agent_of, by_response
-from leyden.credit.core.evidence import Exhibit, KeptCall
+from leyden.credit.core.agents import UNKNOWN_AGENT, Agent, SpanLink, agent_of, by_response
+from leyden.credit.core.evidence import Evidence, KeptCall
 from leyden.events import (
     ModelCallRecorded,
     RewardAssigned,
@@ -43,7 +43,7 @@ class RecordedCall:
 
     event: ModelCallRecorded
     origin: str
-    agent: Agent = NOBODY
+    agent: Agent = UNKNOWN_AGENT
 
 
 @dataclass(frozen=True)
@@ -121,17 +121,17 @@ class Attempt:
         return found
 
 
-def assemble(exhibits: Iterable[Exhibit], needs_spans: bool = False) -> Attempt:
-    """The attempt that `exhibits` are about; of two for the same place the one with the lower event id stays."""
+def assemble(evidence: Iterable[Evidence], needs_spans: bool = False) -> Attempt:
+    """The attempt that `evidence` is about; of two events with one meaning, the one with the lower event id counts."""
     ended, settled, traceparent = None, None, ""
     completions: dict[int, RewardsCompleted] = {}
     calls: dict[str, RecordedCall] = {}
     rewards: dict[str, RewardAssigned] = {}
     spans: dict[str, SpanLink] = {}
-    for exhibit in sorted(exhibits, key=lambda one: one.event.event_id):
-        match exhibit.event:
+    for one in sorted(evidence, key=lambda one: one.event.event_id):
+        match one.event:
             case RolloutEnded() as event if ended is None:
-                ended, traceparent = event, exhibit.traceparent
+                ended, traceparent = event, one.traceparent
             case RolloutSettled() as event:
                 settled = settled or event
             case RewardsCompleted() as event:
@@ -139,7 +139,7 @@ def assemble(exhibits: Iterable[Exhibit], needs_spans: bool = False) -> Attempt:
             case RewardAssigned() as event:
                 rewards.setdefault(event.event_id, event)
             case ModelCallRecorded() as event:
-                calls.setdefault(event.call_id, RecordedCall(event, exhibit.origin))
+                calls.setdefault(event.call_id, RecordedCall(event, one.origin))
             case SpanRecorded() as event:
                 spans.setdefault(event.event_id, SpanLink.of(event))
             case SpanLink() as event:

@@ -51,7 +51,7 @@ class TrimmedCall(ModelCallRecorded):
 
 
 @dataclass(frozen=True, slots=True)
-class Exhibit:
+class Evidence:
     """An event with its origin (`topic/partition/offset`) and the trace context that travelled with it."""
 
     event: EvidenceEvent | SpanLink
@@ -68,9 +68,9 @@ def subject_of(event: object) -> str | None:
     return None
 
 
-def pack(exhibit: Exhibit) -> bytes:
+def pack(one: Evidence) -> bytes:
     """Kind, origin, trace context and event as bytes: of a call without its texts, of a span its place alone."""
-    event: Event | SpanLink = exhibit.event
+    event: Event | SpanLink = one.event
     if isinstance(event, SpanRecorded):
         event = SpanLink.of(event)
     if isinstance(event, SpanLink):
@@ -83,15 +83,15 @@ def pack(exhibit: Exhibit) -> bytes:
             kind, event = _ANSWERED, KeptCall.model_construct(**event.__dict__ | less, replies=replies)
         else:
             event = event.model_copy(update=less)
-    return f"{kind}\n{exhibit.origin}\n{exhibit.traceparent}\n".encode() + encode(event)
+    return f"{kind}\n{one.origin}\n{one.traceparent}\n".encode() + encode(event)
 
 
-def unpack(value: bytes) -> Exhibit:
+def unpack(value: bytes) -> Evidence:
     """What `pack` packed."""
     kind, origin, traceparent, body = value.split(b"\n", 3)
     if kind.decode() == _LINK:
-        return Exhibit(SpanLink.model_validate_json(body), origin.decode(), traceparent.decode())
+        return Evidence(SpanLink.model_validate_json(body), origin.decode(), traceparent.decode())
     kept = KeptCall if kind.decode() == _ANSWERED else EVENT_TYPES[kind.decode()]
     event = kept.model_validate_json(body)
     assert isinstance(event, EvidenceEvent)
-    return Exhibit(event, origin.decode(), traceparent.decode())
+    return Evidence(event, origin.decode(), traceparent.decode())

@@ -1,4 +1,4 @@
-"""What one rollout brings to its group: sequences and rewards, or why it is left out. Kept as JSON."""
+"""One rollout of a group: its sequences and rewards, or why it is left out. Stored as JSON."""
 
 from pydantic import AwareDatetime, Field
 
@@ -6,8 +6,8 @@ from leyden.credit.core.strategies import Episode, StrategySetting
 from leyden.events import PackedFloats, PackedInts, Record
 
 
-class Span(Record):
-    """A transition whose return and advantage are not known yet; tokens [start, end) are its action."""
+class PendingTransition(Record):
+    """A transition before its group is closed: no return and no advantage yet. Tokens [start, end) are its action."""
 
     call_id: str
     choice: int
@@ -17,19 +17,19 @@ class Span(Record):
     temperature: float
     reward: float
     part: int
-    """Which of the trajectory's parts it is in."""
+    """Index of its part in the trajectory."""
     step: int
-    """Its number in that part's episode."""
+    """Index of its step in that part's episode."""
     agent_name: str | None = None
     origin: str
 
 
 class TokenSequence(Record):
-    """One lineage as it will be published."""
+    """One training sequence."""
 
     token_ids: PackedInts
     behaviour_logprobs: PackedFloats
-    spans: list[Span]
+    transitions: list[PendingTransition]
 
 
 class Part(Record):
@@ -40,14 +40,14 @@ class Part(Record):
 
 
 class Trajectory(Record):
-    """What one policy did in the rollout, and the rollout's rewards."""
+    """One policy's actions in the rollout, and the rollout's rewards."""
 
     policy: str
     total: float
     parts: list[Part]
     """By strategy, in the order of their first actions; actions of sequences that are too long are here too."""
     sequences: list[TokenSequence]
-    """Empty when none was short enough; the return still counts in the baseline."""
+    """Empty if all were too long; the return still counts in the baseline."""
     too_long: int = 0
     """Sequences that were longer than allowed."""
 
@@ -60,14 +60,14 @@ class Member(Record):
     group_id: str
     group_size: int
     revision: int = 0
-    """Of its rewards: counts up when one came late."""
+    """Revision of its rewards; each late reward adds one."""
     ended_at: AwareDatetime
     traceparent: str = ""
     left_out: str | None = None
-    """The reason, when the rollout is left out of the group and of its baseline."""
+    """Why it is left out of the group and of the baseline; None if it is not."""
     policies: list[str] = Field(default_factory=list)
     """Policies that acted in it, whether or not it was left out."""
     trajectories: list[Trajectory] = Field(default_factory=list)
     """By policy; empty when left out."""
     calls: dict[str, int] = Field(default_factory=dict)
-    """How many calls came in which way: counts for the metrics."""
+    """How calls were used → how many; for the metrics."""

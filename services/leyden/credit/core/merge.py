@@ -28,8 +28,8 @@ class Joined(StrEnum):
 
 
 @dataclass(frozen=True, slots=True)
-class Placed:
-    """An action's place in its lineage: tokens [start, end) are its response."""
+class LineageAction:
+    """An action in its lineage: tokens [start, end) are its response."""
 
     action: Action
     start: int
@@ -44,13 +44,13 @@ class Lineage:
     root: bytes
     """Prompt of its first action."""
     tokens: bytes
-    placed: list[Placed] = field(default_factory=list)
+    actions: list[LineageAction] = field(default_factory=list)
 
     def append(self, action: Action) -> None:
         """Make the action's prompt and response the lineage's tokens; the prompt must begin with what they are now."""
         start = len(action.prompt) // TOKEN_BYTES
         self.tokens = action.prompt + action.response
-        self.placed.append(Placed(action, start, len(self.tokens) // TOKEN_BYTES))
+        self.actions.append(LineageAction(action, start, len(self.tokens) // TOKEN_BYTES))
 
     @property
     def length(self) -> int:

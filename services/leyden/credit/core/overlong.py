@@ -10,10 +10,10 @@ from enum import StrEnum
 from typing import Literal
 
 from leyden.credit.core.actions import TOKEN_BYTES
-from leyden.credit.core.merge import Lineage, Placed
+from leyden.credit.core.merge import Lineage, LineageAction
 
 Overlong = Literal["drop", "truncate", "split"]
-Actions = tuple[int, int]
+ActionSlice = tuple[int, int]
 """The first and the last action of a piece, by their number in the lineage."""
 
 
@@ -34,70 +34,74 @@ def fit(lineages: Sequence[Lineage], limit: int, overlong: Overlong) -> tuple[li
         if lineage.length <= limit:
             pieces.append(lineage)
             continue
-        ranges = _ranges(lineage.placed, limit, overlong)
-        mine = [_piece(lineage, actions, limit) for actions in ranges]
-        kept = [(placed.start, whole.start) for placed, whole in _pairs(mine, ranges, lineage)]
-        fitted[Fitted.TOO_LONG] += len(lineage.placed) - len(kept)
+        slices = _slices(lineage.actions, limit, overlong)
+        mine = [_piece(lineage, slice_, limit) for slice_ in slices]
+        kept = [(trained.start, whole.start) for trained, whole in _pairs(mine, slices, lineage)]
+        fitted[Fitted.TOO_LONG] += len(lineage.actions) - len(kept)
         fitted[Fitted.TRUNCATED] += sum(start < whole for start, whole in kept)
         pieces += mine
     return pieces, +fitted
 
 
-def _ranges(placed: Sequence[Placed], limit: int, overlong: Overlong) -> list[Actions]:
+def _slices(actions: Sequence[LineageAction], limit: int, overlong: Overlong) -> list[ActionSlice]:
     match overlong:
         case "truncate":
-            return list(_fewest(placed, limit))[::-1]
+            return list(_fewest(actions, limit))[::-1]
         case "split":
-            return list(_with_context(placed, limit))
+            return list(_with_context(actions, limit))
         case "drop":
             return []
 
 
-def _fewest(placed: Sequence[Placed], limit: int) -> Iterator[Actions]:
+def _fewest(actions: Sequence[LineageAction], limit: int) -> Iterator[ActionSlice]:
     """From the last action back: a piece holds every action that leaves a token of state before its first one."""
-    last = len(placed) - 1
+    last = len(actions) - 1
     while last >= 0:
-        if _fits(placed[last], limit):
-            window = max(0, placed[last].end - limit)
+        if _fits(actions[last], limit):
+            window = max(0, actions[last].end - limit)
             first = last
-            while first > 0 and placed[first - 1].start > window:
+            while first > 0 and actions[first - 1].start > window:
                 first -= 1
             yield first, last
             last = first
         last -= 1
 
 
-def _with_context(placed: Sequence[Placed], limit: int) -> Iterator[Actions]:
+def _with_context(actions: Sequence[LineageAction], limit: int) -> Iterator[ActionSlice]:
     """From the first action on: a piece takes the next action in while its first one keeps enough of its state.
 
     Enough is the whole state, or half of the limit where the state is longer than that.
     """
     first = 0
-    while first < len(placed):
+    while first < len(actions):
         last = first
-        if _fits(placed[first], limit):
-            least = min(placed[first].start, limit // 2)
-            while last + 1 < len(placed) and placed[first].start - max(0, placed[last + 1].end - limit) >= least:
+        if _fits(actions[first], limit):
+            least = min(actions[first].start, limit // 2)
+            while last + 1 < len(actions) and actions[first].start - max(0, actions[last + 1].end - limit) >= least:
                 last += 1
             yield first, last
         first = last + 1
 
 
-def _fits(one: Placed, limit: int) -> bool:
+def _fits(one: LineageAction, limit: int) -> bool:
     """Whether the action and one token of state are within the limit."""
     return one.end - one.start < limit
 
 
-def _piece(lineage: Lineage, actions: Actions, limit: int) -> Lineage:
-    first, last = actions
-    end = lineage.placed[last].end
+def _piece(lineage: Lineage, slice_: ActionSlice, limit: int) -> Lineage:
+    first, last = slice_
+    end = lineage.actions[last].end
     window = max(0, end - limit)
-    placed = [Placed(one.action, one.start - window, one.end - window) for one in lineage.placed[first : last + 1]]
+    actions = [
+        LineageAction(one.action, one.start - window, one.end - window) for one in lineage.actions[first : last + 1]
+    ]
     tokens = lineage.tokens[window * TOKEN_BYTES : end * TOKEN_BYTES]
-    return Lineage(lineage.policy, tokens[: placed[0].start * TOKEN_BYTES], tokens, placed)
+    return Lineage(lineage.policy, tokens[: actions[0].start * TOKEN_BYTES], tokens, actions)
 
 
-def _pairs(pieces: Sequence[Lineage], ranges: Sequence[Actions], lineage: Lineage) -> Iterator[tuple[Placed, Placed]]:
+def _pairs(
+    pieces: Sequence[Lineage], slices: Sequence[ActionSlice], lineage: Lineage
+) -> Iterator[tuple[LineageAction, LineageAction]]:
     """Each action that is trained: as its piece has it, and as the lineage has it."""
-    for piece, (first, last) in zip(pieces, ranges, strict=True):
-        yield from zip(piece.placed, lineage.placed[first : last + 1], strict=True)
+    for piece, (first, last) in zip(pieces, slices, strict=True):
+        yield from zip(piece.actions, lineage.actions[first : last + 1], strict=True)

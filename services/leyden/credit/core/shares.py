@@ -23,8 +23,8 @@ DIGEST_BYTES = 8
 
 
 @dataclass(frozen=True, slots=True)
-class Place:
-    """Where an action is among the parts of its trajectory, and its immediate reward among all of the policy's."""
+class ActionStep:
+    """An action as a step of an episode: its immediate reward, the index of its part, its index there."""
 
     reward: float
     part: int
@@ -38,7 +38,7 @@ def is_estimate(reward: RewardAssigned) -> bool:
 
 def parts_of(
     actions: Sequence[Action], rewards: Sequence[RewardAssigned], strategy: Strategy
-) -> tuple[list[Part], dict[Key, Place]]:
+) -> tuple[list[Part], dict[Key, ActionStep]]:
     """The parts of one policy's `actions`, and the place of each; `strategy` credits those that name none."""
     of_strategy: dict[Strategy, list[Action]] = {}
     for action in actions:
@@ -47,7 +47,7 @@ def parts_of(
     alone = len(parts) == 1
     immediate = [step.reward for step in (parts[0].episode if alone else _episode(actions, rewards)).steps]
     numbers = {_key(a): (part, step) for part, mine in enumerate(of_strategy.values()) for step, a in enumerate(mine)}
-    return parts, {_key(a): Place(reward, *numbers[_key(a)]) for a, reward in zip(actions, immediate, strict=True)}
+    return parts, {_key(a): ActionStep(reward, *numbers[_key(a)]) for a, reward in zip(actions, immediate, strict=True)}
 
 
 def _episode(actions: Sequence[Action], rewards: Sequence[RewardAssigned]) -> Episode:

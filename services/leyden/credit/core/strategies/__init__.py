@@ -8,7 +8,7 @@ from typing import Annotated, Any
 
 from pydantic import BeforeValidator, SerializeAsAny, ValidationError
 
-from leyden.credit.core.strategies.base import Credited, Episode, Step, Strategy, episode_of
+from leyden.credit.core.strategies.base import Episode, Step, StepCredit, Strategy, episode_of
 from leyden.credit.core.strategies.discounted import Discounted
 from leyden.credit.core.strategies.gae import Gae
 from leyden.credit.core.strategies.identical import Identical
@@ -48,10 +48,10 @@ StrategySetting = Annotated[SerializeAsAny[Strategy], BeforeValidator(strategy_o
 
 __all__ = [
     "STRATEGIES",
-    "Credited",
     "Episode",
     "Identical",
     "Step",
+    "StepCredit",
     "Strategy",
     "StrategySetting",
     "episode_of",

@@ -36,7 +36,7 @@ class Episode:
 
 
 @dataclass(frozen=True, slots=True)
-class Credited:
+class StepCredit:
     """What a step is worth."""
 
     return_: float
@@ -53,7 +53,7 @@ class Strategy(BaseModel, ABC):
     name: str
 
     @abstractmethod
-    def credit(self, episodes_G: Sequence[Episode], baseline: Advantage) -> list[list[Credited]]:
+    def assign_credit(self, episodes_G: Sequence[Episode], estimator: Advantage) -> list[list[StepCredit]]:
         """The worth of each step of each of a group's G episodes, in their order.
 
         In every mean and spread a rollout weighs the same, however many steps it has.
@@ -63,16 +63,16 @@ class Strategy(BaseModel, ABC):
         """What the strategy needs and `episode` lacks, so that its rollout must be left out; None when nothing."""
         return None
 
-    def conflict(self, baseline: Advantage) -> str | None:
+    def conflict(self, estimator: Advantage) -> str | None:
         """Why the strategy makes no sense with `baseline`; None when it does."""
         return None
 
 
-def with_baseline(returns_GT: Sequence[Sequence[float]], baseline: Advantage) -> list[list[Credited]]:
+def with_advantages(returns_GT: Sequence[Sequence[float]], estimator: Advantage) -> list[list[StepCredit]]:
     """Each return with the advantage that `baseline` gives it."""
     return [
-        [Credited(return_, advantage) for return_, advantage in zip(returns_T, advantages_T, strict=True)]
-        for returns_T, advantages_T in zip(returns_GT, baseline(returns_GT), strict=True)
+        [StepCredit(return_, advantage) for return_, advantage in zip(returns_T, advantages_T, strict=True)]
+        for returns_T, advantages_T in zip(returns_GT, estimator(returns_GT), strict=True)
     ]
 
 

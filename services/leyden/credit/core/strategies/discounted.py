@@ -6,7 +6,7 @@ from typing import Literal
 from pydantic import Field
 
 from leyden.credit.core.advantage import Advantage
-from leyden.credit.core.strategies.base import Credited, Episode, Strategy, returns_to_go, with_baseline
+from leyden.credit.core.strategies.base import Episode, StepCredit, Strategy, returns_to_go, with_advantages
 
 
 class Discounted(Strategy):
@@ -16,6 +16,6 @@ class Discounted(Strategy):
     gamma: float = Field(default=0.95, ge=0, le=1)
     """What a reward is worth one action earlier."""
 
-    def credit(self, episodes_G: Sequence[Episode], baseline: Advantage) -> list[list[Credited]]:
+    def assign_credit(self, episodes_G: Sequence[Episode], estimator: Advantage) -> list[list[StepCredit]]:
         """Returns to go, all compared with one baseline of the group."""
-        return with_baseline([returns_to_go(episode, self.gamma) for episode in episodes_G], baseline)
+        return with_advantages([returns_to_go(episode, self.gamma) for episode in episodes_G], estimator)

@@ -1,6 +1,6 @@
 """Generalised advantage estimation (arXiv 1506.02438) over the turns of a rollout, each action a time step.
 
-The values are its baseline, so the run's `advantage` is not used; scale is left to the trainer's whitening.
+The values are its estimator, so the run's `advantage` is not used; scale is left to the trainer's whitening.
 """
 
 from collections import defaultdict
@@ -12,7 +12,7 @@ from pydantic import ConfigDict, Field
 
 from leyden.credit.core.advantage import Advantage
 from leyden.credit.core.advantage.stats import FLAT_TOLERANCE, mean, step_mean
-from leyden.credit.core.strategies.base import Credited, Episode, Strategy, returns_to_go
+from leyden.credit.core.strategies.base import Episode, StepCredit, Strategy, returns_to_go
 
 
 class Gae(Strategy):
@@ -28,13 +28,13 @@ class Gae(Strategy):
     values: Literal["recorded", "group_state"] = "group_state"
     """`recorded`: from a critic, as zero-weight rewards named `value` on the calls. `group_state`: from the group."""
 
-    def credit(self, episodes_G: Sequence[Episode], baseline: Advantage) -> list[list[Credited]]:
+    def assign_credit(self, episodes_G: Sequence[Episode], estimator: Advantage) -> list[list[StepCredit]]:
         """Advantages, values, and their sums as returns. Alone in its group, a rollout is compared with nothing: 0."""
         if self.values == "recorded":
             return _without_rounding([self._against(episode, _recorded(episode)) for episode in episodes_G])
         returns_GT = [returns_to_go(episode, self.gamma) for episode in episodes_G]
         if len(returns_GT) < 2:
-            return [[Credited(return_, 0.0) for return_ in returns_T] for returns_T in returns_GT]
+            return [[StepCredit(return_, 0.0) for return_ in returns_T] for returns_T in returns_GT]
         values_GT = group_state_values(episodes_G, returns_GT)
         pairs = zip(episodes_G, values_GT, strict=True)
         return _without_rounding([self._against(episode, values_T) for episode, values_T in pairs])
@@ -46,13 +46,13 @@ class Gae(Strategy):
             return None
         return f"{without} of {len(episode.steps)} calls without a recorded value"
 
-    def _against(self, episode: Episode, values_T: Sequence[float]) -> list[Credited]:
-        found: list[Credited] = []
+    def _against(self, episode: Episode, values_T: Sequence[float]) -> list[StepCredit]:
+        found: list[StepCredit] = []
         advantage = following = 0.0
         for step, value in zip(reversed(episode.steps), reversed(values_T), strict=True):
             advantage = step.reward + self.gamma * following - value + self.gamma * self.lambda_ * advantage
             following = value
-            found.append(Credited(advantage + value, advantage, value))
+            found.append(StepCredit(advantage + value, advantage, value))
         return found[::-1]
 
 
@@ -62,7 +62,7 @@ def _recorded(episode: Episode) -> list[float]:
     return values_T
 
 
-def _without_rounding(credited_GT: list[list[Credited]]) -> list[list[Credited]]:
+def _without_rounding(credited_GT: list[list[StepCredit]]) -> list[list[StepCredit]]:
     """The same, with advantage 0 everywhere when rounding is all that the returns differ from the values by."""
     steps = [step for credited_T in credited_GT for step in credited_T]
     largest = max(1.0, *(abs(step.return_) for step in steps))

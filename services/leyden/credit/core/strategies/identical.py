@@ -4,7 +4,7 @@ from collections.abc import Sequence
 from typing import Literal
 
 from leyden.credit.core.advantage import Advantage
-from leyden.credit.core.strategies.base import Credited, Episode, Strategy, with_baseline
+from leyden.credit.core.strategies.base import Episode, StepCredit, Strategy, with_advantages
 
 
 class Identical(Strategy):
@@ -12,6 +12,6 @@ class Identical(Strategy):
 
     name: Literal["identical"] = "identical"
 
-    def credit(self, episodes_G: Sequence[Episode], baseline: Advantage) -> list[list[Credited]]:
+    def assign_credit(self, episodes_G: Sequence[Episode], estimator: Advantage) -> list[list[StepCredit]]:
         """Return and advantage are the same in all steps of a rollout."""
-        return with_baseline([[episode.total] * len(episode.steps) for episode in episodes_G], baseline)
+        return with_advantages([[episode.total] * len(episode.steps) for episode in episodes_G], estimator)

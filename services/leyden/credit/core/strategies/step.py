@@ -4,7 +4,7 @@ from collections.abc import Sequence
 from typing import Literal
 
 from leyden.credit.core.advantage import Advantage
-from leyden.credit.core.strategies.base import Credited, Episode, Strategy, with_baseline
+from leyden.credit.core.strategies.base import Episode, StepCredit, Strategy, with_advantages
 
 
 class StepRewards(Strategy):
@@ -16,8 +16,8 @@ class StepRewards(Strategy):
 
     name: Literal["step"] = "step"
 
-    def credit(self, episodes_G: Sequence[Episode], baseline: Advantage) -> list[list[Credited]]:
+    def assign_credit(self, episodes_G: Sequence[Episode], estimator: Advantage) -> list[list[StepCredit]]:
         """Outcome plus own reward, compared with the group's mean of the same."""
-        return with_baseline(
-            [[episode.outcome + step.own for step in episode.steps] for episode in episodes_G], baseline
+        return with_advantages(
+            [[episode.outcome + step.own for step in episode.steps] for episode in episodes_G], estimator
         )

@@ -12,7 +12,7 @@ from typing import Literal
 from pydantic import Field
 
 from leyden.credit.core.advantage import Advantage
-from leyden.credit.core.strategies.base import Credited, Episode, Strategy, returns_to_go
+from leyden.credit.core.strategies.base import Episode, StepCredit, Strategy, returns_to_go
 
 
 class StepGroup(Strategy):
@@ -27,26 +27,28 @@ class StepGroup(Strategy):
     step_weight: float = Field(default=1.0, ge=0)
     """Weight of the step's advantage beside the rollout's."""
 
-    def credit(self, episodes_G: Sequence[Episode], baseline: Advantage) -> list[list[Credited]]:
+    def assign_credit(self, episodes_G: Sequence[Episode], estimator: Advantage) -> list[list[StepCredit]]:
         """The sum of both advantages; the return is the return to go."""
-        rollouts_G = [advantage for (advantage,) in baseline([(episode.total,) for episode in episodes_G])]
+        rollouts_G = [advantage for (advantage,) in estimator([(episode.total,) for episode in episodes_G])]
         returns_GT = [returns_to_go(episode, self.gamma) for episode in episodes_G]
-        steps_GT = among_equal_states(episodes_G, returns_GT, baseline)
+        steps_GT = among_equal_states(episodes_G, returns_GT, estimator)
         return [
             [
-                Credited(return_, rollout + self.step_weight * step)
+                StepCredit(return_, rollout + self.step_weight * step)
                 for return_, step in zip(returns_T, steps_T, strict=True)
             ]
             for rollout, returns_T, steps_T in zip(rollouts_G, returns_GT, steps_GT, strict=True)
         ]
 
-    def conflict(self, baseline: Advantage) -> str | None:
-        """It compares rollouts, or it is nothing."""
-        return None if baseline.compares else f"step_group compares rollouts with each other, {baseline.name} does not"
+    def conflict(self, estimator: Advantage) -> str | None:
+        """It needs an advantage that compares rollouts."""
+        return (
+            None if estimator.compares else f"step_group compares rollouts with each other, {estimator.name} does not"
+        )
 
 
 def among_equal_states(
-    episodes_G: Sequence[Episode], returns_GT: Sequence[Sequence[float]], baseline: Advantage
+    episodes_G: Sequence[Episode], returns_GT: Sequence[Sequence[float]], estimator: Advantage
 ) -> list[list[float]]:
     """The advantage of each step's return among the steps of all rollouts in the same state."""
     visits: dict[str, dict[int, list[int]]] = defaultdict(lambda: defaultdict(list))
@@ -55,7 +57,7 @@ def among_equal_states(
             visits[step.state][g].append(t)
     found = [[0.0] * len(returns_T) for returns_T in returns_GT]
     for by_rollout in visits.values():
-        advantages = baseline([[returns_GT[g][t] for t in visited] for g, visited in by_rollout.items()])
+        advantages = estimator([[returns_GT[g][t] for t in visited] for g, visited in by_rollout.items()])
         for (g, visited), advantages_T in zip(by_rollout.items(), advantages, strict=True):
             for t, advantage in zip(visited, advantages_T, strict=True):
                 found[g][t] = advantage

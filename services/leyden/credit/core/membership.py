@@ -1,4 +1,4 @@
-"""From an attempt that is over to a member of its group: left out with a reason, or merged and credited."""
+"""Turns a finished attempt into a member of its group: left out with a reason, or merged into training sequences."""
 
 from collections import Counter
 from collections.abc import Iterable, Mapping, Sequence
@@ -7,33 +7,34 @@ import numpy as np
 
 from leyden.credit.core.actions import Action, Context, actions_of
 from leyden.credit.core.assemble import Attempt, State
-from leyden.credit.core.member import Member, Span, TokenSequence, Trajectory
+from leyden.credit.core.member import Member, PendingTransition, TokenSequence, Trajectory
 from leyden.credit.core.merge import Lineage, merge
 from leyden.credit.core.overlong import fit
-from leyden.credit.core.rules import Reason, Rules, reason_text
-from leyden.credit.core.shares import Key, Place, is_estimate, parts_of
+from leyden.credit.core.reasons import Reason, reason_text
+from leyden.credit.core.section import CreditSection
+from leyden.credit.core.shares import ActionStep, Key, is_estimate, parts_of
 from leyden.events import RewardAssigned, RolloutEnded, unpack_floats
 
 
-def credit(attempt: Attempt, rules: Rules) -> Member:
-    """The member that an attempt in state COMPLETE, INCOMPLETE or FAILED is."""
+def member_of(attempt: Attempt, section: CreditSection) -> Member:
+    """The member for an attempt in state COMPLETE, INCOMPLETE or FAILED."""
     ended = attempt.ended
     assert ended is not None
     actions: list[Action] = []
     calls: Counter[str] = Counter()
     for call in attempt.settled_calls():
-        found = actions_of(call, rules.policies, rules.agents)
+        found = actions_of(call, section.policies, section.agents)
         if isinstance(found, Context):
             calls[found.value] += 1
         else:
             actions += found
-    left_out = _left_out(attempt, ended, actions, rules)
+    left_out = _left_out(attempt, ended, actions, section)
     trajectories: list[Trajectory] = []
     if left_out is None:
         lineages, joined = merge(actions)
-        pieces, fitted = fit(lineages, rules.max_sequence_tokens, rules.overlong)
+        pieces, fitted = fit(lineages, section.max_sequence_tokens, section.overlong)
         calls.update({how.value: count for how, count in (joined | fitted).items()})
-        trajectories = _trajectories(actions, lineages, pieces, attempt.completed_rewards(), rules)
+        trajectories = _trajectories(actions, lineages, pieces, attempt.completed_rewards(), section)
         left_out = _without_values(trajectories)
     return Member(
         rollout_id=ended.rollout_id,
@@ -49,13 +50,13 @@ def credit(attempt: Attempt, rules: Rules) -> Member:
     )
 
 
-def _left_out(attempt: Attempt, ended: RolloutEnded, actions: Sequence[Action], rules: Rules) -> str | None:
-    """Why the rollout enters neither training nor baseline; None when it does."""
+def _left_out(attempt: Attempt, ended: RolloutEnded, actions: Sequence[Action], section: CreditSection) -> str | None:
+    """Why the rollout is left out of training and of the baseline; None if it is not."""
     if ended.status == "failed":
         return reason_text(Reason.FAILED, ended.failure.failure_class.value if ended.failure else "unknown")
     if ended.task is not None and ended.task.mode == "validation":
         return reason_text(Reason.VALIDATION)
-    if attempt.state is State.INCOMPLETE and rules.incomplete == "drop":
+    if attempt.state is State.INCOMPLETE and section.incomplete == "drop":
         return reason_text(Reason.INCOMPLETE)
     if attempt.completed is not None and attempt.completed.failed_rules:
         return reason_text(Reason.RULE_FAILED, "; ".join(sorted(attempt.completed.failed_rules)))
@@ -65,7 +66,7 @@ def _left_out(attempt: Attempt, ended: RolloutEnded, actions: Sequence[Action], 
 
 
 def _without_values(trajectories: Iterable[Trajectory]) -> str | None:
-    """Why a strategy cannot credit the rollout; None when all can."""
+    """Why a strategy cannot credit the rollout; None if all can."""
     found = [part.strategy.missing(part.episode) for trajectory in trajectories for part in trajectory.parts]
     missing = [one for one in found if one is not None]
     return reason_text(Reason.NO_VALUE, "; ".join(missing)) if missing else None
@@ -76,47 +77,46 @@ def _trajectories(
     lineages: Sequence[Lineage],
     pieces: Sequence[Lineage],
     rewards: Sequence[RewardAssigned],
-    rules: Rules,
+    section: CreditSection,
 ) -> list[Trajectory]:
-    """One per policy, each credited with the whole rollout's rewards; `pieces` is what of `lineages` is trained."""
+    """One per policy, each with all rewards of the rollout; `pieces` are the parts of `lineages` that are trained."""
     found: list[Trajectory] = []
     for policy in sorted({action.policy for action in actions}):
         acting = [action for action in actions if action.policy == policy]
-        parts, places = parts_of(acting, rewards, rules.strategy)
-        too_long = [one for one in lineages if one.policy == policy and one.length > rules.max_sequence_tokens]
+        parts, steps = parts_of(acting, rewards, section.strategy)
+        too_long = [one for one in lineages if one.policy == policy and one.length > section.max_sequence_tokens]
         found.append(
             Trajectory(
                 policy=policy,
                 total=parts[0].episode.total,
                 parts=parts,
-                sequences=[_sequence(piece, places) for piece in pieces if piece.policy == policy],
+                sequences=[_sequence(piece, steps) for piece in pieces if piece.policy == policy],
                 too_long=len(too_long),
             )
         )
     return found
 
 
-def _sequence(lineage: Lineage, places: Mapping[Key, Place]) -> TokenSequence:
-    """The lineage with its spans; behaviour logprobs are 0 wherever the policy did not write."""
+def _sequence(lineage: Lineage, steps: Mapping[Key, ActionStep]) -> TokenSequence:
+    """The lineage as a training sequence; behaviour logprobs are 0 for tokens that the policy did not generate."""
     logprobs_T = np.zeros(lineage.length, dtype="<f4")
-    spans: list[Span] = []
-    for placed in lineage.placed:
-        action = placed.action
-        logprobs_T[placed.start : placed.end] = unpack_floats(action.logprobs)
-        place = places[action.call_id, action.choice]
-        spans.append(
-            Span(
+    transitions: list[PendingTransition] = []
+    for one in lineage.actions:
+        action, step = one.action, steps[one.action.call_id, one.action.choice]
+        logprobs_T[one.start : one.end] = unpack_floats(action.logprobs)
+        transitions.append(
+            PendingTransition(
                 call_id=action.call_id,
                 choice=action.choice,
-                start=placed.start,
-                end=placed.end,
+                start=one.start,
+                end=one.end,
                 policy_version=action.policy_version,
                 temperature=action.temperature,
-                reward=place.reward,
-                part=place.part,
-                step=place.step,
+                reward=step.reward,
+                part=step.part,
+                step=step.step,
                 agent_name=action.agent_name,
                 origin=action.origin,
             )
         )
-    return TokenSequence(token_ids=lineage.tokens, behaviour_logprobs=logprobs_T.tobytes(), spans=spans)
+    return TokenSequence(token_ids=lineage.tokens, behaviour_logprobs=logprobs_T.tobytes(), transitions=transitions)

@@ -1,4 +1,4 @@
-"""A complete group as its events: every sequence with its advantages, then the group itself, per policy."""
+"""The events of a closed group, per policy: its sequences with their advantages, then the group itself."""
 
 from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
@@ -6,19 +6,22 @@ from datetime import datetime
 
 from leyden.credit.core.advantage import advantage_of
 from leyden.credit.core.advantage.stats import mean, sample_std
-from leyden.credit.core.member import Member, Span, TokenSequence, Trajectory
-from leyden.credit.core.rules import UNKNOWN_POLICY, Reason, Rules, reason_text
-from leyden.credit.core.strategies import Credited
-from leyden.credit.core.worth import Worth, tells_nothing, worth_of
+from leyden.credit.core.assignment import TrajectoryCredit, credit_trajectories, is_zero_variance
+from leyden.credit.core.member import Member, PendingTransition, TokenSequence, Trajectory
+from leyden.credit.core.reasons import Reason, reason_text
+from leyden.credit.core.section import CreditSection
+from leyden.credit.core.strategies import StepCredit
 from leyden.events import GroupCredited, SequenceCredited, Transition
 from leyden.ids import derive
 
 PRODUCER = "credit"
+UNKNOWN_POLICY = "unknown"
+"""Policy of a group whose policy nothing tells: all its members failed, and none is configured."""
 
 
 @dataclass(frozen=True)
 class CreditedGroup:
-    """What a group gives for one policy. `traceparents` are those of the sequences' rollouts, in the same order."""
+    """A group's events for one policy. `traceparents[i]` is that of the rollout of `sequences[i]`."""
 
     sequences: list[SequenceCredited]
     traceparents: list[str]
@@ -26,28 +29,28 @@ class CreditedGroup:
 
 
 @dataclass(frozen=True)
-class _Credited:
-    """A member with its trajectory of one policy and what the steps of that are worth."""
+class _CreditedMember:
+    """A member, its trajectory of one policy, and the credit of that trajectory's steps."""
 
     member: Member
     trajectory: Trajectory
-    worth: Worth
+    credit: TrajectoryCredit
 
 
-def build(members: Iterable[Member], rules: Rules) -> list[CreditedGroup]:
-    """The events of a complete group, by policy; they depend on the set of members alone."""
+def group_events(members: Iterable[Member], section: CreditSection) -> list[CreditedGroup]:
+    """The events of a closed group, by policy; they depend on the set of members alone."""
     ordered = sorted(members, key=lambda member: member.rollout_id)
     acted = {policy for member in ordered for policy in member.policies}
-    policies = sorted(acted or rules.policies or {UNKNOWN_POLICY})
-    return [_of_policy(policy, ordered, rules) for policy in policies]
+    policies = sorted(acted or set(section.policies or [UNKNOWN_POLICY]))
+    return [_of_policy(policy, ordered, section) for policy in policies]
 
 
-def _of_policy(policy: str, members: Sequence[Member], rules: Rules) -> CreditedGroup:
+def _of_policy(policy: str, members: Sequence[Member], section: CreditSection) -> CreditedGroup:
     acting = [(m, trajectory) for m in members for trajectory in m.trajectories if trajectory.policy == policy]
     returns_G = [trajectory.total for _, trajectory in acting]
-    baseline = advantage_of(rules.advantage)
-    worth_G = worth_of([trajectory for _, trajectory in acting], baseline)
-    credited = [_Credited(m, t, worth) for (m, t), worth in zip(acting, worth_G, strict=True)]
+    estimator = advantage_of(section.advantage)
+    credits_G = credit_trajectories([trajectory for _, trajectory in acting], estimator)
+    credited = [_CreditedMember(m, t, credit) for (m, t), credit in zip(acting, credits_G, strict=True)]
     ended_at = max(member.ended_at for member in members)
     sequences = _sequences(policy, credited, ended_at)
     group_id = members[0].group_id
@@ -59,17 +62,17 @@ def _of_policy(policy: str, members: Sequence[Member], rules: Rules) -> Credited
         group_id=group_id,
         sequences=len(sequences),
         members=len(credited),
-        left_out=_left_out(policy, members, rules),
+        left_out=_left_out(policy, members, section),
         reward_mean=mean(returns_G),
         reward_std=sample_std(returns_G),
-        zero_variance=bool(credited) and tells_nothing(worth_G, baseline),
+        zero_variance=bool(credited) and is_zero_variance(credits_G, estimator),
     )
     return CreditedGroup(
         sequences, [one.member.traceparent for one in credited for _ in one.trajectory.sequences], group
     )
 
 
-def _left_out(policy: str, members: Sequence[Member], rules: Rules) -> dict[str, str]:
+def _left_out(policy: str, members: Sequence[Member], section: CreditSection) -> dict[str, str]:
     """Rollout id → reason for every member that gives no sequence of `policy`."""
     found: dict[str, str] = {}
     for member in members:
@@ -79,20 +82,20 @@ def _left_out(policy: str, members: Sequence[Member], rules: Rules) -> dict[str,
         elif mine is None:
             found[member.rollout_id] = reason_text(Reason.NO_POLICY_CALL)
         elif not mine.sequences:
-            found[member.rollout_id] = reason_text(Reason.TOO_LONG, f"over {rules.max_sequence_tokens} tokens")
+            found[member.rollout_id] = reason_text(Reason.TOO_LONG, f"over {section.max_sequence_tokens} tokens")
     return found
 
 
-def _sequences(policy: str, credited: Sequence[_Credited], ended_at: datetime) -> list[SequenceCredited]:
+def _sequences(policy: str, credited: Sequence[_CreditedMember], ended_at: datetime) -> list[SequenceCredited]:
     total = sum(len(one.trajectory.sequences) for one in credited)
     pairs = [(one, sequence) for one in credited for sequence in one.trajectory.sequences]
     return [_sequence(policy, one, sequence, (index, total), ended_at) for index, (one, sequence) in enumerate(pairs)]
 
 
 def _sequence(
-    policy: str, one: _Credited, sequence: TokenSequence, place: tuple[int, int], ended_at: datetime
+    policy: str, one: _CreditedMember, sequence: TokenSequence, index: tuple[int, int], ended_at: datetime
 ) -> SequenceCredited:
-    member, first = one.member, sequence.spans[0]
+    member, first = one.member, sequence.transitions[0]
     return SequenceCredited(
         event_id=derive("sequence", policy, member.rollout_id, member.attempt, first.call_id, first.choice),
         event_time=ended_at,
@@ -101,27 +104,27 @@ def _sequence(
         attempt=member.attempt,
         policy=policy,
         group_id=member.group_id,
-        sequence_index=place[0],
-        group_sequences=place[1],
+        sequence_index=index[0],
+        group_sequences=index[1],
         token_ids=sequence.token_ids,
         behaviour_logprobs=sequence.behaviour_logprobs,
-        transitions=[_transition(span, one.worth[span.part][span.step]) for span in sequence.spans],
+        transitions=[_transition(pending, one.credit[pending.part][pending.step]) for pending in sequence.transitions],
         rollout_reward=one.trajectory.total,
     )
 
 
-def _transition(span: Span, worth: Credited) -> Transition:
+def _transition(pending: PendingTransition, credit: StepCredit) -> Transition:
     return Transition(
-        call_id=span.call_id,
-        choice=span.choice,
-        start=span.start,
-        end=span.end,
-        policy_version=span.policy_version,
-        temperature=span.temperature,
-        reward=span.reward,
-        return_=worth.return_,
-        advantage=worth.advantage,
-        agent_name=span.agent_name,
-        value=worth.value,
-        origin=span.origin,
+        call_id=pending.call_id,
+        choice=pending.choice,
+        start=pending.start,
+        end=pending.end,
+        policy_version=pending.policy_version,
+        temperature=pending.temperature,
+        reward=pending.reward,
+        return_=credit.return_,
+        advantage=credit.advantage,
+        agent_name=pending.agent_name,
+        value=credit.value,
+        origin=pending.origin,
     )

@@ -1,0 +1,35 @@
+"""The closed list of reasons for leaving a rollout out of its group."""
+
+from enum import StrEnum
+
+
+class Reason(StrEnum):
+    """Why nothing of a rollout is trained. It is left out of its group and counted; it never gets a reward of 0."""
+
+    FAILED = "failed"
+    """The rollout failed; the failure class follows."""
+    VALIDATION = "validation"
+    """A validation task measures the policy; training on it would spoil the measurement."""
+    INCOMPLETE = "incomplete"
+    """Evidence is missing, and `incomplete: drop` is set."""
+    RULE_FAILED = "rule failed"
+    """A reward rule raised, so the return is unknown; the names of the rules follow."""
+    NO_REWARD = "no reward"
+    """No rule or judge gave it a reward."""
+    NO_VALUE = "no value"
+    """The credit strategy needs a recorded value for every call, and some calls have none; how many follows."""
+    NO_POLICY_CALL = "no policy call"
+    """It has no call that can be trained."""
+    TOO_LONG = "too long"
+    """All its sequences exceed `max_sequence_tokens`. Its return still counts in the group's baseline."""
+    STALE = "stale"
+    """Its oldest action is too many versions behind the newest action of the group."""
+    TOO_FEW = "too few members"
+    """Its group was closed by the deadline with fewer than `min_members` usable members."""
+    GROUP_CLOSED = "group closed"
+    """It ended after its group was closed; the group's events do not name it."""
+
+
+def reason_text(reason: Reason, detail: str = "") -> str:
+    """`reason` or `reason: detail`, as in `GroupCredited.left_out`."""
+    return f"{reason}: {detail}" if detail else str(reason)
