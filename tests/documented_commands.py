@@ -45,7 +45,7 @@ ELSEWHERE = {
     "leyden enqueue hf:openai/gsm8k --config main --split test --input-column question --metadata-columns answer"
     " --mode validation": Elsewhere(
         "it streams a data set from the internet; the test has one on disk in the same form",
-        "tests/unit/cli/test_enqueue_command.py", "hf:",
+        "tests/service/cli/test_enqueue_data_sets.py", "hf:",
     ),
 }  # fmt: skip
 """Each entry is checked: the command is in a document, and the file shows that it is run there."""

@@ -16,6 +16,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from typer.testing import CliRunner, Result
 
+from enqueue_support import ROWS, SHARED, TaskGateway, plan, queue_of, quiet
 from leyden.cli.app import app
 from leyden.cli.enqueueing import BATCH_BYTES, BATCH_TASKS, Enqueued, EnqueuePlan, batches, enqueue, tasks_of, told
 from leyden.cli.gateway_requests import TaskQueue
@@ -23,34 +24,6 @@ from leyden.cli.task_rows import Source
 from leyden.client.gateway import GatewayClient
 from leyden.gateway.http.bodies import TasksBody
 from leyden.stack.errors import StackError
-
-ROWS = [{"question": f"{n} + 1?", "answer": n + 1, "level": "easy"} for n in range(5)]
-SHARED = {"samples": 2, "mode": "validation"}
-
-
-class TaskGateway:
-    """A gateway that keeps tasks by id, and is away when told to be."""
-
-    def __init__(self) -> None:
-        self.tasks: dict[str, dict[str, Any]] = {}
-        self.requests: list[int] = []
-        self.away = 0
-        self.paths: list[tuple[str, Any]] = []
-
-    def __call__(self, request: httpx.Request) -> httpx.Response:
-        if self.away:
-            self.away -= 1
-            return httpx.Response(503, headers={"retry-after": "0"}, json={"error": {"message": "Kafka is slow"}})
-        body = json.loads(request.content)
-        self.paths.append((request.url.path, body))
-        TasksBody.model_validate(body)
-        self.requests.append(len(body["tasks"]))
-        answers = []
-        for task in body["tasks"]:
-            new = task["task_id"] not in self.tasks
-            kept = self.tasks.setdefault(task["task_id"], task)
-            answers.append({"rollout_ids": ["r"] * kept.get("samples", 1), "new": new})
-        return httpx.Response(201, json={"tasks": answers})
 
 
 @pytest.fixture
@@ -60,26 +33,13 @@ def gateway() -> TaskGateway:
 
 @pytest.fixture
 def queue(gateway: TaskGateway) -> TaskQueue:
-    return door_to(gateway)
-
-
-def door_to(gateway: TaskGateway, retry_timeout_s: float = 5.0) -> TaskQueue:
-    return TaskQueue(GatewayClient("http://g", "k", transport=httpx.MockTransport(gateway)), retry_timeout_s)
+    return queue_of(gateway)
 
 
 def jsonl(folder: Path, rows: list[Any], name: str = "sums.jsonl") -> str:
     path = folder / name
     path.write_text("".join(json.dumps(row) + "\n" for row in rows))
     return str(path)
-
-
-def plan(source: str, **changes: Any) -> EnqueuePlan:
-    chosen = {"input_columns": ["question"], "metadata_columns": ["answer"], "shared": SHARED}
-    return EnqueuePlan(Source(source), **(chosen | changes))
-
-
-def quiet(_: str) -> None:
-    pass
 
 
 def test_a_row_is_a_task_with_its_input_shown_and_its_metadata_kept(tmp_path: Path) -> None:
@@ -120,7 +80,7 @@ def test_a_run_that_was_cut_off_is_gone_on_with(tmp_path: Path, gateway: TaskGat
     dying = TaskQueue(GatewayClient("http://g", "k", transport=httpx.MockTransport(dies)), 0.0)
     with pytest.raises(StackError, match=r"Run the command again to continue.*400 tasks were enqueued before that"):
         enqueue(whole, dying, quiet)
-    done = enqueue(whole, door_to(gateway), quiet)
+    done = enqueue(whole, queue_of(gateway), quiet)
     assert (done.tasks, done.known, len(gateway.tasks)) == (600, 400, 600)
 
 
@@ -238,37 +198,6 @@ def test_a_data_set_of_hugging_face_is_streamed(monkeypatch: pytest.MonkeyPatch)
     assert task["task_id"].startswith("openai/gsm8k/main/test:")
     with pytest.raises(StackError, match="Cannot load the data set no/such: FileNotFoundError: not on the hub"):
         list(tasks_of(plan("hf:no/such")))
-
-
-def folder_of(tmp_path: Path, form: str) -> Path:
-    """`ROWS` as a data set on disk, in one of the forms that Hugging Face's own library writes and reads."""
-    from datasets import Dataset, DatasetDict, disable_progress_bars
-
-    disable_progress_bars()
-    made, folder = Dataset.from_list(ROWS), tmp_path / "sums"
-    folder.mkdir()
-    match form:
-        case "parquet":
-            made.to_parquet(folder / "train-00000-of-00001.parquet")
-        case "jsonl":
-            made.to_json(folder / "train.jsonl")
-        case "saved":
-            made.save_to_disk(folder)
-        case "saved splits":
-            DatasetDict({"train": made, "test": made.select([0])}).save_to_disk(folder)
-    return folder
-
-
-@pytest.mark.parametrize("form", ["parquet", "jsonl", "saved", "saved splits"])
-def test_a_data_set_on_disk_is_enqueued_as_the_real_library_reads_it(
-    gateway: TaskGateway, queue: TaskQueue, tmp_path: Path, form: str
-) -> None:
-    done = enqueue(plan(f"hf:{folder_of(tmp_path, form)}", metadata_columns=["*"]), queue, quiet)
-    assert (done.tasks, done.known) == (5, 0)
-    assert [(task["input"], task["metadata"]) for task in gateway.tasks.values()] == [
-        (row["question"], {"answer": row["answer"], "level": row["level"]}) for row in ROWS
-    ]
-    assert all(task_id.startswith("sums/train:") for task_id in gateway.tasks)
 
 
 def test_without_the_package_of_hugging_face_it_is_named(monkeypatch: pytest.MonkeyPatch) -> None:

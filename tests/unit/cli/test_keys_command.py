@@ -139,10 +139,3 @@ def test_without_a_gateway_or_a_stack_it_says_where_to_look(tmp_path: Path) -> N
     done = run("keys", "list", "--data-dir", tmp_path / "none")
     assert done.exit_code == 1
     assert "Traceback" not in done.output
-
-
-def test_an_address_where_nobody_answers_is_a_sentence() -> None:
-    done = run("keys", "list", "--gateway", "http://127.0.0.1:9", "--api-key", "k")
-    assert done.exit_code == 1
-    assert "No answer from" in done.output
-    assert "Check the URL of the gateway." in done.output

@@ -189,18 +189,19 @@ async def test_an_async_generator_is_closed_and_fails_like_a_plain_one(scope: Re
 
 
 async def test_cancelling_an_async_generators_caller_cancels_it(scope: Recorder) -> None:
+    waiting = asyncio.Event()
+
     async def stream() -> AsyncIterator[int]:
         yield 1
-        await asyncio.sleep(60)
+        waiting.set()
+        await asyncio.Event().wait()
 
     async def read() -> None:
         async for _ in wrap(stream, scope)():
             pass
 
     reading = asyncio.create_task(read())
-    while not scope.log:
-        await asyncio.sleep(0.001)
-    await asyncio.sleep(0.01)
+    await waiting.wait()
     reading.cancel()
     with pytest.raises(asyncio.CancelledError):
         await reading

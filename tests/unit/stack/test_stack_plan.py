@@ -7,9 +7,8 @@ import pytest
 
 from leyden.stack import plan
 from leyden.stack.cache import cache_root
-from leyden.stack.config import SERVICES, Ports, StackConfig
+from leyden.stack.config import SERVICES, StackConfig
 from leyden.stack.errors import StackError
-from leyden.stack.ports import free_ports
 from leyden.stack.probes import HttpProbe
 from leyden.stack.requirements import needs_of
 
@@ -59,23 +58,6 @@ def test_the_engine_serves_the_model_under_the_policys_name(tmp_path: Path) -> N
     assert options["--model"] == "/models/base"
     assert (options["--engine"], options["--policy"], options["--dtype"]) == ("transformers", "p", "float32")
     assert argv[-1] == "--x"
-
-
-def test_auto_ports_are_all_different() -> None:
-    ports = Ports.auto().resolved()
-    numbers = [*(v for v in ports.model_dump().values() if isinstance(v, int)), *ports.ops]
-    assert len(set(numbers)) == len(numbers) and all(numbers)
-
-
-def test_chosen_ports_stay() -> None:
-    assert Ports().resolved() == Ports()
-    assert len(set(free_ports(50))) == 50
-
-
-def test_a_config_survives_json(tmp_path: Path) -> None:
-    config = StackConfig(data_dir=tmp_path, ports=Ports.auto(), process_env={"x": {"y": "z"}}).absolute()
-    assert StackConfig.model_validate_json(config.model_dump_json()) == config
-    assert config.ports.kafka != 0
 
 
 def test_ports_of_servers_that_run_elsewhere_are_not_asked_for(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:

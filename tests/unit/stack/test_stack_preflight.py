@@ -1,15 +1,12 @@
 """A machine that is not ready is refused with one sentence and a remedy each; nothing is started."""
 
 import re
-import socket
-import subprocess
 import sys
 from dataclasses import dataclass
 from pathlib import Path
 
 import pytest
 
-from leyden.stack import preflight
 from leyden.stack.preflight import GIB, Needs, Problem, ThisMachine, check
 
 
@@ -86,15 +83,6 @@ def test_no_network_is_fine_when_nothing_is_fetched() -> None:
     assert check(Needs(fetch=()), FakeMachine(network=False)) == []
 
 
-def test_a_port_that_is_listened_on_is_taken() -> None:
-    with socket.socket() as server:
-        server.bind(("127.0.0.1", 0))
-        server.listen()
-        port = server.getsockname()[1]
-        assert not ThisMachine().port_is_free(port)
-    assert ThisMachine().port_is_free(port)
-
-
 def test_this_machine_knows_its_facts(tmp_path: Path) -> None:
     machine = ThisMachine()
     assert machine.python() == sys.version_info[:2]
@@ -109,12 +97,6 @@ def test_a_missing_program_is_named_with_what_it_is_for() -> None:
     ]
     assert check(needs, FakeMachine(programs=("lscpu",))) == []
     assert ThisMachine().has_program("sh") and not ThisMachine().has_program("no-such-program")
-
-
-def test_it_runs_before_anything_is_installed() -> None:
-    done = subprocess.run([sys.executable, "-I", "-S", preflight.__file__], capture_output=True, text=True, check=False)
-    assert "Traceback" not in done.stderr
-    assert done.returncode == len(done.stderr.splitlines())
 
 
 def test_a_problem_reads_as_sentence_and_remedy() -> None:

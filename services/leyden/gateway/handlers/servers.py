@@ -8,7 +8,7 @@ import asyncio
 import random
 import time
 from collections import Counter
-from collections.abc import AsyncIterator, Callable, Container, Iterable, Iterator, Mapping
+from collections.abc import AsyncIterator, Awaitable, Callable, Container, Iterable, Iterator, Mapping
 from contextlib import asynccontextmanager, contextmanager
 from dataclasses import dataclass, replace
 
@@ -211,6 +211,7 @@ class Dispatcher:
         clock: Clock,
         chance: Callable[[], float] = random.random,
         retry_after_s: float = 1.0,
+        sleep: Callable[[float], Awaitable[None]] = asyncio.sleep,
     ) -> None:
         self._engines = engines
         self._router = router
@@ -219,6 +220,7 @@ class Dispatcher:
         self._clock = clock
         self._chance = chance
         self._retry_after_s = retry_after_s
+        self._sleep = sleep
 
     def first(self, call: RoutedCall) -> Endpoint:
         """The best server that may be asked now. Raises a `Refusal` of routing; 503 when none has room or is up."""
@@ -253,7 +255,7 @@ class Dispatcher:
                     raise await _failure_of(outcome)
             reason = outcome.reason
             if wait is not None:
-                await asyncio.sleep(wait)
+                await self._sleep(wait)
                 for server in [server for server, wanted in tried.items() if retries.waits_for(wanted)]:
                     del tried[server]
                 following = self._free(self._now(call), tried)

@@ -13,6 +13,7 @@ from starlette.routing import Route
 from leyden.policy.engines.gate import GateSettings, VersionGate
 from leyden.policy.engines.swap import Commit, EngineBrokenError
 from leyden.policy.engines.weights import UnusableWeightsError, WeightsFolder
+from waiting import turns, until
 
 
 class FakeEngine:
@@ -25,6 +26,7 @@ class FakeEngine:
         self.held = asyncio.Event()
         self.held.set()
         self.started = 0
+        self.prepared = False
         self.failure: Exception | None = None
         self.adapters = adapters
         self.loaded: list[str] = []
@@ -43,6 +45,7 @@ class FakeEngine:
         self.loaded.append(name)
 
     async def prepare(self, app: Any, name: str, weights: WeightsFolder) -> Commit:
+        self.prepared = True
         if weights.adapter:
             raise UnusableWeightsError("no adapters here")
 
@@ -79,12 +82,6 @@ async def swap(client: httpx.AsyncClient, version: str, folder: Path, **headers:
     return await client.post("/leyden/v1/weights", json=body, headers=headers)
 
 
-async def turns(count: int = 200) -> None:
-    """Let everything that can run, run (the folder is looked at in a thread, hence the short sleeps)."""
-    for _ in range(count):
-        await asyncio.sleep(0.001)
-
-
 async def test_every_answer_names_its_version(folder: Path) -> None:
     async with gated(FakeEngine()) as client:
         assert (await infer(client)).headers["x-leyden-policy-version"] == "p@0"
@@ -97,11 +94,11 @@ async def test_a_swap_waits_for_requests_in_flight_and_holds_back_new_ones(folde
     async with gated(engine) as client:
         engine.held.clear()
         early = asyncio.create_task(infer(client))
-        await turns(20)
+        await until(lambda: engine.started)
         swapping = asyncio.create_task(swap(client, "p@1", folder))
-        await turns(100)
+        await until(lambda: engine.prepared)
         late = asyncio.create_task(infer(client))
-        await turns(50)
+        await turns(200)
         assert engine.started == 1
         assert engine.weights == "base"
         assert not swapping.done()
@@ -118,7 +115,7 @@ async def test_a_swap_that_cannot_drain_gives_up_and_lets_requests_on(folder: Pa
     async with gated(engine, drain_s=0.05) as client:
         engine.held.clear()
         early = asyncio.create_task(infer(client))
-        await turns(20)
+        await until(lambda: engine.started)
         response = await swap(client, "p@1", folder)
         assert response.status_code == 503
         assert response.json()["error"]["code"] == "drain_timeout"
@@ -189,7 +186,7 @@ async def test_adapters_are_served_side_by_side_by_the_model_that_a_request_name
     async with gated(engine) as client:
         engine.held.clear()
         early = asyncio.create_task(infer(client))
-        await turns(20)
+        await until(lambda: engine.started)
         report = (await swap(client, "p@1", tmp_path)).json()
         assert (report["version"], report["model"], report["adapters"]) == ("p@1", "p@1", True)
         engine.held.set()

@@ -3,9 +3,11 @@
 import asyncio
 import errno
 import socket
+from pathlib import Path
 
 import pytest
 
+from leyden.stack.config import Ports, StackConfig
 from leyden.stack.ports import HELD_PORTS, free_port, free_ports, hold_port
 
 TRIES = 3000
@@ -61,3 +63,20 @@ def test_the_oldest_ports_are_let_go() -> None:
     port = free_port()
     free_ports(HELD_PORTS)
     assert steal(port) == port
+
+
+def test_auto_ports_are_all_different() -> None:
+    ports = Ports.auto().resolved()
+    numbers = [*(v for v in ports.model_dump().values() if isinstance(v, int)), *ports.ops]
+    assert len(set(numbers)) == len(numbers) and all(numbers)
+
+
+def test_chosen_ports_stay() -> None:
+    assert Ports().resolved() == Ports()
+    assert len(set(free_ports(50))) == 50
+
+
+def test_a_config_survives_json(tmp_path: Path) -> None:
+    config = StackConfig(data_dir=tmp_path, ports=Ports.auto(), process_env={"x": {"y": "z"}}).absolute()
+    assert StackConfig.model_validate_json(config.model_dump_json()) == config
+    assert config.ports.kafka != 0
