@@ -1,1 +1,1 @@
-"""The policy service: an agent beside the engine that puts promoted weights live, and the engines' launcher."""
+"""The policy service: an agent that loads promoted weights into its engine, and the launcher of engines."""

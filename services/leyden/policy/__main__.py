@@ -1,9 +1,9 @@
-"""`python -m leyden.policy`: run the policy agent."""
+"""`python -m leyden.policy`: runs the policy agent."""
 
 from leyden.policy.app import build
 from leyden.policy.settings import AgentSettings, PolicySection
 from leyden.service import main
 
 if __name__ == "__main__":
-    description = "Puts promoted model versions live in the engine beside it."
+    description = "Loads promoted model versions into its engine."
     main("policy", build, description, environment=AgentSettings, section=("policy", PolicySection))

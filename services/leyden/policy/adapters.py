@@ -1,4 +1,4 @@
-"""The engine over HTTP."""
+"""HTTP client for the engine."""
 
 from urllib.parse import unquote, urlsplit
 
@@ -9,12 +9,12 @@ from leyden.policy.engines.naming import VersionName
 from leyden.policy.ports import EngineAwayError, EngineRefusedError
 
 WEIGHTS = "/leyden/v1/weights"
-NEVER = frozenset({400, 403, 405, 422})
-"""Answers that will not change however often one asks."""
+REFUSALS = frozenset({400, 403, 405, 422})
+"""Response codes for which a retry cannot succeed."""
 
 
 class HttpEngine:
-    """`Engine` on the gate's routes. The client is the caller's, with the engine's base URL and a long read timeout."""
+    """`Engine` over HTTP. `client` needs the engine's base URL and a read timeout longer than a swap."""
 
     def __init__(self, client: httpx.AsyncClient) -> None:
         self._client = client
@@ -33,18 +33,18 @@ class HttpEngine:
             response = await self._client.request(method, WEIGHTS, json=body)
         except httpx.HTTPError as problem:
             raise EngineAwayError(f"{self._client.base_url}: {type(problem).__name__} {problem}".rstrip()) from problem
-        if method == "POST" and response.status_code in NEVER:
+        if method == "POST" and response.status_code in REFUSALS:
             raise EngineRefusedError(response.text)
         if response.status_code != httpx.codes.OK:
-            raise EngineAwayError(f"{self._client.base_url} answers {response.status_code}: {response.text}")
+            raise EngineAwayError(f"{self._client.base_url} returned {response.status_code}: {response.text}")
         return response
 
 
 def local_path(folder: str) -> str:
-    """The path that a plain path or `file://` URL names; raises EngineRefusedError for another kind of URL, or none."""
+    """The path of a plain path or `file://` URL. Raises EngineRefusedError for other URLs and for an empty string."""
     parts = urlsplit(folder)
     if not folder or parts.scheme not in ("", "file"):
-        raise EngineRefusedError(f"weights must be a folder that the engine can reach as a path, not {folder!r}")
+        raise EngineRefusedError(f"weights must be a folder on the engine's file system, not {folder!r}")
     return unquote(parts.path) if parts.scheme else folder
 
 
@@ -54,4 +54,4 @@ def _report(response: httpx.Response) -> EngineReport:
         name = VersionName.parse(body["version"])
         return EngineReport(name.policy, name.number, body["engine"], body["model"], bool(body["adapters"]))
     except (ValueError, KeyError, TypeError) as problem:
-        raise EngineAwayError(f"no Leyden engine answers there: {response.text[:200]}") from problem
+        raise EngineAwayError(f"response is not from a Leyden engine: {response.text[:200]}") from problem

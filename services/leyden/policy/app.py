@@ -4,7 +4,7 @@ import httpx
 
 from leyden.clock import SystemClock
 from leyden.policy.adapters import HttpEngine
-from leyden.policy.core import Place
+from leyden.policy.core import Replica
 from leyden.policy.handlers import PolicyAgent
 from leyden.policy.settings import AgentSettings, PolicySection
 from leyden.policy.topology import PUBLISHES, subscriptions
@@ -13,7 +13,7 @@ from leyden.settings import load_section
 
 
 def build(runtime: Runtime) -> Service:
-    """The agent of the engine that `LEYDEN_POLICY_ENGINE_URL` names."""
+    """The agent for the engine at `LEYDEN_POLICY_ENGINE_URL`."""
     settings = AgentSettings()
     client = httpx.AsyncClient(
         base_url=settings.engine_url,
@@ -21,12 +21,12 @@ def build(runtime: Runtime) -> Service:
         headers={"authorization": f"Bearer {settings.engine_token}"} if settings.engine_token else {},
         trust_env=False,
     )
-    place = Place(
+    replica = Replica(
         policy=settings.name or load_section(runtime.settings.run_file, "policy", PolicySection).name,
-        replica=settings.replica,
+        name=settings.replica,
         endpoint=settings.announced_endpoint,
     )
-    agent = PolicyAgent(HttpEngine(client), runtime.publisher, SystemClock(), place)
+    agent = PolicyAgent(HttpEngine(client), runtime.publisher, SystemClock(), replica)
 
     async def follow() -> None:
         await agent.follow(settings.probe_s)

@@ -1,7 +1,7 @@
-"""The agent: keeps the newest promotion of its policy, and brings the engine to it, again whenever it falls back.
+"""The agent: keeps its engine at the promoted version of its policy.
 
-Level-triggered: promotions only set the goal; one loop compares it with what the engine says and acts. So a promotion
-that was superseded is never loaded, and an engine that restarted with version 0 is brought back without an event.
+It is level-triggered: promotions only set the target, and one loop compares it with the engine's state. So superseded
+promotions are never loaded, and an engine that restarted at version 0 is updated without a new event.
 """
 
 import asyncio
@@ -12,7 +12,7 @@ from leyden.clock import Clock
 from leyden.events import Event, PolicyPromoted, PolicyServed
 from leyden.events.codec import MODELS
 from leyden.kafka.delivered import Delivered, Outgoing, Publisher, Retry
-from leyden.policy.core import EngineReport, Place, announcement, newest_promotion, next_load
+from leyden.policy.core import EngineReport, Replica, announcement, newest_promotion, next_load
 from leyden.policy.metrics import ENGINE_UP, LIVE_VERSION, SWAP_SECONDS, SWAPS
 from leyden.policy.ports import Engine, EngineAwayError, EngineRefusedError
 
@@ -20,25 +20,25 @@ log = logging.getLogger(__name__)
 
 
 class PolicyAgent:
-    """One engine's agent."""
+    """The agent of one engine."""
 
-    def __init__(self, engine: Engine, publisher: Publisher, clock: Clock, place: Place) -> None:
+    def __init__(self, engine: Engine, publisher: Publisher, clock: Clock, replica: Replica) -> None:
         self._engine = engine
         self._publisher = publisher
         self._clock = clock
-        self._place = place
+        self._replica = replica
         self._wanted: PolicyPromoted | None = None
         self._refused = ""
         self._announced: PolicyServed | None = None
         self._changed = asyncio.Event()
 
     async def on_models(self, batch: Sequence[Delivered[Event]]) -> None:
-        """Take note of promotions; the loop acts on the newest."""
-        self._wanted = newest_promotion((one.event for one in batch), self._place.policy) or self._wanted
+        """Set the target to the newest promotion in `batch` and wake the loop."""
+        self._wanted = newest_promotion((one.event for one in batch), self._replica.policy) or self._wanted
         self._changed.set()
 
     async def follow(self, probe_s: float) -> None:
-        """Bring the engine to the goal at each promotion, and look at it every `probe_s` seconds. Never returns."""
+        """Call `converge` at each promotion and every `probe_s` seconds. Never returns."""
         away = ""
         while True:
             self._changed.clear()
@@ -47,7 +47,7 @@ class PolicyAgent:
                 away = ""
             except (EngineAwayError, Retry) as problem:
                 if str(problem) != away:
-                    log.warning("not yet at the promoted version: %s", problem)
+                    log.warning("the promoted version is not served yet: %s", problem)
                 away = str(problem)
             try:
                 await asyncio.wait_for(self._changed.wait(), probe_s)
@@ -55,11 +55,17 @@ class PolicyAgent:
                 continue
 
     async def converge(self) -> None:
-        """One look, and what follows from it. Raises EngineAwayError, or Retry where Kafka is away."""
+        """Compare the engine with the target, load the target if they differ, and announce the served version.
+
+        Raises EngineAwayError if the engine is unavailable, Retry if Kafka is.
+        """
         try:
             report = await self._engine.report()
-            if report.policy != self._place.policy:
-                raise EngineAwayError(f"the engine serves {report.policy!r}, this agent is for {self._place.policy!r}")
+            if report.policy != (policy := self._replica.policy):
+                raise EngineAwayError(
+                    f"the engine serves policy {report.policy!r}, but this agent is for {policy!r}; check "
+                    "LEYDEN_POLICY_ENGINE_URL and LEYDEN_POLICY_NAME"
+                )
         except EngineAwayError:
             ENGINE_UP.set(0)
             raise
@@ -70,7 +76,7 @@ class PolicyAgent:
 
     async def ready(self) -> str | None:
         """None once the engine's version has been announced."""
-        return None if self._announced else f"the engine at {self._place.endpoint} has not been reached yet"
+        return None if self._announced else f"the engine at {self._replica.endpoint} has not answered yet"
 
     async def _load(self, report: EngineReport) -> EngineReport:
         wanted = self._wanted
@@ -82,7 +88,7 @@ class PolicyAgent:
                 report = await self._engine.load(report.policy, load.version, load.folder)
         except EngineRefusedError as problem:
             SWAPS.labels(result="refused").inc()
-            log.error("%s@%d stays unserved: %s", report.policy, load.version, problem)  # noqa: TRY400  (said in full)
+            log.error("the engine refused %s@%d: %s", report.policy, load.version, problem)  # noqa: TRY400  (no bug)
             self._refused = wanted.event_id
             return report
         except EngineAwayError:
@@ -93,12 +99,12 @@ class PolicyAgent:
         return report
 
     async def _announce(self, report: EngineReport) -> None:
-        event = announcement(report, self._wanted, self._place, self._clock.now())
-        if self._announced and _same_news(event, self._announced):
+        event = announcement(report, self._wanted, self._replica, self._clock.now())
+        if self._announced and _same_state(event, self._announced):
             return
-        await self._publisher.publish_all([Outgoing(MODELS, f"{report.policy}/{self._place.replica}", event)])
+        await self._publisher.publish_all([Outgoing(MODELS, f"{report.policy}/{self._replica.name}", event)])
         self._announced = event
 
 
-def _same_news(one: PolicyServed, other: PolicyServed) -> bool:
+def _same_state(one: PolicyServed, other: PolicyServed) -> bool:
     return (one.policy, one.version, one.model, one.engine) == (other.policy, other.version, other.model, other.engine)

@@ -1,4 +1,4 @@
-"""What the agent needs from the engine beside it."""
+"""Ports of the policy agent."""
 
 from typing import Protocol
 
@@ -6,18 +6,18 @@ from leyden.policy.core import EngineReport
 
 
 class EngineAwayError(Exception):
-    """The engine cannot do it now (it starts, drains, or is gone): ask again later."""
+    """The engine is unavailable for now: starting, draining or down. Try again later."""
 
 
 class EngineRefusedError(Exception):
-    """The engine will never load these weights: asking again changes nothing."""
+    """The engine rejects these weights; a retry cannot succeed."""
 
 
 class Engine(Protocol):
     """An engine behind the version gate."""
 
     async def report(self) -> EngineReport:
-        """What is live now; raises EngineAwayError."""
+        """The live version. Raises EngineAwayError."""
 
     async def load(self, policy: str, version: int, folder: str) -> EngineReport:
-        """Put `folder` live; returns once it answers. Raises EngineAwayError or EngineRefusedError."""
+        """Load `folder`; returns once that version serves. Raises EngineAwayError or EngineRefusedError."""

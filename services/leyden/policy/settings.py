@@ -1,4 +1,4 @@
-"""Settings of the agent (environment), and the run file's section `policy`."""
+"""Settings of the policy agent: environment variables `LEYDEN_POLICY_…`, and section `policy` of the run file."""
 
 import socket
 
@@ -7,28 +7,28 @@ from pydantic_settings import BaseSettings, SettingsConfigDict
 
 
 class AgentSettings(BaseSettings):
-    """Where the agent's engine is. Prefix `LEYDEN_POLICY_`."""
+    """Settings of the policy agent."""
 
     model_config = SettingsConfigDict(use_attribute_docstrings=True, env_prefix="LEYDEN_POLICY_", extra="ignore")
 
     name: str = ""
-    """The policy that this agent is for; default: the run file's."""
+    """Name of the policy; default: the name in the run file."""
     engine_url: str = "http://127.0.0.1:8100"
-    """The engine that this agent looks after, without `/v1`."""
+    """URL of this agent's engine, without `/v1`."""
     endpoint: str = ""
-    """The same engine's URL as gateways reach it; default: `engine_url`."""
+    """URL at which gateways reach the engine; default: `engine_url`."""
     replica: str = Field(default_factory=socket.gethostname)
-    """Name of this replica, unique among the policy's; keep it over restarts."""
+    """Name of this replica. Must be unique among the policy's replicas and the same after a restart."""
     probe_s: float = Field(default=3.0, gt=0)
-    """How often the agent looks whether the engine still has the promoted version."""
+    """Interval in seconds at which the agent checks the engine's version."""
     swap_timeout_s: float = Field(default=180.0, gt=0)
-    """How long one swap may take, draining included; longer than the engine's `LEYDEN_ENGINE_DRAIN_S`."""
+    """Limit for one swap, draining included. Must be longer than the engine's `LEYDEN_ENGINE_DRAIN_S`."""
     engine_token: str = ""
-    """The engine's `LEYDEN_ENGINE_TOKEN`; needed where the engine is on another machine."""
+    """The engine's `LEYDEN_ENGINE_TOKEN`; needed if the engine is on another machine."""
 
     @property
     def announced_endpoint(self) -> str:
-        """What gateways are told."""
+        """The engine's URL for gateways."""
         return (self.endpoint or self.engine_url).rstrip("/")
 
 
@@ -38,4 +38,4 @@ class PolicySection(BaseModel):
     model_config = ConfigDict(use_attribute_docstrings=True, extra="forbid")
 
     name: str = Field(default="policy", pattern=r"^[A-Za-z0-9._-]+$")
-    """Name that agents give as `model`, and before the `@` of every version."""
+    """Name of the policy: the `model` that agents request, and the part before `@` in version names."""

@@ -1,4 +1,4 @@
-"""What the agent consumes, as data."""
+"""The policy agent's subscription and the topic it publishes to, as data."""
 
 from leyden.events.codec import MODELS
 from leyden.kafka.subscriber import Subscription

@@ -1,1 +1,1 @@
-"""registry: a checkpoint becomes a version with its lineage, and the newest version is promoted."""
+"""The registry service: registers each checkpoint as a version with its lineage, and promotes the newest version."""

@@ -5,5 +5,5 @@ from leyden.registry.settings import RegistrySettings
 from leyden.service import main
 
 if __name__ == "__main__":
-    description = "Register checkpoints as versions and say which one shall serve."
+    description = "Registers checkpoints as model versions and decides which version should serve."
     main("registry", build, description, environment=RegistrySettings)

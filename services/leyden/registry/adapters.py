@@ -1,4 +1,4 @@
-"""The promoted versions in Redis: one hash, raised by a script so that two writers cannot lower it."""
+"""Stores the promoted versions in one Redis hash. A script updates it, so that concurrent writers cannot lower it."""
 
 from collections.abc import Awaitable, Collection, Mapping
 from typing import cast
@@ -15,7 +15,7 @@ return 1
 
 
 class RedisPromotions:
-    """`Promotions` in the hash `key`: policy → version."""
+    """`Promotions` in the Redis hash `key`: policy → version."""
 
     def __init__(self, redis: Redis, key: str) -> None:
         self._redis = redis

@@ -1,4 +1,4 @@
-"""Which versions a batch of checkpoints makes, and which one shall serve. Pure."""
+"""Decides which versions a batch of checkpoints gives, and which of them to promote. No IO."""
 
 from collections.abc import Iterable, Mapping
 from dataclasses import dataclass
@@ -11,7 +11,7 @@ PRODUCER = "registry"
 
 @dataclass(frozen=True)
 class Decision:
-    """What follows from a batch: every version, and per policy the one to promote, if any."""
+    """The events for a batch: all its versions, and at most one promotion per policy."""
 
     registered: list[VersionRegistered]
     promoted: list[PolicyPromoted]
@@ -23,9 +23,9 @@ def version_name(policy: str, version: int) -> str:
 
 
 def decide(checkpoints: Iterable[CheckpointSaved], promoted: Mapping[str, int], automatic: bool) -> Decision:
-    """Register every checkpoint; promote each policy's newest when it is newer than what `promoted` says.
+    """Register every checkpoint, and promote each policy's newest one if it is newer than `promoted[policy]`.
 
-    Only the newest of a batch is promoted: after a pause an engine goes to the last version at once.
+    Only the newest of a batch is promoted, so that after a pause an engine loads the last version directly.
     """
     found = list(checkpoints)
     newest: dict[str, CheckpointSaved] = {}

@@ -1,4 +1,4 @@
-"""Checkpoints in, versions and promotions out; the promotion is remembered once Kafka has it."""
+"""Handles checkpoints: publishes versions and promotions, then stores what was promoted."""
 
 from collections.abc import Sequence
 
@@ -11,7 +11,10 @@ from leyden.registry.ports import Promotions, Publisher
 
 
 class RegistryHandlers:
-    """The handlers of the registry; `automatic` False leaves versions candidates, `experiment` names them apart."""
+    """The handlers of the registry.
+
+    `automatic` False leaves every version a candidate. `experiment` is appended to the policy's name.
+    """
 
     def __init__(self, promotions: Promotions, publisher: Publisher, automatic: bool, experiment: str = "") -> None:
         self._promotions = promotions
@@ -20,7 +23,10 @@ class RegistryHandlers:
         self._experiment = experiment
 
     async def on_batch(self, batch: Sequence[Delivered[Event]]) -> None:
-        """Register every checkpoint of `batch`, then promote what is newer; a redelivery publishes nothing new."""
+        """Register every checkpoint of `batch`, then promote newer ones. A redelivery publishes the same events again.
+
+        A promotion is stored after Kafka has acknowledged it, so a crash in between cannot lose it.
+        """
         causes = {one.event.event_id: one.traceparent for one in batch}
         checkpoints = [self._named(one.event) for one in batch if isinstance(one.event, CheckpointSaved)]
         for one in batch:

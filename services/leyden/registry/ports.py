@@ -1,4 +1,4 @@
-"""What the registry needs from outside."""
+"""Ports of the registry."""
 
 from collections.abc import Collection, Mapping
 from typing import Protocol
@@ -9,12 +9,12 @@ __all__ = ["Promotions", "Publisher"]
 
 
 class Promotions(Protocol):
-    """Which version of each policy was promoted last. It only ever rises."""
+    """The promoted version of each policy. It never decreases."""
 
     async def load(self, policies: Collection[str]) -> Mapping[str, int]:
-        """The promoted version of each of `policies` that has one. Raises `Retry` when the store is away."""
+        """The promoted version of each of `policies` that has one. Raises `Retry` if the store is unavailable."""
         ...
 
     async def raise_to(self, policy: str, version: int) -> None:
-        """Remember `version` unless a newer one is remembered. Raises `Retry` when the store is away."""
+        """Store `version` unless a newer one is stored. Raises `Retry` if the store is unavailable."""
         ...

@@ -1,4 +1,4 @@
-"""The knobs of the registry: environment, prefix `LEYDEN_REGISTRY_`."""
+"""Settings of the registry: environment variables `LEYDEN_REGISTRY_…`."""
 
 from typing import Literal
 
@@ -6,11 +6,12 @@ from pydantic_settings import BaseSettings, SettingsConfigDict
 
 
 class RegistrySettings(BaseSettings):
-    """How versions go live."""
+    """Settings of the registry."""
 
     model_config = SettingsConfigDict(use_attribute_docstrings=True, env_prefix="LEYDEN_REGISTRY_", extra="ignore")
 
     promote: Literal["automatic", "manual"] = "automatic"
-    """automatic: every new version shall serve at once; manual: it stays a candidate."""
+    """`automatic`: promote every new version at once; `manual`: leave it a candidate."""
     experiment: str = ""
-    """Names the versions `<policy>+<experiment>`: a replay's candidates never share a name with live versions."""
+    """Appended to the policy's name (`<policy>+<experiment>`), so that a replay's candidates and live versions never
+    have the same name."""

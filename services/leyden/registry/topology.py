@@ -1,4 +1,4 @@
-"""What the registry listens to."""
+"""The registry's subscription and the topic it publishes to, as data."""
 
 from leyden.events.codec import CHECKPOINTS, MODELS, TRAINING_METRICS
 from leyden.kafka.subscriber import Subscription
@@ -9,5 +9,5 @@ GROUP = "registry"
 
 
 def subscriptions(handlers: RegistryHandlers) -> list[Subscription]:
-    """One subscription: both topics have one partition, so one replica works and the others stand by."""
+    """One subscription. Both topics have one partition, so one replica is active and the others are on standby."""
     return [Subscription((CHECKPOINTS, TRAINING_METRICS), handlers.on_batch, GROUP)]

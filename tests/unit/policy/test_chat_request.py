@@ -51,7 +51,7 @@ def test_a_text_completion_refuses_them_too(option: dict[str, Any]) -> None:
 def test_a_message_is_begun_or_continued() -> None:
     assert request().add_generation_prompt
     assert not request(continue_final_message=True).add_generation_prompt
-    with pytest.raises(ValidationError, match="exclude each other"):
+    with pytest.raises(ValidationError, match="cannot both be set"):
         request(continue_final_message=True, add_generation_prompt=True)
 
 

@@ -12,7 +12,7 @@ from starlette.responses import JSONResponse
 from starlette.routing import Route
 
 from leyden.engine_face import CONTINUE_FIELD as FIELD
-from leyden.policy.engines.continuing import Earlier, Rendering, join, prompt_of, take
+from leyden.policy.engines.continuing import EarlierCall, Rendering, join, prompt_of, take_continuation
 from leyden.policy.engines.gate import GateSettings, VersionGate
 from leyden.policy.engines.swap import Commit
 from leyden.policy.engines.weights import WeightsFolder
@@ -32,25 +32,25 @@ def test_sampled_tokens_stay_whatever_they_tokenise_to(
     history: list[int], sampled: list[int], again: list[int], new: list[int]
 ) -> None:
     first = opened(history)
-    earlier = Earlier([*first, *sampled, END], Rendering.of(first))
+    earlier = EarlierCall([*first, *sampled, END], Rendering.of(first))
     second = opened([*first, *again, END, NEWLINE, TOOL, *new, END, NEWLINE])
     assert join(second, earlier, ENDS) == opened([*first, *sampled, END, NEWLINE, TOOL, *new, END, NEWLINE])
 
 
 def test_a_third_call_extends_the_second_one_exactly() -> None:
     first = opened([10])
-    one = Earlier([*first, 20, 21, END], Rendering.of(first))
+    one = EarlierCall([*first, 20, 21, END], Rendering.of(first))
     second = opened([*first, 22, END, NEWLINE, TOOL, 30, END, NEWLINE])
     sent = join(second, one, ENDS)
     assert sent is not None
-    two = Earlier([*sent, 40, END], Rendering.of(second))
+    two = EarlierCall([*sent, 40, END], Rendering.of(second))
     third = opened([*second, 41, 42, END, NEWLINE, TOOL, 50, END, NEWLINE])
     assert join(third, two, ENDS) == opened([*sent, 40, END, NEWLINE, TOOL, 50, END, NEWLINE])
 
 
 def test_a_truncated_answer_gets_the_end_of_turn_that_the_template_writes() -> None:
     first = opened([10])
-    earlier = Earlier([*first, 20, 21], Rendering.of(first), truncated=True)
+    earlier = EarlierCall([*first, 20, 21], Rendering.of(first), truncated=True)
     second = opened([*first, 22, END, NEWLINE, TOOL, 30, END, NEWLINE])
     assert join(second, earlier, ENDS) == opened([*first, 20, 21, END, NEWLINE, TOOL, 30, END, NEWLINE])
 
@@ -58,14 +58,14 @@ def test_a_truncated_answer_gets_the_end_of_turn_that_the_template_writes() -> N
 @pytest.mark.parametrize(
     ("earlier", "rendered"),
     [
-        (Earlier([10, 20, END], Rendering.of([10])), [11, 20, END, 30]),
-        (Earlier([10, 20, END], Rendering.of([10, 11, 12, 13, 14])), [10, 20, END, 30]),
-        (Earlier([10, 20, END], Rendering.of([10])), [10, 20, 30]),
-        (Earlier([10, 20], Rendering.of([10])), [10, 20, END, 30]),
+        (EarlierCall([10, 20, END], Rendering.of([10])), [11, 20, END, 30]),
+        (EarlierCall([10, 20, END], Rendering.of([10, 11, 12, 13, 14])), [10, 20, END, 30]),
+        (EarlierCall([10, 20, END], Rendering.of([10])), [10, 20, 30]),
+        (EarlierCall([10, 20], Rendering.of([10])), [10, 20, END, 30]),
     ],
     ids=["history rewritten", "history cut", "no end of turn", "stopped by a text that is not shown"],
 )
-def test_another_history_is_not_continued(earlier: Earlier, rendered: list[int]) -> None:
+def test_another_history_is_not_continued(earlier: EarlierCall, rendered: list[int]) -> None:
     assert join(rendered, earlier, ENDS) is None
 
 
@@ -84,7 +84,7 @@ def test_another_history_is_not_continued(earlier: Earlier, rendered: list[int])
 )
 def test_a_wish_that_cannot_be_read_is_refused(wish: object) -> None:
     with pytest.raises(ValueError, match=r"leyden_continue|not <count>"):
-        take(json.dumps({"model": "p", FIELD: wish}).encode())
+        take_continuation(json.dumps({"model": "p", FIELD: wish}).encode())
 
 
 class NoAdapters:

@@ -10,7 +10,7 @@ from leyden.clock import ManualClock
 from leyden.events import Event, PolicyPromoted, PolicyServed
 from leyden.kafka.delivered import Delivered, Retry
 from leyden.policy.adapters import HttpEngine, local_path
-from leyden.policy.core import EngineReport, Place
+from leyden.policy.core import EngineReport, Replica
 from leyden.policy.handlers import PolicyAgent
 from leyden.policy.ports import EngineAwayError, EngineRefusedError
 
@@ -75,7 +75,7 @@ def publisher() -> FakePublisher:
 
 @pytest.fixture
 def agent(engine: FakeEngine, publisher: FakePublisher) -> PolicyAgent:
-    return PolicyAgent(engine, publisher, ManualClock(NOW), Place("p", "replica-1", "http://engine:8100"))
+    return PolicyAgent(engine, publisher, ManualClock(NOW), Replica("p", "replica-1", "http://engine:8100"))
 
 
 async def test_with_nothing_promoted_the_base_version_is_announced(
@@ -131,7 +131,7 @@ async def test_an_engine_that_restarted_is_brought_back(agent: PolicyAgent, engi
 
 async def test_an_engine_with_adapters_is_given_the_adapter(publisher: FakePublisher) -> None:
     engine = FakeEngine(adapters=True)
-    agent = PolicyAgent(engine, publisher, ManualClock(NOW), Place("p", "r", "http://engine"))
+    agent = PolicyAgent(engine, publisher, ManualClock(NOW), Replica("p", "r", "http://engine"))
     await agent.on_models(batch(promoted(2)))
     await agent.converge()
     assert engine.loads == [(2, "/adapters/2")]
@@ -154,9 +154,9 @@ async def test_refused_weights_are_not_tried_again_until_another_promotion(
 
 
 async def test_an_engine_of_another_policy_is_left_alone(engine: FakeEngine, publisher: FakePublisher) -> None:
-    agent = PolicyAgent(engine, publisher, ManualClock(NOW), Place("mine", "r", "http://engine"))
+    agent = PolicyAgent(engine, publisher, ManualClock(NOW), Replica("mine", "r", "http://engine"))
     await agent.on_models(batch(promoted(1, policy="mine"), promoted(1)))
-    with pytest.raises(EngineAwayError, match="serves 'p'"):
+    with pytest.raises(EngineAwayError, match="serves policy 'p'"):
         await agent.converge()
     assert engine.loads == []
     assert served(publisher) == []
@@ -175,7 +175,7 @@ async def test_an_announcement_that_kafka_did_not_take_is_made_again(
 async def test_the_loop_survives_an_engine_that_is_away(engine: FakeEngine) -> None:
     written = asyncio.Event()
     publisher = FakePublisher(written.set)
-    agent = PolicyAgent(engine, publisher, ManualClock(NOW), Place("p", "replica-1", "http://engine:8100"))
+    agent = PolicyAgent(engine, publisher, ManualClock(NOW), Replica("p", "replica-1", "http://engine:8100"))
     engine.away = True
     following = asyncio.create_task(agent.follow(probe_s=0.01))
     await agent.on_models(batch(promoted(1)))
@@ -203,7 +203,7 @@ async def test_an_engines_answer_says_whether_to_ask_again() -> None:
     for status in (400, 403, 422):
         with pytest.raises(EngineRefusedError):
             await http_engine(status, {}).load("p", 3, "/w")
-    with pytest.raises(EngineAwayError, match="no Leyden engine"):
+    with pytest.raises(EngineAwayError, match="not from a Leyden engine"):
         await http_engine(200, {"object": "list"}).report()
 
 

@@ -1,4 +1,4 @@
-"""Engines behind one HTTP face: vLLM with our middleware, or our small engine on transformers.
+"""Engines with one HTTP API: vLLM with our middleware, or our small engine on transformers.
 
-Start one with ``python -m leyden.policy.engines``. Nothing here imports torch, except ``transformers_engine``.
+Start one with `python -m leyden.policy.engines`. Only `transformers_engine` imports torch.
 """

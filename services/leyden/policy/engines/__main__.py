@@ -1,4 +1,4 @@
-"""`python -m leyden.policy.engines`: become the engine that fits this machine."""
+"""`python -m leyden.policy.engines`: starts the engine that suits this machine."""
 
 import importlib
 import os
@@ -26,17 +26,21 @@ app = typer.Typer(add_completion=False)
 @app.command(context_settings={"allow_extra_args": True, "ignore_unknown_options": True})
 def serve(
     ctx: typer.Context,
-    model: Annotated[str, typer.Option(help="Folder (or hub id) of the base model: version 0.")],
-    engine: Annotated[Engine, typer.Option(help="auto: vLLM where it is installed.")] = Engine.AUTO,
-    port: Annotated[int, typer.Option()] = 8100,
-    host: Annotated[str, typer.Option(help="Loopback by default: the engine has no keys of its own.")] = "127.0.0.1",
-    policy: Annotated[str, typer.Option(help="Name that requests give as `model`.")] = "policy",
-    dtype: Annotated[Dtype, typer.Option()] = Dtype.AUTO,
-    max_model_len: Annotated[int, typer.Option(min=16)] = 1024,
-    lora_rank: Annotated[int, typer.Option(min=0, max=512, help="vLLM: serve adapters up to this rank; 0: none.")] = 0,
-    tool_call_parser: Annotated[str, typer.Option(help="vLLM: form of tool calls; auto: by the template.")] = "auto",
+    model: Annotated[str, typer.Option(help="Folder or Hugging Face id of the base model (version 0).")],
+    engine: Annotated[Engine, typer.Option(help="auto: vLLM if installed, else transformers.")] = Engine.AUTO,
+    port: Annotated[int, typer.Option(help="Port of the HTTP API.")] = 8100,
+    host: Annotated[str, typer.Option(help="Address to bind. The engine has no authentication.")] = "127.0.0.1",
+    policy: Annotated[str, typer.Option(help="Policy name: the `model` of requests.")] = "policy",
+    dtype: Annotated[
+        Dtype, typer.Option(help="auto: bfloat16 if the hardware supports it, else float32.")
+    ] = Dtype.AUTO,
+    max_model_len: Annotated[int, typer.Option(min=16, help="Longest prompt and response, in tokens.")] = 1024,
+    lora_rank: Annotated[
+        int, typer.Option(min=0, max=512, help="vLLM: serve LoRA adapters up to this rank; 0: none.")
+    ] = 0,
+    tool_call_parser: Annotated[str, typer.Option(help="Tool call format; auto: from the chat template.")] = "auto",
 ) -> None:
-    """Serve MODEL with an OpenAI API whose weights can be swapped. Unknown options go to vLLM as they are."""
+    """Serve MODEL with an OpenAI-compatible API and swappable weights. Unknown options are passed to vLLM."""
     machine = Machine.here()
     serving = Serving(
         engine=choose_engine(engine, machine),
@@ -50,15 +54,17 @@ def serve(
         extra=tuple(ctx.args),
         tool_parser=tool_parser_of(Path(model)) if tool_call_parser == "auto" else tool_call_parser,
     )
-    place = "GPU" if machine.gpu else f"{len(machine.cores)} CPU cores"
-    typer.echo(f"engine {serving.engine} in {serving.dtype} on {place}: {serving.policy}@0 = {serving.model}", err=True)
+    device = "GPU" if machine.gpu else f"{len(machine.cores)} CPU cores"
+    typer.echo(
+        f"engine {serving.engine} in {serving.dtype} on {device}: {serving.policy}@0 = {serving.model}", err=True
+    )
     if serving.engine is Engine.VLLM:
         if not machine.vllm:
-            raise typer.BadParameter("vLLM is not installed: install leyden[vllm], or take --engine transformers")
+            raise typer.BadParameter("vLLM is not installed; install leyden[vllm] or use --engine transformers")
         environment = vllm_environment(serving, machine, os.environ)
         os.execve(sys.executable, vllm_command(serving, machine), environment)  # noqa: S606  (no shell is wanted)
     if serving.extra:
-        raise typer.BadParameter(f"the transformers engine does not know {' '.join(serving.extra)}")
+        raise typer.BadParameter(f"the transformers engine does not support {' '.join(serving.extra)}")
     importlib.import_module("leyden.policy.engines.transformers_engine.server").serve(serving)
 
 

@@ -1,10 +1,10 @@
-"""Token in, token out: a prompt that extends an earlier call keeps that call's own tokens. Pure; imports no engine.
+"""Token in, token out: a prompt that continues an earlier call reuses that call's tokens. No IO; imports no engine.
 
-An engine renders every prompt from its messages, and the text of an earlier answer, tokenised again, need not give the
-tokens that were sampled. Who asks therefore says (`leyden_continue` in the body, announced by a header) which tokens
-the earlier call had, and what its prompt was rendered to. Where today's rendering begins with that one, history was
-not rewritten: the earlier tokens stand for it, and what follows the earlier answer's end of turn is appended. Anywhere
-else the prompt is used as it was rendered. The answer's headers say which it was.
+An engine renders each prompt from messages. If the text of an earlier response is tokenised again, the tokens may
+differ from those sampled. So the gateway sends the tokens of the earlier call and a digest of its rendered prompt
+(`leyden_continue` in the body, announced by a header). If the new rendering begins with the earlier one, the history is
+unchanged: the prompt is the earlier tokens plus everything after the end of the earlier response's turn. Otherwise the
+prompt is used as rendered. A response header says which of the two happened.
 """
 
 import hashlib
@@ -20,19 +20,19 @@ from leyden.engine_face import CONTINUE_FIELD, CONTINUE_HEADER, PROMPT_HEADER, R
 
 @dataclass(frozen=True, slots=True)
 class Rendering:
-    """A prompt's token ids as their number and digest: enough to see whether another prompt begins with them."""
+    """Count and digest of a rendered prompt's token ids. Enough to check whether another prompt begins with them."""
 
     count: int
     digest: str
 
     @classmethod
     def of(cls, token_ids: Sequence[int]) -> Self:
-        """That of `token_ids`."""
+        """The rendering with these `token_ids`."""
         return cls(len(token_ids), _digest(token_ids))
 
     @classmethod
     def parse(cls, text: str) -> Self:
-        """`<count>:<digest>`; raises ValueError."""
+        """Parse `<count>:<digest>`. Raises ValueError."""
         count, colon, digest = text.partition(":")
         if not colon or not count.isascii() or not count.isdigit():
             raise ValueError(f"{text[:80]!r} is not <count>:<digest>")
@@ -47,53 +47,53 @@ class Rendering:
 
 
 @dataclass(frozen=True, slots=True)
-class Earlier:
-    """The call that is extended."""
+class EarlierCall:
+    """The call that is continued."""
 
     token_ids: Sequence[int]
-    """Its prompt and its answer, as they were sent and sampled."""
+    """Its prompt tokens as sent, followed by its response tokens as sampled."""
     rendered: Rendering
-    """What its messages were rendered to, which is its prompt unless that was continued itself."""
+    """The rendering of its messages. Differs from its prompt if that call was itself a continuation."""
     truncated: bool = False
-    """Its answer was cut off by a limit, so that no token ends its turn."""
+    """Its response was cut off by a length limit, so no end-of-turn token was sampled."""
 
 
 @dataclass(slots=True)
-class Asked:
-    """One request's wish; the engine writes down what became of it."""
+class Continuation:
+    """The continuation asked for by one request, and its outcome, which `prompt_of` fills in."""
 
-    earlier: Earlier | None
+    earlier: EarlierCall | None
     rendered: Rendering | None = None
-    """None until the engine has rendered the prompt; an engine that cannot continue leaves it so."""
+    """None until the prompt is rendered; stays None in an engine without support for continuation."""
     continued: bool = False
 
     def headers(self) -> dict[str, str]:
-        """What the answer says; nothing where the engine knows nothing of it."""
+        """Response headers with the outcome; empty if the engine does not support continuation."""
         if self.rendered is None:
             return {}
         return {PROMPT_HEADER: "continued" if self.continued else "rendered", RENDERED_HEADER: str(self.rendered)}
 
 
-CURRENT: ContextVar[Asked | None] = ContextVar("leyden_continue", default=None)
-"""The wish of the request that is being served."""
+CURRENT: ContextVar[Continuation | None] = ContextVar("leyden_continue", default=None)
+"""The continuation of the request being served."""
 
 
 def prompt_of(rendered: Sequence[int], ends: Set[int]) -> Sequence[int]:
-    """The prompt to use for what was rendered, by the current request's wish. `ends` are the tokens that end a turn."""
-    asked = CURRENT.get()
-    if asked is None:
+    """The prompt for the current request: `rendered`, or its continuation. `ends` are the end-of-turn tokens."""
+    current = CURRENT.get()
+    if current is None:
         return rendered
-    asked.rendered = Rendering.of(rendered)
-    joined = join(rendered, asked.earlier, ends) if asked.earlier is not None else None
-    asked.continued = joined is not None
+    current.rendered = Rendering.of(rendered)
+    joined = join(rendered, current.earlier, ends) if current.earlier is not None else None
+    current.continued = joined is not None
     return rendered if joined is None else joined
 
 
-def join(rendered: Sequence[int], earlier: Earlier, ends: Set[int]) -> list[int] | None:
-    """The earlier tokens and what is new in `rendered`; None where `rendered` tells another history.
+def join(rendered: Sequence[int], earlier: EarlierCall, ends: Set[int]) -> list[int] | None:
+    """The earlier call's tokens plus the new part of `rendered`; None if the history differs.
 
-    The earlier answer, tokenised anew, stands between the earlier rendering and the first token that ends a turn. That
-    token is the earlier answer's own last one, unless the answer was truncated: then it is new.
+    In `rendered`, the earlier response (tokenised again) lies between the earlier rendering and the next end-of-turn
+    token. That token belongs to the earlier response, unless it was truncated; then it is part of the new tokens.
     """
     if not earlier.rendered.begins(rendered):
         return None
@@ -107,21 +107,21 @@ def join(rendered: Sequence[int], earlier: Earlier, ends: Set[int]) -> list[int]
     return [*earlier.token_ids, *rendered[end + ended :]]
 
 
-def take(body: bytes) -> tuple[bytes, Asked]:
-    """The body without the field, and the wish; raises ValueError when there is none, or it cannot be read."""
+def take_continuation(body: bytes) -> tuple[bytes, Continuation]:
+    """Remove the field `leyden_continue` from a request body and parse it. Raises ValueError if missing or invalid."""
     parsed: Any = json.loads(body)
-    if not isinstance(parsed, dict) or not isinstance(wish := parsed.pop(CONTINUE_FIELD, None), dict):
-        raise ValueError(f"{CONTINUE_HEADER} was sent, and the body has no object {CONTINUE_FIELD}")
-    return json.dumps(parsed).encode(), Asked(_earlier(wish) if wish else None)
+    if not isinstance(parsed, dict) or not isinstance(given := parsed.pop(CONTINUE_FIELD, None), dict):
+        raise ValueError(f"header {CONTINUE_HEADER} was sent, but the body has no object {CONTINUE_FIELD}")
+    return json.dumps(parsed).encode(), Continuation(_earlier(given) if given else None)
 
 
-def _earlier(wish: dict[str, Any]) -> Earlier:
-    ids, rendered, truncated = wish.get("token_ids"), wish.get("rendered"), wish.get("truncated", False)
+def _earlier(given: dict[str, Any]) -> EarlierCall:
+    ids, rendered, truncated = given.get("token_ids"), given.get("rendered"), given.get("truncated", False)
     if not isinstance(ids, list) or not all(type(token) is int and 0 <= token < 2**31 for token in ids):
         raise ValueError(f"{CONTINUE_FIELD}.token_ids must be a list of token ids")
     if not isinstance(rendered, str) or not isinstance(truncated, bool):
-        raise ValueError(f"{CONTINUE_FIELD} needs `rendered` (text) and may have `truncated` (true or false)")
-    return Earlier(ids, Rendering.parse(rendered), truncated)
+        raise ValueError(f"{CONTINUE_FIELD}.rendered must be a string and {CONTINUE_FIELD}.truncated a boolean")
+    return EarlierCall(ids, Rendering.parse(rendered), truncated)
 
 
 def _digest(token_ids: Sequence[int]) -> str:

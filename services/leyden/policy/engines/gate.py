@@ -1,9 +1,9 @@
-"""ASGI middleware that makes the policy version of every answer certain. It is no engine and imports no torch.
+"""The version gate: ASGI middleware that guarantees which weights answered each request. Imports no torch.
 
-Each inference request runs under a shared lock and names, in `x-leyden-policy-version`, the weights that answered it,
-to its last byte. `POST /leyden/v1/weights` takes the lock alone: new requests wait, those in flight finish, the
-weights are swapped. A request that says which tokens it continues (`continuing.py`) is told what became of that.
-vLLM builds the class itself (`--middleware`), hence settings come from the environment.
+Each inference request holds a shared lock until its last byte, and its response header `x-leyden-policy-version` names
+the weights. `POST /leyden/v1/weights` takes the lock exclusively: new requests wait, running ones finish, then the
+weights are swapped. The gate also handles continuations of earlier calls (`continuing.py`). vLLM creates the instance
+itself (`--middleware`), so settings come from the environment.
 """
 
 import asyncio
@@ -21,7 +21,7 @@ from starlette.responses import JSONResponse
 from starlette.types import ASGIApp, Message, Receive, Scope, Send
 
 from leyden.engine_face import CONTINUE_HEADER, VERSION_HEADER
-from leyden.policy.engines.continuing import CURRENT, Asked, take
+from leyden.policy.engines.continuing import CURRENT, Continuation, take_continuation
 from leyden.policy.engines.lock import SwapLock
 from leyden.policy.engines.naming import VersionName
 from leyden.policy.engines.swap import EngineBrokenError, Swapper
@@ -37,16 +37,16 @@ LOOPBACK = frozenset({"127.0.0.1", "::1"})
 
 
 class GateSettings(BaseSettings):
-    """Environment of the middleware, prefix `LEYDEN_ENGINE_`."""
+    """Settings of the middleware: environment variables `LEYDEN_ENGINE_…`."""
 
     model_config = SettingsConfigDict(env_prefix="LEYDEN_ENGINE_")
 
     policy: str = "policy"
-    """Name of the policy, before the `@` of its versions."""
+    """Name of the policy: the part before `@` in its version names."""
     drain_s: float = Field(default=60.0, gt=0)
-    """How long a swap waits for requests in flight before it gives up and leaves the old version live."""
+    """How long a swap waits for running requests before it fails and the old version stays live."""
     token: str = ""
-    """Bearer token that a swap must show. Empty: only clients on this machine may swap."""
+    """Bearer token required for a swap. Empty: only clients on this machine may swap."""
 
 
 class SwapRequest(BaseModel):
@@ -59,7 +59,7 @@ class SwapRequest(BaseModel):
 
 
 class VersionGate:
-    """Wraps an engine's app; see the module's docstring. One instance per engine process."""
+    """Wraps an engine's ASGI app. One instance per engine process."""
 
     def __init__(self, app: ASGIApp, swapper: Swapper | None = None, settings: GateSettings | None = None) -> None:
         self._app = app
@@ -86,23 +86,25 @@ class VersionGate:
             await self._app(scope, receive, send)
 
     async def _infer(self, scope: Scope, receive: Receive, send: Send) -> None:
-        model, asked = "", None
+        model, continuation = "", None
         if CONTINUE_HEADER in Headers(scope=scope):
             try:
-                asked, receive = await _take_wish(Request(scope, receive))
+                continuation, receive = await _take_continuation(Request(scope, receive))
             except ValueError as problem:
                 await error(400, "invalid_request", str(problem))(scope, receive, send)
                 return
             install(scope.get("app"))
         if self._swapper.serves_adapters(scope.get("app")):
             model, receive = await _peek_model(Request(scope, receive))
-        wish = CURRENT.set(asked)
+        previous = CURRENT.set(continuation)
         try:
-            await self._answer(model, asked, scope, receive, send)
+            await self._answer(model, continuation, scope, receive, send)
         finally:
-            CURRENT.reset(wish)
+            CURRENT.reset(previous)
 
-    async def _answer(self, model: str, asked: Asked | None, scope: Scope, receive: Receive, send: Send) -> None:
+    async def _answer(
+        self, model: str, continuation: Continuation | None, scope: Scope, receive: Receive, send: Send
+    ) -> None:
         async with self._lock.shared():
             served = model if self._is_adapter_name(model) else str(self._base)
 
@@ -110,13 +112,13 @@ class VersionGate:
                 if message["type"] == "http.response.start":
                     headers = MutableHeaders(scope=message)
                     headers[VERSION_HEADER] = served
-                    headers.update(asked.headers() if asked else {})
+                    headers.update(continuation.headers() if continuation else {})
                 await send(message)
 
             await self._app(scope, receive, named)
 
     def _is_adapter_name(self, model: str) -> bool:
-        # Not "is loaded": an adapter may finish loading between this line and the engine's own look-up.
+        # By name, not by whether it is loaded: an adapter may finish loading before the engine looks it up.
         try:
             return VersionName.parse(model).policy == self._settings.policy
         except ValueError:
@@ -128,7 +130,7 @@ class VersionGate:
         if request.method != "POST":
             return error(405, "method_not_allowed", "GET or POST")
         if not self._may_swap(request):
-            return error(403, "forbidden", "a swap needs the engine's token, or a client on the engine's machine")
+            return error(403, "forbidden", "a swap needs the engine's token or must come from the engine's machine")
         try:
             body = SwapRequest.model_validate_json(await request.body())
             version = VersionName.parse(body.version)
@@ -153,11 +155,11 @@ class VersionGate:
             except UnusableWeightsError as problem:
                 return error(422, "unusable_weights", str(problem))
             except TimeoutError:
-                waited = f"{self._lock.in_flight} requests still run after {self._settings.drain_s} s"
+                waited = f"{self._lock.in_flight} requests are still running after {self._settings.drain_s} s"
                 return error(503, "drain_timeout", f"{waited}; {self._live} stays live")
             except EngineBrokenError as problem:
                 self._broken = str(problem)
-                logger.exception("the engine lost its weights and answers no more until it is restarted")
+                logger.exception("the engine lost its weights and returns 503 until it is restarted")
                 return error(500, "engine_broken", self._broken)
             except Exception as problem:  # the engine's own errors have no common type
                 logger.exception("swap to %s failed, %s stays live", version, self._live)
@@ -178,7 +180,7 @@ class VersionGate:
 
     async def _swap_base(self, app: Any, version: VersionName, weights: WeightsFolder) -> None:
         if self._adapters:
-            raise UnusableWeightsError(f"adapters of {self._base} are live; its weights cannot change under them")
+            raise UnusableWeightsError(f"cannot replace {self._base} while adapters of it are loaded")
         commit = await self._swapper.prepare(app, str(version), weights)
         async with self._lock.exclusive(self._settings.drain_s):
             await commit()
@@ -198,29 +200,29 @@ class VersionGate:
 
 
 def error(status: int, code: str, message: str) -> JSONResponse:
-    """An answer in OpenAI's error shape."""
+    """A response in OpenAI's error format."""
     kind = "invalid_request_error" if status < 500 else "server_error"
     return JSONResponse({"error": {"message": message, "type": kind, "param": None, "code": code}}, status)
 
 
 async def _peek_model(request: Request) -> tuple[str, Receive]:
-    """Read the body's `model`, and give the app a receive that yields the body again."""
+    """The `model` of the request body, and a `receive` that returns the body again for the app."""
     body = await request.body()
     try:
         parsed = json.loads(body)
     except ValueError:
-        parsed = None  # the engine answers 400 in its own words
+        parsed = None  # the engine returns 400 itself
     model = parsed.get("model", "") if isinstance(parsed, dict) else ""
     return model if isinstance(model, str) else "", _again(request, body)
 
 
-async def _take_wish(request: Request) -> tuple[Asked, Receive]:
-    """Read what the request continues, and give the app a receive that yields the body without it; ValueError."""
-    body, asked = take(await request.body())
-    # The app must not wait for the length that was announced.
+async def _take_continuation(request: Request) -> tuple[Continuation, Receive]:
+    """The continuation in the request, and a `receive` that returns the body without it. Raises ValueError."""
+    body, continuation = take_continuation(await request.body())
+    # The body is shorter now; the app must not wait for the original length.
     headers = [pair for pair in request.scope["headers"] if pair[0] != b"content-length"]
     request.scope["headers"] = [*headers, (b"content-length", str(len(body)).encode())]
-    return asked, _again(request, body)
+    return continuation, _again(request, body)
 
 
 def _again(request: Request, body: bytes) -> Receive:

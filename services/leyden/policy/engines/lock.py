@@ -1,4 +1,4 @@
-"""The lock between inference requests (shared) and a weight swap (exclusive), for one event loop."""
+"""A lock for inference requests (shared) and weight swaps (exclusive), within one event loop."""
 
 import asyncio
 from collections.abc import AsyncIterator
@@ -6,7 +6,7 @@ from contextlib import asynccontextmanager
 
 
 class SwapLock:
-    """Many requests or one swap. A waiting swap goes first: requests that come after it wait for it."""
+    """Held by many requests or by one swap. New requests wait for a swap that is already waiting."""
 
     def __init__(self) -> None:
         self._open = asyncio.Event()
@@ -18,12 +18,12 @@ class SwapLock:
 
     @property
     def in_flight(self) -> int:
-        """Requests that hold the lock now."""
+        """Number of requests that hold the lock."""
         return self._in_flight
 
     @asynccontextmanager
     async def shared(self) -> AsyncIterator[None]:
-        """Hold for one request, until its last byte is sent."""
+        """Hold the lock for one request, until its last byte is sent."""
         while not self._open.is_set():
             await self._open.wait()
         self._in_flight += 1
@@ -37,7 +37,7 @@ class SwapLock:
 
     @asynccontextmanager
     async def exclusive(self, drain_s: float) -> AsyncIterator[None]:
-        """Hold back new requests and wait for those in flight; raises TimeoutError after `drain_s` seconds."""
+        """Block new requests and wait for running ones to finish. Raises TimeoutError after `drain_s` seconds."""
         async with self._swapping:
             self._open.clear()
             try:

@@ -1,4 +1,4 @@
-"""A policy version's name, ``<policy>@<n>``: immutable, 0 is the base model."""
+"""Names of policy versions: `<policy>@<n>`. A name is never reused; version 0 is the base model."""
 
 from dataclasses import dataclass
 from typing import Self
@@ -13,7 +13,7 @@ class VersionName:
 
     @classmethod
     def parse(cls, text: str) -> Self:
-        """Read ``<policy>@<n>``; raises ValueError on anything else."""
+        """Parse `<policy>@<n>`. Raises ValueError for anything else."""
         policy, at, digits = text.rpartition("@")
         if not (policy and at and digits.isascii() and digits.isdigit()):
             raise ValueError(f"{text!r} is not <policy>@<number>")

@@ -1,7 +1,7 @@
-"""Lets the vLLM that runs in this process continue an earlier call's tokens. vLLM is never imported by name.
+"""Adds continuation of earlier calls to the vLLM in this process. vLLM is never imported by name.
 
-vLLM renders a chat request in one method of its chat handler, and generates, streams and parses from what that returns;
-it is wrapped, so that templates, tool parsers and reasoning parsers stay vLLM's own. Tried with vLLM 0.32.
+It wraps the method of vLLM's chat handler that renders a request, so templates, tool parsers and reasoning parsers stay
+vLLM's own. Tested with vLLM 0.32.
 """
 
 from collections.abc import Set
@@ -13,7 +13,7 @@ _MARK = "leyden_continues"
 
 
 def install(app: Any) -> None:
-    """Wrap the chat handler, once. A vLLM without that method answers as before, and its answers say nothing."""
+    """Wrap the chat handler, once. If this vLLM has no such method, prompts are not continued and no header is sent."""
     serving: Any = getattr(getattr(app, "state", None), "openai_serving_chat", None)
     render = getattr(serving, "render_chat_request", None)
     if render is None or hasattr(serving, _MARK):
@@ -32,14 +32,14 @@ def install(app: Any) -> None:
 
 
 def turn_ends(serving: Any) -> Set[int]:
-    """The tokens at which this model stops by itself."""
+    """The end-of-turn tokens of the model."""
     listed = serving.model_config.try_get_generation_config().get("eos_token_id")
     found = set(listed) if isinstance(listed, list) else {listed}
     return frozenset(token for token in found | {serving.renderer.tokenizer.eos_token_id} if token is not None)
 
 
 def _continued(one: Any, ends: Set[int]) -> Any:
-    """An engine input with the prompt to use; inputs with images or embeddings are left alone."""
+    """The engine input with the continued prompt. Inputs with images or embeddings are not changed."""
     if one.get("type") != "token":
         return one
     prompt = prompt_of(one["prompt_token_ids"], ends)

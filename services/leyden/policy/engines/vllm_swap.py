@@ -1,7 +1,7 @@
-"""Gets weights into the vLLM that runs in this process, through its engine client. vLLM is never imported by name.
+"""Loads weights into the vLLM in this process through its engine client. vLLM is never imported by name.
 
-The engine client is called directly, so vLLM's development endpoints (any RPC, from anybody who reaches the port)
-stay switched off. Tried with vLLM 0.32.
+Because the engine client is called directly, vLLM's development endpoints (any RPC, without authentication) stay off.
+Tested with vLLM 0.32.
 """
 
 import importlib
@@ -13,7 +13,7 @@ from leyden.policy.engines.weights import UnusableWeightsError, WeightsFolder, r
 
 
 class VllmSwapper:
-    """Adapters by name where vLLM was started with LoRA; else full weights, reloaded in place."""
+    """`Swapper` for vLLM: loads adapters if it was started with LoRA, else reloads full weights in place."""
 
     engine = "vllm"
 
@@ -25,7 +25,7 @@ class VllmSwapper:
         return app.state.engine_client.vllm_config.lora_config is not None
 
     async def add_adapter(self, app: Any, name: str, weights: WeightsFolder) -> None:
-        """Load the adapter for requests that name it; raises UnusableWeightsError with vLLM's own words."""
+        """Load an adapter, to be selected by `model`. Raises UnusableWeightsError with vLLM's message."""
         protocol = importlib.import_module("vllm.entrypoints.serve.lora.protocol")
         request = protocol.LoadLoRAAdapterRequest(lora_name=name, lora_path=str(weights.path))
         answer = await app.state.openai_serving_models.load_lora_adapter(request)
@@ -33,9 +33,11 @@ class VllmSwapper:
             raise UnusableWeightsError(f"vLLM refused the adapter: {answer.error.message}")
 
     async def prepare(self, app: Any, name: str, weights: WeightsFolder) -> Commit:
-        """Compare the new files with the live ones, so that what reaches vLLM can be loaded."""
+        """Check that the new files have the same tensors as the live ones. Raises UnusableWeightsError."""
         if weights.adapter:
-            raise UnusableWeightsError("this vLLM runs without LoRA: merge the adapter, or start it with --lora-rank")
+            raise UnusableWeightsError(
+                "vLLM runs without LoRA; merge the adapter, or start the engine with --lora-rank"
+            )
         engine = app.state.engine_client
         live = self._folder or Path(engine.vllm_config.model_config.model)
         if live.is_dir():
@@ -47,7 +49,7 @@ class VllmSwapper:
         return commit
 
     async def _reload_or_roll_back(self, engine: Any, name: str, live: Path, new: Path) -> None:
-        # Whatever still runs here has no client any more: the gate has drained. Abort it.
+        # The gate has drained, so any request still running has no client: abort it.
         await engine.pause_generation(mode="abort", clear_cache=True)
         try:
             await _reload(engine, new)
@@ -63,11 +65,11 @@ class VllmSwapper:
 async def _reload(engine: Any, folder: Path) -> None:
     await engine.collective_rpc("reload_weights", kwargs={"weights_path": str(folder)})
     if not await engine.reset_prefix_cache():
-        raise RuntimeError("vLLM kept blocks of its prefix cache, which hold the old weights' work")
+        raise RuntimeError("vLLM did not clear its prefix cache, which was computed with the old weights")
 
 
 async def _roll_back(engine: Any, live: Path, cause: Exception) -> None:
     try:
         await _reload(engine, live)
     except Exception as second:
-        raise EngineBrokenError(f"reload failed ({cause}), and so did the way back to {live} ({second})") from second
+        raise EngineBrokenError(f"reload failed ({cause}), and rolling back to {live} failed ({second})") from second

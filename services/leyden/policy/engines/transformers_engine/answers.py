@@ -1,4 +1,4 @@
-"""What the JSON of all answers has in common: a head, a usage, and how tokens are told."""
+"""The JSON that chat and text responses have in common."""
 
 import time
 import uuid
@@ -13,10 +13,10 @@ Json = dict[str, Any]
 
 
 class Answers(ABC):
-    """The JSON of one request's answer, whole or in chunks. Choices follow their prompts, `n` for each."""
+    """Builds the JSON of one request's response, complete or in chunks. Choices: `n` per prompt, in prompt order."""
 
     prefix: str
-    """What its id begins with."""
+    """First part of the response id."""
     kind: str
     chunk_kind: str
 
@@ -28,7 +28,7 @@ class Answers(ABC):
         self._created = int(time.time())
 
     def whole(self, deltas: Sequence[Delta]) -> Json:
-        """The answer to a plain request, from all deltas of all choices."""
+        """The complete response, from all deltas of all choices."""
         by_choice: list[list[Delta]] = [[] for _ in range(self._request.n * len(self._prompts))]
         for delta in deltas:
             by_choice[delta.index].append(delta)
@@ -36,15 +36,15 @@ class Answers(ABC):
         return self._head(self.kind) | {"choices": choices, "usage": self._usage(len(deltas))}
 
     def opening(self) -> list[Json]:
-        """The chunks before the first token."""
+        """The chunks sent before the first token."""
         return []
 
     def chunk(self, delta: Delta) -> Json:
-        """The chunk of one token."""
+        """The chunk for one token."""
         return self._head(self.chunk_kind) | {"choices": [self._piece(delta)]}
 
     def usage_chunk(self, completion_tokens: int) -> Json:
-        """The last chunk where `stream_options.include_usage` was set."""
+        """The last chunk, sent if `stream_options.include_usage` is set."""
         return self._head(self.chunk_kind) | {"choices": [], "usage": self._usage(completion_tokens)}
 
     @abstractmethod
@@ -61,7 +61,7 @@ class Answers(ABC):
         return {"prompt_tokens": prompt, "completion_tokens": completion, "total_tokens": prompt + completion}
 
     def _ids(self, deltas: Sequence[Delta]) -> Json:
-        """A choice's token ids, where they were asked for."""
+        """The token ids of `deltas`, if requested."""
         return {"token_ids": [delta.token for delta in deltas]} if self._request.return_token_ids else {}
 
     def _text(self, token: int) -> str:

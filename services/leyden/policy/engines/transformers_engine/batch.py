@@ -1,6 +1,6 @@
-"""The running batch: one left-padded key/value cache that sequences join and leave between steps.
+"""The running batch: one left-padded key/value cache. Sequences join and leave between steps.
 
-Axes: _B rows, _T time (padded on the left), _V vocabulary. It samples nothing and knows no HTTP.
+Axes: _B rows, _T time (padded on the left), _V vocabulary. Sampling is elsewhere.
 """
 
 from collections.abc import Sequence as Rows
@@ -16,7 +16,7 @@ Layers = list[tuple[Tensor, Tensor]]
 
 
 class Batch:
-    """Rows in the order in which they joined; `logits_BV` belongs to them, for the next token of each."""
+    """The running sequences in the order in which they joined; `logits_BV` are the logits of their next tokens."""
 
     def __init__(self, model: Any) -> None:
         self._model = model
@@ -28,9 +28,9 @@ class Batch:
 
     def join(self, sequences: Rows[Sequence]) -> None:
         """Prefill the prompts (each distinct prompt once) and add them as rows."""
-        places: dict[tuple[int, ...], int] = {}
-        picks = [places.setdefault(tuple(sequence.prompt), len(places)) for sequence in sequences]
-        ids_BT, mask_BT = self._pad(list(places))
+        distinct: dict[tuple[int, ...], int] = {}
+        picks = [distinct.setdefault(tuple(sequence.prompt), len(distinct)) for sequence in sequences]
+        ids_BT, mask_BT = self._pad(list(distinct))
         output = self._forward(ids_BT, mask_BT, (mask_BT.cumsum(-1) - 1).clamp(min=0), DynamicCache())
         pick = torch.tensor(picks, device=self._device)
         layers = [(keys[pick], values[pick]) for keys, values in _layers(output.past_key_values)]
@@ -38,7 +38,7 @@ class Batch:
         self.rows.extend(sequences)
 
     def step(self, tokens: Rows[int]) -> None:
-        """Feed one token a row."""
+        """Run the model on one new token per row."""
         assert self._mask_BT is not None, "nothing has joined"
         ids_BT = torch.tensor(tokens, device=self._device)[:, None]
         self._mask_BT = torch.cat([self._mask_BT, torch.ones_like(ids_BT)], dim=-1)
@@ -47,7 +47,7 @@ class Batch:
         self._cache, self.logits_BV = output.past_key_values, output.logits[:, -1].float()
 
     def keep(self, indices: Rows[int]) -> None:
-        """Drop every row but these, and the columns that only the dropped ones used."""
+        """Drop all other rows, and the columns that only those used."""
         if len(indices) == len(self.rows):
             return
         if not indices:
@@ -65,7 +65,7 @@ class Batch:
         self.rows = [self.rows[index] for index in indices]
 
     def clear(self) -> None:
-        """Forget every row and the cache."""
+        """Drop all rows and the cache."""
         self.rows, self.logits_BV, self._mask_BT, self._cache = [], None, None, None
 
     def _forward(self, ids_BT: Tensor, mask_BT: Tensor, positions_BT: Tensor, cache: Any) -> Any:
@@ -109,7 +109,7 @@ def _cache(layers: Layers) -> Any:
 
 
 def _stack(upper: Tensor, lower: Tensor, width: int, axis: int) -> Tensor:
-    """Pad both with zeros before their first column along `axis`, to `width`, and put one above the other."""
+    """Left-pad both with zeros to `width` along `axis` and concatenate them along the rows."""
     return torch.cat([_left_pad(upper, width, axis), _left_pad(lower, width, axis)])
 
 

@@ -1,4 +1,4 @@
-"""OpenAI's JSON for chat completions, whole and streamed, from the engine's deltas."""
+"""Builds OpenAI's JSON for chat completions, complete and streamed."""
 
 import uuid
 from collections.abc import Callable, Sequence
@@ -11,7 +11,7 @@ from leyden.policy.engines.transformers_engine.tools import Call, ToolCallStream
 
 
 class ChatAnswers(Answers):
-    """The answer to one conversation. `tools` makes the reader that finds a choice's tool calls."""
+    """The response to a chat request. `tools` creates a tool call parser for one choice."""
 
     prefix = "chatcmpl"
     kind = "chat.completion"
@@ -32,7 +32,7 @@ class ChatAnswers(Answers):
         return super().whole(deltas) | self._prompt_ids()
 
     def opening(self) -> list[Json]:
-        """The role of every choice, and the prompt's token ids where they were asked for."""
+        """The role of every choice, and the prompt's token ids if requested."""
         role = {"role": "assistant", "content": ""}
         choices = [
             {"index": index, "delta": role, "logprobs": None, "finish_reason": None} for index in range(self._request.n)
@@ -62,7 +62,7 @@ class ChatAnswers(Answers):
         } | self._ids([delta])
 
     def _read(self, delta: Delta) -> tuple[str, list[Json]]:
-        """What a delta says and calls; the calls numbered by their place in the choice."""
+        """Text and tool calls of a delta; calls are numbered within the choice."""
         if not self._tools:
             return delta.text, []
         reader = self._tools[delta.index]
@@ -71,7 +71,7 @@ class ChatAnswers(Answers):
         if delta.finish:
             rest, last = reader.flush()
             said, calls = said + rest, calls + last
-        numbered = [_told(call, before + place) for place, call in enumerate(calls)]
+        numbered = [_call_json(call, index) for index, call in enumerate(calls, before)]
         return said, [call for call in numbered if self._request.parallel_tool_calls or call["index"] == 0]
 
     def _finish(self, delta: Delta) -> str | None:
@@ -95,6 +95,6 @@ class ChatAnswers(Answers):
         return {"token": text, "logprob": logprob, "bytes": list(text.encode())}
 
 
-def _told(call: Call, index: int) -> Json:
+def _call_json(call: Call, index: int) -> Json:
     function = {"name": call.name, "arguments": call.arguments}
     return {"index": index, "id": f"call_{uuid.uuid4().hex}", "type": "function", "function": function}

@@ -1,4 +1,4 @@
-"""One request's sequences in the scheduler, and the queue of what comes out."""
+"""Runs one request's sequences in the scheduler and collects their tokens in a queue."""
 
 import asyncio
 from collections.abc import AsyncIterator, Sequence
@@ -10,11 +10,11 @@ from leyden.policy.engines.transformers_engine.sequence import Sequence as Row
 
 
 class StepFailedError(Exception):
-    """The model's step that a request took part in failed."""
+    """A model step failed; all sequences of its batch end with this error."""
 
 
 class Generation:
-    """`n` choices for each prompt, in the prompts' order."""
+    """Generates `n` choices for each prompt, in prompt order."""
 
     def __init__(
         self, scheduler: Scheduler, request: SamplingRequest, prompts: Sequence[list[int]], max_tokens: int
@@ -31,7 +31,10 @@ class Generation:
         scheduler.submit(self._rows)
 
     async def deltas(self) -> AsyncIterator[Delta]:
-        """Tokens of all choices as they come; whoever leaves early gives the sequences up."""
+        """Yield the tokens of all choices as they are sampled. Raises StepFailedError.
+
+        If the iterator is closed early, the sequences are cancelled.
+        """
         left = len(self._rows)
         try:
             while left:

@@ -1,4 +1,4 @@
-"""Messages, texts and token ids to prompts: lists of token ids that the model can read."""
+"""Converts messages, texts and token ids to prompts: lists of token ids."""
 
 import json
 from typing import Any
@@ -9,7 +9,7 @@ from leyden.policy.engines.transformers_engine.protocol import CompletionRequest
 
 
 class PromptError(Exception):
-    """The request cannot become a prompt that fits: the caller's mistake."""
+    """The request has no valid prompt, or one that is too long. Answered with 400."""
 
     def __init__(self, message: str, code: str = "invalid_request") -> None:
         super().__init__(message)
@@ -17,7 +17,7 @@ class PromptError(Exception):
 
 
 def render(tokenizer: Any, chat: Conversation) -> list[int]:
-    """Prompt token ids, by the chat template; raises PromptError where it refuses the messages."""
+    """Render messages to prompt token ids with the chat template. Raises PromptError if the template rejects them."""
     if tokenizer.chat_template is None:
         raise PromptError("this model has no chat template")
     try:
@@ -30,12 +30,12 @@ def render(tokenizer: Any, chat: Conversation) -> list[int]:
             **chat.chat_template_kwargs,
         )
     except (TemplateError, TypeError, KeyError, ValueError) as problem:
-        raise PromptError(f"the chat template refuses these messages: {problem}") from problem
+        raise PromptError(f"the chat template rejects these messages: {problem}") from problem
     return list(tokenizer.encode(text, add_special_tokens=False))
 
 
 def prompts_of(tokenizer: Any, request: CompletionRequest, vocabulary: int) -> list[list[int]]:
-    """The prompts of a text completion; raises PromptError for an empty one and for ids that are no tokens."""
+    """The prompts of a text completion. Raises PromptError for an empty prompt or a token id out of range."""
     given: list[Any] = request.prompt if isinstance(request.prompt, list) else [request.prompt]
     several: list[Any] = [given] if given and isinstance(given[0], int) else given
 
@@ -46,17 +46,17 @@ def prompts_of(tokenizer: Any, request: CompletionRequest, vocabulary: int) -> l
 
     prompts = [tokens(one) for one in several]
     if not prompts or not all(prompts):
-        raise PromptError("a prompt has at least one token")
+        raise PromptError("a prompt needs at least one token")
     if any(token >= vocabulary for prompt in prompts for token in prompt):
-        raise PromptError(f"this model's token ids are below {vocabulary}")
+        raise PromptError(f"prompt token ids must be less than {vocabulary}")
     return prompts
 
 
 def _plain(message: dict[str, Any]) -> dict[str, Any]:
-    """A message as text models' templates expect it: content as one text, arguments of tool calls as objects."""
+    """The message as chat templates expect it: content as one string, arguments of tool calls as objects."""
     plain = message | {"content": _text(message.get("content"))}
     if thought := message.get("reasoning") or message.get("reasoning_content"):
-        plain |= {"reasoning": thought, "reasoning_content": thought}  # templates read the one or the other
+        plain |= {"reasoning": thought, "reasoning_content": thought}  # some templates use one name, some the other
     if calls := message.get("tool_calls"):
         plain["tool_calls"] = [call | {"function": _with_object(call["function"])} for call in calls]
     return plain
@@ -71,7 +71,7 @@ def _text(content: Any) -> str:
 
 
 def _with_object(function: dict[str, Any]) -> dict[str, Any]:
-    """Arguments that are no JSON object, as a model may have written them, stay the text that they are."""
+    """`function` with its arguments as an object; unchanged if they are not a JSON object (models write such)."""
     try:
         arguments = json.loads(function.get("arguments") or "{}")
     except (ValueError, TypeError):

@@ -1,4 +1,4 @@
-"""The part of OpenAI's requests that this engine understands, with vLLM's names for what OpenAI lacks."""
+"""Request models: the part of OpenAI's API that this engine supports, plus some of vLLM's extensions."""
 
 from abc import abstractmethod
 from typing import Annotated, Any, Self
@@ -29,9 +29,9 @@ NEUTRAL: dict[str, tuple[object, ...]] = {
     "suffix": ("",),
     "prompt_logprobs": (),
 }
-"""Options that would change what is sampled or told, with the values that do not: others are refused, not ignored."""
+"""Unsupported options → the values at which they have no effect. Any other value gets 400 instead of being ignored."""
 TEXT_TOKENS = 16
-"""How many tokens a text completion has that names no number: OpenAI's default."""
+"""Default `max_tokens` of text completions, as in OpenAI's API."""
 Tokens = Annotated[list[Annotated[int, Field(ge=0)]], Field(min_length=1)]
 
 
@@ -42,7 +42,7 @@ class StreamOptions(BaseModel):
 
 
 class Lenient(BaseModel):
-    """A request whose null fields are absent, and whose unknown ones are kept."""
+    """A request in which null fields count as absent and unknown fields are kept."""
 
     model_config = ConfigDict(extra="allow")
 
@@ -53,7 +53,7 @@ class Lenient(BaseModel):
 
 
 class Conversation(Lenient):
-    """What a chat template renders."""
+    """The fields rendered by a chat template."""
 
     messages: list[dict[str, Any]] = Field(min_length=1)
     tools: list[dict[str, Any]] | None = None
@@ -65,13 +65,13 @@ class Conversation(Lenient):
     def _begin_or_continue(self) -> Self:
         if self.continue_final_message:
             if self.add_generation_prompt and "add_generation_prompt" in self.model_fields_set:
-                raise ValueError("continue_final_message and add_generation_prompt exclude each other")
+                raise ValueError("continue_final_message and add_generation_prompt cannot both be set")
             self.add_generation_prompt = False
         return self
 
 
 class SamplingRequest(Lenient):
-    """What chat and text completions share."""
+    """The fields that chat and text completions have in common."""
 
     model: str
     n: int = Field(default=1, ge=1, le=128)
@@ -102,10 +102,10 @@ class SamplingRequest(Lenient):
     @property
     @abstractmethod
     def likeliest(self) -> int:
-        """How many of the likeliest tokens are told beside each sampled one."""
+        """How many of the most likely tokens to return with each sampled token."""
 
     def sampling(self, index: int, max_tokens: int) -> Sampling:
-        """How choice `index` is drawn: seeds follow each other, so that choices differ and can be repeated."""
+        """Sampling parameters of choice `index`. Each choice has its own seed: `seed` + `index`."""
         return Sampling(
             temperature=self.temperature,
             top_p=self.top_p,
@@ -129,7 +129,7 @@ class ChatRequest(Conversation, SamplingRequest):
     @model_validator(mode="after")
     def _top_of_nothing(self) -> Self:
         if self.top_logprobs and not self.logprobs:
-            raise ValueError("top_logprobs needs logprobs")
+            raise ValueError("top_logprobs requires logprobs")
         return self
 
     @property
@@ -139,11 +139,11 @@ class ChatRequest(Conversation, SamplingRequest):
 
     @property
     def may_call_tools(self) -> bool:
-        """Whether tool calls are looked for in the answer."""
+        """Whether the response is parsed for tool calls."""
         return bool(self.tools) and (self.model_extra or {}).get("tool_choice") != "none"
 
     def sampling(self, index: int, max_tokens: int) -> Sampling:
-        """As for any request; some models' marks of a tool call are special tokens, which are written out then."""
+        """As in the base class, with special tokens kept in the text if tools are given: they may mark tool calls."""
         return super().sampling(index, max_tokens).with_special_tokens(self.may_call_tools)
 
 
@@ -156,12 +156,12 @@ class CompletionRequest(SamplingRequest):
 
     @property
     def likeliest(self) -> int:
-        """`logprobs` as a number; 0 is the sampled token alone."""
+        """`logprobs` as a number; 0: only the sampled token."""
         return self.logprobs or 0
 
 
 class TokenizeText(Lenient):
-    """Body of `POST /tokenize` with a text."""
+    """Body of `POST /tokenize` for a text."""
 
     prompt: str
     add_special_tokens: bool = True

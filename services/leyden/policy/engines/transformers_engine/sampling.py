@@ -1,4 +1,4 @@
-"""Draws one token a row from logits. Axes: _B rows of the batch, _V vocabulary."""
+"""Samples one token per row from logits. Axes: _B rows of the batch, _V vocabulary."""
 
 from collections.abc import Sequence
 
@@ -9,7 +9,7 @@ from leyden.policy.engines.transformers_engine.sequence import Sampling
 
 
 def draw(logits_BV: Tensor, samplings: Sequence[Sampling], generators: Sequence[torch.Generator | None]) -> Tensor:
-    """One token id a row, shape (B,): argmax where greedy, else by the Gumbel trick on what truncation leaves."""
+    """One token id per row, shape (B,): argmax if greedy, else sampled by the Gumbel trick after top_k and top_p."""
     tokens_B = logits_BV.argmax(-1)
     rows = [row for row, sampling in enumerate(samplings) if not sampling.greedy]
     if not rows:
@@ -25,7 +25,7 @@ def draw(logits_BV: Tensor, samplings: Sequence[Sampling], generators: Sequence[
 
 
 def truncate_(scores_V: Tensor, top_k: int, top_p: float) -> None:
-    """Set to -inf, in place, every token outside the top_k likeliest and outside the nucleus of mass top_p."""
+    """Set to -inf, in place, tokens that are not among the top_k most likely or outside the nucleus of mass top_p."""
     if 0 < top_k < scores_V.numel():
         scores_V[scores_V < scores_V.topk(top_k).values[-1]] = -torch.inf
     if top_p < 1.0:

@@ -1,6 +1,6 @@
-"""The thread that runs the model: admits waiting sequences between steps, draws tokens, reports them.
+"""The thread that runs the model: admits waiting sequences between steps, samples tokens, delivers them.
 
-One thread owns the model, so that whoever changes weights (`exclusive`) never meets a forward pass.
+Only this thread uses the model, so jobs that change weights (`exclusive`) never run during a forward pass.
 """
 
 import logging
@@ -21,11 +21,11 @@ from leyden.policy.engines.transformers_engine.text import TextStream
 logger = logging.getLogger(__name__)
 
 GATHER_S = 0.005
-"""How long an idle engine waits for companions of a first request: they then share one prefill."""
+"""How long an idle engine waits for more requests after the first one, so that they share one prefill."""
 
 
 class Scheduler:
-    """Start with `start()`, end with `close()`; other methods may be called from any thread."""
+    """Runs sequences on its own thread, from `start()` to `close()`. `submit` and `exclusive` are thread-safe."""
 
     def __init__(self, model: Any, tokenizer: Any, eos: frozenset[int], max_rows: int = 64) -> None:
         self._batch = Batch(model)
@@ -44,7 +44,7 @@ class Scheduler:
         self._thread.start()
 
     def close(self) -> None:
-        """End the thread after the step at hand; sequences still running hear no more."""
+        """Stop the thread after the current step. Running sequences get no further tokens."""
         with self._wake:
             self._closed = True
             self._wake.notify()
@@ -52,11 +52,11 @@ class Scheduler:
 
     @property
     def alive(self) -> bool:
-        """Whether the thread runs."""
+        """Whether the thread is running."""
         return self._thread.is_alive()
 
     def submit(self, sequences: Rows[Sequence]) -> None:
-        """Queue sequences; their `deliver` is called with each token."""
+        """Queue sequences. Their `deliver` is called with each token."""
         with self._wake:
             self._waiting.extend(sequences)
             self._wake.notify()
@@ -76,8 +76,8 @@ class Scheduler:
                     self._admit()
                     if self._batch.rows:
                         self._advance()
-                except Exception as problem:  # a failed step (out of memory, say) fails its sequences, not the engine
-                    logger.exception("a step failed")
+                except Exception as problem:  # a failed step (out of memory, say) ends its sequences, not the engine
+                    logger.exception("a model step failed; all running sequences end with an error")
                     self._fail_all(str(problem))
 
     def _wait_for_work(self) -> bool:
@@ -126,7 +126,7 @@ class Scheduler:
             self._batch.step([tokens[index] for index in going])
 
     def _report(self, row: Sequence, token: int, logprob: float, logprobs_V: torch.Tensor) -> bool:
-        """Deliver one token; returns whether the sequence goes on."""
+        """Deliver one token. Returns whether the sequence continues."""
         row.tokens.append(token)
         stream = self._state[row][0]
         ended = token in self._eos and not row.sampling.ignore_eos
@@ -164,7 +164,7 @@ def _top(logprobs_V: torch.Tensor, count: int) -> tuple[tuple[int, float], ...]:
 def _run_job(job: Callable[[], None], future: "Future[None]") -> None:
     try:
         job()
-    except Exception as problem:  # noqa: BLE001  (it belongs to whoever waits for the future)
+    except Exception as problem:  # noqa: BLE001  (raised where the future is awaited)
         future.set_exception(problem)
     else:
         future.set_result(None)

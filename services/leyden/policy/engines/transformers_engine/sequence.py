@@ -1,4 +1,4 @@
-"""One sequence being generated: plain data between the HTTP side and the scheduler's thread."""
+"""The data exchanged between HTTP handlers and the scheduler's thread."""
 
 from collections.abc import Callable
 from dataclasses import dataclass, field, replace
@@ -6,7 +6,7 @@ from dataclasses import dataclass, field, replace
 
 @dataclass(frozen=True, slots=True)
 class Sampling:
-    """How the tokens of one sequence are drawn."""
+    """Sampling parameters of one sequence."""
 
     temperature: float = 1.0
     top_p: float = 1.0
@@ -17,21 +17,21 @@ class Sampling:
     ignore_eos: bool = False
     top_logprobs: int = 0
     special_tokens: bool = False
-    """Special tokens are written out in the text, but for the one that ends the answer."""
+    """Whether the text contains special tokens, except the one that ends the response."""
 
     @property
     def greedy(self) -> bool:
-        """Whether the likeliest token is taken (vLLM draws the line at the same place)."""
+        """Whether the most likely token is always taken. Same threshold as in vLLM."""
         return self.temperature < 1e-5
 
     def with_special_tokens(self, written: bool) -> "Sampling":
-        """The same, with special tokens written out or not."""
+        """A copy with `special_tokens` set to `written`."""
         return replace(self, special_tokens=written)
 
 
 @dataclass(frozen=True, slots=True)
 class Delta:
-    """One token of one sequence, or the news that it failed."""
+    """One token of a sequence, or the error that ended it."""
 
     index: int
     token: int = -1
@@ -44,7 +44,7 @@ class Delta:
 
 @dataclass(eq=False, slots=True)
 class Sequence:
-    """A prompt, how to continue it, and who hears of its tokens (called on the scheduler's thread)."""
+    """A sequence being generated. `deliver` is called on the scheduler's thread."""
 
     index: int
     prompt: list[int]

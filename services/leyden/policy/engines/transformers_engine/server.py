@@ -1,4 +1,4 @@
-"""The engine's HTTP side: requests in, sequences to the scheduler, tokens out. Loads the model and runs uvicorn."""
+"""The engine's HTTP server: passes requests to the scheduler and returns their tokens. Loads the model."""
 
 import asyncio
 import json
@@ -44,11 +44,11 @@ TOKENIZE: TypeAdapter[Conversation | TokenizeText] = TypeAdapter(TokenizeRequest
 
 
 class UnknownModelError(Exception):
-    """The request names a model that is not served here."""
+    """The requested model is not served here."""
 
 
 class Server:
-    """Handlers of the engine's routes."""
+    """HTTP handlers of the engine."""
 
     def __init__(
         self, serving: Serving, scheduler: Scheduler, tokenizer: Any, ends: frozenset[int], vocabulary: int
@@ -79,7 +79,7 @@ class Server:
         return await self._answer(asked, prompts, max_tokens, answers, request)
 
     async def tokenize(self, request: Request) -> Response:
-        """`POST /tokenize`, for messages or for a text: what a prompt's tokens are, nothing is sampled."""
+        """`POST /tokenize`: the tokens of messages or of a text."""
         asked = TOKENIZE.validate_json(await request.body())
         if isinstance(asked, Conversation):
             tokens = render(self._tokenizer, asked)
@@ -101,7 +101,7 @@ class Server:
         return JSONResponse({"object": "list", "data": [card]})
 
     async def health(self, _: Request) -> Response:
-        """`GET /health`: 200 while the engine's thread lives."""
+        """`GET /health`: 200 while the scheduler's thread is running, else 503."""
         return Response(status_code=200 if self._scheduler.alive else 503)
 
     def _must_serve(self, model: str) -> None:
@@ -109,7 +109,7 @@ class Server:
             raise UnknownModelError(f"The model `{model}` does not exist.")
 
     def _tools(self, chat: ChatRequest) -> Callable[[], ToolCallStream] | None:
-        """What makes a reader of tool calls, where the answer may have any."""
+        """Creates a tool call parser; None if the response cannot have tool calls."""
         if not chat.may_call_tools:
             return None
         return partial(ToolCallStream, self._tokenizer, self._serving.tool_parser, chat.tools or ())
@@ -200,7 +200,7 @@ REFUSALS: dict[type[Exception], Callable[[Request, Exception], Response]] = {
 
 
 def build(serving: Serving) -> ASGIApp:
-    """Load the model and put the engine's app behind the version gate."""
+    """Load the model and return the engine's app, wrapped in the version gate."""
     model, tokenizer = _load(serving)
     ends = _eos_ids(model, tokenizer)
     scheduler = Scheduler(model, tokenizer, ends)

@@ -1,4 +1,4 @@
-"""Gets weights into this engine's model: read beside it while it serves, then copied over it between two steps."""
+"""Loads weights into this engine's model: reads them while it serves, then copies them between two steps."""
 
 import asyncio
 from typing import Any
@@ -15,7 +15,7 @@ State = dict[str, torch.Tensor]
 
 
 class TransformersSwapper:
-    """Full weights, or an adapter merged into the base model's. One version at a time."""
+    """`Swapper` for full weights, or for an adapter merged into the base model. Serves one version at a time."""
 
     engine = "transformers"
 
@@ -25,15 +25,15 @@ class TransformersSwapper:
         self._base = base
 
     def serves_adapters(self, app: Any) -> bool:
-        """Never: an adapter is merged."""
+        """Never: adapters are merged."""
         return False
 
     async def add_adapter(self, app: Any, name: str, weights: WeightsFolder) -> None:
-        """Not in this engine."""
+        """Not supported: always raises UnusableWeightsError."""
         raise UnusableWeightsError("the transformers engine serves one version at a time")
 
     async def prepare(self, app: Any, name: str, weights: WeightsFolder) -> Commit:
-        """Read the new weights; raises UnusableWeightsError unless they fit the model tensor by tensor."""
+        """Read the new weights. Raises UnusableWeightsError unless their tensors have the model's names and shapes."""
         state = await asyncio.to_thread(self._read, weights)
 
         async def commit() -> None:
@@ -59,7 +59,7 @@ class TransformersSwapper:
     def _fitting(self, new: State, weights: WeightsFolder) -> State:
         live = self._model.state_dict()
         if {name: tensor.shape for name, tensor in live.items()} != {name: t.shape for name, t in new.items()}:
-            raise UnusableWeightsError(f"{weights.path} holds another architecture than the live model")
+            raise UnusableWeightsError(f"{weights.path} has a different architecture than the live model")
         return new
 
     def _copy(self, state: State) -> None:

@@ -1,11 +1,11 @@
-"""Token ids to text, one token at a time, never showing what a later token may still change."""
+"""Incremental detokenising: emits only text that later tokens cannot change."""
 
 from collections.abc import Sequence
 from typing import Any
 
 
 class TextStream:
-    """Incremental detokeniser with stop strings. `stopped` turns true when a stop string was met; it is not shown."""
+    """Incremental detokeniser with stop strings. `stopped` is True once one was found; it is not part of the text."""
 
     def __init__(self, tokenizer: Any, stops: Sequence[str] = (), special_tokens: bool = False) -> None:
         self._tokenizer = tokenizer
@@ -18,7 +18,7 @@ class TextStream:
         self.stopped = False
 
     def push(self, token: int) -> str:
-        """Add one token; returns the text that is now certain."""
+        """Add one token. Returns the text that is now final."""
         self._ids.append(token)
         whole = self._decode(self._shown_from, len(self._ids))
         if whole.endswith("�"):
@@ -28,7 +28,7 @@ class TextStream:
         return self._past_stops(fresh)
 
     def flush(self) -> str:
-        """Everything still held back; empty after a stop string."""
+        """The remaining text; empty after a stop string."""
         if self.stopped:
             return ""
         rest = self._decode(self._shown_from, len(self._ids))[len(self._decode(self._shown_from, self._shown_to)) :]
@@ -51,5 +51,5 @@ class TextStream:
 
 
 def overlap(text: str, stop: str) -> int:
-    """Length of the longest end of `text` that begins `stop`."""
+    """Length of the longest suffix of `text` that is a proper prefix of `stop`."""
     return next((size for size in range(min(len(text), len(stop) - 1), 0, -1) if stop.startswith(text[-size:])), 0)

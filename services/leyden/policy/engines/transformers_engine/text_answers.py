@@ -1,4 +1,4 @@
-"""OpenAI's JSON for text completions, whole and streamed, from the engine's deltas."""
+"""Builds OpenAI's JSON for text completions, complete and streamed."""
 
 from collections.abc import Sequence
 from typing import Any
@@ -9,7 +9,7 @@ from leyden.policy.engines.transformers_engine.sequence import Delta
 
 
 class TextAnswers(Answers):
-    """The answer to one or several prompts."""
+    """The response to one or several prompts."""
 
     prefix = "cmpl"
     kind = chunk_kind = "text_completion"
@@ -17,8 +17,8 @@ class TextAnswers(Answers):
 
     def __init__(self, request: CompletionRequest, prompts: Sequence[list[int]], tokenizer: Any) -> None:
         super().__init__(request, prompts, tokenizer)
-        self._told = [0] * (request.n * len(prompts))
-        """How many letters of each choice were told."""
+        self._sent = [0] * (request.n * len(prompts))
+        """Number of characters sent so far, by choice."""
         self._begun: set[int] = set()
 
     def _choice(self, index: int, deltas: Sequence[Delta]) -> Json:
@@ -34,7 +34,7 @@ class TextAnswers(Answers):
         return self._choice(delta.index, [delta])
 
     def _prompt_ids(self, index: int) -> Json:
-        """With the first that is told of a choice."""
+        """The prompt's token ids, if requested, in the first chunk of each choice."""
         if not self._request.return_token_ids or index in self._begun:
             return {}
         self._begun.add(index)
@@ -45,8 +45,8 @@ class TextAnswers(Answers):
             return None
         offsets = []
         for delta in deltas:
-            offsets.append(self._told[delta.index])
-            self._told[delta.index] += len(delta.text)
+            offsets.append(self._sent[delta.index])
+            self._sent[delta.index] += len(delta.text)
         return {
             "text_offset": offsets,
             "tokens": [self._text(delta.token) for delta in deltas],

@@ -1,4 +1,4 @@
-"""Tool calls in what a model writes, found while it comes. What cannot be read as a call stays text."""
+"""Parses tool calls from a model's output as it streams. Text that is not a valid call stays text."""
 
 import json
 from collections.abc import Sequence
@@ -20,19 +20,19 @@ FORMS: dict[str, Json] = {
         "transform": {"function": _CALL},
     },
 }
-"""vLLM's name of a form → transformers' response template of one call. In other forms no calls are found."""
+"""vLLM's name of a tool call format → transformers' response template of one call. Other formats are not parsed."""
 
 
 @dataclass(frozen=True, slots=True)
 class Call:
-    """A function to call, with its arguments as JSON."""
+    """A tool call; `arguments` is JSON text."""
 
     name: str
     arguments: str
 
 
 class ToolCallStream:
-    """One answer's text, divided into what is said and what is called."""
+    """Splits the text of one choice into content and tool calls."""
 
     def __init__(self, tokenizer: Any, form: str, tools: Sequence[Json]) -> None:
         self._tokenizer = tokenizer
@@ -40,10 +40,10 @@ class ToolCallStream:
         self._tools = list(tools)
         self._held = ""
         self.called = 0
-        """How many calls were found."""
+        """Number of calls found so far."""
 
     def push(self, text: str) -> tuple[str, list[Call]]:
-        """Add text; returns what is said for certain, and the calls that are complete now."""
+        """Add text. Returns the content that is now final, and the calls that are now complete."""
         if self._template is None:
             return text, []
         self._held += text
@@ -53,7 +53,7 @@ class ToolCallStream:
             if end < 0:
                 break
             part, self._held = self._held[: end + len(CLOSE)], self._held[end + len(CLOSE) :]
-            before, call = self._told(part[:start]), self._read(part[start:])
+            before, call = self._content(part[:start]), self._parse(part[start:])
             said += before if call else part
             calls += [call] if call else []
         certain = start if start >= 0 else len(self._held) - overlap(self._held, OPEN)
@@ -62,19 +62,19 @@ class ToolCallStream:
         return said, calls
 
     def flush(self) -> tuple[str, list[Call]]:
-        """The rest, at the answer's end: a last call may lack its end mark."""
+        """The rest, at the end of the response. The last call may lack its closing tag."""
         rest, self._held = self._held, ""
-        start, told = rest.find(OPEN), self._told(rest)
-        before = self._told(rest[:start])
-        call = self._read(rest[start:] + CLOSE) if start >= 0 else None
-        return (before, [call]) if call else (told, [])
+        start, content = rest.find(OPEN), self._content(rest)
+        before = self._content(rest[:start])
+        call = self._parse(rest[start:] + CLOSE) if start >= 0 else None
+        return (before, [call]) if call else (content, [])
 
-    def _told(self, text: str) -> str:
-        """Text between calls, less the line breaks that only set them apart."""
+    def _content(self, text: str) -> str:
+        """`text`, or "" if it is only whitespace between calls."""
         return text if text.strip() or not self.called else ""
 
-    def _read(self, region: str) -> Call | None:
-        """The call that a region between the marks is; None for what a model got wrong."""
+    def _parse(self, region: str) -> Call | None:
+        """The call in `region`, which includes its tags; None if it is not a valid call."""
         try:
             call = self._tokenizer.parse_response(region, self._template, prefix="", tools=self._tools)["call"]
             name, arguments = call["function"]["name"], call["function"]["arguments"]
