@@ -30,17 +30,16 @@ class Elsewhere:
 
 
 ELSEWHERE = {
-    "make demo": Elsewhere("minutes of training on an idle machine", ".ci/run", "bare_make demo"),
-    "make test": Elsewhere("it would run this very test", ".ci/run", "bare_make test"),
+    "make demo": Elsewhere("minutes of training on an idle machine", ".ci/run", "bare make demo"),
+    "make test": Elsewhere("it would run this very test", ".ci/run", "bare make test"),
     "make setup": Elsewhere(
-        "it makes the environment that this test runs in; every target below depends on it", ".ci/run", "bare_make"
+        "it makes the environment that this test runs in; every target below depends on it", ".ci/run", "bare make"
     ),
     "./leyden replay --name again": Elsewhere(
-        "it reads the topics of a whole demo; the same code is called on the two updates of the e2e loop",
-        "tests/e2e/test_loop.py", "await run_replay(",
+        "it reads the topics of a whole demo", ".ci/run", "bare ./leyden replay --name again"
     ),
     "./leyden replay --name shaped --settings examples/calculator/shaped.yaml": Elsewhere(
-        "as above, with settings that change the reward", "tests/e2e/test_loop.py", "inverted.yaml"
+        "as above; the same code is called on the updates of the e2e loop, with another reward", "tests/e2e/test_loop.py", "inverted.yaml"
     ),
     "leyden enqueue hf:openai/gsm8k --config main --split test --input-column question --metadata-columns answer"
     " --mode validation": Elsewhere(

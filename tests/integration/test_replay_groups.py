@@ -88,6 +88,9 @@ class Log:
     async def write(self, events: list[Event]) -> None:
         await self._publisher.publish_all([Outgoing(TOPIC_OF[type(e)], e.rollout_id, e) for e in events])  # type: ignore[attr-defined]
 
+    async def write_group(self, event: GroupCredited) -> None:
+        await self._publisher.publish_all([Outgoing(TRANSITIONS, f"{event.policy}/{event.group_id}", event)])
+
     async def transitions(self) -> list[SequenceCredited | GroupCredited]:
         read = read_topics(self.settings, self._claims, self.prefix + TRANSITIONS)
         found = [decode(TRANSITIONS, record.value) async for record in read]
@@ -146,7 +149,19 @@ async def test_a_replay_gives_what_a_deadline_a_late_member_and_a_late_reward_ga
         assert [(g.group_id, g.revision, g.reward_mean) for g in groups if g.revision] == [("whole", 1, 3.0)]
         assert rollout(4) not in {event.rollout_id for event in await log.transitions() if hasattr(event, "rollout_id")}
 
+        code, said = await replayed(services)
+        assert code == 0, said
+        assert any(line.startswith("identical: 6 of 6 events") for line in said), said
+
+        [group, *_] = groups
+        await log.write_group(group.model_copy(update={"event_id": "0" * 32, "group_id": "not in the evidence"}))
+        code, said = await replayed(services)
+        assert code == 1, said
+        assert "different: 6 events the same, 0 changed, 1 only recorded, 0 only replayed" in said, said
+
+
+async def replayed(services: Path) -> tuple[int, list[str]]:
+    """Exit status and lines of a replay of the whole log."""
     said: list[str] = []
     plan = ReplayPlan(f"again-{secrets.token_hex(4)}", None, None, None, services, None, train=False)
-    assert await run_replay(plan, said.append, said.append) == 0, said
-    assert any(line.startswith("identical: 6 of 6 events") for line in said), said
+    return await run_replay(plan, said.append, said.append), said

@@ -5,7 +5,9 @@ out what was between.
 """
 
 import hashlib
+from collections.abc import Collection
 from dataclasses import dataclass, field
+from datetime import UTC, datetime
 
 from leyden.events import GroupCredited, SequenceCredited
 from leyden.events.codec import TRANSITIONS, decode
@@ -45,7 +47,7 @@ class _Revision:
 
 @dataclass(frozen=True)
 class Comparison:
-    """Event by event, over the groups that both sides have."""
+    """Event by event: of a whole replay over all recorded groups, of a part over the replayed ones."""
 
     same: int
     different: int
@@ -56,19 +58,38 @@ class Comparison:
 
     @property
     def identical(self) -> bool:
-        """Every event of every common group is there on both sides, with the same bytes; and there is one."""
+        """Every event is on both sides with the same bytes, and there is at least one."""
         return self.same > 0 and self.different == self.only_recorded == self.only_replayed == 0
 
 
+@dataclass(frozen=True)
+class Wanted:
+    """Which transitions to read; None is no limit."""
+
+    credits: Collection[str] | None = None
+    """Names of credit services."""
+    groups: Collection[str] | None = None
+    before: datetime | None = None
+    """Written to the topic before then."""
+
+    def has(self, event: SequenceCredited | GroupCredited, written: datetime) -> bool:
+        """Whether to take an event that was written then."""
+        return (
+            (self.credits is None or event.credit in self.credits)
+            and (self.groups is None or event.group_id in self.groups)
+            and (self.before is None or written < self.before)
+        )
+
+
 async def read_transitions(
-    settings: KafkaSettings, claims: ClaimStore, prefix: str, like: TransitionSet | None = None
+    settings: KafkaSettings, claims: ClaimStore, prefix: str, wanted: Wanted = Wanted()
 ) -> TransitionSet:
-    """The transitions under `prefix`; when `like` is given, of its groups and credit services only."""
+    """The wanted transitions under `prefix`."""
     newest = NewestRevisions()
     async for record in read_topics(settings, claims, prefix + TRANSITIONS):
         event = decode(TRANSITIONS, record.value)
         assert isinstance(event, SequenceCredited | GroupCredited)
-        if like is None or (event.group_id in like.groups and event.credit in like.credits):
+        if wanted.has(event, datetime.fromtimestamp(record.timestamp / 1000, UTC)):
             newest.take(event, record.value)
     return newest.transitions()
 
