@@ -1,6 +1,6 @@
 """Client library for agents and for programs that run agents. Depends on httpx and OpenTelemetry only.
 
-An agent that only calls a model does not need it: base URL and key bind its calls to the rollout.
+An agent that only calls a model does not need it: its base URL and key bind its calls to the rollout.
 """
 
 from leyden.client.claims import Claim

@@ -1,7 +1,7 @@
-"""An attempt while it is open: root span, lease heartbeats, and its end at the gateway.
+"""Open attempts: the root span, heartbeats for the lease, and the end request to the gateway.
 
-`open_attempt`, then `close_attempt` (or `abandon_attempt` after a lost lease). A rollout that an agent starts by itself
-is ended through the `EndQueue`, so that a slow gateway does not hold the agent up.
+Call `open_attempt`, then `close_attempt`, or `abandon_attempt` after a lost lease. A rollout that an agent starts by
+itself is ended through the `EndQueue`, so that a slow gateway does not delay the agent.
 """
 
 import logging
@@ -28,12 +28,12 @@ logger = logging.getLogger("leyden.client")
 
 HEARTBEATS_PER_LEASE = 3
 HEARTBEAT_RETRY_S = 1.0
-"""After a failed heartbeat: the gateway may be restarting while the lease runs out."""
+"""Interval after a failed heartbeat: shorter, as the lease is running out."""
 END_WAIT_S = 2.0
 """How long an agent waits for the end of its rollout to be acknowledged."""
 END_THREADS = 4
 MAX_QUEUED_ENDS = 1024
-"""Ends that may wait; a further one is not sent, and the gateway gives its rollout up when the lease runs out."""
+"""Maximum queued ends. Further ones are dropped, and the gateway ends those rollouts when their leases expire."""
 
 
 @dataclass(frozen=True)
@@ -44,11 +44,11 @@ class OpenAttempt:
     claim: Claim
     span: trace.Span
     lost: "Future[None]" = field(default_factory=Future)
-    """Done when the lease is lost: the gateway has given the attempt up."""
+    """Done when the lease is lost: the gateway has ended the attempt."""
 
 
 def open_attempt(session: "Session", claim: Claim, name: str) -> OpenAttempt:
-    """Start the root span of agent `name`, the count of its spans and the heartbeats."""
+    """Start the root span of agent `name`, the counting of its spans, and heartbeats."""
     attributes: dict[str, str | int] = {
         semconv.GEN_AI_OPERATION_NAME: semconv.INVOKE_AGENT,
         semconv.GEN_AI_AGENT_NAME: name,
@@ -70,9 +70,9 @@ def open_attempt(session: "Session", claim: Claim, name: str) -> OpenAttempt:
 
 
 def close_attempt(attempt: OpenAttempt, outcome: Outcome, other_spans: int | None = 0) -> None:
-    """End the root span, wait for the spans' acknowledgement, then send the end. Blocks; logs errors, raises none.
+    """End the root span, wait until the spans are acknowledged, then send the end. Blocks; logs errors, raises none.
 
-    `other_spans` is the number of spans that other processes sent for the attempt; None when that is unknown.
+    `other_spans` is the number of spans that other processes sent for the attempt; None if unknown.
     """
     end_span(attempt, outcome)
     if attempt.claim.recorded:
@@ -130,7 +130,7 @@ class LeaseHeartbeats:
         self._thread: threading.Thread | None = None
 
     def add(self, claim: Claim, on_lost: Callable[[], None]) -> None:
-        """Start. `on_lost` is called at most once, in the thread, when the gateway answers that the lease is lost."""
+        """Send heartbeats for the claim. `on_lost` is called at most once, in the thread, when the lease is lost."""
         with self._changed:
             self._leases[claim.trace_id] = _Lease(claim, on_lost, time.monotonic() + _interval(claim.lease_s))
             if self._thread is None:
@@ -139,18 +139,18 @@ class LeaseHeartbeats:
             self._changed.notify()
 
     def remove(self, claim: Claim) -> None:
-        """Stop: the attempt has ended, or its lease is lost."""
+        """Stop the heartbeats of a claim."""
         with self._changed:
             self._leases.pop(claim.trace_id, None)
 
     def close(self) -> None:
-        """Stop all."""
+        """Stop all heartbeats."""
         with self._changed:
             self._closed = True
             self._changed.notify()
 
     def after_fork(self) -> None:
-        """In a forked child: the parent keeps its leases."""
+        """In a forked child: forget the leases, which the parent keeps."""
         self._reset()
 
     def _work(self) -> None:
@@ -166,7 +166,7 @@ class LeaseHeartbeats:
             lease.on_lost()
 
     def _beat(self, lease: _Lease) -> float | None:
-        """Send one; seconds until the next, or None when the lease is lost."""
+        """Send a heartbeat. Returns the seconds until the next one; None if the lease is lost."""
         interval_s = _interval(lease.claim.lease_s)
         try:
             return _interval(self._gateway.heartbeat(lease.claim))
@@ -197,7 +197,7 @@ def _interval(lease_s: float) -> float:
 
 
 class EndQueue:
-    """Sends the ends of rollouts from a few daemon threads, which are started when there is work. Bounded."""
+    """A bounded queue of rollout ends, sent by a few daemon threads that are started on demand."""
 
     def __init__(self, capacity: int = MAX_QUEUED_ENDS, threads: int = END_THREADS) -> None:
         self._capacity = capacity
@@ -208,16 +208,16 @@ class EndQueue:
         self._changed = threading.Condition()
         self._queue: deque[tuple[Callable[[], None], Future[None]]] = deque()
         self._unsent: dict[Future[None], float] = {}
-        """When each was submitted; queued ones and those under way."""
+        """Submission times of ends that are queued or being sent."""
         self._threads = 0
         self._closed = False
 
     def submit(self, send: Callable[[], None]) -> "Future[None]":
-        """Call `send`, which must not raise, from a thread. The future is done after that, or if the queue was full."""
+        """Call `send`, which must not raise, in a thread. The future is done afterwards, or if the queue is full."""
         done: Future[None] = Future()
         with self._changed:
             if self._closed or len(self._queue) >= self._capacity:
-                logger.error("the end of a rollout is not sent: %d others are waiting", len(self._queue))
+                logger.error("a rollout end was dropped: %d ends are already queued", len(self._queue))
                 done.set_result(None)
                 return done
             self._queue.append((send, done))
@@ -229,18 +229,18 @@ class EndQueue:
         return done
 
     def pending(self) -> int:
-        """How many have not been sent yet."""
+        """Number of ends not sent yet."""
         with self._changed:
             return len(self._unsent)
 
     def is_stuck(self) -> bool:
-        """Whether one has been waiting for longer than `END_WAIT_S`."""
+        """Whether an end has waited longer than `END_WAIT_S`."""
         with self._changed:
             oldest = min(self._unsent.values(), default=None)
         return oldest is not None and time.monotonic() - oldest >= END_WAIT_S
 
     def drain(self, timeout_s: float) -> int:
-        """Wait until all are sent; the number of those that were not when time ran out."""
+        """Wait until all ends are sent. Returns how many were not sent in time."""
         with self._changed:
             self._changed.wait_for(lambda: not self._unsent, timeout_s)
             return len(self._unsent)

@@ -1,7 +1,7 @@
-"""A claimed attempt, and how other processes take part in it: environment variables and a file of span counts.
+"""A claimed attempt, and how other processes join it: environment variables and a file of span counts.
 
-`environment_of` writes the variables, `inherited` reads them in the child process. They never hold the runner's own
-key: a program gets the key of its attempt.
+`environment_of` makes the variables, `inherited` reads them in the child process. A program gets the key of its
+attempt, never the runner's own key.
 """
 
 import json
@@ -65,9 +65,9 @@ class Claim:
     timeout_s: float | None = None
     """Seconds from the claim; None means no limit."""
     lease_s: float = 30.0
-    """The gateway gives the attempt up after this long without a heartbeat."""
+    """The gateway ends the attempt after this long without a heartbeat."""
     recorded: bool = True
-    """False when the gateway could not be reached and the agent runs without being recorded."""
+    """False if the gateway could not be reached, so that the agent runs unrecorded."""
 
     @classmethod
     def from_json(cls, document: Mapping[str, Any]) -> "Claim":
@@ -98,7 +98,7 @@ class SpanCounts:
     path: str
 
     def total(self) -> int | None:
-        """The sum; None when a process could not tell."""
+        """The sum of all counts; None if a process did not know its count."""
         lines = Path(self.path).read_text().split()
         return sum(map(int, lines)) if all(line.isdecimal() for line in lines) else None
 

@@ -1,8 +1,8 @@
 """Wraps functions of any kind in a scope (a rollout, an operation, a tool call); shared by all decorators.
 
-Plain and async functions, generators and async generators, static and class methods, classes with `__call__`.
-A generator's scope lasts from its first item to its end; one that is exhausted or closed has ended without an error.
-Its body runs in its own context, so that the caller is not inside the scope between two items.
+Works for plain and async functions, generators and async generators, static and class methods, and classes with
+`__call__`. A generator's scope lasts from its first item to its end; exhausting or closing it is not an error. Its body
+runs in its own context, so that the caller is outside the scope between two items.
 """
 
 import functools
@@ -16,11 +16,11 @@ from typing import Any, Protocol, TypeVar, cast
 T = TypeVar("T")
 
 MAX_ITEMS = 10_000
-"""How many items of a generator are kept as the result; a string counts as one item per thousand characters."""
+"""Maximum items of a generator that are kept as its result; a string counts as one per thousand characters."""
 
 
 class Scope(Protocol):
-    """A context manager; it may be an async one too, which async functions then use."""
+    """A context manager. Async functions use its `__aenter__` and `__aexit__` if it has them."""
 
     def __enter__(self) -> Any: ...
     def __exit__(
@@ -50,7 +50,7 @@ def _wrapped(function: Any, open_scope: Open) -> Any:
     if inspect.isclass(function):
         call = function.__dict__.get("__call__") or getattr(function, "__call__", None)  # noqa: B004 - its value
         if call is None or isinstance(call, types.MethodWrapperType):
-            raise TypeError(f"{function.__name__} has no __call__ of its own: decorate the method that does the work")
+            raise TypeError(f"{function.__name__} defines no __call__: decorate the method that does the work")
         setattr(function, "__call__", _wrapped(call, open_scope))  # noqa: B010 - mypy forbids the assignment
         return function
     if not callable(function):

@@ -1,7 +1,7 @@
-"""How a runner executes an agent: on its event loop, in a thread, in a process, or as a program.
+"""Ways to run an agent: on the runner's event loop, in a thread, in a process, or as a program.
 
 An executor is a context manager around one run. Cancelling the run stops the agent, except in a thread, which cannot be
-stopped from outside: it is left alone, and calls that it still makes belong to an attempt that has ended.
+stopped from outside: it keeps running, and its further calls belong to an attempt that has ended.
 """
 
 import asyncio
@@ -35,7 +35,7 @@ T = TypeVar("T")
 Mode = Literal["auto", "async", "thread", "process"]
 
 CANCEL_S = 5.0
-"""How long an agent that was cancelled may take to clean up."""
+"""Time for a cancelled agent to clean up."""
 _RAISED = re.compile(r"([A-Za-z_][\w.]*(?:Error|Exception|Interrupt|Exit|Warning))(?::|$)")
 """The last line of a Python traceback."""
 
@@ -45,11 +45,11 @@ class Run:
     """One run of an agent."""
 
     outcome: Awaitable[Outcome]
-    """Awaited once."""
+    """Run the agent; await it once."""
     output_tail: Callable[[], str] = lambda: ""
-    """The end of what the agent has written, where we can see it."""
+    """The end of the agent's output, if it is captured."""
     other_spans: Callable[[], int | None] = lambda: 0
-    """How many spans other processes sent for the attempt; None when that is unknown."""
+    """Number of spans that other processes sent for the attempt; None if unknown."""
 
 
 Executor = Callable[[OpenAttempt], AbstractContextManager[Run]]
@@ -79,7 +79,7 @@ class Command:
 
 
 def executor_of(agent: Any, mode: Mode) -> Executor:
-    """The executor of `agent` in `mode`. Raises `ConfigurationError` when the two do not go together."""
+    """The executor of `agent` in `mode`. Raises `ConfigurationError` if the agent cannot run in that mode."""
     if isinstance(agent, Command):
         return lambda attempt: _program(agent, attempt)
     if mode == "process":
@@ -92,7 +92,7 @@ def executor_of(agent: Any, mode: Mode) -> Executor:
 
 
 async def run_until(work: Awaitable[T], stop: "asyncio.Future[None]", timeout_s: float | None) -> T | None:
-    """The result of `work`; None when `stop` or the timeout came first. On return it has ended or was cancelled."""
+    """The result of `work`; None if `stop` or the timeout came first, after which `work` is cancelled."""
     task = asyncio.ensure_future(work)
     try:
         either: set[asyncio.Future[Any]] = {task, stop}
@@ -148,9 +148,9 @@ def _environment(attempt: OpenAttempt, counts: SpanCounts) -> dict[str, str]:
 
 
 def outcome_of(end: ProgramEnd, reward_from: str | None = None, stopped_by: signal.Signals | None = None) -> Outcome:
-    """Exit code 0 is success: the output is the JSON object on the last line, else the text. Anything else is failure.
+    """Exit code 0 is success, with the JSON object on the last line, else the text, as output. All else is failure.
 
-    A program that was killed from outside, or ended by a signal that we forwarded (`stopped_by`), is not to blame.
+    A program that was killed from outside, or by a signal that we forwarded (`stopped_by`), failed by infrastructure.
     """
     tail = end.stderr.strip()[-MAX_OUTPUT_TAIL:] or end.stdout.strip()[-MAX_OUTPUT_TAIL:]
     if end.returncode != 0:

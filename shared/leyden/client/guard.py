@@ -1,9 +1,8 @@
-"""Kills programs and agent processes when their runner dies without a chance to do it (`kill -9`).
+"""Kills programs and agent processes after their runner was killed (`kill -9`).
 
-A small helper process waits for our death. We write to its standard input, one line each, `watch N` and `forget N`,
-where N is a process id, or minus the id of a process group. When the input ends or the runner has died, the helper
-kills what is still watched. This file is both sides: the class is ours, `main` the helper's, which runs without
-site-packages.
+A small helper process gets lines `watch N` and `forget N` on its standard input, where N is a process id, or minus the
+id of a process group. When the input closes or the runner has died, the helper kills what is still watched. The class
+is the runner's side; `main` is the helper, which runs without site-packages.
 """
 
 import atexit
@@ -45,7 +44,7 @@ class Guard:
             self._write(f"watch {number}\n")
 
     def forget(self, number: int) -> None:
-        """It has ended; its number may be used again."""
+        """Stop watching a process that has ended, as its id may be reused."""
         with self._lock:
             self._watched.discard(number)
             self._write(f"forget {number}\n")
@@ -72,7 +71,7 @@ class Guard:
             process.stdin.close()
 
     def _write(self, line: str) -> None:
-        """Send a line; a helper that was killed is replaced and told the whole set."""
+        """Send a line. If the helper was killed, start another one with all that is watched."""
         process = self._started()
         assert process.stdin is not None
         try:
@@ -100,7 +99,7 @@ class Guard:
 def main(parent: int) -> None:
     """The helper: wait for the end of the input or of `parent`, then kill what is watched."""
     for number in (signal.SIGINT, signal.SIGTERM, signal.SIGHUP):
-        signal.signal(number, signal.SIG_IGN)  # a runner that drains still needs us
+        signal.signal(number, signal.SIG_IGN)  # a draining runner still needs the helper
     for watched in _watched_at_end([0, *_death_of(parent)]):
         _kill(watched)
 
@@ -134,11 +133,11 @@ def _kill(number: int) -> None:
         if number < 0:  # it has not created its own group yet
             _kill(-number)
     except PermissionError:
-        return  # the number belongs to another user's process by now
+        return  # the id was reused by another user's process
 
 
 guard = Guard()
-"""The one of this process."""
+"""The guard of this process."""
 
 if __name__ == "__main__":
     main(int(sys.argv[1]))

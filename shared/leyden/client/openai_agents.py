@@ -27,14 +27,14 @@ FLUSH_S = 5.0
 
 
 class SdkTrace(Protocol):
-    """What we read of the SDK's trace."""
+    """The part of the SDK's trace that is read here."""
 
     trace_id: str
     name: str
 
 
 class SdkSpan(Protocol):
-    """What we read of the SDK's span."""
+    """The part of the SDK's span that is read here."""
 
     trace_id: str
     span_id: str
@@ -187,7 +187,7 @@ def _handoff(data: Any) -> tuple[str, Attributes]:
 
 
 def _anything(data: Any) -> tuple[str, Attributes]:
-    """Guardrails, turns, MCP listings, custom spans, and types that we do not know."""
+    """Guardrails, turns, MCP listings, custom spans, and unknown types."""
     told = {key: value for key, value in data.export().items() if key not in ("type", "name") and value is not None}
     name = _text(getattr(data, "name", None))
     return f"{data.type} {name}" if name else str(data.type), {
@@ -206,7 +206,7 @@ _DESCRIBED = {
 
 
 def _error(error: Any, kind: str) -> tuple[str, str]:
-    """Message and `error.type`; the SDK's data says more than its message."""
+    """Message and `error.type`; the SDK's data is more precise than its message."""
     if not isinstance(error, dict):
         return str(error), "error"
     data = error.get("data") or {}

@@ -1,4 +1,4 @@
-"""Calls an agent's function and turns what it returns or raises into the end that the gateway is sent."""
+"""Calls an agent's function and turns its result or exception into the end request."""
 
 import asyncio
 import inspect
@@ -12,9 +12,9 @@ from leyden.client.claims import Claim
 from leyden.failures import MAX_TRACEBACK, FailureClass, classify, type_name
 
 MAX_MESSAGE = 2000
-"""Characters of a failure's message that are sent."""
+"""Maximum characters of a failure's message."""
 MAX_OUTPUT_TAIL = 1900
-"""Of these, at most so many are the end of a program's output."""
+"""Maximum characters of a program's output within it."""
 
 
 @dataclass(frozen=True)
@@ -96,13 +96,13 @@ def from_error(error: BaseException) -> Outcome:
 
 
 def timed_out(timeout_s: float, output_tail: str = "") -> Outcome:
-    """A timeout; `output_tail` is the end of what a program had written."""
+    """A timeout; `output_tail` is the end of the program's output."""
     message = f"the agent did not end in {timeout_s:g} s"
     return _failed("timeout", f"{message}\n{output_tail[-MAX_OUTPUT_TAIL:]}" if output_tail else message, "timeout")
 
 
 def process_failed(message: str, error_type: str, stderr: str = "") -> Outcome:
-    """The agent's program or process failed; the end of its stderr (a traceback, often) is the evidence."""
+    """A failure of the agent's program or process, with the end of its stderr as evidence."""
     evidence = {"error_type": error_type} | ({"traceback": stderr[-MAX_TRACEBACK:]} if stderr else {})
     return Outcome("failed", "agent_exception", message[:MAX_MESSAGE], error_type, evidence)
 

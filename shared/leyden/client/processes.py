@@ -1,7 +1,7 @@
-"""Child processes: programs, and Python agents in a process of their own. Their start, signals and end are all here.
+"""Child processes: programs, and Python agents in their own processes. Starts, signals and ends them.
 
-Each runs in a process group of its own, so that whatever it started ends with it, and is watched by the guard, so that
-it ends with us even if we are killed.
+Each runs in its own process group, so that its children end with it, and is watched by the guard, so that it ends even
+if this process is killed.
 """
 
 import asyncio
@@ -30,9 +30,9 @@ from leyden.client.session import close, init
 T = TypeVar("T")
 
 GRACE_S = 2.0
-"""Between SIGTERM and SIGKILL."""
+"""Time between SIGTERM and SIGKILL."""
 DRAIN_S = 1.0
-"""How long a program's output is still read after its end: a child of it may hold the pipes open."""
+"""How long output is read after a program's end; a child of it may keep the pipes open."""
 MAX_OUTPUT = 64 * 1024
 """Bytes kept of the end of each output stream."""
 READ_BYTES = 64 * 1024
@@ -55,7 +55,7 @@ class ChildProcess:
         return -self.pid if self.group else self.pid
 
     def signal(self, number: int) -> None:
-        """Signal the group, or the process while it has none. Nothing when it has ended."""
+        """Signal the group, or the process while it has none. Does nothing after its end."""
         for target in dict.fromkeys((self.number, self.pid)):
             if target > 0 and self.exited.done():
                 return
@@ -64,7 +64,7 @@ class ChildProcess:
                 return
 
     async def terminate(self) -> None:
-        """End it and its group: SIGTERM, after `GRACE_S` SIGKILL. Returns when it has ended."""
+        """End the process and its group: SIGTERM, then SIGKILL after `GRACE_S`. Returns when it has ended."""
         if not self.exited.done():
             self.signal(signal.SIGTERM)
             await asyncio.wait({self.exited}, timeout=GRACE_S)
@@ -93,7 +93,7 @@ class Tail:
 
 @dataclass(frozen=True)
 class Output:
-    """What a program writes: the end of each stream is kept, every chunk is passed to the stream's sink."""
+    """A program's output: keeps the end of each stream, and passes every chunk to the stream's sink."""
 
     out: Sink = lambda data: None
     err: Sink = lambda data: None
@@ -107,7 +107,7 @@ class Output:
 
 @dataclass(frozen=True)
 class ProgramEnd:
-    """Exit code (negative: the signal that ended it) and the ends of what it wrote."""
+    """Exit code (negative: the signal) and the last output of a program."""
 
     returncode: int
     stdout: str
@@ -138,9 +138,9 @@ class Program:
 async def running(
     argv: Sequence[str], environment: Mapping[str, str], stdin: bytes | None, output: Output, *, group: bool = True
 ) -> AsyncIterator[Program]:
-    """Start a program; at the end of the block it is ended, with all that it started. Raises OSError.
+    """Start a program; at the end of the block it is ended, with all its children. Raises OSError.
 
-    `stdin` None leaves it ours. `group=False` leaves it in our process group, where it can read the terminal.
+    `stdin=None` inherits ours. `group=False` keeps it in our process group, where it can read the terminal.
     Threads wait for its end and write its input: asyncio's subprocess would wait for every holder of the pipes.
     """
     guard.start()
@@ -186,7 +186,7 @@ async def _read(stream: IO[bytes], tail: Tail, sink: Sink) -> None:
 
 
 def _feed(stdin: IO[bytes], data: bytes) -> None:
-    """Write the input. A program that closes the pipe has simply not read all of it."""
+    """Write the input. A program may close the pipe without reading all of it."""
     with suppress(BrokenPipeError):
         view = memoryview(data)
         while view:
@@ -196,10 +196,10 @@ def _feed(stdin: IO[bytes], data: bytes) -> None:
 
 
 class AgentProcesses:
-    """Runs one Python agent in any number of processes. Raises `ConfigurationError` when it cannot be pickled.
+    """Runs one Python agent in any number of processes. Raises `ConfigurationError` if it cannot be pickled.
 
-    Processes are forked from a small server that has imported the agent's module once and has no threads: forking this
-    process, which has some, would not be safe.
+    Processes are forked from a small server that has imported the agent's module and has no threads. Forking this
+    process would not be safe, as it has threads.
     """
 
     def __init__(self, agent: Callable[[Claim], Any]) -> None:
@@ -254,7 +254,7 @@ class AgentProcesses:
 
 
 def child_main(agent: Callable[[Claim], Any], claim: Claim, environment: dict[str, str], result: Connection) -> None:
-    """In the child: run the agent inside its rollout, send the last spans, then the outcome."""
+    """In the child: run the agent inside its rollout, send the last spans, then report the outcome."""
     os.setsid()
     signal.signal(signal.SIGTERM, signal.SIG_DFL)
     threading.Thread(target=_die_with_parent, name="leyden-parent", daemon=True).start()
@@ -270,7 +270,7 @@ def child_main(agent: Callable[[Claim], Any], claim: Claim, environment: dict[st
 
 
 def _die_with_parent() -> None:
-    """End with a runner that was killed. The guard also ends children whose agent lets no other thread run."""
+    """End when the runner is killed. The guard does it for agents that let no other thread run."""
     parent = multiprocessing.parent_process()
     if parent is not None:
         wait([parent.sentinel])
@@ -278,7 +278,7 @@ def _die_with_parent() -> None:
 
 
 async def _terminate(starting: "asyncio.Future[ChildProcess]") -> None:
-    """End a child whose start may still be under way."""
+    """End a child that may still be starting."""
     await asyncio.wait({starting})
     if not starting.cancelled() and starting.exception() is None:
         await starting.result().terminate()
@@ -303,7 +303,7 @@ def _received(connection: Connection) -> Outcome | None:
 
 
 def _no_outcome(exit_code: int) -> Outcome:
-    """The outcome of a process that ended without sending one."""
+    """The outcome of a process that ended without reporting one."""
     if exit_code == -signal.SIGKILL:
         return interrupted("the agent's process was killed from outside, perhaps because memory ran out")
     return process_failed(
@@ -317,14 +317,14 @@ def _watched(pid: int, wait_for_exit: Callable[[], int], *, group: bool = True) 
 
 
 def in_thread(work: Callable[[], T], name: str) -> "asyncio.Future[T]":
-    """The result of `work` in a daemon thread, which is never waited for: cancelling the future leaves it alone."""
+    """The result of `work` in a daemon thread. Cancelling the future does not stop the thread."""
     result: Future[T] = Future()
     result.set_running_or_notify_cancel()
 
     def run() -> None:
         try:
             result.set_result(work())
-        except BaseException as error:  # noqa: BLE001 - it is the future's
+        except BaseException as error:  # noqa: BLE001 - passed to the future
             result.set_exception(error)
 
     threading.Thread(target=run, name=name, daemon=True).start()

@@ -1,7 +1,7 @@
 """The current rollout, and rollouts that an agent starts by itself: `Rollout`, `@rollout`, `carry`.
 
-When the gateway is unreachable as such a rollout starts, the agent runs unrecorded. When it refuses the request (a
-wrong key), the error is raised.
+If the gateway is unreachable when such a rollout starts, the agent runs unrecorded. If it refuses the request (a wrong
+key), the error is raised.
 """
 
 import asyncio
@@ -34,7 +34,7 @@ P = ParamSpec("P")
 R = TypeVar("R")
 
 CARRIED_FLUSH_S = 2.0
-"""How long a carried call in another process flushes its spans: that process may be killed at any time."""
+"""How long a carried call in another process waits for its spans to be sent, as that process may end at any time."""
 
 _current: ContextVar[Claim | None] = ContextVar("leyden_rollout", default=None)
 _root: ContextVar[trace.Span | None] = ContextVar("leyden_root_span", default=None)
@@ -83,7 +83,7 @@ def enter_attempt(attempt: OpenAttempt) -> ExitStack:
 
 
 def _unrecorded(session: Session) -> Claim:
-    """The claim of an agent that runs while the gateway is unreachable: nothing is recorded."""
+    """The claim of an agent that runs unrecorded, as the gateway is unreachable."""
     gateway = session.gateway
     return Claim(
         new_rollout_id(), 0, "", "", base_url=f"{gateway.url}/v1", api_key=gateway.api_key or "", recorded=False
@@ -120,7 +120,7 @@ class Rollout:
     def __exit__(
         self, kind: type[BaseException] | None, error: BaseException | None, traceback: TracebackType | None
     ) -> None:
-        """End what was started."""
+        """End the rollout or the span."""
         self._stack.__exit__(kind, error, traceback)
         sent, wait_s = self._end(error)
         if sent is not None and wait_s:
@@ -144,7 +144,7 @@ class Rollout:
             await asyncio.wait({asyncio.wrap_future(sent)}, timeout=wait_s)
 
     def _end(self, error: BaseException | None) -> "tuple[Future[None] | None, float]":
-        """Queue the end; how long to wait for it: not at all while the gateway is failing."""
+        """Queue the end. Returns the seconds to wait for it: 0 while the gateway is failing."""
         if self._attempt is None:
             return None, 0.0
         attempt, outcome, session = self._attempt, self._outcome(error), self._attempt.session
@@ -182,7 +182,7 @@ class Rollout:
         return self
 
     def keep(self, result: Any) -> None:
-        """Keep what the decorated agent returned as the output."""
+        """Store the decorated agent's return value as the output."""
         self.output = result
 
     def _outcome(self, error: BaseException | None) -> Outcome:

@@ -1,8 +1,8 @@
 """Runner: claims rollouts and runs an agent on them, several at a time.
 
-The life of a rollout in a runner: `_serve` claims it, `_run` opens the attempt, runs the agent and closes the attempt.
-A failing agent is data: its rollout ends as failed and the runner goes on. While the gateway is unreachable, claims are
-retried without limit, heartbeats while the agent runs, ends for `retry_timeout_s`.
+`_serve` claims rollouts; `_run` opens the attempt, runs the agent and closes the attempt. If an agent fails, its
+rollout ends as failed and the runner goes on. While the gateway is unreachable, claims are retried without limit,
+heartbeats while the agent runs, and ends for `retry_timeout_s`.
 """
 
 import asyncio
@@ -32,9 +32,9 @@ Agent = Callable[[Claim], Any] | Callable[[Claim], Awaitable[Any]] | Command
 """Returns None, or a finite number (its reward), or anything else (its output): see `outcomes.from_return`."""
 
 CLAIM_LIMIT = 256
-"""The most that the gateway returns at once."""
+"""The gateway's limit for one claim request."""
 CLAIM_RETRY_S = 5.0
-"""How long one claim is retried; then the runner checks whether it was stopped, and claims again."""
+"""How long one claim is retried before the runner checks whether it was stopped."""
 
 
 class Runner:
@@ -42,9 +42,9 @@ class Runner:
 
     `agent` is called with a `Claim`. `mode` says where: "async" on the runner's event loop, "thread" in a thread,
     "process" in a process; "auto" is "async" for an `async def`, else "thread". After a timeout or a lost lease a
-    coroutine is cancelled and a process is killed with all its children; a thread cannot be stopped: its rollout is
-    ended and the thread keeps running. `limit` ends the runner after so many rollouts, `until_empty` when the queue is
-    empty.
+    coroutine is cancelled and a process is killed with all its children; a thread cannot be stopped, so its rollout is
+    ended and the thread keeps running. With `limit` the runner stops after that many rollouts, with `until_empty` when
+    the queue is empty.
     """
 
     def __init__(
@@ -102,7 +102,7 @@ class Runner:
                 raise
 
     def stop(self) -> None:
-        """Claim no more; `run` returns when what is running has ended, or after `drain_s`. Thread-safe."""
+        """Claim no more; `run` returns when all running rollouts have ended, or after `drain_s`. Thread-safe."""
         with suppress(InvalidStateError):
             self._stopped.set_result(None)
 
@@ -120,7 +120,7 @@ class Runner:
     async def _serve(
         self, stopped: "asyncio.Future[None]", running: set[asyncio.Task[None]], progress: Progress
     ) -> None:
-        """Claim as many rollouts as there are free slots, and start a task for each."""
+        """Claim a rollout for each free slot, and start a task for each."""
         left, reachable = self._limit, True
         while not stopped.done() and left != 0:
             free = self._concurrency - len(running)
@@ -160,7 +160,7 @@ class Runner:
             return False
 
     async def _run(self, claim: Claim, progress: Progress) -> None:
-        """One claimed rollout to its end."""
+        """Run one claimed rollout."""
         attempt = open_attempt(self._session, claim, self._name)
         lost = asyncio.wrap_future(attempt.lost)
         with self._execute(attempt) as run, enter_attempt(attempt):
@@ -181,7 +181,7 @@ class Runner:
             await self._off_loop(lambda: close_attempt(attempt, outcome, other_spans))
 
     async def _drain(self, running: set[asyncio.Task[None]]) -> None:
-        """Wait `drain_s` for what is running, then end the rest as interrupted, so that others can retry it at once."""
+        """Wait `drain_s` for running rollouts, then end the others as interrupted, so that they are retried at once."""
         if running:
             await asyncio.wait(set(running), timeout=self._drain_s)
         if running:

@@ -1,7 +1,7 @@
-"""Names of span attributes, in one place. Constants only.
+"""Names of span attributes.
 
 `gen_ai.*` and `error.*` follow OpenTelemetry semantic conventions 1.44.0 (Python package 0.66b2, GenAI: development).
-What they lack is under our own prefix, `leyden.`.
+Other names have our own prefix, `leyden.`.
 """
 
 SCHEMA_URL = "https://opentelemetry.io/schemas/1.44.0"
@@ -24,7 +24,7 @@ ERROR_TYPE = "error.type"
 INVOKE_AGENT = "invoke_agent"
 EXECUTE_TOOL = "execute_tool"
 EVALUATION_RESULT = "gen_ai.evaluation.result"
-"""The conventions' event; we send it as a span of no length, so that it is counted and bound like any other."""
+"""An event in the conventions; sent as a span of zero length, so that it is counted and bound like other spans."""
 
 LEYDEN_ROLLOUT_ID = "leyden.rollout_id"
 LEYDEN_ATTEMPT = "leyden.attempt"
@@ -38,7 +38,7 @@ LEYDEN_OPERATION_ARGUMENTS = "leyden.operation.arguments"
 LEYDEN_OPERATION_RESULT = "leyden.operation.result"
 """Any JSON value, as a string."""
 LEYDEN_ANNOTATION = "leyden.annotation."
-"""Prefix of whatever the agent's author adds."""
+"""Prefix of attributes that the agent's author adds."""
 LEYDEN_MESSAGE = "leyden.message"
 """Name of the span, and of the attribute that holds the text."""
 LEYDEN_OBJECT = "leyden.object"
@@ -47,7 +47,7 @@ LEYDEN_OBJECT_NAME = "leyden.object.name"
 LEYDEN_EXCEPTION = "leyden.exception"
 """Name of the span of an exception that the agent handled."""
 LEYDEN_CUT = "leyden.uncut_length"
-"""How long a text was, of which only the beginning was sent."""
+"""The full length of a text that was truncated."""
 EXCEPTION_TYPE = "exception.type"
 EXCEPTION_MESSAGE = "exception.message"
 EXCEPTION_STACKTRACE = "exception.stacktrace"

@@ -1,8 +1,8 @@
-"""What one process shares: gateway client, span processor, heartbeats, end queue and tracer. `init` makes it, once.
+"""The session of a process: gateway client, span processor, heartbeats, end queue and tracer. `init` makes it once.
 
-In a process that was started inside a rollout (`leyden run`, a runner's program) all of it belongs to that rollout.
-`init` imports the HTTP client, protobuf and OpenTelemetry's SDK, so that `import leyden` stays fast. They are not
-imported later, in a thread: a fork during an import would leave a child that waits for the import lock for ever.
+In a process that was started inside a rollout (`leyden run`, a runner's program) it belongs to that rollout.
+`init` imports the HTTP client, protobuf and OpenTelemetry's SDK, so that `import leyden` stays fast. Importing them
+later in a thread is not safe: a fork during an import leaves a child that waits for the import lock forever.
 """
 
 import atexit
@@ -39,7 +39,7 @@ EXIT_TIMEOUT_S = 5.0
 
 @dataclass(frozen=True)
 class SpanStats:
-    """What became of the rollout spans of this process so far."""
+    """Counts of this process's rollout spans."""
 
     queued: int
     """Waiting to be sent."""
@@ -66,7 +66,7 @@ class Session:
     exit_timeout_s: float = EXIT_TIMEOUT_S
 
     def flush(self, timeout_s: float) -> bool:
-        """Send every queued end and span now; whether that was done in time."""
+        """Send every queued end and span now. Returns whether all were sent in time."""
         deadline = time.monotonic() + timeout_s
         unsent = self.ends.drain(timeout_s)
         return self.spans.force_flush(int(max(0.0, deadline - time.monotonic()) * 1000)) and not unsent
@@ -92,7 +92,7 @@ class Session:
             self.spans.track(self.inherited_trace)
 
     def _note_spans(self) -> None:
-        """Append our span count to the parent's file; short appends of several processes do not mix."""
+        """Append our span count to the parent's file; appends this short are atomic."""
         path = os.environ.get(SPAN_COUNTS)
         if self.inherited_trace is None or path is None:
             return
@@ -157,7 +157,7 @@ def connected(url: str, key: str) -> Session:
 
 
 def flush(timeout_s: float = 30.0) -> bool:
-    """Send every ended span and rollout end now; whether the gateway acknowledged all in time."""
+    """Send every ended span and rollout end now. Returns whether the gateway acknowledged all in time."""
     return _session.flush(timeout_s) if _session else True
 
 
@@ -176,7 +176,7 @@ def close() -> None:
 
 
 def stats() -> SpanStats:
-    """What became of this process's spans; all zero without a session."""
+    """Counts of this process's spans; all zero without a session."""
     return _session.spans.stats() if _session else SpanStats(0, 0, 0, 0)
 
 

@@ -1,9 +1,9 @@
 """Span processor: sends ended spans to the gateway, and counts the acknowledged ones of each open rollout.
 
-The way of a span: `on_end` queues it, one thread takes batches, sends them and records what became of each span;
-`settle` waits for the spans of one rollout. OpenTelemetry's `BatchSpanProcessor` does not say what became of a span,
-and the reward service waits for exactly as many as the rollout's end announces. Only spans of rollouts are sent. Ending
-a span never blocks: when the queue is full (by spans or by bytes), the span is dropped and counted.
+`on_end` queues a span; one thread sends batches and records the result of each span; `settle` waits for the spans of
+one rollout. OpenTelemetry's `BatchSpanProcessor` does not report the result of a span, and the reward service waits for
+exactly as many spans as the rollout's end announces. Only spans of rollouts are sent. Ending a span never blocks: when
+the queue is full (in spans or bytes), the span is dropped and counted.
 """
 
 import logging
@@ -32,7 +32,7 @@ Send = Callable[[bytes], int]
 
 @dataclass
 class SpanCount:
-    """What became of the spans of one rollout."""
+    """Counts of the spans of one rollout."""
 
     ended: int = 0
     acknowledged: int = 0
@@ -40,7 +40,7 @@ class SpanCount:
 
     @property
     def value(self) -> int | None:
-        """How many were acknowledged; None when one was lost or is still on its way."""
+        """Number of acknowledged spans; None if one was lost or is not acknowledged yet."""
         return self.acknowledged if self.acknowledged == self.ended else None
 
     @property
@@ -50,7 +50,7 @@ class SpanCount:
 
 
 class RolloutSpanProcessor(SpanProcessor):
-    """A bounded queue and one daemon thread, which is started with the first span.
+    """A bounded queue and one daemon thread, started with the first span.
 
     `inherited_trace` is the trace id of the attempt that this process was started in, if any: then spans of all traces
     are sent (their resource names the attempt) and counted for that attempt.
@@ -115,7 +115,7 @@ class RolloutSpanProcessor(SpanProcessor):
             self._counts.setdefault(trace_id, SpanCount())
 
     def settle(self, trace_id: str, timeout_s: float) -> int | None:
-        """Flush and stop counting. The number of acknowledged spans; None when one was lost or time ran out."""
+        """Flush and stop counting. Returns the number of acknowledged spans; None if one was lost or time ran out."""
         with self._changed:
             count = self._counts.get(trace_id)
             if count is None:
@@ -133,12 +133,12 @@ class RolloutSpanProcessor(SpanProcessor):
             return count.value if count else None
 
     def stats(self) -> SpanStats:
-        """What became of all spans so far."""
+        """Counts of all spans so far."""
         with self._changed:
             return SpanStats(len(self._queue), self._sent, self._dropped, self._failed)
 
     def force_flush(self, timeout_millis: int = 30_000) -> bool:
-        """Send what is queued; whether that was done in time."""
+        """Send what is queued. Returns whether all was sent in time."""
         with self._changed:
             self._flush_now = True
             self._changed.notify_all()
@@ -213,7 +213,7 @@ class RolloutSpanProcessor(SpanProcessor):
                 count.lost += 1
 
     def _trace_of(self, span: ReadableSpan) -> str | None:
-        """The trace id of the attempt that the span is counted for; None for a span of no rollout."""
+        """The trace id of the attempt that the span is counted for; None for a span outside of rollouts."""
         return trace_of(span) or self._inherited_trace
 
 
@@ -224,7 +224,7 @@ def trace_of(span: ReadableSpan) -> str | None:
 
 
 def size_of(span: ReadableSpan) -> int:
-    """Approximate size in bytes: the texts, plus a hundred for each attribute and event."""
+    """Approximate size in bytes: texts, plus 100 for each attribute and event."""
     return _size(span.attributes) + sum(100 + _size(event.attributes) for event in span.events)
 
 

@@ -1,8 +1,8 @@
-"""Spans that an agent's author adds: tool calls, operations, rewards, messages, objects, exceptions, annotations.
+"""Spans that an agent's author can add: tool calls, operations, rewards, messages, objects, exceptions, annotations.
 
-`tool` and `operation` are context managers and decorators; an exception that passes marks the span as failed. The
-`emit_*` functions make spans of zero length at the current span, which are sent at once. Outside of a rollout nothing
-is sent, and a reward is an error.
+`tool` and `operation` are context managers and decorators; an exception marks the span as failed. The `emit_*`
+functions send a span of zero length below the current span. Outside of a rollout nothing is sent, and `emit_reward`
+raises.
 """
 
 import inspect
@@ -31,7 +31,7 @@ T = TypeVar("T")
 Attributes = dict[str, str | int | float | bool]
 
 MAX_TEXT = 256 * 1024
-"""Characters of a message, an object's JSON or a stack trace that are sent."""
+"""Maximum characters of a message, an object's JSON or a stack trace."""
 
 
 class SpanScope:
@@ -192,7 +192,7 @@ def operation(name: Any = None, /, **values: Any) -> Any:
 
 
 def annotations(values: Mapping[str, Any]) -> Attributes:
-    """Values as attributes with the annotation prefix, so that none collides with another instrumentation's."""
+    """Values as attributes with the annotation prefix, which avoids collisions with other instrumentations."""
     plain = (str, bool, int, float)
     return {
         f"{semconv.LEYDEN_ANNOTATION}{key}": value if isinstance(value, plain) else json_text(value)
@@ -283,7 +283,7 @@ def emit_exception(error: BaseException, **values: Any) -> None:
 def annotate(*, rollout: bool = False, **values: Any) -> None:
     """Set attributes on the current span, or with `rollout=True` on the rollout's root span.
 
-    If that span is not of this process, they are sent as a span of their own.
+    If that span belongs to another process, they are sent as a separate span.
     """
     if not _is_in_rollout():
         return
