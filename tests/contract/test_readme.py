@@ -31,8 +31,17 @@ DOCUMENTS = [*ROOT.glob("*.md"), *(path for folder in PROSE for path in (ROOT / 
 @pytest.mark.parametrize("document", [str(path.relative_to(ROOT)) for path in sorted(DOCUMENTS)])
 def test_every_link_leads_somewhere(document: str) -> None:
     text = (ROOT / document).read_text()
-    for target in re.findall(r"\]\((?!http)([^)#]+)\)", text):
-        assert ((ROOT / document).parent / target).exists(), f"{document} → {target}"
+    for target, anchor in re.findall(r"\]\((?!http)([^)#]*)(?:#([^)]+))?\)", text):
+        linked = (ROOT / document).parent / target if target else ROOT / document
+        assert linked.exists(), f"{document} → {target}"
+        if anchor:
+            assert anchor in anchors(linked), f"{document} → {target}#{anchor}"
+
+
+def anchors(document: Path) -> set[str]:
+    """The anchors of a document's headings, as GitHub makes them."""
+    headings = re.findall(r"^#+ (.+)$", document.read_text(), re.MULTILINE)
+    return {re.sub(r"[^\w\- ]", "", heading.lower()).replace(" ", "-") for heading in headings}
 
 
 @pytest.mark.parametrize("command", sorted(set(re.findall(r"^leyden ([a-z]+)|`leyden ([a-z]+)", README, re.MULTILINE))))
