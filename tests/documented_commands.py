@@ -39,7 +39,7 @@ ELSEWHERE = {
         "it reads the topics of a whole demo", ".ci/run", "bare ./leyden replay --name again"
     ),
     "./leyden replay --name shaped --settings examples/calculator/shaped.yaml": Elsewhere(
-        "as above; the same code is called on the updates of the e2e loop, with another reward", "tests/e2e/test_loop.py", "inverted.yaml"
+        "as above; the e2e loop calls the same code with another reward", "tests/e2e/test_loop.py", "inverted.yaml"
     ),
     "leyden enqueue hf:openai/gsm8k --config main --split test --input-column question --metadata-columns answer"
     " --mode validation": Elsewhere(
