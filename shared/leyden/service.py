@@ -12,8 +12,8 @@ import importlib.util
 import logging
 import os
 import signal
-from collections.abc import Awaitable, Callable, Sequence
-from contextlib import AsyncExitStack
+from collections.abc import Awaitable, Callable, Iterator, Sequence
+from contextlib import AsyncExitStack, contextmanager
 from dataclasses import dataclass
 
 import uvicorn
@@ -43,6 +43,10 @@ GC_THRESHOLDS = (10_000, 20, 20)
 """For `gc.set_threshold`; Python's defaults are 700, 10, 10."""
 STARTUP_TIMEOUT_S = 120.0
 """How long a starting service waits for Kafka before it exits."""
+
+
+class WrongSettingsError(Exception):
+    """The environment or the run file cannot be used; the message says which setting, and why."""
 
 
 @dataclass(frozen=True)
@@ -105,15 +109,25 @@ def main(
     parser.formatter_class = argparse.RawDescriptionHelpFormatter
     parser.parse_args()
     try:
-        settings, kafka = ServiceSettings(), KafkaSettings()
+        with _settings_are_read():
+            settings, kafka = ServiceSettings(), KafkaSettings()
         setup_logging(name, settings.log_level)
         with asyncio.Runner(loop_factory=_loop_factory()) as runner:
             runner.run(serve(name, build, settings, kafka))
-    except (ValidationError, RunFileError, ExtensionError) as error:
+    except WrongSettingsError as error:
         raise SystemExit(f"leyden {name}: invalid settings: {error}") from error
     except Exception as error:
         log.critical("%s stopped because of an unexpected error", name, exc_info=True)
         raise SystemExit(FATAL_EXIT) from error
+
+
+@contextmanager
+def _settings_are_read() -> Iterator[None]:
+    """What is invalid in here is a setting; anywhere else it is a bug."""
+    try:
+        yield
+    except (ValidationError, RunFileError, ExtensionError) as error:
+        raise WrongSettingsError(str(error)) from error
 
 
 def _loop_factory() -> Callable[[], asyncio.AbstractEventLoop] | None:
@@ -131,7 +145,8 @@ async def serve(name: str, build: Build, settings: ServiceSettings, kafka: Kafka
         redis = Redis.from_url(settings.redis_url)
         stack.push_async_callback(redis.aclose)
         runtime = Runtime(name, settings, kafka, publisher, redis)
-        service = build(runtime)
+        with _settings_are_read():
+            service = build(runtime)
         broker, consumers = register(service, runtime)
         await _started(publisher)
         stack.push_async_callback(publisher.stop)
@@ -142,7 +157,7 @@ async def serve(name: str, build: Build, settings: ServiceSettings, kafka: Kafka
         log.info("%s consumes %s", name, [t for s in service.subscriptions for t in s.topics])
         watchers = [asyncio.create_task(consumer.watch_backlog()) for consumer in consumers]
         _tune_garbage_collector()
-        beside = [*service.beside, *(consumer.watch for consumer in consumers)]
+        beside = [*service.beside, publisher.watch, *(consumer.watch for consumer in consumers)]
         await _until_stopped(_servers(service, settings, consumers), beside)
         for watcher in watchers:
             watcher.cancel()

@@ -6,6 +6,7 @@ from typing import Annotated, Any, Literal
 from pydantic import BaseModel, BeforeValidator, ConfigDict, Field, SerializeAsAny, model_validator
 from pydantic_settings import BaseSettings, SettingsConfigDict
 
+from leyden.events.base import Reward
 from leyden.reward.air import air_rule
 from leyden.reward.core.judging import NextStateJudge, RankingJudge, RubricJudge
 from leyden.reward.core.rules import Emitted, IntermediateRule
@@ -23,7 +24,7 @@ class FunctionSettings(BaseModel):
     """Instead of `entry`: a grader's name. Fields that are not listed here are the grader's parameters."""
     name: str = ""
     """Name of its reward; the entry's last part, or the grader's name, when not given."""
-    weight: float = Field(default=1.0, allow_inf_nan=False)
+    weight: Reward = 1.0
     cap: float | None = Field(default=None, ge=0, allow_inf_nan=False)
     batched: bool = False
     """It takes a list of views and gives a list of results: called once for all attempts that are ready together."""

@@ -42,6 +42,12 @@ class TorchTraining:
         """Folder or hub id of the base model."""
         return self._environment.model
 
+    @property
+    def vocabulary(self) -> int:
+        """Rows of the open model's input embedding."""
+        assert self._open is not None
+        return self._open[0].vocabulary
+
     def open(self) -> SavedCheckpoint | None:
         """Load torch, the model and the newest checkpoint."""
         from leyden.trainer.checkpoint import CheckpointStore

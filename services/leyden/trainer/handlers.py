@@ -7,6 +7,7 @@ later, the next start publishes the events that are missing.
 import asyncio
 import logging
 from collections.abc import Sequence
+from dataclasses import replace
 
 from leyden.clock import Clock
 from leyden.events import Event, GroupCredited, SequenceCredited
@@ -52,9 +53,12 @@ class TrainerHandler:
     async def restore(self) -> None:
         """Load the model and the newest checkpoint, reset the group's offsets to it, and publish its events again."""
         saved = await asyncio.to_thread(self._training.open)
-        if saved is not None:
+        rules = replace(self._rules(), vocabulary=self._training.vocabulary)
+        if saved is None:
+            self._buffer = GroupBuffer(rules)
+        else:
             self._version = saved.progress.version
-            self._buffer = GroupBuffer(self._rules(), saved.progress.positions, saved.progress.finished)
+            self._buffer = GroupBuffer(rules, saved.progress.positions, saved.progress.finished)
             self._untold = saved
         VERSION.labels(policy=self._settings.policy).set(self._version)
         await self._offsets.resume_from(self._buffer.positions)

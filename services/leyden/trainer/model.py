@@ -69,6 +69,11 @@ class PolicyModel:
         """The trained parameters by name, in the optimiser's order."""
         return {name: parameter for name, parameter in self.wrapper.named_parameters() if parameter.requires_grad}
 
+    @property
+    def vocabulary(self) -> int:
+        """Rows of the input embedding: token ids are below this."""
+        return int(self.causal.get_input_embeddings().num_embeddings)
+
     @contextmanager
     def reference(self) -> Iterator[Any]:
         """The base model, as the KL reference: adapters disabled, or a frozen copy."""

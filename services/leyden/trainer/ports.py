@@ -19,6 +19,11 @@ class Training(Protocol):
         """Folder or hub id of the base model (version 0)."""
         ...
 
+    @property
+    def vocabulary(self) -> int:
+        """How many token ids the open model has an embedding for."""
+        ...
+
     def open(self) -> SavedCheckpoint | None:
         """Load the model and the newest checkpoint. Raises if the checkpoint belongs to another experiment."""
         ...

@@ -11,6 +11,15 @@ from leyden.ids import AttemptRef
 
 PackedInts = Annotated[bytes, Field(description="little-endian int32 array, URL-safe base64 in JSON")]
 PackedFloats = Annotated[bytes, Field(description="little-endian float32 array, URL-safe base64 in JSON")]
+MAX_REWARD = 1e9
+Reward = Annotated[float, Field(ge=-MAX_REWARD, le=MAX_REWARD)]
+"""A reward or a weight, where one enters. No sum of such rewards, and no square of one, leaves a float32's range.
+
+Events take any finite number, as they always did: readers check what they compute with.
+"""
+MAX_TIMEOUT_S = 365 * 86_400.0
+Timeout = Annotated[float, Field(gt=0, le=MAX_TIMEOUT_S)]
+"""Seconds, at most a year, where a time limit enters."""
 Json = JsonValue
 JsonObject = dict[str, JsonValue]
 ARRAYS = (list, np.ndarray)
@@ -20,7 +29,9 @@ ARRAYS = (list, np.ndarray)
 class Record(BaseModel):
     """A value inside an event. Immutable; unknown fields, written by newer versions, are ignored."""
 
-    model_config = ConfigDict(frozen=True, extra="ignore", ser_json_bytes="base64", val_json_bytes="base64")
+    model_config = ConfigDict(
+        frozen=True, extra="ignore", ser_json_bytes="base64", val_json_bytes="base64", allow_inf_nan=False
+    )
 
 
 class Event(Record):

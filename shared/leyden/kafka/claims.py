@@ -2,6 +2,7 @@
 
 import asyncio
 import hashlib
+import secrets
 
 import fsspec
 from aiokafka import ConsumerRecord
@@ -21,8 +22,9 @@ class ClaimStore:
         fs, path = fsspec.core.url_to_fs(target)
         if not fs.exists(path):
             fs.makedirs(fs._parent(path), exist_ok=True)
-            fs.pipe_file(f"{path}.tmp", value)
-            fs.mv(f"{path}.tmp", path)
+            written = f"{path}.{secrets.token_hex(8)}.tmp"  # another process may be writing the same value
+            fs.pipe_file(written, value)
+            fs.mv(written, path)
         return target
 
     async def value_of(self, record: ConsumerRecord) -> bytes:

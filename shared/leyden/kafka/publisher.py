@@ -9,7 +9,17 @@ from functools import cache
 from typing import Self
 
 from aiokafka import AIOKafkaProducer
-from aiokafka.errors import KafkaError
+from aiokafka.errors import (
+    InvalidProducerEpoch,
+    KafkaError,
+    MessageSizeTooLargeError,
+    OutOfOrderSequenceNumber,
+    ProducerClosed,
+    ProducerFenced,
+    RecordListTooLargeError,
+    RecordTooLargeError,
+    UnknownProducerId,
+)
 from prometheus_client import Counter
 
 from leyden.events.codec import encode
@@ -24,6 +34,10 @@ class UndeclaredTopicError(RuntimeError):
     """A service published to a topic that its topology does not declare: a bug in the service."""
 
 
+TOO_LARGE = (MessageSizeTooLargeError, RecordListTooLargeError, RecordTooLargeError)
+"""No further try helps: the record itself is wrong."""
+PRODUCER_LOST = (InvalidProducerEpoch, OutOfOrderSequenceNumber, ProducerClosed, ProducerFenced, UnknownProducerId)
+"""After these an idempotent producer sends nothing more; a new one does."""
 HEADERS_BYTES = 256 * 1024
 """Part of `max_request_size` reserved for a record's key and headers."""
 
@@ -53,6 +67,8 @@ class KafkaPublisher:
         self._make_producer = producer
         self._producer: AIOKafkaProducer | None = None
         self._allowed: frozenset[str] | None = None
+        self._lost = asyncio.Event()
+        self._lost_by: KafkaError | None = None
 
     def allow_only(self, topics: Collection[str]) -> None:
         """Make records to any other topic raise `UndeclaredTopicError`. Names are without prefix."""
@@ -69,6 +85,12 @@ class KafkaPublisher:
         finally:
             if self._producer is not producer:
                 await producer.stop()
+
+    async def watch(self) -> None:
+        """Wait until the producer can send nothing more, and raise why: the process must start anew."""
+        await self._lost.wait()
+        assert self._lost_by is not None
+        raise self._lost_by
 
     async def stop(self) -> None:
         """Flush pending records and disconnect."""
@@ -93,10 +115,10 @@ class KafkaPublisher:
             )
             for o in outgoing
         ]
-        await _acknowledged(sends)
+        await self._acknowledged(sends)
 
     async def publish_raw(self, topic: str, key: str, value: bytes, headers: dict[str, str] | None = None) -> None:
-        await _acknowledged([await self._send(topic, key, value, dict(headers or {}))])
+        await self._acknowledged([await self._send(topic, key, value, dict(headers or {}))])
 
     async def _send(self, topic: str, key: str, value: bytes, headers: dict[str, str]) -> asyncio.Future[object]:
         if self._allowed is not None and topic not in self._allowed:
@@ -114,8 +136,26 @@ class KafkaPublisher:
                 self._prefix + topic, value, key.encode() or None, headers=encoded
             )
             return sending
+        except TOO_LARGE:
+            raise
         except KafkaError as error:
-            raise Retry(f"cannot publish to {self._prefix + topic}: {error}") from error
+            self._note(error)
+            raise Retry(f"cannot publish to {self._prefix + topic}: {error!r}") from error
+
+    async def _acknowledged(self, sends: list[asyncio.Future[object]]) -> None:
+        results = await asyncio.gather(*sends, return_exceptions=True)
+        failed = [result for result in results if isinstance(result, BaseException)]
+        if too_large := next((error for error in failed if isinstance(error, TOO_LARGE)), None):
+            raise too_large
+        if failed:
+            self._note(failed[0])
+            raise Retry(f"{len(failed)} of {len(results)} records were not acknowledged: {failed[0]!r}") from failed[0]
+
+    def _note(self, error: BaseException) -> None:
+        """A bare `KafkaError` is how aiokafka says that its sending task has ended."""
+        if isinstance(error, PRODUCER_LOST) or type(error) is KafkaError:
+            self._lost_by = self._lost_by or error
+            self._lost.set()
 
     async def _claim(self, value: bytes) -> str:
         try:
@@ -128,10 +168,3 @@ class KafkaPublisher:
 def _meters(topic: str) -> tuple[Counter, Counter]:
     """The counters of a topic. Cached, because looking up a label costs more than incrementing a counter."""
     return PUBLISHED.labels(topic=topic), PUBLISHED_BYTES.labels(topic=topic)
-
-
-async def _acknowledged(sends: list[asyncio.Future[object]]) -> None:
-    results = await asyncio.gather(*sends, return_exceptions=True)
-    failed = [result for result in results if isinstance(result, BaseException)]
-    if failed:
-        raise Retry(f"{len(failed)} of {len(results)} records were not acknowledged: {failed[0]!r}") from failed[0]

@@ -38,6 +38,7 @@ class FakeTraining:
     """A model whose weights are the list of groups it was stepped on; `disk` outlives the process."""
 
     base_model = "base"
+    vocabulary = 1000
 
     def __init__(self, disk: list[SavedCheckpoint]) -> None:
         self.disk = disk

@@ -7,6 +7,7 @@ from dataclasses import dataclass
 from datetime import UTC, datetime
 from pathlib import Path
 
+import numpy as np
 import pytest
 import torch
 from safetensors.torch import load_file
@@ -168,7 +169,9 @@ def test_a_gradient_that_is_not_finite_moves_no_weight_and_is_reported(
 ) -> None:
     run = start(tiny_llama, tmp_path, importance_cap=None)
     before = {name: parameter.detach().clone() for name, parameter in run.model.trained.items()}
-    broken = tuple(to_sequence(event, advantage_scale=float("inf")) for event in group("g", 2))
+    broken = tuple(to_sequence(event) for event in group("g", 2))
+    for sequence in broken:
+        sequence.advantages_T[sequence.mask_T] = np.inf
     metrics = Learner(run.model, run.settings).step([ReadyGroup("g", broken, 0, False)], 0)
     assert metrics["optimiser/skipped"] == 1.0
     assert all(math.isfinite(value) for value in metrics.values())

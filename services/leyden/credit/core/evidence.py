@@ -83,7 +83,7 @@ def pack(one: Evidence) -> bytes:
             kind, event = _ANSWERED, KeptCall.model_construct(**event.__dict__ | less, replies=replies)
         else:
             event = event.model_copy(update=less)
-    return f"{kind}\n{one.origin}\n{one.traceparent}\n".encode() + encode(event)
+    return f"{kind}\n{_line(one.origin)}\n{_line(one.traceparent)}\n".encode() + encode(event)
 
 
 def unpack(value: bytes) -> Evidence:
@@ -95,3 +95,8 @@ def unpack(value: bytes) -> Evidence:
     event = kept.model_validate_json(body)
     assert isinstance(event, EvidenceEvent)
     return Evidence(event, origin.decode(), traceparent.decode())
+
+
+def _line(header: str) -> str:
+    """A record's header without line breaks: whoever writes to the topic may put anything there."""
+    return header.replace("\n", " ")

@@ -41,7 +41,7 @@ class MemberSummary:
     @classmethod
     def parse(cls, item_id: str) -> "MemberSummary":
         """Inverse of `item_id`."""
-        rollout_id, revision, size, usable, ended_at = item_id.split(_SEPARATOR)[1:]
+        rollout_id, revision, size, usable, ended_at = item_id.partition(_SEPARATOR)[2].rsplit(_SEPARATOR, 4)
         return cls(rollout_id, int(revision), int(size), usable == "1", datetime.fromisoformat(ended_at))
 
     @property

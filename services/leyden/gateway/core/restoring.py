@@ -7,7 +7,7 @@ from typing import Self
 
 from leyden.events import Event, Failure, FailureClass, RolloutEnded, RolloutStarted, Task, TaskEnqueued
 from leyden.gateway.core.rollouts import EndReport, RolloutSpec, RolloutState, Running, ended, specs_of
-from leyden.ids import AttemptRef
+from leyden.ids import AttemptRef, is_rollout_id
 
 
 @dataclass(frozen=True, slots=True)
@@ -110,4 +110,5 @@ def _restored(rollout_id: str, spec: RolloutSpec, found: _Open) -> Restored:
 
 
 def _key(rollout_id: str) -> bytes:
-    return bytes.fromhex(rollout_id)
+    """Half as long as the id, where it is one of ours; other writers' ids may be any text."""
+    return bytes.fromhex(rollout_id) if is_rollout_id(rollout_id) else rollout_id.encode()

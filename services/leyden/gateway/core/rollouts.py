@@ -20,7 +20,7 @@ from leyden.events import (
     Task,
     TaskEnqueued,
 )
-from leyden.events.base import JsonObject
+from leyden.events.base import MAX_TIMEOUT_S, JsonObject
 from leyden.ids import MAX_ATTEMPTS, ROLLOUT_MARK, AttemptRef, derive, rollout_id_of
 
 PRODUCER = "gateway"
@@ -138,7 +138,7 @@ def specs_of(event: TaskEnqueued) -> list[tuple[str, RolloutSpec]]:
         group_id=event.group_id,
         group_size=max(1, len(event.rollout_ids)),
         max_attempts=event.max_attempts,
-        timeout_s=event.timeout_s,
+        timeout_s=min(event.timeout_s, MAX_TIMEOUT_S),
         retry=event.retry,
         priority=event.priority,
         project=event.project,

@@ -13,7 +13,7 @@ from leyden.events.keys import ScopeName
 from leyden.gateway.core.keys import KeyRing, KeyState, NewKey
 from leyden.gateway.core.refusals import Refusal
 from leyden.ids import derive
-from leyden.kafka import Delivered, Outgoing, Publisher
+from leyden.kafka import Delivered, Outgoing, Poison, Publisher
 
 PRODUCER = "gateway"
 SCOPES: tuple[ScopeName, ...] = get_args(ScopeName)
@@ -47,7 +47,10 @@ class KeysHandler:
         for delivered in batch:
             match delivered.event:
                 case KeyCreated() as created:
-                    self._ring.note_created(created)
+                    try:
+                        self._ring.note_created(created)
+                    except ValueError as error:
+                        raise Poison(f"the digest of key {created.key_id[:64]!r}: {error}", delivered) from error
                 case KeyRevoked() as revoked:
                     self._ring.note_revoked(revoked)
                 case _:

@@ -5,7 +5,7 @@ from typing import Literal
 from pydantic import BaseModel, ConfigDict, Field, field_validator
 
 from leyden.events import Failure, RetryPolicy, Task
-from leyden.events.base import Json, JsonObject
+from leyden.events.base import Json, JsonObject, Reward, Timeout
 from leyden.gateway.core.rollouts import EndReport, RolloutSpec, TaskRequest
 from leyden.ids import MAX_ATTEMPTS, is_rollout_id
 
@@ -42,7 +42,7 @@ class TaskBody(Body):
     samples: int = Field(default=1, ge=1, le=MAX_SAMPLES)
     group_id: str | None = Field(default=None, min_length=1, max_length=256)
     max_attempts: int = Field(default=3, ge=1, le=MAX_ATTEMPTS)
-    timeout_s: float = Field(default=600.0, gt=0)
+    timeout_s: Timeout = 600.0
     retry: RetryBody = RetryBody()
     priority: int = Field(default=0, ge=-MAX_PRIORITY, le=MAX_PRIORITY)
 
@@ -73,7 +73,7 @@ class OwnTask(Body):
     input: Json = None
     metadata: JsonObject = Field(default_factory=dict)
     mode: Literal["train", "validation"] = "train"
-    timeout_s: float = Field(default=600.0, gt=0)
+    timeout_s: Timeout = 600.0
 
 
 class BeginBody(Body):
@@ -112,7 +112,7 @@ class EndBody(Body):
 
     status: Literal["succeeded", "failed"]
     failure: Failure | None = None
-    reward: float | None = None
+    reward: Reward | None = None
     output: Json = None
     span_count: int | None = Field(default=None, ge=0)
 

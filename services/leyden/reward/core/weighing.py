@@ -4,6 +4,7 @@ import math
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass, replace
 
+from leyden.events.base import MAX_REWARD
 from leyden.reward.core.rules.base import IntermediateRule, Rule, Shaping, Signal
 from leyden.reward.core.shaping import shaped
 from leyden.reward.core.view import RolloutView
@@ -78,8 +79,9 @@ def weighed(rule: Rule, view: RolloutView, budget: float | None) -> list[Weighed
         room = math.inf if budget is None else budget / abs(rule.weight)
         signals = shaped(list(signals), view, shaping.gamma, room)
     for signal in signals:
-        if not math.isfinite(signal.value * rule.weight):
-            raise ValueError(f"{signal.name or rule.name} is {signal.value}, not a finite number")
+        if not (abs(signal.value) <= MAX_REWARD and abs(signal.value * rule.weight) <= MAX_REWARD):
+            name = signal.name or rule.name
+            raise ValueError(f"{name} is {signal.value}, not a finite number of at most {MAX_REWARD:g}")
         key = (signal.name or rule.name, signal.evidence.id)
         if key in found:
             raise ValueError(f"two signals {key[0]} for {key[1]}")

@@ -10,7 +10,7 @@ from collections.abc import Iterable, Mapping
 from dataclasses import dataclass, field
 
 from leyden.events import GroupCredited, SequenceCredited
-from leyden.trainer.core.sequences import TrainSequence, to_sequence
+from leyden.trainer.core.sequences import LARGEST_VOCABULARY, TrainSequence, to_sequence
 
 REMEMBERED_GROUPS = 20_000
 """How many finished groups are remembered, so that a group published twice is trained once."""
@@ -29,6 +29,8 @@ class BatchRules:
     drop_zero_variance: bool = False
     """Whether groups with equal rewards (or no members) do not count towards `groups_per_step`."""
     advantage_scale: float = 1.0
+    vocabulary: int = LARGEST_VOCABULARY
+    """Token ids of the model are below this; a group with another one is malformed."""
 
 
 @dataclass(frozen=True, eq=False)
@@ -172,7 +174,9 @@ class GroupBuffer:
 
     def _add_sequence(self, revision: _Revision, event: SequenceCredited) -> None:
         try:
-            revision.sequences[event.sequence_index] = to_sequence(event, self._rules.advantage_scale)
+            revision.sequences[event.sequence_index] = to_sequence(
+                event, self._rules.advantage_scale, self._rules.vocabulary
+            )
         except ValueError as error:
             revision.malformed = f"sequence {event.sequence_index}: {error}"
 

@@ -10,6 +10,9 @@ from leyden.events import SequenceCredited, Transition, unpack_floats, unpack_in
 Ints = npt.NDArray[np.int32]
 Floats = npt.NDArray[np.float32]
 Bools = npt.NDArray[np.bool_]
+LARGEST_INT32 = 2**31 - 1
+LARGEST_VOCABULARY = 2**31
+LARGEST_FLOAT32 = float(np.finfo(np.float32).max)
 
 
 @dataclass(frozen=True, eq=False)
@@ -52,8 +55,13 @@ class TrainSequence:
         return bool(np.any(self.advantages_T[self.mask_T] != 0.0))
 
 
-def to_sequence(event: SequenceCredited, advantage_scale: float = 1.0) -> TrainSequence:
-    """Convert the event. Raises ValueError if its spans or lengths do not match its tokens.
+def to_sequence(
+    event: SequenceCredited, advantage_scale: float = 1.0, vocabulary: int = LARGEST_VOCABULARY
+) -> TrainSequence:
+    """Convert the event, for a model with token ids below `vocabulary`.
+
+    Raises ValueError if its spans or lengths do not match its tokens, for a token id that the model does not have, and
+    for numbers that are not finite as float32.
 
     A greedy action (temperature 0) becomes context: it was not sampled, so it has no policy gradient.
     """
@@ -61,6 +69,10 @@ def to_sequence(event: SequenceCredited, advantage_scale: float = 1.0) -> TrainS
     behaviour_T = unpack_floats(event.behaviour_logprobs)
     if len(behaviour_T) != len(token_ids_T):
         raise ValueError(f"{len(behaviour_T)} behaviour logprobs for {len(token_ids_T)} tokens")
+    if not np.isfinite(behaviour_T).all():
+        raise ValueError("a behaviour logprob is not finite")
+    if len(token_ids_T) and not 0 <= token_ids_T.min() <= token_ids_T.max() < vocabulary:
+        raise ValueError(f"token ids from {token_ids_T.min()} to {token_ids_T.max()} in a vocabulary of {vocabulary}")
     sequence = TrainSequence(
         sequence_id=event.event_id,
         group_id=event.group_id,
@@ -91,6 +103,14 @@ def _mark(sequence: TrainSequence, transition: Transition, advantage_scale: floa
     if transition.temperature <= 0.0:
         return
     sequence.mask_T[start:end] = True
-    sequence.advantages_T[start:end] = transition.advantage * advantage_scale
-    sequence.temperature_T[start:end] = transition.temperature
+    sequence.advantages_T[start:end] = _float32("advantage", transition.advantage * advantage_scale)
+    sequence.temperature_T[start:end] = _float32("temperature", transition.temperature)
+    if not 0 <= transition.policy_version <= LARGEST_INT32:
+        raise ValueError(f"policy version {transition.policy_version} is not between 0 and {LARGEST_INT32}")
     sequence.versions_T[start:end] = transition.policy_version
+
+
+def _float32(what: str, value: float) -> float:
+    if not abs(value) <= LARGEST_FLOAT32:
+        raise ValueError(f"{what} {value:g} is not a finite float32")
+    return value

@@ -6,6 +6,7 @@ import orjson
 from pydantic import BaseModel, ConfigDict, Field, model_validator
 
 from leyden.events import JsonObject
+from leyden.events.base import Reward
 from leyden.ids import derive
 from leyden.reward.core.evidence import SettledAttempt
 
@@ -30,7 +31,7 @@ class JudgeSettings(BaseModel):
     model: str
     api_key_env: str | None = None
     """Name of the environment variable that holds the key; None: no key is sent."""
-    weight: float = Field(default=1.0, allow_inf_nan=False)
+    weight: Reward = 1.0
     cap: float | None = Field(default=None, ge=0, allow_inf_nan=False)
     rubric: str = Field(default="", max_length=20_000)
     """What counts, in words; the kind's own when empty."""

@@ -8,6 +8,7 @@ from typing import ClassVar, Literal
 from pydantic import BaseModel, ConfigDict, Field, model_validator
 
 from leyden.events import Evidence, SpanRecorded
+from leyden.events.base import Reward
 from leyden.reward.core.rules.filters import Names, Steps, holds, matches
 from leyden.reward.core.view import CallView, RolloutView
 
@@ -35,7 +36,7 @@ class Rule(BaseModel):
 
     name: str
     """Unique in a run file; written to `RewardAssigned.rule`."""
-    weight: float = Field(default=1.0, allow_inf_nan=False)
+    weight: Reward = 1.0
     cap: float | None = Field(default=None, ge=0, allow_inf_nan=False)
     """The most that the rule's signals of one attempt may weigh together (sum of absolute contributions)."""
 
