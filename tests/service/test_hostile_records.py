@@ -68,7 +68,7 @@ async def without_poison(handler: BatchHandler, batch: Sequence[Delivered[Event]
 
 async def credit(events: Sequence[Event]) -> None:
     """With a deadline and late rewards, so that every comparison of times is made."""
-    section = CreditSection(group=GroupSection(deadline_s=60.0, min_members=1), late_horizon_s=1000.0)
+    section = CreditSection(group=GroupSection(deadline_s=60.0), late_horizon_s=1000.0)
     clock = ManualClock(TIME)
     loop = CreditLoop(CreditPublisher(), memory_stores(clock), section, clock)
     good = one_rollout(5, 1.0, size=1, task="good", group_id="good")
