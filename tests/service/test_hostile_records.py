@@ -37,7 +37,7 @@ from leyden.gateway.handlers.models import ModelsHandler
 from leyden.gateway.handlers.restoring import Restorer, RestoringTimes
 from leyden.kafka import Delivered, Poison
 from leyden.kafka.delivered import BatchHandler
-from leyden.policy.core import Place
+from leyden.policy.core import Replica
 from leyden.policy.handlers import PolicyAgent
 from leyden.registry.handlers import RegistryHandlers
 from leyden.reward.app import rulebook
@@ -74,7 +74,7 @@ async def credit(events: Sequence[Event]) -> None:
     good = one_rollout(5, 1.0, size=1, task="good", group_id="good")
     await without_poison(loop.on_batch, delivered([*events, *good]))
     clock.set(TIME + timedelta(days=1))
-    await CreditSweeper(loop.handlers.grouping, loop.stores, section, clock, SweepSettings()).sweep()
+    await CreditSweeper(loop.handlers.grouping, loop.stores, section.group, clock, SweepSettings()).sweep()
     await loop.read_back()
     assert [one.sequences for one in loop.publisher.of(GroupCredited) if one.group_id == "good"] == [1]
 
@@ -112,7 +112,7 @@ async def registry(events: Sequence[Event]) -> None:
 
 async def policy(events: Sequence[Event]) -> None:
     publisher, engine = FakePublisher(), FakeEngine()
-    agent = PolicyAgent(engine, publisher, ManualClock(TIME), Place("p", "r", "http://engine"))
+    agent = PolicyAgent(engine, publisher, ManualClock(TIME), Replica("p", "r", "http://engine"))
     await agent.on_models(delivered(events))
     await agent.converge()
     assert publisher.values
