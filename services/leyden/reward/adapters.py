@@ -8,7 +8,7 @@ from redis.asyncio import Redis
 
 from leyden.reward.sandbox.isolated import IsolatedFunction
 from leyden.reward.sandbox.local import LocalFunction
-from leyden.reward.sandbox.runner import Executor, FunctionRunner, Patience, RetriedFunction
+from leyden.reward.sandbox.runner import Executor, FunctionRunner, RetriedFunction, RetrySettings
 from leyden.reward.sandbox.spec import CallSpec
 from leyden.reward.settings import FunctionSettings
 from leyden.state import RedisBacklog, redis_or_retry
@@ -62,7 +62,7 @@ class RedisWaitingAttempts:
 def function_runner(settings: Sequence[FunctionSettings]) -> FunctionRunner:
     """What runs the functions of the run file; raises `RunFileError` for a local one that cannot be loaded."""
     return FunctionRunner(
-        [RetriedFunction(one.rule_name, _executor(one), Patience(retries=one.retries)) for one in settings]
+        [RetriedFunction(one.rule_name, _executor(one), RetrySettings(retries=one.retries)) for one in settings]
     )
 
 

@@ -80,15 +80,22 @@ async def _leaders_elected(admin: AIOKafkaAdminClient, names: list[str], timeout
             await asyncio.sleep(0.1)
 
 
-async def set_group_offsets(settings: KafkaSettings, group: str, offsets: Mapping[TopicPartition, int]) -> None:
-    """Set the committed offsets of `group`. Raises `KafkaError` if the group has a running member."""
+@asynccontextmanager
+async def _consumer(settings: KafkaSettings, group: str | None = None) -> AsyncIterator[AIOKafkaConsumer]:
+    """A started consumer that subscribes to nothing, stopped at the end."""
     consumer = AIOKafkaConsumer(group_id=group, enable_auto_commit=False, **settings.connection())
     await consumer.start()
     try:
-        consumer.assign(list(offsets))
-        await consumer.commit(dict(offsets))
+        yield consumer
     finally:
         await consumer.stop()
+
+
+async def set_group_offsets(settings: KafkaSettings, group: str, offsets: Mapping[TopicPartition, int]) -> None:
+    """Set the committed offsets of `group`. Raises `KafkaError` if the group has a running member."""
+    async with _consumer(settings, group) as consumer:
+        consumer.assign(list(offsets))
+        await consumer.commit(dict(offsets))
 
 
 async def end_offsets(settings: KafkaSettings, partitions: Iterable[TopicPartition]) -> dict[TopicPartition, int]:
@@ -96,12 +103,8 @@ async def end_offsets(settings: KafkaSettings, partitions: Iterable[TopicPartiti
     wanted = list(partitions)
     if not wanted:
         return {}
-    consumer = AIOKafkaConsumer(enable_auto_commit=False, **settings.connection())
-    await consumer.start()
-    try:
+    async with _consumer(settings) as consumer:
         return dict(await consumer.end_offsets(wanted))
-    finally:
-        await consumer.stop()
 
 
 async def occupied_ends(settings: KafkaSettings, partitions: Iterable[TopicPartition]) -> dict[TopicPartition, int]:
@@ -109,12 +112,8 @@ async def occupied_ends(settings: KafkaSettings, partitions: Iterable[TopicParti
     wanted = list(partitions)
     if not wanted:
         return {}
-    consumer = AIOKafkaConsumer(enable_auto_commit=False, **settings.connection())
-    await consumer.start()
-    try:
+    async with _consumer(settings) as consumer:
         first, ends = await consumer.beginning_offsets(wanted), await consumer.end_offsets(wanted)
-    finally:
-        await consumer.stop()
     return {tp: end for tp, end in ends.items() if end > first[tp]}
 
 

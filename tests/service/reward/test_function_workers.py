@@ -18,14 +18,14 @@ from leyden.reward.core.failures import FailureKind
 from leyden.reward.functions import RolloutView, TaskView
 from leyden.reward.sandbox.isolated import IsolatedFunction
 from leyden.reward.sandbox.local import LocalFunction
-from leyden.reward.sandbox.runner import Executor, FunctionRunner, Patience, RetriedFunction
+from leyden.reward.sandbox.runner import Executor, FunctionRunner, RetriedFunction, RetrySettings
 from leyden.reward.sandbox.spec import CallSpec
 from leyden.reward.sandbox.views import Views
 from leyden.settings import RunFileError
 from unit.reward.reward_builders import ROLLOUT
 
 MODULE = "service.reward.functions_for_tests"
-AT_ONCE = Patience(retries=0, first_delay_s=0.01, suspend_after=0)
+AT_ONCE = RetrySettings(retries=0, first_delay_s=0.01, suspend_after=0)
 Isolated = Callable[..., IsolatedFunction]
 
 
@@ -51,8 +51,8 @@ async def isolated() -> AsyncIterator[Isolated]:
         await function.close()
 
 
-async def answers(executor: Executor, *outputs: Json, patience: Patience = AT_ONCE) -> list[Answer]:
-    return await RetriedFunction("f", executor, patience).answers(views(*outputs))
+async def answers(executor: Executor, *outputs: Json, settings: RetrySettings = AT_ONCE) -> list[Answer]:
+    return await RetriedFunction("f", executor, settings).answers(views(*outputs))
 
 
 def values(found: list[Answer]) -> list[float | None]:
@@ -129,8 +129,8 @@ async def test_a_worker_killed_in_the_middle_is_replaced_and_the_call_made_again
 ) -> None:
     function, marker = isolated("waits_once", timeout_s=60.0), tmp_path / "marker"
     pid = await pid_of(function)
-    patience = Patience(retries=1, first_delay_s=0.01)
-    task = asyncio.create_task(answers(function, str(marker), "/", patience=patience))
+    settings = RetrySettings(retries=1, first_delay_s=0.01)
+    task = asyncio.create_task(answers(function, str(marker), "/", settings=settings))
     while not marker.exists():
         await asyncio.sleep(0.01)
     os.kill(pid, signal.SIGKILL)
@@ -143,7 +143,7 @@ async def test_a_worker_killed_while_idle_costs_one_retry(isolated: Isolated) ->
     [first] = values(await answers(function, "x"))
     assert first is not None
     os.kill(int(first), signal.SIGKILL)
-    [second] = values(await answers(function, "x", patience=Patience(retries=1, first_delay_s=0.01)))
+    [second] = values(await answers(function, "x", settings=RetrySettings(retries=1, first_delay_s=0.01)))
     assert second is not None
     assert second != first
 
@@ -198,8 +198,8 @@ async def test_an_endless_function_does_not_hold_up_another(isolated: Isolated) 
 
 
 async def test_a_failed_call_is_tried_again_before_it_is_named(isolated: Isolated, tmp_path: Path) -> None:
-    patience = Patience(retries=2, first_delay_s=0.01)
-    assert values(await answers(isolated("fails_once"), str(tmp_path / "marker"), patience=patience)) == [1.0]
+    settings = RetrySettings(retries=2, first_delay_s=0.01)
+    assert values(await answers(isolated("fails_once"), str(tmp_path / "marker"), settings=settings)) == [1.0]
     found = await answers(isolated("fails_once"), str(tmp_path / "other"))
     assert found[0].failure is FailureKind.EXCEPTION
 

@@ -5,6 +5,8 @@ import json
 import socket
 from collections.abc import AsyncIterator, Awaitable, Callable
 from contextlib import asynccontextmanager
+from datetime import UTC, datetime, timedelta
+from email.utils import format_datetime
 
 import httpx
 import pytest
@@ -14,6 +16,7 @@ from starlette.requests import Request
 from starlette.responses import JSONResponse, PlainTextResponse, Response
 from starlette.routing import Route
 
+from leyden.clock import ManualClock
 from leyden.reward.core.failures import FailureKind, RuleFailed
 from leyden.reward.core.judging import ChatRequest, RubricJudge
 from leyden.reward.judges.bench import key_of
@@ -24,6 +27,7 @@ from service.reward.judge_fakes import JudgedWorld
 from service.reward.test_judges import ROLLOUTS_G, a_rollout, completed, rewards
 
 KEY = "sk-secret-of-the-judge"
+T0 = datetime(2026, 1, 1, tzinfo=UTC)
 Reply = Response | Callable[[], Awaitable[Response]]
 
 
@@ -73,7 +77,7 @@ class Endpoint(HttpEndpoint):
 
     def __init__(self, judge: RubricJudge, client: httpx.AsyncClient, key: str | None) -> None:
         self.waited: list[float] = []
-        super().__init__(judge, client, key, self._note)
+        super().__init__(judge, client, key, ManualClock(T0), self._note)
 
     async def _note(self, seconds: float) -> None:
         self.waited.append(seconds)
@@ -107,6 +111,15 @@ async def test_429_and_errors_of_the_server_are_tried_again_after_what_it_asks_f
         first, second = judge.waited
     assert first == 7.0
     assert 0.5 <= second <= 1.0
+
+
+async def test_retry_after_may_be_a_date_and_is_waited_for_up_to_the_longest_delay(server: Server) -> None:
+    dates = [format_datetime(T0 + timedelta(seconds=seconds), usegmt=True) for seconds in (7, 3600)]
+    busy = [JSONResponse({}, 429, headers={"retry-after": date}) for date in dates]
+    server.replies = [*busy, chat("yes")]
+    async with endpoint(server) as judge:
+        assert await judge.ask(REQUEST) == "yes"
+        assert judge.waited == [7.0, 30.0]
 
 
 async def test_an_endpoint_that_stays_away_is_a_failure_of_that_kind(server: Server) -> None:

@@ -1,4 +1,4 @@
-"""Patience with reward functions, and what goes over the pipe to their workers. Without a process."""
+"""Retries of reward functions, and what goes over the pipe to their workers. Without a process."""
 
 import pytest
 
@@ -6,7 +6,7 @@ from leyden.reward.core.answer import Answer
 from leyden.reward.core.failures import FailureKind
 from leyden.reward.core.settle import settle
 from leyden.reward.core.view import RolloutView, TaskView, view_of
-from leyden.reward.sandbox.runner import FunctionRunner, Patience, RetriedFunction
+from leyden.reward.sandbox.runner import FunctionRunner, RetriedFunction, RetrySettings
 from leyden.reward.sandbox.views import Views
 from leyden.reward.sandbox.wire import decode_views, encode_view, read_answer
 from unit.reward.reward_builders import ROLLOUT, a_call, a_span, an_end, asking, evidence_of
@@ -33,10 +33,10 @@ class Broken:
         return [first, *([None] * (len(views) - 1))]
 
 
-async def test_a_function_that_breaks_for_everybody_rests_for_a_while() -> None:
+async def test_a_function_that_breaks_for_every_rollout_is_suspended_for_a_while() -> None:
     now, broken = [0.0], Broken()
-    patience = Patience(retries=1, first_delay_s=0.0, suspend_after=3, suspend_s=60.0)
-    function = RetriedFunction("f", broken, patience, monotonic=lambda: now[0])
+    settings = RetrySettings(retries=1, first_delay_s=0.0, suspend_after=3, suspend_s=60.0)
+    function = RetriedFunction("f", broken, settings, monotonic=lambda: now[0])
     found = await function.answers(views(8))
     assert broken.calls == 6  # three rollouts, two tries each; the others were spared
     assert [answer.failure for answer in found] == [FailureKind.TIMEOUT] * 3 + [FailureKind.LOST] * 5
@@ -47,7 +47,7 @@ async def test_a_function_that_breaks_for_everybody_rests_for_a_while() -> None:
 async def test_exceptions_never_make_a_function_rest() -> None:
     broken = Broken()
     broken.kind = FailureKind.EXCEPTION
-    found = await RetriedFunction("f", broken, Patience(retries=0)).answers(views(8))
+    found = await RetriedFunction("f", broken, RetrySettings(retries=0)).answers(views(8))
     assert broken.calls == 8
     assert {answer.failure for answer in found} == {FailureKind.EXCEPTION}
 

@@ -9,6 +9,8 @@ from rich.console import Console
 import command_support as s
 from leyden.cli.inspecting import print_report
 from leyden.credit.core.actions import Context
+from leyden.credit.core.assemble import Missing
+from leyden.credit.core.reasons import Reason
 from leyden.events import (
     Choice,
     Event,
@@ -25,7 +27,7 @@ from leyden.ids import derive, rollout_id_of
 from leyden.inspect.evidence import gather
 from leyden.inspect.report import RolloutReport
 from leyden.inspect.tell import report_on
-from leyden.inspect.why import CONTEXT_REASONS
+from leyden.inspect.why import CONTEXT_REASONS, LEFT_OUT, WAITS
 
 
 def report(events: list[Event], rollout_id: str = s.A, attempt: int | None = None) -> RolloutReport:
@@ -85,12 +87,12 @@ def test_a_tool_names_the_call_that_asked_and_a_reward_what_it_was_for() -> None
 @pytest.mark.parametrize(
     ("changes", "reason"),
     [
-        ({"error": "502: away"}, "it was answered by an error"),
+        ({"error": "502: away"}, "the engine answered with an error"),
         ({"policy": None}, "its model is not trained"),
         ({"policy_version": None}, "the engine did not say which version answered"),
-        ({"sampling": Sampling(temperature=0.0)}, "greedy: at temperature 0 the action had no probability"),
+        ({"sampling": Sampling(temperature=0.0)}, "greedy: at temperature 0 the action has no probability"),
         ({"prompt_token_ids": b""}, "its token ids are missing"),
-        ({"choices": [Choice(index=0, token_ids=pack_ints([1]))]}, "it has no logprob for each token"),
+        ({"choices": [Choice(index=0, token_ids=pack_ints([1]))]}, "it does not have one logprob per token"),
     ],
 )
 def test_a_call_that_is_context_says_why(changes: dict[str, Any], reason: str) -> None:
@@ -101,8 +103,11 @@ def test_a_call_that_is_context_says_why(changes: dict[str, Any], reason: str) -
     assert (line.left_out, line.trained) == (reason, [])
 
 
-def test_every_reason_that_credit_has_for_context_is_explained() -> None:
+def test_whatever_keeps_credit_from_training_is_explained() -> None:
     assert set(CONTEXT_REASONS) == set(Context)
+    assert set(WAITS) == set(Missing)
+    of_the_group = {Reason.NO_VALUE, Reason.TOO_LONG, Reason.STALE, Reason.TOO_FEW, Reason.GROUP_CLOSED}
+    assert set(LEFT_OUT) == set(Reason) - of_the_group
 
 
 def test_a_call_after_the_end_and_one_that_credit_left_out_are_told_apart() -> None:
@@ -114,6 +119,7 @@ def test_a_call_after_the_end_and_one_that_credit_left_out_are_told_apart() -> N
     assert reasons["a3"].startswith("credit left it out")
 
 
+JUDGED = s.completed(s.A, [s.outcome(s.A, 1.0)])
 FAILED = Failure(failure_class=FailureClass.TIMEOUT, message="600 s")
 
 
@@ -124,15 +130,21 @@ FAILED = Failure(failure_class=FailureClass.TIMEOUT, message="600 s")
         ([s.ended(s.A, [], status="failed", failure=FAILED)], "It failed (timeout: 600 s)"),
         (
             [s.ended(s.A, [], final=False, status="failed", failure=FAILED)],
-            "tried again: nothing of it is ever trained",
+            "was retried, or will be; nothing of it is ever trained",
         ),
         ([s.ended(s.A, ["a1"])], "reward waits for 1 calls and 1 spans"),
         ([s.ended(s.A, []), s.settled(s.A, [])], "Its rewards are not complete"),
+        ([s.ended(s.A, ["a1"]), s.settled(s.A, ["a1"])], "1 of its 1 settled calls are not in the log"),
+        (
+            [s.ended(s.A, []), s.settled(s.A, []), s.completed(s.A, [s.outcome(s.A, 1.0)])],
+            "Its rewards are not complete",
+        ),
+        ([s.ended(s.A, []), s.settled(s.A, []), s.completed(s.A, [])], "It has no call that can be trained"),
         ([s.ended(s.A, []), s.settled(s.A, [], complete=False, missing=["spans:2"])], "incomplete, missing spans:2"),
-        ([s.ended(s.A, []), s.settled(s.A, []), s.completed(s.A, [])], "Nothing judged it"),
+        ([s.ended(s.A, []), s.settled(s.A, []), s.completed(s.A, [])], "It has no reward: nothing judged it"),
         (
             [s.ended(s.A, []), s.settled(s.A, []), s.completed(s.A, [], failed_rules=["judge: timeout: 30 s"])],
-            "Rule failed, which is no reward of 0: judge: timeout: 30 s",
+            "A reward rule failed, so its return is unknown: judge: timeout: 30 s.",
         ),
         ([s.ended(s.A, [], task={"task_id": "t", "mode": "validation"})], "A validation task"),
     ],
@@ -146,42 +158,45 @@ def test_the_group_says_why_it_left_the_rollout_out() -> None:
         **s.ABOUT, event_id="c", group_id=s.GROUP, rollout_ids=[s.B], reason=GroupClosing.DEADLINE
     )  # fmt: skip
     notes = report([*s.life(s.A, s.calls_of_a(), 1.0), late, s.group_end(0, left_out={s.A: "too long"})]).notes
-    assert "It came after its group was closed (deadline): it is no member." in notes
+    assert "It came after its group was closed (deadline), so it is not a member." in notes
     assert "Left out for policy p: too long." in notes
     flat = report([*s.life(s.A, s.calls_of_a(), 1.0), *s.credited((0.0, 0.0), zero_variance=True)]).notes
     assert flat == ["All members of the group have the same return for policy p: every advantage is 0."]
 
 
 def test_a_group_that_is_open_names_every_member_that_it_waits_for() -> None:
-    names = [rollout_id_of(s.GROUP, index) for index in range(7)]
+    names = [rollout_id_of(s.GROUP, index) for index in range(8)]
     task = TaskEnqueued(
         **s.ABOUT, event_id="t", task=s.ended(s.A, []).task, group_id=s.GROUP, rollout_ids=names[:6]
     )  # fmt: skip
-    sized = {"group_size": 7}
+    sized = {"group_size": 9}
     events: list[Event] = [
         task,
-        s.started(names[0], **sized), s.ended(names[0], [], **sized), s.settled(names[0], []),
-        s.completed(names[0], [s.outcome(s.A, 1.0)]),
+        *s.life(names[0], [s.call("b1", names[0], [1], [2], [s.ASK], s.ANSWER)], 1.0),
         s.started(names[2], **sized),
         s.started(names[3], **sized), s.ended(names[3], [], final=False, **sized),
         s.ended(names[4], [], **sized),
         s.ended(names[5], [], **sized), s.settled(names[5], []),
+        s.ended(names[6], [], status="failed", failure=FAILED, **sized),
+        s.ended(names[7], ["lost"], **sized), s.settled(names[7], ["lost"]), s.completed(names[7], []),
     ]  # fmt: skip
     notes = report(events, names[0]).notes
-    assert notes[0] == "Its group is not closed; it waits for 6 of 7 members:"
+    assert notes[0] == "Its group is not closed. It waits for 8 of 9 members:"
     assert {note.strip() for note in notes[1:]} == {
         f"{names[1]} has not started",
         f"{names[2]} is running (attempt 0)",
         f"{names[3]} waits for attempt 1",
         f"{names[4]} has ended; its evidence is not settled",
         f"{names[5]} has ended; its rewards are not complete",
-        "1 more that nothing is known of",
+        f"{names[6]} has ended; its evidence is not settled",
+        f"{names[7]} has ended; some of its settled calls are not in the log",
+        "1 more with no events yet",
     }
 
 
 def test_a_group_whose_members_are_all_over_waits_for_credit_alone() -> None:
     notes = report([*s.life(s.A, s.calls_of_a(), 1.0), *s.life(s.B, [s.call_of_b()], 0.0)]).notes
-    assert notes == ["All members of its group are over: credit has not published the group yet."]
+    assert notes == ["All members of its group have finished; credit has not published the group yet."]
 
 
 def test_an_unknown_rollout_has_no_report_and_attempts_do_not_mix() -> None:

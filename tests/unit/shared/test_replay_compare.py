@@ -3,9 +3,9 @@
 from datetime import UTC, datetime
 from itertools import permutations
 
-from leyden.events import GroupCredited
-from leyden.events.codec import encode
-from leyden.replay.compare import NewestRevisions, TransitionSet, compare
+from leyden.events import GroupCredited, SequenceCredited
+from leyden.reading.revisions import NewestRevisions
+from leyden.replay.compare import TransitionSet, compare, transition_set
 from leyden.replay.run import following_the_record, stages_of
 
 
@@ -45,13 +45,40 @@ def credited(revision: int, group_id: str = "g", credit: str = "") -> GroupCredi
     )
 
 
+def sequence(event_id: str, revision: int = 0, group_id: str = "g") -> SequenceCredited:
+    return SequenceCredited(
+        event_id=event_id,
+        event_time=datetime(2026, 1, 1, tzinfo=UTC),
+        producer="credit",
+        rollout_id="r",
+        attempt=0,
+        policy="p",
+        revision=revision,
+        group_id=group_id,
+        sequence_index=0,
+        group_sequences=1,
+        token_ids=b"",
+        behaviour_logprobs=b"",
+        transitions=[],
+        rollout_reward=0.0,
+    )
+
+
 def test_of_a_group_the_newest_revision_counts_whatever_the_order() -> None:
     for order in permutations([credited(0), credited(2), credited(1), credited(2), credited(0, "h")]):
-        newest = NewestRevisions()
+        newest = NewestRevisions[str]()
         for event in order:
-            newest.take(event, encode(event))
-        found = newest.transitions()
+            newest.add(event, event.event_id)
+        found = transition_set(newest)
         assert (found.hashes.keys(), found.groups) == ({"g-2-", "h-0-"}, {"g", "h"})
+
+
+def test_a_revision_counts_only_once_its_group_is_published() -> None:
+    newest = NewestRevisions[str]()
+    for event in (credited(0), sequence("s-0", revision=0), sequence("s-1", revision=1), sequence("s-2", group_id="h")):
+        newest.add(event, event.event_id)
+    found = transition_set(newest)
+    assert (set(found.hashes), found.groups, found.sequences) == ({"g-0-", "s-0"}, {"g"}, 1)
 
 
 def test_a_replay_follows_the_recorded_settlements_and_groups_and_keeps_every_other_choice() -> None:

@@ -1,1 +1,1 @@
-"""One rollout, told from the log: what was recorded, what it earned, what of it is trained, and why the rest is not."""
+"""Report on one rollout from the log: its calls and rewards, what is trained, and why the rest is not."""

@@ -1,4 +1,4 @@
-"""What the log has of one rollout and its group, and how it is read from there: few partitions, from the right time."""
+"""Reads one rollout and its group from the log: only the partitions and times that can hold them."""
 
 from collections.abc import Iterable
 from dataclasses import dataclass, field
@@ -9,7 +9,7 @@ from leyden.events import (
     Event,
     GroupClosed,
     GroupCredited,
-    RewardsCompleted,
+    ModelCallRecorded,
     RolloutEnded,
     RolloutSettled,
     RolloutStarted,
@@ -21,40 +21,40 @@ from leyden.reading import Log
 
 EventT = TypeVar("EventT", bound=Event)
 SLACK = timedelta(minutes=5)
-"""How far the clocks of two writers may be apart."""
+"""Largest assumed difference between the clocks of two producers."""
 
 
 @dataclass(frozen=True)
 class RolloutEvidence:
-    """Events of one rollout, of all its attempts, in the order of the log; and of its group, as far as it is needed."""
+    """Events of one rollout, of all its attempts, in log order; and those of its group that the report needs."""
 
     rollout_id: str
     own: list[Event]
-    """Of the rollout itself."""
+    """Events of the rollout itself."""
     credited: list[SequenceCredited | GroupCredited] = field(default_factory=list)
-    """The rollout's sequences and its group's ends, of every credit service, policy and revision."""
+    """The rollout's sequences and its group's `GroupCredited`s, of every credit service, policy and revision."""
     closed: list[GroupClosed] = field(default_factory=list)
     members: list[Event] = field(default_factory=list)
-    """Of the group's other rollouts and its task; read only while nothing says that the group was credited."""
+    """Events of all rollouts of the group and its task; read only if the group is not published. Calls lack texts."""
 
     def of(self, kind: type[EventT], attempt: int) -> list[EventT]:
-        """The rollout's events of one kind and attempt, each once."""
+        """The rollout's events of one type and attempt, without duplicates."""
         found = {e.event_id: e for e in self.own if isinstance(e, kind) and getattr(e, "attempt", 0) == attempt}
         return list(found.values())
 
     @property
     def attempts(self) -> list[int]:
-        """The attempts that anything is known of."""
+        """Attempts with at least one event."""
         return sorted({attempt for e in self.own if isinstance(attempt := getattr(e, "attempt", None), int)})
 
     @property
     def group_id(self) -> str | None:
-        """The group, once the rollout has started."""
+        """The group; None before the rollout has started."""
         return next((e.group_id for e in self.own if isinstance(e, RolloutStarted | RolloutEnded)), None)
 
 
 async def gather(log: Log, rollout_id: str) -> RolloutEvidence | None:
-    """Everything of `rollout_id` that the log holds; None when it holds nothing of it."""
+    """Everything that the log has of `rollout_id`; None if it has nothing."""
     life = [one async for one in log.read(ROLLOUTS, keys=[rollout_id])]
     start = min(one.at for one in life) - SLACK if life else None
     own: list[Event] = [one.event for one in life]
@@ -79,10 +79,10 @@ async def gather(log: Log, rollout_id: str) -> RolloutEvidence | None:
 async def _credited(
     log: Log, rollout_id: str, group_id: str, start: datetime
 ) -> list[SequenceCredited | GroupCredited]:
-    """The rollout's sequences and its group's ends.
+    """The rollout's sequences and its group's `GroupCredited`s.
 
-    Their key names the policy too, and only the run file knows which policies a call is trained as: so every partition
-    is read, and only what has the group in its key is decoded.
+    Their key starts with the policy, which only the run file knows. So every partition is read, and only records with
+    the group in their key are decoded.
     """
     suffix = f"/{group_id}".encode()
     read = log.read(TRANSITIONS, wanted=lambda key, _: key.endswith(suffix) or key == suffix[1:], start=start)
@@ -96,21 +96,28 @@ async def _credited(
 
 
 async def _members(log: Log, group_id: str) -> list[Event]:
-    """The group's task, and what is known of the lives and rewards of its rollouts."""
+    """The group's task, and what credit needs of its rollouts; calls without their texts."""
     text = group_id.encode()
     found: list[Event] = []
     for topic in (TASKS, ROLLOUTS):
         found += [one.event async for one in log.read(topic, wanted=lambda _, value: text in value)]
     found = [event for event in found if getattr(event, "group_id", group_id) == group_id]
     ids = rollouts_of(found)
-    settled = [one.event async for one in log.read(ROLLOUTS, keys=ids)] if ids else []
-    judged = [one.event async for one in log.read(REWARDS, keys=ids)] if ids else []
-    found += [event for event in settled if isinstance(event, RolloutSettled)]
-    return found + [event for event in judged if isinstance(event, RewardsCompleted)]
+    if not ids:
+        return found
+    async for one in log.read(ROLLOUTS, keys=ids):
+        if isinstance(one.event, RolloutSettled):
+            found.append(one.event)
+    async for one in log.read(MODEL_CALLS, keys=ids):
+        if isinstance(one.event, ModelCallRecorded):
+            found.append(one.event.model_copy(update={"request": {}, "choices": []}))
+    async for one in log.read(REWARDS, keys=ids):
+        found.append(one.event)
+    return found
 
 
 def rollouts_of(events: Iterable[Event]) -> list[str]:
-    """The rollouts that tasks name or that have begun."""
+    """Rollouts that a task names or that have started."""
     ids: set[str] = set()
     for event in events:
         if isinstance(event, TaskEnqueued):

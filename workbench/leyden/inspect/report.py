@@ -1,4 +1,4 @@
-"""The report on one attempt of a rollout, as plain data that prints as JSON. Says nothing of its looks."""
+"""The report on one attempt of a rollout, as data that prints as JSON; layout is the command's."""
 
 from datetime import datetime
 
@@ -14,13 +14,13 @@ class Line(BaseModel):
 
 
 class Trained(Line):
-    """What one credit service made of one sampled response of a call."""
+    """Credit of one sampled response of a call, by one credit service."""
 
     credit: str
     policy: str
     choice: int
     lineage: int
-    """Which of the rollout's sequences it is in."""
+    """Index of its sequence in the rollout."""
     tokens: int
     """Tokens that are trained."""
     context_tokens: int
@@ -48,7 +48,7 @@ class CallLine(Line):
     error: str | None
     trained: list[Trained]
     left_out: str | None
-    """Why nothing of it is trained; None when it is, or when that is not decided yet."""
+    """Why nothing of it is trained; None if it is trained or not decided yet."""
 
 
 class ToolLine(Line):
@@ -59,7 +59,7 @@ class ToolLine(Line):
     error: str | None
     seconds: float
     asked_by: int | None
-    """Index of the call that gave it its id, where one did."""
+    """Index of the call that asked for it, if known."""
     arguments: Json
     result: Json
 
@@ -73,15 +73,15 @@ class RewardLine(Line):
     weight: float
     contribution: float
     evidence: str
-    """`call 2`, `tool search`, `rollout`, or kind and id of what was not found."""
+    """`call 2`, `tool search`, `rollout`, or kind and id if it was not found."""
     call: int | None
-    """Index of the call that earned it; None for a reward of the whole rollout."""
+    """Index of its call; None for a reward of the whole rollout."""
     counted: bool
     """Whether the newest `RewardsCompleted` names it."""
 
 
 class CreditLine(Line):
-    """What one credit service made of the rollout for one policy."""
+    """The rollout's credit for one policy, by one credit service."""
 
     credit: str
     policy: str
@@ -102,7 +102,7 @@ class CreditLine(Line):
 
 
 class RolloutReport(Line):
-    """One attempt, whole."""
+    """The report on one attempt."""
 
     rollout_id: str
     attempt: int
@@ -125,4 +125,4 @@ class RolloutReport(Line):
     rewards: list[RewardLine]
     credits: list[CreditLine]
     notes: list[str]
-    """Why anything was left out, and what is still waited for: one sentence each."""
+    """Why something was left out, and what is still missing: one sentence each."""

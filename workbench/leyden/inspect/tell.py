@@ -1,4 +1,4 @@
-"""From a rollout's events to the report on one attempt. Pure."""
+"""Makes the report on one attempt from a rollout's events. Pure."""
 
 from collections.abc import Iterable, Mapping, Sequence
 
@@ -14,19 +14,20 @@ from leyden.events import (
     SpanKind,
     SpanRecorded,
 )
+from leyden.ids import AttemptRef
 from leyden.inspect.evidence import RolloutEvidence
 from leyden.inspect.report import CallLine, CreditLine, RewardLine, RolloutReport, ToolLine, Trained
-from leyden.inspect.why import attempt_notes, call_reason, group_notes
+from leyden.inspect.why import attempt_notes, attempt_of, call_reason, group_notes
+from leyden.reading.revisions import NewestRevisions
 
 TOKEN_BYTES = 4
 
 
 def report_on(evidence: RolloutEvidence, attempt: int) -> RolloutReport:
-    """The report on `attempt`; of decisions that may be repeated the first counts, of revisions the newest."""
+    """The report on `attempt`, with the newest revision of its rewards and of its group."""
     started = next(iter(evidence.of(RolloutStarted, attempt)), None)
-    ended = next(iter(evidence.of(RolloutEnded, attempt)), None)
-    settled = next(iter(evidence.of(RolloutSettled, attempt)), None)
-    completed = max(evidence.of(RewardsCompleted, attempt), key=lambda c: c.revision, default=None)
+    assembled = attempt_of(evidence.own, AttemptRef(evidence.rollout_id, attempt))
+    ended, settled, completed = assembled.ended, assembled.settled, assembled.completed
     calls = sorted(evidence.of(ModelCallRecorded, attempt), key=lambda call: (call.started_at, call.call_id))
     spans = sorted(evidence.of(SpanRecorded, attempt), key=lambda span: (span.start_unix_nano, span.span_id))
     rewards = evidence.of(RewardAssigned, attempt)
@@ -55,7 +56,7 @@ def report_on(evidence: RolloutEvidence, attempt: int) -> RolloutReport:
         tools=[_tool(span, calls, index) for span in spans if span.kind is SpanKind.TOOL_CALL and span.tool],
         rewards=[_reward(reward, spans, index, completed) for reward in rewards],
         credits=[_credit(group, sequences, evidence.rollout_id) for group in groups],
-        notes=attempt_notes(ended, settled, completed)
+        notes=attempt_notes(assembled)
         + (group_notes(evidence.rollout_id, evidence.closed, groups, evidence.members) if ended else []),
     )
 
@@ -63,31 +64,21 @@ def report_on(evidence: RolloutEvidence, attempt: int) -> RolloutReport:
 def newest_credit(
     credited: Iterable[SequenceCredited | GroupCredited], attempt: int
 ) -> tuple[list[SequenceCredited], list[GroupCredited]]:
-    """The attempt's sequences and its group's ends, each once, of the newest revision that is whole."""
-    events = list({event.event_id: event for event in credited}.values())
-    newest: dict[tuple[str, str], GroupCredited] = {}
-    for event in events:
-        if isinstance(event, GroupCredited):
-            held = newest.get((event.credit, event.policy))
-            if held is None or event.revision > held.revision:
-                newest[event.credit, event.policy] = event
-    sequences = [
-        event
-        for event in events
-        if isinstance(event, SequenceCredited)
-        and event.attempt == attempt
-        and (end := newest.get((event.credit, event.policy))) is not None
-        and event.revision == end.revision
-    ]
+    """The attempt's sequences and its group's ends, each once, of the newest published revision."""
+    newest = NewestRevisions[SequenceCredited | GroupCredited]()
+    for event in credited:
+        newest.add(event, event)
+    events = [event for _, kept in newest.newest() for event in kept.values()]
+    sequences = [event for event in events if isinstance(event, SequenceCredited) and event.attempt == attempt]
     sequences.sort(key=lambda s: (s.credit, s.policy, s.sequence_index))
-    return sequences, [newest[name] for name in sorted(newest)]
+    return sequences, [event for event in events if isinstance(event, GroupCredited)]
 
 
 def _status(ended: RolloutEnded | None) -> str:
     if ended is None:
         return "running"
     failure = f" ({ended.failure.failure_class})" if ended.failure else ""
-    return ended.status + failure + ("" if ended.final else ", to be tried again")
+    return ended.status + failure + ("" if ended.final else ", to be retried")
 
 
 def _calls(
@@ -123,12 +114,12 @@ def _calls(
 
 
 def _left_out(call: ModelCallRecorded, settled: RolloutSettled | None, decided: bool) -> str | None:
-    """Why a call that is in no transition is in none; None while that is open."""
+    """Why nothing of a call is trained; None while that is not decided."""
     if settled is not None and call.call_id not in settled.call_ids:
         return "it came after the rollout's end"
     reason = call_reason(call)
     if reason is None and decided:
-        return "credit left it out: see its run file (policies, agents, max_sequence_tokens), or the rollout's reason"
+        return "credit left it out: see `policies`, `agents`, `max_sequence_tokens` in its run file, and the notes"
     return reason
 
 
@@ -167,7 +158,7 @@ def _tool(span: SpanRecorded, calls: Iterable[ModelCallRecorded], index: Mapping
 
 
 def _asked(call: ModelCallRecorded, tool_call_id: str) -> bool:
-    """Whether an answer of `call` asks for a tool under this id."""
+    """Whether a choice of `call` has a tool call with this id."""
     asked = [tool for choice in call.choices for tool in _list(choice.message.get("tool_calls"))]
     return any(isinstance(tool, dict) and tool.get("id") == tool_call_id for tool in asked)
 

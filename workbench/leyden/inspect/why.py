@@ -1,70 +1,96 @@
-"""Explains, from events alone, why part of a rollout is not trained, or not yet."""
+"""Explains why part of a rollout is not trained, or not yet. The rules are credit's own, from its core.
+
+Run files are not known here, so credit's defaults are assumed: every policy and every agent is trained.
+"""
 
 from collections.abc import Iterable, Sequence
 
 from leyden.credit.core.actions import Context, actions_of
-from leyden.credit.core.assemble import RecordedCall
-from leyden.events import (
-    Event,
-    GroupClosed,
-    GroupCredited,
-    ModelCallRecorded,
-    RewardsCompleted,
-    RolloutEnded,
-    RolloutSettled,
-    RolloutStarted,
-)
+from leyden.credit.core.assemble import Attempt, Missing, RecordedCall, State, assemble
+from leyden.credit.core.evidence import Evidence, EvidenceEvent, subject_of
+from leyden.credit.core.membership import reasons_to_leave_out
+from leyden.credit.core.reasons import Reason
+from leyden.credit.core.section import CreditSection
+from leyden.events import Event, GroupClosed, GroupCredited, ModelCallRecorded, RolloutEnded, RolloutStarted
+from leyden.ids import AttemptRef
 from leyden.inspect.evidence import rollouts_of
 
 CONTEXT_REASONS = {
-    Context.ERROR: "it was answered by an error",
+    Context.ERROR: "the engine answered with an error",
     Context.NO_POLICY: "its model is not trained",
-    Context.OTHER_POLICY: "its policy is not among the configured ones",
-    Context.NO_TRAINED_AGENT: "the agent that made it is not trained",
+    Context.OTHER_POLICY: "its policy is not one of the configured ones",
+    Context.NO_TRAINED_AGENT: "its agent is not trained",
     Context.NO_VERSION: "the engine did not say which version answered",
-    Context.GREEDY: "greedy: at temperature 0 the action had no probability",
+    Context.GREEDY: "greedy: at temperature 0 the action has no probability",
     Context.NO_TOKENS: "its token ids are missing",
-    Context.NO_LOGPROBS: "it has no logprob for each token",
+    Context.NO_LOGPROBS: "it does not have one logprob per token",
+}
+LEFT_OUT = {
+    Reason.FAILED: "It failed ({}), so it is left out of its group. It does not get a reward of 0.",
+    Reason.VALIDATION: "A validation task: it measures the policy and is never trained.",
+    Reason.INCOMPLETE: "Its evidence is incomplete, missing {}.",
+    Reason.RULE_FAILED: "A reward rule failed, so its return is unknown: {}.",
+    Reason.NO_REWARD: "It has no reward: nothing judged it.",
+    Reason.NO_POLICY_CALL: "It has no call that can be trained.",
+}
+"""What `reasons_to_leave_out` says of one attempt; the other reasons are only known with its group."""
+WAITS = {
+    Missing.END: "has not ended",
+    Missing.SETTLEMENT: "has ended; its evidence is not settled",
+    Missing.EVIDENCE: "has ended; some of its settled calls are not in the log",
+    Missing.REWARDS: "has ended; its rewards are not complete",
 }
 
 
 def call_reason(call: ModelCallRecorded) -> str | None:
-    """Why a call is context and not an action, as the credit service decides it; None for an action.
-
-    Settings are not known here, so every policy and every agent counts as trained.
-    """
+    """Why a call is context and not an action; None for an action."""
     decided = actions_of(RecordedCall(call, origin=""), policies=None)
     return CONTEXT_REASONS[decided] if isinstance(decided, Context) else None
 
 
-def attempt_notes(
-    ended: RolloutEnded | None, settled: RolloutSettled | None, completed: RewardsCompleted | None
-) -> list[str]:
-    """What keeps the attempt itself from being trained, or what it waits for."""
-    if ended is None:
-        return ["It has not ended: nothing is decided before that."]
-    if not ended.final:
-        return ["This attempt will be, or was, tried again: nothing of it is ever trained."]
-    if ended.status == "failed":
-        failure = ended.failure
-        said = f"{failure.failure_class.value}: {failure.message}" if failure else "unknown"
-        return [f"It failed ({said}): it is left out of its group, which is no reward of 0."]
-    notes = []
-    if ended.task is not None and ended.task.mode == "validation":
-        notes.append("A validation task: it measures the policy and is never trained.")
-    if settled is None:
-        spans = "" if ended.span_count is None else f" and {ended.span_count} spans"
-        notes.append(f"Its evidence is not settled: reward waits for {len(ended.call_ids)} calls{spans}, or its grace.")
-        return notes
-    if not settled.complete:
-        notes.append(f"Its evidence is incomplete, missing {', '.join(settled.missing)}.")
-    if completed is None:
-        notes.append("Its rewards are not complete: the reward service has not judged it yet.")
-        return notes
-    notes += [f"Rule failed, which is no reward of 0: {failure}" for failure in completed.failed_rules]
-    if not completed.reward_ids:
-        notes.append("Nothing judged it: there is no reward at all.")
-    return notes
+def attempt_of(events: Iterable[Event], ref: AttemptRef) -> Attempt:
+    """The attempt as credit assembles it from `events`, with the newest revision of its rewards."""
+    subject = f"{ref.rollout_id}:{ref.attempt}"
+    mine = (event for event in events if isinstance(event, EvidenceEvent) and subject_of(event) == subject)
+    found = assemble(Evidence(event, origin="") for event in mine)
+    return found.at_revision(max(found.completions)) if found.completions else found
+
+
+def attempt_notes(attempt: Attempt) -> list[str]:
+    """Why the attempt is not trained, and what it waits for."""
+    if attempt.state is State.OPEN:
+        return ["It has not ended; nothing is decided before that."]
+    if attempt.state is State.ABANDONED:
+        return ["This attempt was retried, or will be; nothing of it is ever trained."]
+    decided = [actions_of(call, policies=None) for call in attempt.settled_calls()]
+    actions = [action for found in decided if not isinstance(found, Context) for action in found]
+    found = reasons_to_leave_out(attempt, actions, CreditSection())
+    notes = [LEFT_OUT[reason].format(_detail(attempt, reason, detail)) for reason, detail in found]
+    return notes + _waiting(attempt)
+
+
+def _detail(attempt: Attempt, reason: Reason, detail: str) -> str:
+    """`detail` of a reason, with what the events say beside it."""
+    if reason is Reason.FAILED and attempt.ended is not None and attempt.ended.failure is not None:
+        return f"{detail}: {attempt.ended.failure.message}"
+    if reason is Reason.INCOMPLETE and attempt.settled is not None:
+        return ", ".join(attempt.settled.missing)
+    return detail
+
+
+def _waiting(attempt: Attempt) -> list[str]:
+    ended, settled = attempt.ended, attempt.settled
+    match attempt.missing:
+        case Missing.SETTLEMENT if ended is not None:
+            spans = "" if ended.span_count is None else f" and {ended.span_count} spans"
+            waits = f"reward waits for {len(ended.call_ids)} calls{spans}, or for the end of its grace period"
+            return [f"Its evidence is not settled: {waits}."]
+        case Missing.EVIDENCE if settled is not None:
+            lost = set(settled.call_ids) - attempt.calls.keys()
+            return [f"{len(lost)} of its {len(settled.call_ids)} settled calls are not in the log."]
+        case Missing.REWARDS:
+            return ["Its rewards are not complete: the reward service has not published all of them."]
+    return []
 
 
 def group_notes(
@@ -72,7 +98,7 @@ def group_notes(
 ) -> list[str]:
     """What became of the rollout in its group, or what the group waits for."""
     notes = [
-        f"It came after its group was closed ({group.reason}): it is no member."
+        f"It came after its group was closed ({group.reason}), so it is not a member."
         for group in closed[:1]
         if rollout_id not in group.rollout_ids
     ]
@@ -87,35 +113,30 @@ def group_notes(
 
 
 def waiting_notes(members: Sequence[Event]) -> list[str]:
-    """What a group that is not credited waits for, member by member."""
+    """What a group that is not published waits for, by member."""
     states = {rollout_id: member_state(rollout_id, members) for rollout_id in rollouts_of(members)}
     sizes = [event.group_size for event in members if isinstance(event, RolloutStarted | RolloutEnded)]
     waiting = [f"{rollout_id} {state}" for rollout_id, state in states.items() if state]
     unknown = max([0, *sizes]) - len(states)
     if unknown > 0:
-        waiting.append(f"{unknown} more that nothing is known of")
+        waiting.append(f"{unknown} more with no events yet")
     if not waiting:
-        return ["All members of its group are over: credit has not published the group yet."]
-    return [f"Its group is not closed; it waits for {len(waiting)} of {max([len(states), *sizes])} members:"] + [
+        return ["All members of its group have finished; credit has not published the group yet."]
+    return [f"Its group is not closed. It waits for {len(waiting)} of {max([len(states), *sizes])} members:"] + [
         f"  {line}" for line in waiting
     ]
 
 
 def member_state(rollout_id: str, events: Sequence[Event]) -> str | None:
-    """What a member has before it; None when it is over."""
+    """What a member waits for before credit can use it; None if it has finished."""
     mine = [event for event in events if getattr(event, "rollout_id", None) == rollout_id]
     ends = [event for event in mine if isinstance(event, RolloutEnded)]
     final = next((event for event in ends if event.final), None)
-    if final is None:
-        starts = [event.attempt for event in mine if isinstance(event, RolloutStarted)]
-        if not starts:
-            return "has not started"
-        tried = {event.attempt for event in ends}
-        return f"waits for attempt {max(tried) + 1}" if max(starts) in tried else f"is running (attempt {max(starts)})"
-    if final.status == "failed":
-        return None
-    if not any(isinstance(event, RolloutSettled) and event.attempt == final.attempt for event in mine):
-        return "has ended; its evidence is not settled"
-    if not any(isinstance(event, RewardsCompleted) and event.attempt == final.attempt for event in mine):
-        return "has ended; its rewards are not complete"
-    return None
+    if final is not None:
+        missing = attempt_of(mine, final.ref).missing
+        return WAITS[missing] if missing is not None else None
+    starts = [event.attempt for event in mine if isinstance(event, RolloutStarted)]
+    if not starts:
+        return "has not started"
+    tried = {event.attempt for event in ends}
+    return f"waits for attempt {max(tried) + 1}" if max(starts) in tried else f"is running (attempt {max(starts)})"

@@ -1,12 +1,12 @@
-"""Whether two sets of transitions are the same, by the hashes of their bytes.
+"""Compares two sets of transitions by the hashes of their events' bytes.
 
-Of a group the newest revision counts: live, late rewards came one by one; a replay reads them together and may leave
-out what was between.
+Only the newest revision of a group is compared: live, late rewards came one by one, but a replay reads them together
+and may skip the revisions in between.
 """
 
 import hashlib
 from collections.abc import Collection
-from dataclasses import dataclass, field
+from dataclasses import dataclass
 from datetime import UTC, datetime
 
 from leyden.events import GroupCredited, SequenceCredited
@@ -14,35 +14,25 @@ from leyden.events.codec import TRANSITIONS, decode
 from leyden.kafka.claims import ClaimStore
 from leyden.kafka.reading import read_topics
 from leyden.kafka.settings import KafkaSettings
+from leyden.reading.revisions import NewestRevisions
 
 
 @dataclass(frozen=True)
 class TransitionSet:
-    """The transitions under one prefix: event id → SHA-256 of the event's bytes; and which groups they are of.
-
-    Of each group those of its newest revision.
-    """
+    """The transitions under one topic prefix, of the newest revision of each group."""
 
     hashes: dict[str, str]
+    """Event id → SHA-256 of the event's bytes."""
     groups: frozenset[str]
     sequences: int
     credits: frozenset[str] = frozenset({""})
-    """Names of the credit services that made them."""
+    """Names of the credit services that published them."""
 
     @property
     def digest(self) -> str:
-        """One SHA-256 over all of them, whatever their order or number of copies."""
+        """One SHA-256 over all events; order and copies do not change it."""
         lines = "".join(f"{event_id} {digest}\n" for event_id, digest in sorted(self.hashes.items()))
         return hashlib.sha256(lines.encode()).hexdigest()
-
-
-@dataclass
-class _Revision:
-    """What was published of one revision of a group."""
-
-    number: int
-    hashes: dict[str, str] = field(default_factory=dict)
-    sequences: set[str] = field(default_factory=set)
 
 
 @dataclass(frozen=True)
@@ -85,44 +75,29 @@ async def read_transitions(
     settings: KafkaSettings, claims: ClaimStore, prefix: str, wanted: Wanted = Wanted()
 ) -> TransitionSet:
     """The wanted transitions under `prefix`."""
-    newest = NewestRevisions()
+    newest = NewestRevisions[str]()
     async for record in read_topics(settings, claims, prefix + TRANSITIONS):
         event = decode(TRANSITIONS, record.value)
         assert isinstance(event, SequenceCredited | GroupCredited)
         if wanted.has(event, datetime.fromtimestamp(record.timestamp / 1000, UTC)):
-            newest.take(event, record.value)
-    return newest.transitions()
+            newest.add(event, hashlib.sha256(record.value).hexdigest())
+    return transition_set(newest)
 
 
-class NewestRevisions:
-    """Gathers transitions in any order, and keeps of each group those of its newest revision."""
-
-    def __init__(self) -> None:
-        self._found: dict[tuple[str, str, str], _Revision] = {}
-
-    def take(self, event: SequenceCredited | GroupCredited, value: bytes) -> None:
-        """Note `event`, whose bytes are `value`; of several records of one event the first counts."""
-        key = event.credit, event.policy, event.group_id
-        if key not in self._found or self._found[key].number < event.revision:
-            self._found[key] = _Revision(event.revision)
-        if self._found[key].number == event.revision:
-            self._found[key].hashes.setdefault(event.event_id, hashlib.sha256(value).hexdigest())
-            if isinstance(event, SequenceCredited):
-                self._found[key].sequences.add(event.event_id)
-
-    def transitions(self) -> TransitionSet:
-        """What was kept."""
-        revisions = list(self._found.values())
-        return TransitionSet(
-            hashes={event_id: digest for one in revisions for event_id, digest in one.hashes.items()},
-            groups=frozenset(group_id for _, _, group_id in self._found),
-            sequences=sum(len(one.sequences) for one in revisions),
-            credits=frozenset(credit for credit, _, _ in self._found),
-        )
+def transition_set(newest: NewestRevisions[str]) -> TransitionSet:
+    """The transitions of `newest`, whose values are the hashes of the events' bytes."""
+    hashes: dict[str, str] = {}
+    groups, credits, sequences = set(), set(), 0
+    for (credit, _, group_id), kept in newest.newest():
+        hashes |= kept
+        sequences += len(kept) - 1
+        groups.add(group_id)
+        credits.add(credit)
+    return TransitionSet(hashes, frozenset(groups), sequences, frozenset(credits))
 
 
 def compare(recorded: TransitionSet, replayed: TransitionSet) -> Comparison:
-    """Count what is the same and what is not."""
+    """Compare event by event."""
     common = recorded.hashes.keys() & replayed.hashes.keys()
     same = sum(recorded.hashes[event_id] == replayed.hashes[event_id] for event_id in common)
     return Comparison(

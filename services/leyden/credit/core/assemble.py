@@ -1,4 +1,4 @@
-"""The state of one attempt, from the evidence at hand: open → ended → complete | incomplete | failed | abandoned.
+"""The state of one attempt, from its evidence: open → ended → complete | incomplete | failed | abandoned.
 
 The state depends on the set of evidence alone: order and duplicates do not change it.
 """
@@ -21,25 +21,38 @@ from leyden.events.replies import same_replies
 
 
 class State(StrEnum):
-    """How far an attempt has come."""
+    """State of an attempt."""
 
     OPEN = "open"
-    """Its end is not known."""
+    """It has not ended."""
     ENDED = "ended"
-    """Its end is known; evidence or rewards are still missing."""
+    """It has ended; evidence or rewards are still missing."""
     COMPLETE = "complete"
-    """Everything that will be used of it is here."""
+    """All its evidence and rewards are here."""
     INCOMPLETE = "incomplete"
-    """The same, and it is known that something was lost: calls or spans that never came."""
+    """As complete, but some calls or spans were lost, as the settlement says."""
     FAILED = "failed"
-    """It failed for good, and its settled calls are here: they say whose group it is left out of."""
+    """It failed and is not retried. Its settled calls are here; they tell its policy."""
     ABANDONED = "abandoned"
-    """It will be tried again: nothing of it is ever used."""
+    """It will be retried; nothing of it is ever used."""
+
+
+class Missing(StrEnum):
+    """What an attempt that is open or ended waits for."""
+
+    END = "end"
+    """Its `RolloutEnded`."""
+    SETTLEMENT = "settlement"
+    """Its `RolloutSettled`, which names its calls and spans."""
+    EVIDENCE = "evidence"
+    """Calls or spans that the settlement names."""
+    REWARDS = "rewards"
+    """Its `RewardsCompleted`, or a reward that it names."""
 
 
 @dataclass(frozen=True)
 class RecordedCall:
-    """A model call, where it was first recorded, and the agent that made it."""
+    """A model call, where it was first recorded, and its agent."""
 
     event: ModelCallRecorded
     origin: str
@@ -48,41 +61,56 @@ class RecordedCall:
 
 @dataclass(frozen=True)
 class Attempt:
-    """The evidence of one attempt, sorted out."""
+    """The evidence of one attempt, by kind."""
 
     ended: RolloutEnded | None = None
     settled: RolloutSettled | None = None
     completed: RewardsCompleted | None = None
-    """The revision of its rewards that is looked at; of all that are here the first, until `at_revision` chooses."""
+    """The revision of its rewards that counts: the first, unless `at_revision` chose another."""
     calls: dict[str, RecordedCall] = field(default_factory=dict)
-    """By call id; those that were not settled are here too, and are never used."""
+    """By call id, with calls that are not settled, which are never used."""
     rewards: dict[str, RewardAssigned] = field(default_factory=dict)
-    """By event id; those that were not named complete are here too, and are never used."""
+    """By event id, with rewards that `completed` does not name, which are never used."""
     traceparent: str = ""
     spans: dict[str, SpanLink] = field(default_factory=dict)
-    """By event id; those that were not settled are here too, and are never used."""
+    """By event id, with spans that are not settled, which are never used."""
     needs_spans: bool = False
-    """Whether agents are told by the rollout's spans, so that it is not complete without them."""
+    """Whether spans tell its agents, so that it is complete only with them."""
     completions: dict[int, RewardsCompleted] = field(default_factory=dict)
-    """Every revision of its rewards that is here, ascending."""
+    """Every revision of its rewards that is here, in ascending order."""
 
     @property
     def state(self) -> State:
-        """How far the attempt has come."""
+        """The attempt's state."""
         if self.ended is None:
             return State.OPEN
         if not self.ended.final:
             return State.ABANDONED
-        if self.settled is None or not self._holds(self.settled):
+        if self.settled is None or self.missing is not None:
             return State.ENDED
         if self.ended.status == "failed":
             return State.FAILED
-        if self.completed is None or not self.rewards.keys() >= set(self.completed.reward_ids):
-            return State.ENDED
         return State.COMPLETE if self.settled.complete else State.INCOMPLETE
 
+    @property
+    def missing(self) -> Missing | None:
+        """What the attempt waits for; None if nothing more is needed. A failed attempt needs no rewards."""
+        if self.ended is None:
+            return Missing.END
+        if not self.ended.final:
+            return None
+        if self.settled is None:
+            return Missing.SETTLEMENT
+        if not self._holds(self.settled):
+            return Missing.EVIDENCE
+        if self.ended.status == "failed":
+            return None
+        if self.completed is None or not self.rewards.keys() >= set(self.completed.reward_ids):
+            return Missing.REWARDS
+        return None
+
     def settled_calls(self) -> list[RecordedCall]:
-        """Exactly the settled calls with their agents, by the time they started, then by id."""
+        """The settled calls with their agents, in the order of their start, then by id."""
         wanted = set(self.settled.call_ids) if self.settled else set()
         trace = self._trace()
         replies = by_response(trace)
@@ -98,12 +126,12 @@ class Attempt:
         return sorted(found, key=lambda call: (call.event.started_at, call.event.call_id))
 
     def completed_rewards(self) -> list[RewardAssigned]:
-        """Exactly the rewards that were named complete, by event id."""
+        """The rewards that `completed` names, by event id."""
         wanted = set(self.completed.reward_ids) if self.completed else set()
         return [self.rewards[reward_id] for reward_id in sorted(wanted & self.rewards.keys())]
 
     def at_revision(self, revision: int) -> "Attempt":
-        """The same with that revision of its rewards, which must be among `completions`."""
+        """The attempt with that revision of its rewards, which must be in `completions`."""
         return replace(self, completed=self.completions[revision])
 
     def _holds(self, settled: RolloutSettled) -> bool:
@@ -113,7 +141,7 @@ class Attempt:
         )
 
     def _trace(self) -> dict[tuple[str, str], SpanLink]:
-        """The settled spans by their place; of two in one place the one with the lower event id."""
+        """The settled spans by trace and span id; of two with one id, the one with the lower event id."""
         wanted = sorted(set(self.settled.span_ids) & self.spans.keys()) if self.settled and self.needs_spans else []
         found: dict[tuple[str, str], SpanLink] = {}
         for span in (self.spans[event_id] for event_id in wanted):

@@ -1,19 +1,19 @@
 """Turns a finished attempt into a member of its group: left out with a reason, or merged into training sequences."""
 
 from collections import Counter
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 
 import numpy as np
 
 from leyden.credit.core.actions import Action, Context, actions_of
-from leyden.credit.core.assemble import Attempt, State
+from leyden.credit.core.assemble import Attempt
 from leyden.credit.core.member import Member, PendingTransition, TokenSequence, Trajectory
 from leyden.credit.core.merge import Lineage, merge
 from leyden.credit.core.overlong import fit
 from leyden.credit.core.reasons import Reason, reason_text
 from leyden.credit.core.section import CreditSection
 from leyden.credit.core.shares import ActionStep, Key, is_estimate, parts_of
-from leyden.events import RewardAssigned, RolloutEnded, unpack_floats
+from leyden.events import RewardAssigned, unpack_floats
 
 
 def member_of(attempt: Attempt, section: CreditSection) -> Member:
@@ -28,7 +28,7 @@ def member_of(attempt: Attempt, section: CreditSection) -> Member:
             calls[found.value] += 1
         else:
             actions += found
-    left_out = _left_out(attempt, ended, actions, section)
+    left_out = next((reason_text(*why) for why in reasons_to_leave_out(attempt, actions, section)), None)
     trajectories: list[Trajectory] = []
     if left_out is None:
         lineages, joined = merge(actions)
@@ -50,19 +50,30 @@ def member_of(attempt: Attempt, section: CreditSection) -> Member:
     )
 
 
-def _left_out(attempt: Attempt, ended: RolloutEnded, actions: Sequence[Action], section: CreditSection) -> str | None:
-    """Why the rollout is left out of training and of the baseline; None if it is not."""
+def reasons_to_leave_out(
+    attempt: Attempt, actions: Sequence[Action], section: CreditSection
+) -> Iterator[tuple[Reason, str]]:
+    """Why the rollout is left out of training and of the baseline, with details; nothing if it is not.
+
+    Credit names the first reason. The attempt may still wait for evidence: then only what is certain is given.
+    """
+    ended, completed = attempt.ended, attempt.completed
+    if ended is None:
+        return
     if ended.status == "failed":
-        return reason_text(Reason.FAILED, ended.failure.failure_class.value if ended.failure else "unknown")
+        yield Reason.FAILED, ended.failure.failure_class.value if ended.failure else "unknown"
+        return
     if ended.task is not None and ended.task.mode == "validation":
-        return reason_text(Reason.VALIDATION)
-    if attempt.state is State.INCOMPLETE and section.incomplete == "drop":
-        return reason_text(Reason.INCOMPLETE)
-    if attempt.completed is not None and attempt.completed.failed_rules:
-        return reason_text(Reason.RULE_FAILED, "; ".join(sorted(attempt.completed.failed_rules)))
-    if all(is_estimate(reward) for reward in attempt.completed_rewards()):
-        return reason_text(Reason.NO_REWARD)
-    return None if actions else reason_text(Reason.NO_POLICY_CALL)
+        yield Reason.VALIDATION, ""
+    if attempt.settled is not None and not attempt.settled.complete and section.incomplete == "drop":
+        yield Reason.INCOMPLETE, ""
+    if completed is not None and completed.failed_rules:
+        yield Reason.RULE_FAILED, "; ".join(sorted(completed.failed_rules))
+    if attempt.missing is None:
+        if all(is_estimate(reward) for reward in attempt.completed_rewards()):
+            yield Reason.NO_REWARD, ""
+        if not actions:
+            yield Reason.NO_POLICY_CALL, ""
 
 
 def _without_values(trajectories: Iterable[Trajectory]) -> str | None:

@@ -58,7 +58,7 @@ def make_bench(
     client = httpx.AsyncClient(limits=limits)
     cache = RedisAnswerCache(runtime.redis, runtime.namespace("answers"), knobs.judge_cache_ttl_s)
     needed = section.settle == "live"
-    askers = {j.name: Asker(j.name, HttpEndpoint(j, client, key_of(j, needed)), cache) for j in judges}
+    askers = {j.name: Asker(j.name, HttpEndpoint(j, client, key_of(j, needed), clock), cache) for j in judges}
     queue = RedisJudgeQueue(runtime.redis, runtime.namespace("judging"))
     groups = RedisGroupStore(runtime.redis, runtime.namespace("ranking"))
     desk = Desk(judges, queue, groups, clock, knobs.judge_backlog)

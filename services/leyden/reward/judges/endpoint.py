@@ -1,7 +1,6 @@
 """A judge's endpoint over HTTP: bounded concurrency, retries with jitter, no key in any text.
 
-httpx, which the package depends on anyway: one POST is all there is, and `openai` would bring retries of its own that
-know neither our time limit nor our metrics.
+Uses httpx for its one POST: the `openai` package would add retries of its own, outside our time limit and metrics.
 """
 
 import asyncio
@@ -10,19 +9,21 @@ from collections.abc import Awaitable, Callable
 
 import httpx
 
+from leyden.backoff import Backoff
+from leyden.clock import Clock
 from leyden.events import JsonObject
+from leyden.retry_after import retry_after_s
 from leyden.reward import metrics
 from leyden.reward.core.failures import FailureKind, RuleFailed
 from leyden.reward.core.judging import ChatRequest, JudgeSettings
 
-FIRST_DELAY_S = 0.5
-MAX_DELAY_S = 30.0
+BACKOFF = Backoff(first_s=0.5, max_s=30.0, jitter=lambda delay_s: random.uniform(delay_s / 2, delay_s))
 _REFUSED = {400, 404, 405, 413, 415, 422}
-"""Statuses that the same request gets again and again."""
+"""Statuses that a retry of the same request would get again."""
 
 
-class _PassingError(Exception):
-    """Worth another try; `wait_s` as the server asked for."""
+class _TransientError(Exception):
+    """A try failed, and another may succeed; `wait_s` is what the server's `Retry-After` asks for."""
 
     def __init__(self, failure: RuleFailed, wait_s: float = 0.0) -> None:
         super().__init__(str(failure))
@@ -38,27 +39,27 @@ class HttpEndpoint:
         judge: JudgeSettings,
         client: httpx.AsyncClient,
         key: str | None,
+        clock: Clock,
         sleep: Callable[[float], Awaitable[None]] = asyncio.sleep,
     ) -> None:
         self._judge = judge
         self._client = client
         self._key = key
         self._sleep = sleep
+        self._clock = clock
         self._slots = asyncio.Semaphore(judge.concurrency)
         self._structured = judge.structured
 
     async def ask(self, request: ChatRequest) -> str:
-        delay = FIRST_DELAY_S
         async with self._slots:  # held while waiting too: an endpoint that says 429 gets fewer requests
-            for left in range(self._judge.retries, -1, -1):
+            for left, delay_s in zip(range(self._judge.retries, -1, -1), BACKOFF.delays(), strict=False):
                 try:
                     return await self._try(request)
-                except _PassingError as error:
+                except _TransientError as error:
                     if left == 0:
                         raise error.failure from error
                     metrics.JUDGE_RETRIES.labels(rule=self._judge.name).inc()
-                    await self._sleep(max(min(error.wait_s, MAX_DELAY_S), random.uniform(delay / 2, delay)))
-                    delay = min(2 * delay, MAX_DELAY_S)
+                    await self._sleep(max(delay_s, min(error.wait_s, BACKOFF.max_s)))
         raise AssertionError("unreachable")
 
     async def _try(self, request: ChatRequest) -> str:
@@ -70,19 +71,19 @@ class HttpEndpoint:
                     response = await self._post(request)
         except TimeoutError as error:
             failure = RuleFailed(FailureKind.TIMEOUT, f"no answer in {self._judge.timeout_s:g} s")
-            raise _PassingError(failure) from error
+            raise _TransientError(failure) from error
         except (httpx.HTTPError, httpx.InvalidURL) as error:
-            raise _PassingError(self._failed(f"{type(error).__name__}: {error}")) from error
+            raise _TransientError(self._failed(f"{type(error).__name__}: {error}")) from error
         if response.status_code != 200:
             failure = self._failed(f"HTTP {response.status_code}: {response.text[:200]}")
             if response.status_code in _REFUSED:
                 raise failure
-            raise _PassingError(failure, _seconds(response.headers.get("retry-after")))
+            raise _TransientError(failure, retry_after_s(response.headers.get("retry-after"), self._clock.now()))
         try:
             return _content(response.json())
         except (ValueError, LookupError, TypeError) as error:
             text = f"not a chat completion: {response.text[:200]}"
-            raise _PassingError(RuleFailed(FailureKind.MALFORMED, self._without_key(text))) from error
+            raise _TransientError(RuleFailed(FailureKind.MALFORMED, self._without_key(text))) from error
 
     async def _post(self, request: ChatRequest) -> httpx.Response:
         body: JsonObject = {"model": request.model, "messages": list(request.messages), **request.parameters}
@@ -106,11 +107,3 @@ def _content(body: object) -> str:
         raise TypeError("not an object")
     content = body["choices"][0]["message"].get("content")
     return content if isinstance(content, str) else ""
-
-
-def _seconds(header: str | None) -> float:
-    """`Retry-After` in its form with seconds; the form with a date is left to the back-off."""
-    try:
-        return max(0.0, float(header)) if header is not None else 0.0
-    except ValueError:
-        return 0.0

@@ -1,12 +1,14 @@
-"""Runs every function of the run file over a batch of attempts, before anything is assessed: retries, and gives up."""
+"""Runs every reward function of the run file over a batch of attempts, with retries and a pause for broken ones."""
 
 import asyncio
 import logging
 import time
 from collections.abc import Awaitable, Callable, Mapping, Sequence
 from dataclasses import dataclass
+from itertools import islice
 from typing import Protocol
 
+from leyden.backoff import Backoff
 from leyden.reward import metrics
 from leyden.reward.core.answer import Answer
 from leyden.reward.core.failures import FailureKind
@@ -14,8 +16,10 @@ from leyden.reward.core.view import RolloutView
 from leyden.reward.sandbox.views import Views
 
 log = logging.getLogger(__name__)
+MAX_DELAY_S = 30.0
+"""Longest wait before a retry."""
 WORKER_KINDS = {FailureKind.TIMEOUT, FailureKind.MEMORY, FailureKind.LOST}
-"""Failures that cost a worker, and `timeout_s` at the worst."""
+"""Failures that cost a worker process, and up to `timeout_s`."""
 Sleep = Callable[[float], Awaitable[None]]
 
 
@@ -23,25 +27,25 @@ class Executor(Protocol):
     """Where a function runs."""
 
     async def start(self) -> None:
-        """Be ready for the first call; raises `RunFileError` when the function cannot be loaded."""
+        """Load the function; raises `RunFileError` if that fails."""
         ...
 
     async def answers(self, views: Views) -> Sequence[Answer | None]:
-        """Per view, in order, its answer (a failure is one too), or None when its turn did not come; never all None."""
+        """Per view, in order: its answer (or failure), or None if it was not tried; never all None."""
         ...
 
     async def close(self) -> None:
-        """Leave no process behind."""
+        """End its processes."""
         ...
 
 
 @dataclass(frozen=True)
-class Patience:
-    """How often and how long a function is tried.
+class RetrySettings:
+    """How often a function is retried, and when it is suspended.
 
-    A function that loops on every rollout would hold up all rewards for `timeout_s` times the tries a rollout. So, once
-    `suspend_after` rollouts in a row have cost it a worker at their last try, it is left alone for `suspend_s`, and
-    fails for the rollouts of that time at once.
+    A function that loops on every rollout would delay all rewards by `timeout_s` per try. So after `suspend_after`
+    rollouts in a row whose last try cost it a worker, it is suspended for `suspend_s`: it fails at once for every
+    rollout of that time.
     """
 
     retries: int = 2
@@ -51,26 +55,27 @@ class Patience:
 
 
 class RetriedFunction:
-    """One function with patience."""
+    """One function with its retries."""
 
     def __init__(
         self,
         name: str,
         executor: Executor,
-        patience: Patience = Patience(),
+        settings: RetrySettings = RetrySettings(),
+        *,
         sleep: Sleep = asyncio.sleep,
         monotonic: Callable[[], float] = time.monotonic,
     ) -> None:
         self.name = name
         self.executor = executor
-        self._patience = patience
+        self._settings = settings
         self._sleep = sleep
         self._monotonic = monotonic
         self._broken_in_a_row = 0
         self._suspended_until = float("-inf")
 
     async def answers(self, views: Views) -> list[Answer]:
-        """One answer per view. All are tried together; those that failed are tried again, each alone."""
+        """One answer per view. All are tried together; those that failed are retried one by one."""
         found: dict[int, Answer] = {}
         while todo := [index for index in range(len(views)) if index not in found]:
             if self._is_suspended():
@@ -82,14 +87,13 @@ class RetriedFunction:
         return [found[index] for index in range(len(views))]
 
     async def _settled(self, view: Views, answer: Answer) -> Answer:
-        """`answer`, or that of the last try when it is a failure; noted."""
-        delay = self._patience.first_delay_s
-        for _ in range(self._patience.retries):
+        """`answer`, or the last retry's if it is a failure."""
+        delays = Backoff(self._settings.first_delay_s, MAX_DELAY_S).delays()
+        for delay_s in islice(delays, self._settings.retries):
             if answer.failure is None or self._is_suspended():
                 break
             metrics.FUNCTION_RETRIES.labels(rule=self.name).inc()
-            await self._sleep(delay)
-            delay *= 2
+            await self._sleep(delay_s)
             answer = (await self.executor.answers(view))[0] or answer
         self._note(answer)
         return answer
@@ -98,17 +102,21 @@ class RetriedFunction:
         if self._is_suspended():
             return
         self._broken_in_a_row = self._broken_in_a_row + 1 if answer.failure in WORKER_KINDS else 0
-        if self._patience.suspend_after and self._broken_in_a_row == self._patience.suspend_after:
+        if self._settings.suspend_after and self._broken_in_a_row == self._settings.suspend_after:
             self._broken_in_a_row = 0
-            self._suspended_until = self._monotonic() + self._patience.suspend_s
-            log.error("reward function %s rests for %g s: %s", self.name, self._patience.suspend_s, answer.message)
+            self._suspended_until = self._monotonic() + self._settings.suspend_s
+            log.error(
+                "reward function %s is suspended for %g s: %s", self.name, self._settings.suspend_s, answer.message
+            )
 
     def _is_suspended(self) -> bool:
         return self._monotonic() < self._suspended_until
 
     def _suspended(self) -> Answer:
-        many, pause = self._patience.suspend_after, self._patience.suspend_s
-        return Answer.failed(FailureKind.LOST, f"not tried: it broke at {many} rollouts in a row and rests {pause:g} s")
+        count, pause_s = self._settings.suspend_after, self._settings.suspend_s
+        return Answer.failed(
+            FailureKind.LOST, f"not tried: suspended for {pause_s:g} s after {count} rollouts in a row broke it"
+        )
 
 
 class FunctionRunner:
@@ -118,7 +126,7 @@ class FunctionRunner:
         self._functions = functions
 
     async def start(self) -> None:
-        """Load every function; raises `RunFileError` for one that cannot be."""
+        """Load every function; raises `RunFileError` if one cannot be loaded."""
         await asyncio.gather(*(function.executor.start() for function in self._functions))
 
     async def close(self) -> None:

@@ -1,42 +1,22 @@
-"""Tuples as Parquet (zstd): one row a transition; messages and tools are columns of JSON text."""
+"""Tuples as Parquet: one row per transition; messages and tools are columns of JSON text."""
 
 import json
 from collections.abc import Sequence
 from pathlib import Path
 
 import pyarrow as pa
-import pyarrow.parquet as pq
 
 from leyden.export.formats.base import credit_columns, token_columns
+from leyden.export.formats.columns import CREDIT_FIELDS, LOGPROBS, TOKENS, ParquetFile
 from leyden.export.rows import Row
 
 SCHEMA = pa.schema(
     [
-        ("reward", pa.float64()),
-        ("return", pa.float64()),
-        ("advantage", pa.float64()),
-        ("value", pa.float64()),
-        ("rollout_reward", pa.float64()),
-        ("rollout_id", pa.string()),
-        ("attempt", pa.int32()),
-        ("group_id", pa.string()),
-        ("policy", pa.string()),
-        ("policy_version", pa.int64()),
-        ("credit", pa.string()),
-        ("revision", pa.int32()),
-        ("sequence_id", pa.string()),
-        ("step", pa.int32()),
-        ("done", pa.bool_()),
-        ("call_id", pa.string()),
-        ("choice", pa.int32()),
-        ("agent_name", pa.string()),
-        ("temperature", pa.float64()),
-        ("origin", pa.string()),
-        ("time", pa.string()),
-        ("state_token_ids", pa.list_(pa.int32())),
-        ("action_token_ids", pa.list_(pa.int32())),
-        ("action_logprobs", pa.list_(pa.float32())),
-        ("next_state_token_ids", pa.list_(pa.int32())),
+        *CREDIT_FIELDS,
+        ("state_token_ids", TOKENS),
+        ("action_token_ids", TOKENS),
+        ("action_logprobs", LOGPROBS),
+        ("next_state_token_ids", TOKENS),
         ("state_messages", pa.string()),
         ("action_message", pa.string()),
         ("tools", pa.string()),
@@ -45,22 +25,18 @@ SCHEMA = pa.schema(
 
 
 class ParquetTuples:
-    """A row group for each lot of rows that it is given."""
+    """A row group per call of `write`."""
 
     def __init__(self, path: Path) -> None:
         self.written = self.skipped = 0
-        self._path = path
-        self._aside = path.with_name(f"{path.name}.tmp")
-        self._writer = pq.ParquetWriter(self._aside, SCHEMA, compression="zstd")
+        self._file = ParquetFile(path, SCHEMA)
 
     def write(self, rows: Sequence[Row]) -> None:
-        lines = [credit_columns(row) | token_columns(row) | _text_columns(row) for row in rows]
-        self._writer.write_table(pa.Table.from_pylist(lines, schema=SCHEMA))
+        self._file.add([credit_columns(row) | token_columns(row) | _text_columns(row) for row in rows])
         self.written += len(rows)
 
     def close(self) -> None:
-        self._writer.close()
-        self._aside.replace(self._path)
+        self._file.close()
 
 
 def _text_columns(row: Row) -> dict[str, str | None]:

@@ -1,8 +1,8 @@
 """verl's rows as Parquet: data_source, prompt, ability, reward_model, extra_info; and the response.
 
 `messages` is prompt and response together, the column that verl's multi-turn SFT dataset reads. The message columns
-have tool fields only if a message of the file has any: chat templates take a null field for a present one. That is
-known at the end, so rows are kept aside as JSON Lines until then.
+have tool fields only if some message of the file has them, because chat templates treat a null field as present. This
+is known only at the end, so rows are kept in a JSON Lines file until then.
 """
 
 import json
@@ -11,9 +11,9 @@ from itertools import islice
 from pathlib import Path
 
 import pyarrow as pa
-import pyarrow.parquet as pq
 
 from leyden.export.formats.base import JsonLines, credit_columns, text_of, token_columns
+from leyden.export.formats.columns import CREDIT_FIELDS, LOGPROBS, TOKENS, ParquetFile
 from leyden.export.rows import Row
 from leyden.export.tasks import GroundTruth
 
@@ -28,36 +28,16 @@ _EXTRA = pa.struct(
     [
         ("split", pa.string()),
         ("index", pa.int64()),
-        ("prompt_ids", pa.list_(pa.int32())),
-        ("response_ids", pa.list_(pa.int32())),
-        ("response_logprobs", pa.list_(pa.float32())),
-        ("reward", pa.float64()),
-        ("return", pa.float64()),
-        ("advantage", pa.float64()),
-        ("value", pa.float64()),
-        ("rollout_reward", pa.float64()),
-        ("rollout_id", pa.string()),
-        ("attempt", pa.int32()),
-        ("group_id", pa.string()),
-        ("policy", pa.string()),
-        ("policy_version", pa.int64()),
-        ("credit", pa.string()),
-        ("revision", pa.int32()),
-        ("sequence_id", pa.string()),
-        ("step", pa.int32()),
-        ("done", pa.bool_()),
-        ("call_id", pa.string()),
-        ("choice", pa.int32()),
-        ("agent_name", pa.string()),
-        ("temperature", pa.float64()),
-        ("origin", pa.string()),
-        ("time", pa.string()),
+        ("prompt_ids", TOKENS),
+        ("response_ids", TOKENS),
+        ("response_logprobs", LOGPROBS),
+        *CREDIT_FIELDS,
     ]
 )
 
 
 class VerlWriter:
-    """One action a row; rows without text are skipped."""
+    """One row per action; rows without text are skipped."""
 
     def __init__(self, path: Path, truth: GroundTruth) -> None:
         self.written = self.skipped = 0
@@ -96,13 +76,11 @@ class VerlWriter:
         fields += [("ability", pa.string())]
         fields += [("reward_model", pa.struct([("style", pa.string()), ("ground_truth", pa.string())]))]
         fields += [("extra_info", _EXTRA)] + ([("tools", pa.string())] if self._tools else [])
-        schema = pa.schema(fields)
-        aside = self._path.with_name(f"{self._path.name}.tmp")
-        with pq.ParquetWriter(aside, schema, compression="zstd") as writer:
-            for lot in _lots(self._spool):
-                writer.write_table(pa.Table.from_pylist(lot, schema=schema))
+        file = ParquetFile(self._path, pa.schema(fields))
+        for batch in _batches(self._spool):
+            file.add(batch)
+        file.close()
         self._spool.unlink()
-        aside.replace(self._path)
 
     def _extra(self, row: Row) -> dict[str, object]:
         tokens = token_columns(row)
@@ -115,7 +93,7 @@ class VerlWriter:
         }
 
 
-def _lots(spool: Path) -> Iterator[list[dict[str, object]]]:
+def _batches(spool: Path) -> Iterator[list[dict[str, object]]]:
     with spool.open(encoding="utf-8") as lines:
-        while lot := [json.loads(line) for line in islice(lines, ROW_GROUP)]:
-            yield lot
+        while batch := [json.loads(line) for line in islice(lines, ROW_GROUP)]:
+            yield batch
