@@ -1,1 +1,1 @@
-"""reward: declares an attempt's evidence complete, judges it by rules, and says that its rewards are complete."""
+"""The reward service: settles an attempt's evidence, applies reward rules to it, and publishes the rewards."""

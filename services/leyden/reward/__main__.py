@@ -1,9 +1,9 @@
-"""Command line of the reward service."""
+"""`python -m leyden.reward`."""
 
 from leyden.reward.app import build
 from leyden.reward.settings import RewardSection, RewardSettings
 from leyden.service import main
 
 if __name__ == "__main__":
-    description = "Turns the evidence of finished rollouts into rewards."
+    description = "Computes the rewards of finished rollouts."
     main("reward", build, description, environment=RewardSettings, section=("reward", RewardSection))

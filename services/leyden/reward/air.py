@@ -1,7 +1,7 @@
-"""Everything that is needed to write a rule of Automatic Intermediate Rewarding (AIR), and how rules are found by name.
+"""The API for writing rules of Automatic Intermediate Rewarding (AIR), and the lookup of rules by name.
 
 A rule is a subclass of `IntermediateRule` with a method `observe(view)`; its fields are its parameters in the run file.
-A package adds one with an entry point of the group `leyden.air_rules`; the entry point's name is the run file's `rule`.
+A package adds one with an entry point of group `leyden.air_rules`, whose name is used as `rule` in the run file.
 """
 
 from leyden.events import Evidence
@@ -19,5 +19,5 @@ _RULES = Extensions(
 
 
 def air_rule(name: str) -> type[IntermediateRule]:
-    """The class of rule `name`, built in or brought by a package; raises ValueError when there is no usable one."""
+    """The class of rule `name`, built in or from a package. Raises ValueError if there is no usable one."""
     return _RULES.find(name)

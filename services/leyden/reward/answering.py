@@ -1,4 +1,4 @@
-"""Reward functions before rules: each attempt gets a rulebook of its own that holds what the functions gave for it."""
+"""Runs the reward functions before the rules, and gives each attempt a rulebook that contains their results."""
 
 from collections.abc import Sequence
 from dataclasses import replace
@@ -13,7 +13,7 @@ from leyden.reward.ports import Functions
 async def answered_rulebooks(
     book: Rulebook, attempts: Sequence[SettledAttempt], functions: Functions | None
 ) -> list[Rulebook]:
-    """One rulebook per attempt, in order. No function is called for a failed attempt: it gets no reward anyway."""
+    """One rulebook per attempt, in order. Functions are not called for failed attempts, which get no reward."""
     if functions is None or not any(isinstance(rule, FunctionRule) for rule in book.rules):
         return [book] * len(attempts)
     judged = [attempt for attempt in attempts if attempt.ended.status == "succeeded"]

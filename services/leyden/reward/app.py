@@ -21,7 +21,7 @@ from leyden.state import RedisEvidenceStore
 
 
 def build(runtime: Runtime) -> Service:
-    """The service, ready to run; raises `RunFileError` when the run file's section `reward:` cannot be used."""
+    """Build the service. Raises `RunFileError` if section `reward:` of the run file is invalid."""
     section = load_section(runtime.settings.run_file, "reward", RewardSection)
     knobs, clock = RewardSettings(), SystemClock()
     horizon_s = math.ceil(section.late_horizon_s)
@@ -41,13 +41,13 @@ def build(runtime: Runtime) -> Service:
         before=[functions.start, *([sweeper.hold_off] if config.decides else [])],
         beside=[*([sweeper.run] if config.decides else []), *([bench.worker.run] if bench else [])],
         after=[functions.close, *([bench.close] if bench else [])],
-        # A replay is over when nothing waits for a judge; a live service is ready while its judges are busy.
+        # A replay is finished when no job waits for a judge. A live service is ready even if jobs are waiting.
         ready=bench.waiting if bench and not config.decides else None,
     )
 
 
 def rulebook(section: RewardSection) -> Rulebook:
-    """The rules that the run file names, in its order: emitted, functions, judges, AIR."""
+    """The rules of the run file, in this order: emitted, functions, judges, AIR."""
     claimed = tuple(pattern for rule in section.air for pattern in rule.claimed_evaluations)
     emitted: list[Rule] = [section.emitted.leaving(claimed)] if section.emitted else []
     functions = [_function_rule(settings) for settings in section.functions]

@@ -1,6 +1,6 @@
-"""What is needed to write a reward function, and the one that the run file can name without parameters.
+"""The API for writing reward functions, and the function `exact_match`.
 
-A reward function takes a `RolloutView` and returns a number, None ("no opinion"), or a dict of named numbers; it may be
+A reward function takes a `RolloutView` and returns a number, None (no reward), or a dict of named numbers. It may be
 `async`. With `batched: true` it takes a list of views and returns a list of such results. The run file names it by
 entry point (group `leyden.reward_functions`) or as `module:function`.
 """
@@ -18,8 +18,8 @@ _EXACT = ExactMatch()
 
 
 def exact_match(view: RolloutView) -> float | None:
-    """1.0 when the output (or, without one, the last answer's text) is the task's `metadata.answer`, else 0.0.
+    """1.0 if the output (or, without one, the text of the last response) equals the task's `metadata.answer`, else 0.0.
 
-    Numbers are compared as numbers, texts without surrounding space and case. None when the task has no answer.
+    Numbers are compared as numbers, text without surrounding space and case. None if the task has no answer.
     """
     return _EXACT(view)

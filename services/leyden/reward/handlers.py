@@ -1,6 +1,7 @@
-"""Evidence in → settled, judged, assessed → published. What to decide is in `core`; when to give up is in `sweep`.
+"""Handles events: stores evidence, then settles, judges and assesses attempts and publishes their rewards.
 
-Judges are asked in `judges`, beside this loop; what they say comes back here as evidence. Late rewards are in `late`.
+Decisions are in `core`, timeouts in `sweep`, late rewards in `late`. Judges are asked in `judges`, outside this loop;
+their verdicts arrive here as events.
 """
 
 import asyncio
@@ -32,15 +33,15 @@ from leyden.state import EvidenceStore
 
 log = logging.getLogger(__name__)
 TOGETHER = 64
-"""Attempts that are assessed and closed together: what slow functions gave for some is kept if others fail to end."""
+"""Attempts assessed and closed at a time. If a later chunk fails, the work of slow functions for this one is kept."""
 
 JUDGING = timedelta(minutes=10)
-"""How long an attempt is with its judges before the sweep looks at it again."""
+"""How long an attempt may wait for its judges before the sweep checks it again."""
 
 
 @dataclass(frozen=True)
 class RewardConfig:
-    """Rules, judges and grace of the reward service. With `decides` False it follows the settlements in the log."""
+    """Rules, judges and grace period. `decides` False: attempts are not settled here but by settlements in the log."""
 
     rulebook: Rulebook
     decides: bool = True
@@ -50,7 +51,7 @@ class RewardConfig:
 
 @dataclass
 class _Steps:
-    """What one look at some attempts leads to."""
+    """What to do next for some attempts."""
 
     outgoing: list[Outgoing] = field(default_factory=list)
     settled: list[SettledAttempt] = field(default_factory=list)
@@ -58,7 +59,7 @@ class _Steps:
 
 
 class RewardHandlers:
-    """Idempotent: state is written before it is used, events are published before an attempt is closed."""
+    """The handler of reward. Idempotent: state is written before it is used, events published before closing."""
 
     def __init__(
         self,
@@ -81,7 +82,7 @@ class RewardHandlers:
         self._functions = functions
 
     async def on_batch(self, batch: Sequence[Delivered[Event]]) -> None:
-        """Keep the batch's evidence, then take every attempt that it touches and that has ended as far as it can go."""
+        """Store the batch's evidence, then call `advance` for all attempts in it that have ended."""
         events = [delivered.event for delivered in batch]
         items = [item for event in events if (item := stored_item(event)) is not None]
         if self._is_backlog(events):
@@ -93,21 +94,21 @@ class RewardHandlers:
         await self._late.on_batch(batch, closed)
 
     async def advance(self, subjects: Sequence[str], given_up: bool = False) -> None:
-        """Settle what is complete (or `given_up`), have judged and assess what is settled, close what is done."""
+        """Settle attempts that are complete (or `given_up`); assess and close those that are settled and judged."""
         loaded = await self._evidence.load(subjects)
         steps = _Steps()
         for subject, items in loaded.items():
-            self._look(subject, AttemptEvidence.of(items), given_up, steps)
+            self._plan(subject, AttemptEvidence.of(items), given_up, steps)
         ready = await self._judged(steps.settled)
         await self._publisher.publish_all(steps.outgoing)
         for at in range(0, len(ready), TOGETHER):
             await self._complete(ready[at : at + TOGETHER])
         await self._evidence.close(steps.finished)
-        # One without evidence was closed before, by a handler that did not live to say so here.
+        # A subject without evidence was closed by a handler that crashed before removing it from here.
         await self._waiting.remove([*steps.finished, *(subject for subject in subjects if subject not in loaded)])
 
     async def _judged(self, settled: Sequence[SettledAttempt]) -> list[SettledAttempt]:
-        """Those of `settled` that no judge's verdict is waited for; the others are handed in."""
+        """Submit attempts to their judges. Returns those that wait for no verdict."""
         if self._desk is None:
             return list(settled)
         await self._desk.submit(settled)
@@ -116,7 +117,7 @@ class RewardHandlers:
         return [attempt for attempt in settled if attempt.subject not in waits]
 
     async def _complete(self, ready: Sequence[SettledAttempt]) -> None:
-        """Assess, publish, close."""
+        """Assess attempts, publish their rewards and close them."""
         assessed = await self._assess(ready)
         await self._publisher.publish_all(
             [
@@ -130,7 +131,7 @@ class RewardHandlers:
         await self._evidence.close(closed)
         await self._waiting.remove(closed)
 
-    def _look(self, subject: str, evidence: AttemptEvidence, given_up: bool, steps: _Steps) -> None:
+    def _plan(self, subject: str, evidence: AttemptEvidence, given_up: bool, steps: _Steps) -> None:
         ended, settled = evidence.ended, evidence.settled
         if ended is None:
             return
@@ -144,7 +145,7 @@ class RewardHandlers:
             steps.outgoing.append(Outgoing(ROLLOUTS, ended.rollout_id, decided))
 
     async def _assess(self, attempts: Sequence[SettledAttempt]) -> list[Assessment]:
-        """Rules are other people's code and may take their time: the service stays alive beside them."""
+        """Rules are user code and may be slow, so they run on another thread."""
         books = await answered_rulebooks(self._config.rulebook, attempts, self._functions)
         results = [
             await asyncio.to_thread(assess, book, attempt.ended, attempt.settled, attempt.evidence)
@@ -159,7 +160,7 @@ class RewardHandlers:
         return {subject_of(event.ref): until for event in events if isinstance(event, RolloutEnded)}
 
     def _is_backlog(self, events: Sequence[Event]) -> bool:
-        """By the gateway's records alone: spans carry the clock of whatever machine the agent is on."""
+        """Judged by the gateway's events only, because times of spans come from the agents' clocks."""
         old = self._clock.now() - timedelta(seconds=self._config.grace_s)
         return any(isinstance(e, ModelCallRecorded | RolloutEnded) and e.event_time < old for e in events)
 

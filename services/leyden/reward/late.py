@@ -1,7 +1,7 @@
-"""Late rewards: evaluations of attempts that were judged already become new revisions. What they earn is in `core`.
+"""Late rewards: an evaluation that arrives after its attempt was assessed gives a new revision of the rewards.
 
-The state of an attempt is written before its evidence is closed, and replaced only by a later revision: so an
-evaluation that comes at any moment is either among the evidence that is judged, or finds the state here.
+An attempt's state is written before its evidence is closed, and replaced only by a later revision. So an evaluation is
+either part of the assessed evidence or finds the state here, whenever it arrives. Its reward is computed in `core`.
 """
 
 from collections.abc import Sequence
@@ -19,7 +19,7 @@ from leyden.reward.ports import LateStates
 
 
 class LateRewards:
-    """Idempotent: revisions are published before the state says so, and an evaluation that is known changes nothing."""
+    """Handles late evaluations. Idempotent: revisions are published before the state; known ones are ignored."""
 
     def __init__(self, rulebook: Rulebook, horizon_s: float, states: LateStates | None, publisher: Publisher) -> None:
         self._rulebook = rulebook
@@ -28,15 +28,15 @@ class LateRewards:
         self._publisher = publisher
 
     def arrivals(self, batch: Sequence[Delivered[Event]]) -> list[StoredItem]:
-        """What to keep of the order in which evaluations came; nothing where late ones do not count."""
+        """Items that record the order in which evaluations arrived; empty if late rewards are off."""
         if self._states is None:
             return []
         return [arrival_item(span, d.offset) for d in batch if (span := evaluation_of(d.event)) is not None]
 
     async def begin(self, judged: Sequence[tuple[SettledAttempt, Assessment]]) -> None:
-        """Keep the state of attempts that were just judged, and make the revisions for what came since the settlement.
+        """Save the state of attempts just assessed, and publish revisions for evaluations since their settlement.
 
-        A failed rollout has no rewards, and gets none later.
+        Failed rollouts are skipped: they get no rewards, now or later.
         """
         if self._states is None:
             return
@@ -55,7 +55,7 @@ class LateRewards:
         await self._states.save(found)
 
     async def on_batch(self, batch: Sequence[Delivered[Event]], closed: set[str]) -> None:
-        """Make a revision of each evaluation in `batch` that comes late; `closed` are attempts that were over."""
+        """Publish a revision for each late evaluation in `batch`. `closed`: subjects of attempts already closed."""
         spans = [span for delivered in batch if (span := evaluation_of(delivered.event)) is not None]
         if not spans:
             return

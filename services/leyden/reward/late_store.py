@@ -1,4 +1,4 @@
-"""Redis behind `LateStates`."""
+"""`LateStates` in Redis."""
 
 from collections.abc import Mapping, Sequence
 from typing import cast
@@ -20,7 +20,7 @@ end
 
 
 class RedisLateStates:
-    """A hash for each attempt (revision, state), which goes `ttl_s` after its last revision."""
+    """One hash per attempt (revision, state). It expires `ttl_s` after the last revision."""
 
     def __init__(self, redis: Redis, namespace: str, ttl_s: int) -> None:
         self._redis = redis

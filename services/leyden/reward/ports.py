@@ -1,4 +1,4 @@
-"""What reward needs of the world, beside the shared evidence store and publisher."""
+"""Ports of reward, in addition to the shared evidence store and publisher."""
 
 from collections.abc import Mapping, Sequence
 from datetime import datetime
@@ -11,13 +11,13 @@ from leyden.reward.core.view import RolloutView
 
 
 class WaitingAttempts(Protocol):
-    """Attempts that have ended and are not yet closed, each with the time at which to stop waiting.
+    """Attempts that have ended and are not closed yet, each with a deadline.
 
-    Every method raises `Retry` when the store is away, and may be called again with the same arguments.
+    Every method raises `Retry` if the store is unavailable, and is idempotent.
     """
 
     async def add(self, deadlines: Mapping[str, datetime]) -> None:
-        """Wait for these subjects; the deadline of one that is waiting already stays as it is."""
+        """Add subjects with their deadlines. The deadline of a subject already present is not changed."""
         ...
 
     async def among(self, subjects: Sequence[str]) -> list[str]:
@@ -25,7 +25,7 @@ class WaitingAttempts(Protocol):
         ...
 
     async def remove(self, subjects: Sequence[str]) -> None:
-        """Stop waiting for these."""
+        """Remove subjects."""
         ...
 
     async def due(self, now: datetime, limit: int) -> list[str]:
@@ -33,37 +33,37 @@ class WaitingAttempts(Protocol):
         ...
 
     async def put_off(self, subjects: Sequence[str], until: datetime) -> None:
-        """Give those of `subjects` that are waiting a new deadline."""
+        """Set a new deadline for those of `subjects` that are waiting."""
         ...
 
     async def mark_behind(self, for_s: float) -> None:
-        """Say to all replicas that old records are being read, so that what seems missing may only be unread."""
+        """Tell all replicas, for `for_s` seconds, that old records are being read: missing records may be unread."""
         ...
 
     async def behind(self) -> bool:
-        """Whether any replica said so within the time it gave."""
+        """Whether `mark_behind` of any replica is still in effect."""
         ...
 
 
 class LateStates(Protocol):
-    """What is kept of judged attempts for as long as late rewards count. The same promise."""
+    """State of assessed attempts, kept as long as late rewards count. Errors as in `WaitingAttempts`."""
 
     async def load(self, subjects: Sequence[str]) -> Mapping[str, LateState]:
-        """The states of those of `subjects` that have one."""
+        """The states of `subjects`; missing ones are omitted."""
         ...
 
     async def save(self, states: Mapping[str, LateState]) -> None:
-        """Keep `states`; an earlier revision never replaces a later one."""
+        """Store `states`. An earlier revision never replaces a later one."""
         ...
 
 
 class JudgeDesk(Protocol):
-    """Where settled attempts are handed in to be judged."""
+    """Accepts settled attempts for judging."""
 
     async def submit(self, attempts: Sequence[SettledAttempt]) -> None:
-        """Have `attempts` judged by whom they lack; returns once that is durable, and does not wait for a verdict.
+        """Queue judging jobs for the verdicts that `attempts` lack. Returns once they are stored; waits for no verdict.
 
-        May be called again with the same attempts, those that lack nothing included: they count in their groups.
+        Idempotent. Also pass attempts that lack no verdict, because they count as members of their groups.
         """
         ...
 
@@ -72,5 +72,5 @@ class Functions(Protocol):
     """The run file's reward functions."""
 
     async def answers(self, views: Sequence[RolloutView]) -> Sequence[Mapping[str, Answer]]:
-        """Per view, each function's answer by its rule's name. A failure is an answer too, and raises nothing."""
+        """For each view, the functions' answers by rule name. A failed call gives an `Answer` with the failure."""
         ...

@@ -1,4 +1,4 @@
-"""Gives up on evidence that does not come in time. Only `settle: live` runs it: a replay follows the record."""
+"""Settles attempts whose evidence is overdue. Runs only with `settle: live`; a replay follows the log."""
 
 import asyncio
 import logging
@@ -16,8 +16,8 @@ log = logging.getLogger(__name__)
 class Sweeper:
     """Settles overdue attempts as incomplete, unless some replica is still reading old records.
 
-    A deadline counts from when the end was consumed. After a standstill (this service or Kafka was away) what seems
-    missing may simply be unread: then nobody is given up until `grace_s` after the last old record.
+    A deadline starts when the end was consumed. After an outage (of this service or Kafka), missing records may only be
+    unread, so no attempt is settled as incomplete until `grace_s` after the last old record.
     """
 
     def __init__(
@@ -37,20 +37,20 @@ class Sweeper:
         self._limit = limit
 
     async def hold_off(self) -> None:
-        """At the start: this replica has not read anything yet."""
+        """Start-up step: marks the service as behind, because this replica has read nothing yet."""
         await self._waiting.mark_behind(self._grace_s)
 
     async def run(self) -> None:
-        """Sweep for ever; a store or a broker that is away is waited for."""
+        """Sweep forever. If a store or broker is unavailable, try again at the next interval."""
         while True:
             await asyncio.sleep(self._interval_s)
             try:
                 await self.sweep()
             except Retry as error:
-                log.warning("the sweep will be tried again: %s", error)
+                log.warning("sweep failed, will retry: %s", error)
 
     async def sweep(self) -> None:
-        """Settle what is overdue. It then waits for its own record, and comes here again if that is lost."""
+        """Settle overdue attempts. Their deadlines are extended, so that they are tried again if the event is lost."""
         behind = await self._waiting.behind()
         metrics.BEHIND.set(behind)
         now = self._clock.now()

@@ -1,4 +1,4 @@
-"""What reward consumes, as data."""
+"""Reward's subscription and the topics it publishes to, as data."""
 
 from leyden.events.codec import MODEL_CALLS, REWARDS, ROLLOUTS, SPANS, VERDICTS
 from leyden.kafka.subscriber import Subscription
@@ -10,6 +10,6 @@ CONSUMER_GROUP = "reward"
 
 
 def subscriptions(handlers: RewardHandlers, settings: RewardSettings) -> list[Subscription]:
-    """One group over the four co-partitioned topics: one replica holds all of a rollout."""
+    """One consumer group for the four co-partitioned topics, so one replica gets all records of a rollout."""
     topics = (SPANS, MODEL_CALLS, ROLLOUTS, VERDICTS)
     return [Subscription(topics, handlers.on_batch, group=CONSUMER_GROUP, max_records=settings.max_records)]

@@ -172,7 +172,7 @@ async def test_a_broken_reference_is_named_and_never_a_zero(tmp_path: Path) -> N
         ("{grader: numeric, tolerence: 1}", "tolerence"),
         ("{grader: numeric, entry: exact_match}", "either an entry or a grader"),
         ("{name: outcome}", "either an entry or a grader"),
-        ("{grader: numeric, memory_mb: 100}", "mean nothing without isolated"),
+        ("{grader: numeric, memory_mb: 100}", "memory_mb and workers require isolated"),
         ("{entry: exact_match, timeout_s: 0}", "timeout_s"),
         ("{entry: exact_match}, {entry: 'leyden.reward.functions:exact_match'}", "two rules are called exact_match"),
     ],

@@ -40,7 +40,7 @@ def test_a_judge_of_actions_can_be_all_the_reward_there_is(tmp_path: Path) -> No
         (f"{{judges: [{{kind: oracle, {PLACE}}}]}}", "oracle"),
         ("{judges: [{kind: rubric, name: q}]}", "base_url"),
         (f"{{judges: [{{kind: ranking, {PLACE}, scale: [0, 1]}}]}}", "scale"),
-        (f"{{judges: [{{kind: rubric, {PLACE}, scale: [1, 1]}}]}}", "give the lowest score first"),
+        (f"{{judges: [{{kind: rubric, {PLACE}, scale: [1, 1]}}]}}", "the lowest score must come first"),
         (f"{{judges: [{{kind: rubric, {PLACE}, api_key: sk}}]}}", "api_key"),
         (f"{{judges: [{{kind: rubric, {PLACE}}}], air: [{{rule: tool_status, name: q}}]}}", "two rules are called q"),
         ("{late_horizon_s: -1}", "late_horizon_s"),

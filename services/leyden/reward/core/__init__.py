@@ -1,1 +1,1 @@
-"""When an attempt's evidence is complete, and which rewards it gives: pure, deterministic."""
+"""Decides when an attempt's evidence is complete and which rewards it gets. Deterministic, no IO."""

@@ -1,4 +1,4 @@
-"""Rules over one settled attempt → its reward events. The same evidence and rules give the same bytes."""
+"""Applies rules to a settled attempt and builds its reward events. The same evidence and rules give the same bytes."""
 
 from collections.abc import Iterable
 from dataclasses import dataclass
@@ -15,7 +15,7 @@ from leyden.reward.core.weighing import RuleTotal, Weighed, intermediate_capped,
 
 @dataclass(frozen=True)
 class Rulebook:
-    """The rules in force, in order, and what all intermediate signals of an attempt may weigh together."""
+    """The configured rules, in order, and the cap of all intermediate rewards of an attempt."""
 
     rules: tuple[Rule, ...]
     intermediate_cap: float
@@ -23,16 +23,16 @@ class Rulebook:
 
 @dataclass(frozen=True)
 class Assessment:
-    """An attempt's rewards, and the event that says that these are all."""
+    """An attempt's rewards, and the event that lists them."""
 
     rewards: tuple[RewardAssigned, ...]
     completed: RewardsCompleted
     totals: tuple[RuleTotal, ...] = ()
-    """What each rule that gave anything came to."""
+    """Totals of the rules that gave rewards."""
 
 
 def assess(book: Rulebook, ended: RolloutEnded, settled: RolloutSettled, evidence: AttemptEvidence) -> Assessment:
-    """Judge exactly the evidence that `settled` names. A failed rollout gets no reward at all."""
+    """Apply the rules to exactly the evidence that `settled` names. A failed rollout gets no reward."""
     items: list[Weighed] = []
     failed: list[str] = []
     if ended.status == "succeeded":
@@ -41,7 +41,7 @@ def assess(book: Rulebook, ended: RolloutEnded, settled: RolloutSettled, evidenc
         for rule in book.rules:
             try:
                 items += weighed(rule, view, budgets.get(rule.name))
-            except Exception as error:  # noqa: BLE001 - rules are other people's code: one that raises is data
+            except Exception as error:  # noqa: BLE001 - rules are user code: an exception is recorded as data
                 failed.append(f"{rule.name}: {described(error)}")
     items = intermediate_capped(items, book.intermediate_cap)
     rewards = tuple(_reward(item, ended) for item in items)

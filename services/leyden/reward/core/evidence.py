@@ -1,6 +1,6 @@
-"""One attempt's evidence as stored items: which events are kept, under which ids, and what they add up to.
+"""Defines how an attempt's events are stored as items, and reads them back as `AttemptEvidence`.
 
-An item's id says what it is, so that completeness is decided without decoding a single call.
+An item's id has its type, so completeness can be checked without decoding calls and spans.
 """
 
 from collections.abc import Collection, Iterable, Mapping
@@ -23,16 +23,16 @@ SETTLED = "settled"
 CALL = "call:"
 SPAN = "span:"
 DERIVED = "derived:"
-"""A span made of an event inside another: evidence, but not counted by its exporter."""
+"""A span made from an event inside another span; not included in the exporter's count."""
 VERDICT = "verdict:"
-"""With the rule and the hash of its settings: the first verdict of a judge is the one that counts."""
+"""Followed by the hash of the judge's settings and its rule. The first verdict counts."""
 ARRIVED = "arrived:"
-"""With an evaluation's event id: its offset, because late rewards are revised in the order of the log."""
+"""Followed by an evaluation's event id; the value is its offset. Late rewards are revised in log order."""
 
 
 @dataclass(frozen=True)
 class StoredItem:
-    """What is kept of one event."""
+    """The stored form of one event."""
 
     subject: str
     item_id: str
@@ -40,14 +40,14 @@ class StoredItem:
 
 
 def subject_of(ref: AttemptRef) -> str:
-    """The name under which an attempt's evidence is kept."""
+    """The key under which an attempt's evidence is stored."""
     return f"{ref.rollout_id}:{ref.attempt}"
 
 
 def stored_item(event: Event) -> StoredItem | None:
-    """The item to keep for `event`; None for one that belongs to no rollout or that no reward depends on.
+    """The item to store for `event`; None if it belongs to no rollout or is not needed for rewards.
 
-    An attempt has one end and one settlement: their ids are fixed, so that the first one consumed stays.
+    The ids of the end and the settlement are constants, so that the first of each is kept.
     """
     match event:
         case RolloutEnded():
@@ -67,35 +67,35 @@ def stored_item(event: Event) -> StoredItem | None:
 
 
 def is_late_span(event: Event, closed: Collection[str]) -> bool:
-    """Whether `event` is a span, but no evaluation, of an attempt that is among `closed`."""
+    """Whether `event` is a span, other than an evaluation, of an attempt in `closed`."""
     if not isinstance(event, SpanRecorded) or event.rollout_id is None or event.kind is SpanKind.EVALUATION:
         return False
     return subject_of(AttemptRef(event.rollout_id, event.attempt)) in closed
 
 
 def evaluation_of(event: Event) -> SpanRecorded | None:
-    """`event` when it is an evaluation of a rollout: what may still earn a reward after the settlement."""
+    """`event` if it is an evaluation of a rollout, else None. Evaluations can give a reward after the settlement."""
     if isinstance(event, SpanRecorded) and event.kind is SpanKind.EVALUATION and event.rollout_id is not None:
         return event
     return None
 
 
 def arrival_item(evaluation: SpanRecorded, offset: int) -> StoredItem:
-    """Where the log has `evaluation`; its rollout's spans are all in one partition."""
+    """Item with the offset of `evaluation`. All spans of a rollout are in one partition, so offsets order them."""
     assert evaluation.rollout_id is not None
     subject = subject_of(AttemptRef(evaluation.rollout_id, evaluation.attempt))
     return StoredItem(subject, ARRIVED + evaluation.event_id, str(offset).encode())
 
 
 def _without_tokens(call: ModelCallRecorded) -> ModelCallRecorded:
-    """Rewards look at text and time; token ids and logprobs are most of a call's bytes, and credit's business."""
+    """The call without token ids and logprobs, which are most of its bytes; rewards need only text and times."""
     choices = [choice.model_copy(update={"token_ids": b"", "logprobs": b""}) for choice in call.choices]
     return call.model_copy(update={"prompt_token_ids": b"", "choices": choices})
 
 
 @dataclass(frozen=True)
 class AttemptEvidence:
-    """What is known of one attempt."""
+    """The stored evidence of one attempt."""
 
     ended: RolloutEnded | None
     settled: RolloutSettled | None
@@ -104,15 +104,15 @@ class AttemptEvidence:
     spans: Mapping[str, bytes]
     """Span event id → encoded event."""
     exported_spans: int
-    """How many of `spans` an exporter counted."""
+    """Number of `spans` that are included in the exporter's count."""
     verdicts: Mapping[tuple[str, str], VerdictRecorded] = field(default_factory=dict)
-    """(Rule, hash of its settings) → what its judge said first."""
+    """(rule, hash of its settings) → the judge's first verdict."""
     arrivals: Mapping[str, int] = field(default_factory=dict)
-    """Event id of an evaluation → its offset; only where late rewards count."""
+    """Event id of an evaluation → its offset; empty if late rewards are off."""
 
     @classmethod
     def of(cls, items: Mapping[str, bytes]) -> "AttemptEvidence":
-        """Read stored items; only the end, the settlement and verdicts are decoded."""
+        """Read stored items. Decodes only the end, the settlement and the verdicts."""
         ended = decode_batch(ROLLOUTS, [items[ENDED]])[0] if ENDED in items else None
         settled = decode_batch(ROLLOUTS, [items[SETTLED]])[0] if SETTLED in items else None
         assert ended is None or isinstance(ended, RolloutEnded)
@@ -126,23 +126,23 @@ class AttemptEvidence:
         return cls(ended, settled, calls, exported | derived, len(exported), verdicts, arrivals)
 
     def has(self, settled: RolloutSettled) -> bool:
-        """Whether everything that the settlement names is here."""
+        """Whether all evidence named by the settlement is present."""
         return self.calls.keys() >= set(settled.call_ids) and self.spans.keys() >= set(settled.span_ids)
 
     def named_calls(self, call_ids: Iterable[str]) -> list[ModelCallRecorded]:
-        """The calls of these ids, in the order in which they started; ids break ties."""
+        """The calls with these ids, by start time, then id."""
         events = decode_batch(MODEL_CALLS, [self.calls[i] for i in sorted(set(call_ids))])
         calls = [event for event in events if isinstance(event, ModelCallRecorded)]
         return sorted(calls, key=lambda call: (call.started_at, call.call_id))
 
     def late_evaluations(self, settled: RolloutSettled) -> list[SpanRecorded]:
-        """The evaluations that came too late for `settled`, in the order in which the log has them."""
+        """The evaluations that arrived too late for `settled`, in log order."""
         late = sorted(self.arrivals.keys() & (self.spans.keys() - set(settled.span_ids)), key=self.arrivals.__getitem__)
         events = decode_batch(SPANS, [self.spans[i] for i in late])
         return [event for event in events if isinstance(event, SpanRecorded)]
 
     def named_spans(self, span_ids: Iterable[str]) -> list[SpanRecorded]:
-        """The spans of these event ids, in the order in which they started; span ids break ties."""
+        """The spans with these event ids, by start time, then span id."""
         events = decode_batch(SPANS, [self.spans[i] for i in sorted(set(span_ids))])
         spans = [event for event in events if isinstance(event, SpanRecorded)]
         return sorted(spans, key=lambda span: (span.start_unix_nano, span.span_id, span.trace_id))
@@ -150,7 +150,7 @@ class AttemptEvidence:
 
 @dataclass(frozen=True)
 class SettledAttempt:
-    """An attempt that is over, with its settlement and all the evidence that this names."""
+    """An attempt with its end, its settlement and all evidence that the settlement names."""
 
     subject: str
     ended: RolloutEnded

@@ -1,30 +1,30 @@
-"""How a grader or a judge can fail: a closed list. A failure is data (`failed_rules`), never a reward of 0."""
+"""The kinds of failures of rules and judges. A failure is recorded in `failed_rules`; it is never a reward of 0."""
 
 from enum import StrEnum
 
 MESSAGE_CHARS = 400
-"""What is kept of a message; the rest of a traceback is in the log."""
+"""Maximum length of a recorded message; the log has the full traceback."""
 
 
 class FailureKind(StrEnum):
-    """Why a rule gave nothing, after every retry."""
+    """Why a rule failed, after all retries."""
 
     EXCEPTION = "exception"
-    """It raised."""
+    """It raised an exception."""
     TIMEOUT = "timeout"
-    """It took longer than it may, and was ended."""
+    """It exceeded its time limit and was stopped."""
     MEMORY = "memory"
-    """It asked for more memory than it may have."""
+    """It exceeded its memory limit."""
     ENDPOINT = "endpoint"
-    """The model or service that it asks did not answer."""
+    """The model or service that it uses did not respond."""
     MALFORMED = "malformed"
-    """It answered with something that is no reward: NaN, a text, a list of the wrong length."""
+    """It returned an invalid result: NaN, a string, a list of the wrong length."""
     LOST = "lost"
-    """Its process died under it: `os._exit`, a crash, a `kill -9`."""
+    """Its process died: `os._exit`, a crash, `kill -9`."""
 
 
 class RuleFailed(Exception):  # noqa: N818 - named for what happened to the rule
-    """A rule failed for good; its text is `<kind>: <message>`, as `failed_rules` and verdicts have it."""
+    """A rule failed after all retries. Its text is `<kind>: <message>`, as in `failed_rules` and verdicts."""
 
     def __init__(self, kind: FailureKind, message: str) -> None:
         self.kind = kind
@@ -33,7 +33,7 @@ class RuleFailed(Exception):  # noqa: N818 - named for what happened to the rule
 
 
 def described(error: Exception) -> str:
-    """`<kind>: <message>` of whatever a rule raised."""
+    """`<kind>: <message>` for any exception raised by a rule."""
     if isinstance(error, RuleFailed):
         return str(error)
     return f"{FailureKind.EXCEPTION}: {type(error).__name__}: {error}"[:MESSAGE_CHARS]

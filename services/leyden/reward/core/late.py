@@ -1,7 +1,7 @@
-"""Rewards that come after the settlement: which evaluations still count, and the revision that each one makes. Pure.
+"""Late rewards: decides which late evaluations count, and builds the revision for each. No IO.
 
-Revision n is that of the n-th late evaluation that earns anything, in the order in which the log has them: neither the
-clock nor the order in which other topics are read has a say.
+Revision n belongs to the n-th late evaluation, in log order, that gives a reward. It does not depend on the clock or on
+the order in which other topics are read.
 """
 
 import math
@@ -23,39 +23,39 @@ from leyden.reward.core.weighing import Weighed, capped, shaping_of, weighed
 
 
 class LateOutcome(StrEnum):
-    """What became of an evaluation that came after the settlement."""
+    """The outcome of an evaluation that arrived after the settlement."""
 
     REVISED = "revised"
     """It gave a reward, and a new revision."""
     DUPLICATE = "duplicate"
-    """It was known: settled, or revised for already."""
+    """It counts already: in the settlement or in an earlier revision."""
     NO_OPINION = "no_opinion"
-    """No rule makes a reward of it (a label without a number, say)."""
+    """No rule gives a reward for it (a label without a number, say)."""
     FAILED = "failed"
-    """A rule raised on it. What was known before stands."""
+    """A rule failed on it. Earlier rewards are unchanged."""
     PAST_HORIZON = "past_horizon"
-    """It is later than `late_horizon_s` after the rollout's end."""
+    """It arrived more than `late_horizon_s` after the rollout's end."""
     LET_GO = "let_go"
-    """Its attempt takes no rewards any more: it failed, was tried again, or is forgotten; or the horizon is 0."""
+    """Its attempt can get no more rewards: it failed, was retried, or its state expired; or the horizon is 0."""
 
 
 class LateState(Record):
-    """What is kept of a judged attempt for as long as rewards may still come."""
+    """The state of an assessed attempt, stored as long as late rewards count."""
 
     ended_at: AwareDatetime
     revision: int = 0
     reward_ids: list[str]
     failed_rules: list[str] = Field(default_factory=list)
     known: list[str]
-    """Event ids of the evaluations that count already."""
+    """Event ids of the evaluations already counted."""
     spent: dict[str, float] = Field(default_factory=dict)
-    """Absolute contributions so far, by rule that has a cap."""
+    """Absolute contributions so far, for each rule with a cap."""
     spent_intermediate: float = 0.0
 
 
 @dataclass(frozen=True)
 class Revision:
-    """What one late evaluation leads to: the state after it, and a reward for each signal with the new completion."""
+    """The result of one late evaluation: the new state, and the events (rewards and the new `RewardsCompleted`)."""
 
     outcome: LateOutcome
     state: LateState
@@ -63,7 +63,7 @@ class Revision:
 
 
 def opened(book: Rulebook, ended: RolloutEnded, result: Assessment, settled: Sequence[SpanRecorded]) -> LateState:
-    """The state at revision 0; `settled` are the evaluations that the settlement names."""
+    """The state at revision 0. `settled`: the evaluations named by the settlement."""
     rules = {rule.name: rule for rule in book.rules}
     spent: dict[str, float] = {}
     intermediate = 0.0
@@ -84,7 +84,7 @@ def opened(book: Rulebook, ended: RolloutEnded, result: Assessment, settled: Seq
 
 
 def revise(book: Rulebook, state: LateState, span: SpanRecorded, horizon: timedelta) -> Revision:
-    """Judge one late evaluation, by the rules that look at late ones; at most up to what their caps leave."""
+    """Apply to one late evaluation the rules that accept late ones, within what is left of their caps."""
     if span.event_id in state.known:
         return Revision(LateOutcome.DUPLICATE, state)
     if span.event_time - state.ended_at > horizon:
@@ -95,10 +95,10 @@ def revise(book: Rulebook, state: LateState, span: SpanRecorded, horizon: timede
     after = state
     for rule in book.rules:
         if not rule.judges_late or shaping_of(rule) is not None:
-            continue  # a potential belongs to a step of the episode, and that is over
+            continue  # a potential belongs to a step of the episode, which has ended
         try:
             items = capped(weighed(rule, view, None), _left(book, rule, after))
-        except Exception:  # noqa: BLE001 - rules are other people's code: one that raises is data
+        except Exception:  # noqa: BLE001 - rules are user code: an exception is recorded as data
             return Revision(LateOutcome.FAILED, state)
         rewards += [_reward(item, view, span) for item in items]
         after = _with_spent(after, rule, math.fsum(abs(item.contribution) for item in items))
@@ -115,7 +115,7 @@ def revise(book: Rulebook, state: LateState, span: SpanRecorded, horizon: timede
 
 
 def _view(span: SpanRecorded, ref: AttemptRef) -> RolloutView:
-    """The evaluation alone. What else the rollout was is forgotten by now, or may be: so it never counts here."""
+    """A view with only the evaluation: the other evidence may be deleted already, so rules never see it here."""
     return RolloutView(
         rollout_id=ref.rollout_id,
         attempt=ref.attempt,
@@ -129,7 +129,7 @@ def _view(span: SpanRecorded, ref: AttemptRef) -> RolloutView:
 
 
 def _left(book: Rulebook, rule: Rule, state: LateState) -> float | None:
-    """What the rule's cap, and that of all intermediate rewards, leave; None: no cap."""
+    """How much of the rule's cap and of the intermediate cap is left; None: no cap."""
     left = [] if rule.cap is None else [rule.cap - state.spent.get(rule.name, 0.0)]
     left += [book.intermediate_cap - state.spent_intermediate] if rule.intermediate else []
     return max(0.0, min(left)) if left else None

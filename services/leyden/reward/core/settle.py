@@ -1,4 +1,4 @@
-"""Whether an attempt's evidence is complete: counted, never timed. `given_up` is a clock's word, from outside."""
+"""Decides whether an attempt's evidence is complete, by counting. Reads no clock: the caller decides on timeouts."""
 
 from leyden.events import RolloutEnded, RolloutSettled
 from leyden.ids import derive
@@ -8,10 +8,10 @@ PRODUCER = "reward"
 
 
 def settle(ended: RolloutEnded, evidence: AttemptEvidence, given_up: bool = False) -> RolloutSettled | None:
-    """The settlement of an attempt whose announced calls and counted spans are all here, or given up on; else None.
+    """The settlement if all announced calls and counted spans are present, or if `given_up`; else None.
 
-    A call that its end did not announce came after it, and is not named. Nobody counted the spans (`span_count` None):
-    those that are here are taken, and none is waited for.
+    Calls that the end does not list came after it and are not included. If `span_count` is None, the spans present are
+    used and no others are waited for.
     """
     announced = set(ended.call_ids)
     missing = sorted(announced - evidence.calls.keys())

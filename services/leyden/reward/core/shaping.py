@@ -1,8 +1,8 @@
-"""Potential-based shaping: dense rewards that leave the optimal policy as it is.
+"""Potential-based shaping: dense rewards that do not change the optimal policy.
 
-F_t = gamma * Phi(s_t+1) - Phi(s_t), and Phi is 0 where an episode begins and where it ends (Ng, Harada and Russell
-1999; the end: Grzes 2017). Summed with the weights gamma^t this is 0 whatever happened, so it can neither be earned nor
-lost: it only says earlier which way things go.
+F_t = gamma * Phi(s_t+1) - Phi(s_t), with Phi 0 at the beginning and the end of an episode (Ng, Harada and Russell 1999;
+for the end: Grzes 2017). The sum of gamma^t * F_t is 0 for every episode, so no return is gained or lost; the feedback
+only comes earlier.
 """
 
 import math
@@ -17,28 +17,28 @@ from leyden.reward.core.view import RolloutView, unix_nano
 
 @dataclass(frozen=True)
 class Potential:
-    """Phi of the present state, and how much more the rewards of the episode may add up to, absolutely.
+    """Phi of the current state, and `room`: what is left of the limit on the episode's absolute rewards.
 
-    A bound that is reached holds Phi back, it never scales what was given before: so Phi of a state depends on nothing
-    that comes after it. `room` is always enough to come back to 0.
+    If the limit is reached, Phi is limited; earlier rewards are never scaled. So Phi of a state does not depend on
+    later states. `room` always suffices to return to 0.
     """
 
     phi: float = 0.0
     room: float = math.inf
 
     def moved(self, target: float, gamma: float) -> tuple["Potential", float]:
-        """The potential of the next state, as near to `target` as there is room, and the reward F for going there."""
+        """The potential of the next state, as close to `target` as `room` allows, and the reward F."""
         low, high = self._reachable(gamma)
         phi = min(max(target, low), high) + 0.0  # never -0.0, which is other bytes
         reward = gamma * phi - self.phi
         return Potential(phi, max(abs(phi), self.room - abs(reward))), reward
 
     def ended(self) -> float:
-        """The reward F for going to the end, where Phi is 0."""
+        """The reward F for the end of the episode, where Phi is 0."""
         return 0.0 - self.phi
 
     def _reachable(self, gamma: float) -> tuple[float, float]:
-        """The least and the greatest x with |gamma x - phi| + |x| <= room: what going there and home again costs."""
+        """Smallest and largest x with |gamma x - phi| + |x| <= room: the cost of going to x and back to 0."""
         if math.isinf(self.room):
             return -math.inf, math.inf
         size = abs(self.phi)
@@ -50,7 +50,7 @@ class Potential:
 
 
 def shaping_rewards(targets: Sequence[float], gamma: float, room: float = math.inf) -> list[float]:
-    """F_0 … F_T-1 for the potentials wanted in the states s_1 … s_T-1; the rewards' sizes add up to at most `room`."""
+    """F_0 … F_T-1 for target potentials of the states s_1 … s_T-1. The absolute values sum to at most `room`."""
     potential, rewards = Potential(room=room), []
     for target in targets:
         potential, reward = potential.moved(target, gamma)
@@ -59,11 +59,11 @@ def shaping_rewards(targets: Sequence[float], gamma: float, room: float = math.i
 
 
 def shaped(signals: Sequence[Signal], view: RolloutView, gamma: float, room: float = math.inf) -> list[Signal]:
-    """One signal per step (a policy's call): F, for Phi(s_t) the sum of `signals` known before the call of step t.
+    """One signal F per step (a policy's call); Phi(s_t) is the sum of the `signals` known before the call of step t.
 
-    A signal for a step's action is known at the next step. One for no action is known from the first call that started
-    after its evidence had ended; what was there before the first call, or is known only when all is over, counts for
-    nothing. Without signals there is nothing to say, which is not 0.
+    A signal for a step's action is known at the next step. Other signals are known from the first call that started
+    after their evidence ended; those known before the first call or only after the last one are ignored. Without
+    `signals` the result is empty, not zeros.
     """
     if not signals or not view.steps:
         return []
@@ -86,7 +86,7 @@ def shaped(signals: Sequence[Signal], view: RolloutView, gamma: float, room: flo
 
 
 def _known_at(signal: Signal, view: RolloutView, starts: Sequence[int]) -> int:
-    """The first step whose state knows the signal; the number of steps when none does."""
+    """The first step at which the signal is known; the number of steps if there is none."""
     if (step := view.steps.get(signal.call_id or "")) is not None:
         return step + 1
     match signal.evidence:

@@ -1,4 +1,4 @@
-"""How an attempt's spans hang together: built once, asked often. Says nothing about what is good or bad."""
+"""An index of an attempt's spans: parents, agents, tool calls and their parts."""
 
 from collections import defaultdict
 from collections.abc import Mapping, Sequence
@@ -7,33 +7,33 @@ from dataclasses import dataclass
 from leyden.events import SpanKind, SpanRecorded
 
 _OWN_WORK = frozenset({SpanKind.AGENT_STEP, SpanKind.LLM_CALL, SpanKind.EVALUATION})
-"""Inside a tool's span, but not part of the tool's own work: a sub-agent, a model, somebody's score."""
+"""Kinds of spans inside a tool's span that are not part of the tool's own work: a sub-agent, a model, a score."""
 
 
 @dataclass(frozen=True)
 class SpanIndex:
-    """Every span's parent, agent and tool, found in one pass each."""
+    """Index of an attempt's spans, built in linear time."""
 
     by_event: Mapping[str, SpanRecorded]
     """Event id → span."""
     by_id: Mapping[str, SpanRecorded]
     """Span id → span."""
     agents: Mapping[str, str | None]
-    """Span id → name of the nearest agent: its own, or that of a span around it."""
+    """Span id → name of the nearest agent: the span's own, or that of an ancestor."""
     tools: Sequence[SpanRecorded]
-    """Tool calls: tool spans, without those that show one tool call a second time (see `parts_of`)."""
+    """Tool calls: tool spans, except those that repeat another span's tool call (see `parts_of`)."""
     parts: Mapping[str, Sequence[SpanRecorded]]
-    """Span id of a tool call → what `parts_of` gives."""
+    """Span id of a tool call → its parts."""
 
     def parts_of(self, tool: SpanRecorded) -> Sequence[SpanRecorded]:
-        """The spans of a tool call's own work, in order: a process, a request, the same call seen by another
+        """The spans of a tool call's own work, in order: a process, a request, or the same call reported by another
         instrumentation (an MCP client's or server's span inside the framework's).
         """
         return self.parts.get(tool.span_id, ())
 
     @classmethod
     def of(cls, spans: Sequence[SpanRecorded]) -> "SpanIndex":
-        """The index of `spans`, which are in the order in which they started. A parent that is not here is none."""
+        """The index of `spans`, which must be ordered by start time. A missing parent counts as no parent."""
         by_id = {span.span_id: span for span in spans}
         agents: dict[str, str | None] = {}
         owners: dict[str, SpanRecorded | None] = {}
@@ -55,7 +55,7 @@ class SpanIndex:
 def _unknown_chain(
     span: SpanRecorded, by_id: Mapping[str, SpanRecorded], known: Mapping[str, SpanRecorded | None]
 ) -> list[SpanRecorded]:
-    """`span` and the spans around it, inside out, up to one that is known; spans that are their own parents end it."""
+    """`span` and its ancestors, innermost first, up to a known one. Stops at a cycle."""
     chain: dict[str, SpanRecorded] = {}
     at: SpanRecorded | None = span
     while at is not None and at.span_id not in known and at.span_id not in chain:
@@ -65,14 +65,14 @@ def _unknown_chain(
 
 
 def _owner(span: SpanRecorded, around: SpanRecorded | None) -> SpanRecorded | None:
-    """The tool call whose work `span` is, `around` being that of its parent; a tool call's is itself."""
+    """The tool call that `span` is part of; `around` is that of its parent. A tool call is part of itself."""
     if span.kind is SpanKind.TOOL_CALL:
         return around if around is not None and _same_tool_call(span, around) else span
     return None if span.kind in _OWN_WORK else around
 
 
 def _same_tool_call(inner: SpanRecorded, outer: SpanRecorded) -> bool:
-    """Whether two tool spans, one inside the other, are one tool call: nothing that both say differs."""
+    """Whether two nested tool spans are one tool call: all fields that both have are equal."""
     one, other = inner.tool, outer.tool
     if one is None or other is None:
         return True

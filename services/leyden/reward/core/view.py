@@ -1,4 +1,4 @@
-"""What a rule or a reward function sees of a finished attempt. Read only, in one fixed order."""
+"""The view of a finished attempt that rules and reward functions get. Read-only, in a fixed order."""
 
 from bisect import bisect_right
 from collections import defaultdict
@@ -27,7 +27,7 @@ _EPOCH = datetime(1970, 1, 1, tzinfo=UTC)
 
 @dataclass(frozen=True)
 class TaskView:
-    """What was asked. `metadata` (a reference answer, say) was never shown to the agent."""
+    """The task. The agent never saw `metadata` (a reference answer, say)."""
 
     input: Json = None
     metadata: JsonObject = field(default_factory=dict)
@@ -36,7 +36,7 @@ class TaskView:
 
 @dataclass(frozen=True)
 class ChoiceView:
-    """One response of a model."""
+    """One response of a model call."""
 
     message: JsonObject
     finish_reason: str | None
@@ -58,21 +58,21 @@ class CallView:
     completion_tokens: int = 0
     agent_name: str | None = None
     parent_span_id: str | None = None
-    """The span in which the agent made the call."""
+    """Id of the span in which the agent made the call."""
     response_id: str | None = None
-    """The reply's id, which an instrumentation's span of the call names."""
+    """The response id, which an instrumentation's span of the call may have too."""
     requested_model: str | None = None
-    """The model's name as the agent said it."""
+    """The model name in the request."""
 
     @property
     def ended_at(self) -> datetime:
-        """When the last of the answer was there."""
+        """When the response was complete."""
         return self.started_at + timedelta(seconds=self.latency_s)
 
 
 @dataclass(frozen=True)
 class RolloutView:
-    """A finished attempt: calls by start time, spans by start time, and what the runner said at the end."""
+    """A finished attempt: calls and spans by start time, and the data of the rollout's end."""
 
     rollout_id: str
     attempt: int
@@ -82,33 +82,33 @@ class RolloutView:
     output: Json
     status: Literal["succeeded", "failed"]
     reward: float | None
-    """The reward that was sent with the end, if any."""
+    """The reward sent with the rollout's end, if any."""
     verdicts: Mapping[tuple[str, str], VerdictRecorded] = field(default_factory=dict)
-    """What judges said, by rule and hash of its settings."""
+    """Verdicts of judges by (rule, hash of its settings)."""
 
     @property
     def tool_spans(self) -> list[SpanRecorded]:
-        """Spans that executed a tool."""
+        """Spans of tool executions."""
         return [span for span in self.spans if span.kind is SpanKind.TOOL_CALL]
 
     @property
     def final_text(self) -> str | None:
-        """The text of the last answer that has any."""
+        """The text of the last response that has any."""
         for call in reversed(self.calls):
             if texts := answer_texts(call):
                 return texts[0]
         return None
 
     def call_that_asked(self, span: SpanRecorded) -> str | None:
-        """The call whose action led to `span`: of those started before it, the latest that named its tool call's id,
-        or else the latest that was answered; None when there was no such call.
+        """The call whose action caused `span`: of the calls started before it, the latest with its tool call id, or
+        else the latest answered one. None if there is none.
         """
         named = self._asked.get(span.tool.call_id or "", ()) if span.tool else ()
         return _latest(named, span.start_unix_nano) or _latest(self._answered, span.start_unix_nano)
 
     @cached_property
     def span_index(self) -> SpanIndex:
-        """How the spans hang together."""
+        """The index of the spans."""
         return SpanIndex.of(self.spans)
 
     @cached_property
@@ -118,14 +118,14 @@ class RolloutView:
 
     @cached_property
     def steps(self) -> Mapping[str, int]:
-        """Call id → its step: answered calls of policies, counted from 0 in the order in which they started."""
+        """Call id → step: the index among the answered calls of policies, by start time."""
         acted = [call for call in self.calls if call.error is None and call.policy is not None]
         return {call.call_id: step for step, call in enumerate(acted)}
 
     @cached_property
     def calls_in_spans(self) -> Mapping[str, str]:
-        """Span id → the call that it is about: the latest made right in it, the one whose reply it names, or the one
-        with the reply that it tells of.
+        """Span id → its call: the latest made directly in the span, the one with the span's response id, or the one
+        with the same response.
         """
         replies = {call.response_id: call.call_id for call in self.calls if call.response_id is not None}
         named = {id_: replies[reply] for id_, reply in self._replies if reply in replies}
@@ -133,15 +133,15 @@ class RolloutView:
         return told | {call.parent_span_id: call.call_id for call in self.calls if call.parent_span_id is not None}
 
     def agent_of_call(self, call: CallView) -> str | None:
-        """The agent that made the call: as the call says, or else the span that names its reply, the one it was made
-        in, or the one that tells of its reply.
+        """The agent that made the call: named by the call itself, or else by the span with its response id, the span
+        in which it was made, or the span with the same response.
         """
         named = call.agent_name or self._agents_of_replies.get(call.response_id or "")
         agents = self.span_index.agents
         return named or agents.get(call.parent_span_id or "") or agents.get(self._told.get(call.call_id, ""))
 
     def agent_of_span(self, span: SpanRecorded) -> str | None:
-        """The agent at work in the span: the nearest around it, or else the one whose call led to it."""
+        """The agent of the span: the nearest one around it, or else the agent of the call that caused it."""
         if (name := self.span_index.agents.get(span.span_id)) is not None:
             return name
         call = self.calls_by_id.get(self.call_that_asked(span) or "")
@@ -149,31 +149,31 @@ class RolloutView:
 
     @cached_property
     def _replies(self) -> Sequence[tuple[str, str]]:
-        """(Span id, the reply's id that it names) of spans of model calls, in order."""
+        """(span id, its response id) for spans of model calls, in order."""
         return [
             (s.span_id, s.llm.response_id) for s in self.spans if s.llm is not None and s.llm.response_id is not None
         ]
 
     @cached_property
     def _told(self) -> Mapping[str, str]:
-        """Call id → the span that tells of its reply without naming it."""
+        """Call id → the span with the same response but no response id."""
         spans = [(span.span_id, reply) for span in self.spans if (reply := reply_of_span(span)) is not None]
         return same_replies({call.call_id: _replies(call) for call in self.calls}, spans) if spans else {}
 
     @cached_property
     def _agents_of_replies(self) -> Mapping[str, str]:
-        """The reply's id → the agent at work in the first of its spans in which one is."""
+        """Response id → the agent of its first span that has one."""
         agents = self.span_index.agents
         return {reply: name for id_, reply in reversed(self._replies) if (name := agents.get(id_)) is not None}
 
     @cached_property
     def _answered(self) -> Sequence[tuple[int, str]]:
-        """(Start, call id) of answered calls, in order."""
+        """(start, call id) of answered calls, in order."""
         return [(unix_nano(call.started_at), call.call_id) for call in self.calls if call.error is None]
 
     @cached_property
     def _asked(self) -> Mapping[str, Sequence[tuple[int, str]]]:
-        """Tool call id → (start, call id) of the answered calls that gave it; engines may give an id again."""
+        """Tool call id → (start, call id) of the answered calls that have it. Engines may reuse an id."""
         found: dict[str, list[tuple[int, str]]] = defaultdict(list)
         for call in self.calls:
             for id_ in sorted(tool_call_ids(call)) if call.error is None else ():
@@ -189,35 +189,35 @@ def _replies(call: CallView) -> Sequence[str]:
 
 
 def _latest(calls: Sequence[tuple[int, str]], before: int) -> str | None:
-    """The id of the last of `calls` (ordered by start) that started no later than `before`."""
+    """Id of the last of `calls` (ordered by start) that started at or before `before`."""
     at = bisect_right(calls, before, key=lambda call: call[0])
     return calls[at - 1][1] if at else None
 
 
 def choice_tool_calls(choice: ChoiceView) -> list[JsonObject]:
-    """The `tool_calls` of one answer, in OpenAI's form."""
+    """The `tool_calls` of one response, in OpenAI's format."""
     asked = choice.message.get("tool_calls")
     return [item for item in asked if isinstance(item, dict)] if isinstance(asked, list) else []
 
 
 def tool_calls(call: CallView) -> list[JsonObject]:
-    """The `tool_calls` of the call's answers, in OpenAI's form."""
+    """The `tool_calls` of the call's responses, in OpenAI's format."""
     return [item for choice in call.choices for item in choice_tool_calls(choice)]
 
 
 def answer_texts(call: CallView) -> list[str]:
-    """The texts of the call's answers; one that only asks for tools has none."""
+    """The texts of the call's responses; a response that only calls tools has none."""
     texts = [choice.message.get("content") for choice in call.choices]
     return [text for text in texts if isinstance(text, str) and text]
 
 
 def tool_call_ids(call: CallView) -> set[str]:
-    """The ids that the call's answers gave to the tools they asked for."""
+    """The tool call ids in the call's responses."""
     return {id_ for item in tool_calls(call) if isinstance(id_ := item.get("id"), str)}
 
 
 def view_of(ended: RolloutEnded, settled: RolloutSettled, evidence: AttemptEvidence) -> RolloutView:
-    """The view of exactly the evidence that `settled` names; raises KeyError when some of it is not here."""
+    """The view of exactly the evidence that `settled` names. Raises KeyError if some of it is missing."""
     task = ended.task
     return RolloutView(
         rollout_id=ended.rollout_id,
@@ -252,5 +252,5 @@ def _call_view(call: ModelCallRecorded) -> CallView:
 
 
 def unix_nano(at: datetime) -> int:
-    """Nanoseconds since the epoch, as spans have it."""
+    """Nanoseconds since the epoch, as in spans."""
     return (at - _EPOCH) // timedelta(microseconds=1) * 1000

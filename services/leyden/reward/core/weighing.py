@@ -1,4 +1,4 @@
-"""What signals weigh: values times weights, and the caps that keep means from outweighing the end."""
+"""Applies weights and caps to signals. Caps keep intermediate rewards from outweighing the outcome."""
 
 import math
 from collections.abc import Iterable, Mapping, Sequence
@@ -12,7 +12,7 @@ from leyden.reward.core.view import RolloutView
 
 @dataclass(frozen=True)
 class Weighed:
-    """A signal with the weight that it has in the end."""
+    """A signal with its final weight."""
 
     rule: Rule
     signal: Signal
@@ -20,27 +20,27 @@ class Weighed:
 
     @property
     def contribution(self) -> float:
-        """What it adds to the return."""
+        """The amount that it adds to the return."""
         return self.signal.value * self.weight
 
 
 @dataclass(frozen=True)
 class RuleTotal:
-    """One rule in one attempt, for statistics."""
+    """Total of one rule in one attempt, for metrics."""
 
     rule: str
     intermediate: bool
     signals: int
     contribution: float
     capped: bool
-    """Whether a cap, its own or that of all AIR rules, made it weigh less."""
+    """Whether the rule's cap or the intermediate cap reduced its weight."""
 
 
 def default_cap(rules: Iterable[Rule], outcome_scale: float) -> float:
-    """Half of what a good outcome adds to a bad one: then no intermediate rewards turn the order of the two round.
+    """Default intermediate cap: half the difference between a good and a bad outcome.
 
-    Two attempts' intermediate sums differ by at most twice the cap. Of several rules for the outcome the one that
-    weighs least counts, so that none is outweighed; rules of weight 0 only watch.
+    Intermediate sums of two attempts differ by at most twice the cap, so a bad outcome can never be worth more than a
+    good one. If there are several outcome rules, the one with the smallest weight counts; weights of 0 are ignored.
     """
     spreads = [
         min(outcome_scale * abs(rule.weight), math.inf if rule.cap is None else rule.cap)
@@ -51,10 +51,10 @@ def default_cap(rules: Iterable[Rule], outcome_scale: float) -> float:
 
 
 def shaped_budgets(rules: Sequence[Rule], cap: float) -> Mapping[str, float]:
-    """Rule name → the most that a shaped rule's rewards of one attempt may add up to, absolutely; at most `cap` in all.
+    """Rule name → limit of a shaped rule's absolute rewards in one attempt. All limits sum to at most `cap`.
 
-    Fixed before any attempt is seen: a bound that depended on how the attempt went on would let later actions change
-    what earlier ones earned, and the potential would be none. A rule without a cap has an equal share.
+    Limits are fixed in advance. If they depended on the attempt, later actions would change the rewards of earlier
+    ones, and it would not be potential-based shaping. Rules without a cap get equal shares.
     """
     intermediate = [rule for rule in rules if rule.intermediate]
     shaped_rules = [rule for rule in intermediate if shaping_of(rule)]
@@ -64,14 +64,14 @@ def shaped_budgets(rules: Sequence[Rule], cap: float) -> Mapping[str, float]:
 
 
 def shaping_of(rule: Rule) -> Shaping | None:
-    """How the rule is shaped, if it is."""
+    """The rule's shaping settings, or None."""
     return rule.shaping if isinstance(rule, IntermediateRule) else None
 
 
 def weighed(rule: Rule, view: RolloutView, budget: float | None) -> list[Weighed]:
-    """The rule's signals, under its own cap; shaped within `budget` when the rule is.
+    """The rule's signals with their weights, limited by its cap, or shaped within `budget` if the rule has shaping.
 
-    Raises whatever the rule raises, and ValueError for signals that are no numbers or not told apart.
+    Raises what the rule raises, and ValueError for a signal that is not finite or two with the same name and evidence.
     """
     found: dict[tuple[str, str], Weighed] = {}
     signals = rule.signals(view)
@@ -90,8 +90,8 @@ def weighed(rule: Rule, view: RolloutView, budget: float | None) -> list[Weighed
 
 
 def intermediate_capped(items: Sequence[Weighed], cap: float) -> list[Weighed]:
-    """All of `items` in order, the intermediate ones together at most `cap`: shaped ones have their budgets already,
-    the others are scaled alike to what those leave.
+    """All `items` in order, with the intermediate ones limited to `cap` together. Shaped ones already have their
+    limits; the weights of the others are scaled by one factor to fit into the rest.
     """
     free = [item for item in items if item.rule.intermediate and not shaping_of(item.rule)]
     used = math.fsum(abs(item.contribution) for item in items if shaping_of(item.rule))
@@ -100,7 +100,7 @@ def intermediate_capped(items: Sequence[Weighed], cap: float) -> list[Weighed]:
 
 
 def capped(items: Sequence[Weighed], cap: float | None) -> list[Weighed]:
-    """Weights scaled alike so that the absolute contributions sum to at most `cap`; values stay what was seen."""
+    """Scale the weights by one factor so that absolute contributions sum to at most `cap`. Values are not changed."""
     largest = max((abs(item.contribution) for item in items), default=0.0)
     if cap is None or largest == 0:
         return list(items)
@@ -110,7 +110,7 @@ def capped(items: Sequence[Weighed], cap: float | None) -> list[Weighed]:
 
 
 def totals(items: Sequence[Weighed]) -> list[RuleTotal]:
-    """One line per rule that gave signals, in the rules' order."""
+    """One total per rule that gave signals, in the order of the rules."""
     by_rule: dict[str, list[Weighed]] = {}
     for item in items:
         by_rule.setdefault(item.rule.name, []).append(item)

@@ -1,4 +1,4 @@
-"""What a judge is asked, how its answer is read, and what becomes of it: pure. Asking is in `leyden.reward.judges`."""
+"""Judging without IO: builds questions, parses responses, builds verdicts. The IO is in `leyden.reward.judges`."""
 
 from leyden.reward.core.judging.judge import (
     AttemptJudge,

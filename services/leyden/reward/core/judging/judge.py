@@ -1,4 +1,4 @@
-"""The judges that a run file can name. A judge is its own settings; what of them changes its opinion is hashed."""
+"""Judges of the run file, as their settings. Settings that can change a verdict are part of `settings_hash`."""
 
 from typing import ClassVar, Literal
 
@@ -11,94 +11,94 @@ from leyden.ids import derive
 from leyden.reward.core.evidence import SettledAttempt
 
 PROMPTS = 1
-"""Version of the prompts in this package; counts up with any change of their text, so that judges are asked anew."""
+"""Version of this package's prompts. Increment it with any change of their text, so that judges are asked again."""
 
 
 class JudgeSettings(BaseModel):
-    """What all judges have: where they are, how they are asked, and what they weigh."""
+    """Settings of all kinds of judges: endpoint, request parameters, weight."""
 
     model_config = ConfigDict(extra="forbid", frozen=True)
     unhashed: ClassVar[frozenset[str]] = frozenset(
         {"name", "base_url", "api_key_env", "weight", "cap", "timeout_s", "retries", "concurrency", "structured"}
     )
-    """Fields that do not change what the judge thinks."""
+    """Fields that cannot change a verdict."""
 
     kind: str
     name: str
-    """Of its rewards; unique in the run file."""
+    """Name of its rewards. Must be unique in the run file."""
     base_url: str
-    """Of an OpenAI-compatible API, with its version: `https://host/v1`."""
+    """Base URL of an OpenAI-compatible API, with the version: `https://host/v1`."""
     model: str
     api_key_env: str | None = None
-    """Name of the environment variable that holds the key; None: no key is sent."""
+    """Name of the environment variable with the API key; None: no key is sent."""
     weight: Reward = 1.0
     cap: float | None = Field(default=None, ge=0, allow_inf_nan=False)
     rubric: str = Field(default="", max_length=20_000)
-    """What counts, in words; the kind's own when empty."""
+    """Criteria for the score, as text; empty: the default of the kind."""
     temperature: float | None = Field(default=0.0, ge=0)
-    """None: not sent, for models that refuse it."""
+    """None: not sent, for models that reject it."""
     parameters: JsonObject = Field(default_factory=dict)
-    """Further fields of the request, such as `max_completion_tokens` or `reasoning_effort`."""
+    """Further request fields, such as `max_completion_tokens` or `reasoning_effort`."""
     max_chars: int = Field(default=60_000, ge=500)
-    """How much of the transcripts one request holds, all candidates together; longer ones lose their middle."""
+    """Maximum length of all transcripts in one request; the middle of longer ones is omitted."""
     show_metadata: bool = False
-    """Whether the judge sees the task's metadata (a reference answer, say), which the agent never does."""
+    """Whether the judge sees the task's metadata (a reference answer, say). The agent never sees it."""
     structured: bool = True
-    """Ask for the answer's JSON Schema (`response_format`); an endpoint that refuses it is asked without."""
+    """Send a JSON Schema for the response (`response_format`). If the endpoint rejects it, it is not sent again."""
     timeout_s: float = Field(default=60.0, gt=0)
-    """Of one request."""
+    """Limit of one request, in seconds."""
     retries: int = Field(default=5, ge=0)
-    """Of one request, after 429, a server's error, a timeout or a broken connection."""
+    """Retries of one request after 429, a server error, a timeout or a connection error."""
     concurrency: int = Field(default=8, ge=1)
-    """Requests to it at a time, of one replica."""
+    """Concurrent requests from one replica."""
 
     @property
     def settings_hash(self) -> str:
-        """Changes with whatever may change an opinion: model, prompts, rubric, scale, parameters."""
+        """Hash of everything that can change a verdict: model, prompts, rubric, scale, parameters."""
         kept = self.model_dump(mode="json", exclude=set(self.unhashed))
         return derive("judge", PROMPTS, orjson.dumps(kept, option=orjson.OPT_SORT_KEYS).decode())
 
 
 class AttemptJudge(JudgeSettings):
-    """A judge that looks at one attempt alone and gives scores on a scale."""
+    """A judge that scores each attempt separately, on a scale."""
 
     scale: tuple[float, float] = (0.0, 1.0)
-    """Lowest and highest score; what lies outside is no answer."""
+    """Lowest and highest score. A score outside is an invalid response."""
 
     @model_validator(mode="after")
     def _scale_rises(self) -> "AttemptJudge":
         if not self.scale[0] < self.scale[1]:
-            raise ValueError(f"scale {list(self.scale)}: give the lowest score first, then the highest")
+            raise ValueError(f"scale {list(self.scale)}: the lowest score must come first, then the highest")
         return self
 
 
 class RubricJudge(AttemptJudge):
-    """One score for the whole rollout, by a rubric."""
+    """Gives one score for the whole rollout, by a rubric."""
 
     kind: Literal["rubric"]
 
 
 class NextStateJudge(AttemptJudge):
-    """One score for each action of the policy that had a consequence: what came next says how good it was."""
+    """Gives one score for each action of the policy that had a consequence, judging it by that consequence."""
 
     kind: Literal["next_state"]
     scale: tuple[float, float] = (-1.0, 1.0)
     intermediate: bool = True
-    """Whether its scores come under `intermediate_cap`; false where they are all the reward there is."""
+    """Whether `intermediate_cap` applies to its scores. Set it to false if there are no other rewards."""
     unhashed: ClassVar[frozenset[str]] = JudgeSettings.unhashed | {"intermediate"}
 
 
 class RankingJudge(JudgeSettings):
-    """Scores from 0 to 1 for a group's rollouts, in comparison with each other, in one request."""
+    """Compares the rollouts of a group in one request and gives each a score from 0 to 1."""
 
     kind: Literal["ranking"]
     group_wait_s: float = Field(default=600.0, gt=0)
-    """From when the first of a group is settled: how long the others are waited for."""
+    """How long to wait for the other members after the first one of a group is settled."""
     unhashed: ClassVar[frozenset[str]] = JudgeSettings.unhashed | {"group_wait_s"}
 
 
 def lacking(judges: tuple[JudgeSettings, ...], attempt: SettledAttempt) -> list[JudgeSettings]:
-    """The judges whose verdict `attempt` still waits for; none for a failed one, which nobody judges."""
+    """The judges whose verdicts `attempt` lacks; empty for a failed attempt, which is not judged."""
     if attempt.ended.status == "failed":
         return []
     return [judge for judge in judges if (judge.name, judge.settings_hash) not in attempt.evidence.verdicts]

@@ -1,4 +1,4 @@
-"""One question to a judge, and how its answer is read: tolerant of what stands around it, strict about numbers."""
+"""A question to a judge, and the parser of its response. Text around the JSON is ignored; numbers are validated."""
 
 import json
 import math
@@ -15,12 +15,12 @@ _THOUGHTS = re.compile(r"<think>.*?</think>", re.DOTALL)
 
 
 class MalformedAnswerError(ValueError):
-    """The answer is not what was asked for; the text says what is wrong, and is shown to the judge."""
+    """The response is invalid. The message says why, and is sent to the judge with the retry."""
 
 
 @dataclass(frozen=True)
 class Opinion:
-    """One score and why."""
+    """A score and its explanation."""
 
     score: float
     explanation: str = ""
@@ -28,30 +28,30 @@ class Opinion:
 
 @dataclass(frozen=True)
 class ChatRequest:
-    """What an endpoint is asked for."""
+    """A request to an endpoint."""
 
     model: str
     messages: tuple[JsonObject, ...]
     schema: JsonObject
-    """JSON Schema of the answer."""
+    """JSON Schema of the response."""
     parameters: JsonObject = field(default_factory=dict)
 
     @property
     def key(self) -> str:
-        """The same for the same content: model, messages, schema and parameters. Not where it is sent."""
+        """Cache key: a hash of model, messages, schema and parameters, but not of the URL."""
         content = [self.model, list(self.messages), self.schema, self.parameters]
         return derive("chat", orjson.dumps(content, option=orjson.OPT_SORT_KEYS).decode())
 
 
 @dataclass(frozen=True)
 class Question:
-    """A request, and how to read its answer as opinions; `read` raises `MalformedAnswerError`."""
+    """A request, and `read`, which parses its response to opinions and raises `MalformedAnswerError`."""
 
     request: ChatRequest
     read: Callable[[str], list[Opinion]]
 
     def again(self, answer: str, error: MalformedAnswerError) -> "Question":
-        """The same question after a malformed `answer`, with what was wrong about it."""
+        """The question to send after a malformed `answer`, with the error."""
         said: JsonObject = {"role": "assistant", "content": answer}
         told: JsonObject = {
             "role": "user",
@@ -61,12 +61,12 @@ class Question:
 
 
 def read_score(text: str, scale: tuple[float, float]) -> list[Opinion]:
-    """The one opinion of `{"explanation": …, "score": …}`."""
+    """Parse `{"explanation": …, "score": …}` to one opinion."""
     return [_opinion(_object_with("score", text), scale)]
 
 
 def read_scores(text: str, count: int) -> list[Opinion]:
-    """The opinions of candidates 1 to `count`, in that order."""
+    """Parse the opinions on candidates 1 to `count`, in that order."""
     items = _object_with("candidates", text)["candidates"]
     if not isinstance(items, list) or not all(isinstance(item, dict) for item in items):
         raise MalformedAnswerError("candidates is not a list of objects")
@@ -89,7 +89,7 @@ def _opinion(item: JsonObject, scale: tuple[float, float]) -> Opinion:
 
 
 def _object_with(key: str, text: str) -> JsonObject:
-    """The last JSON object in `text` that has `key`, whatever is said around it."""
+    """The last JSON object in `text` that has `key`; other text is ignored."""
     found = [item for item in _objects(_THOUGHTS.sub("", text)) if key in item]
     if not found:
         raise MalformedAnswerError(f"there is no JSON object with {key!r} in it")

@@ -1,4 +1,4 @@
-"""The questions of each kind of judge, and what its opinions say of whom."""
+"""Builds the questions of each kind of judge, and maps its opinions to rollouts and calls."""
 
 from collections.abc import Sequence
 from dataclasses import dataclass
@@ -15,14 +15,14 @@ from leyden.reward.core.view import CallView, RolloutView, view_of
 
 @dataclass(frozen=True)
 class About:
-    """One question, and the action that it is about; None: the whole rollout."""
+    """A question and the call it is about; None: the whole rollout."""
 
     question: Question
     call_id: str | None = None
 
 
 def attempt_questions(judge: AttemptJudge, attempt: SettledAttempt) -> list[About]:
-    """What `judge` is to be asked of one attempt; nothing at all means that it can have no opinion."""
+    """The questions to `judge` about one attempt; empty if there is nothing to judge."""
     view = view_of(attempt.ended, attempt.settled, attempt.evidence)
     if isinstance(judge, NextStateJudge):
         return [
@@ -34,7 +34,7 @@ def attempt_questions(judge: AttemptJudge, attempt: SettledAttempt) -> list[Abou
 
 
 def judgements_of(judge: JudgeSettings, rollout_id: str, opinions: Sequence[tuple[About, Opinion]]) -> list[Judgement]:
-    """What is recorded of the answers."""
+    """The judgements to record for the opinions."""
     return [
         Judgement(
             name=judge.name,
@@ -49,14 +49,14 @@ def judgements_of(judge: JudgeSettings, rollout_id: str, opinions: Sequence[tupl
 
 
 def explained(opinions: Sequence[tuple[About, Opinion]]) -> str:
-    """The explanations, each with the action that it is about."""
+    """The explanations, each with the id of its call."""
     said = [(f"{about.call_id}: " if about.call_id else "") + o.explanation for about, o in opinions if o.explanation]
     return "\n".join(said)
 
 
 def consequences(view: RolloutView) -> list[tuple[CallView, str]]:
-    """Each call of the policy that was answered and had a consequence, with that: the messages that follow the answer
-    in the next call which goes on from it, or else the tools that it asked for.
+    """Each answered call of the policy with its consequence: the messages that follow the response in the next call
+    that continues it, or else the tools it called. Calls without a consequence are omitted.
     """
     found = []
     for index, call in enumerate(view.calls):

@@ -1,6 +1,6 @@
-"""Ranking: a group's rollouts in one question, and what its answer is for each of them.
+"""Ranking: compares the rollouts of a group in one question, and gives each its score.
 
-Relative scores are easier to give than absolute ones, and enough: advantages are relative to the group anyway.
+Relative scores are easier for a model than absolute ones, and they suffice: advantages are relative to the group.
 """
 
 from collections.abc import Sequence
@@ -23,7 +23,7 @@ from leyden.reward.core.view import view_of
 
 
 class Member(Record):
-    """One rollout of a group that is over; a failed one is counted and not compared."""
+    """A finished rollout of a group. Failed ones count as members but are not compared."""
 
     subject: str
     rollout_id: str
@@ -40,7 +40,7 @@ class Member(Record):
 
 
 def member_of(judge: RankingJudge, attempt: SettledAttempt) -> Member:
-    """The member that a settled attempt is, bounded by what `judge` may read at all."""
+    """The member for a settled attempt, with its transcript cut to the judge's limit."""
     ended, blocks = attempt.ended, list[str]()
     if ended.status == "succeeded":
         blocks = blocks_of(view_of(ended, attempt.settled, attempt.evidence), judge.show_metadata)
@@ -59,17 +59,17 @@ def member_of(judge: RankingJudge, attempt: SettledAttempt) -> Member:
 
 @dataclass(frozen=True)
 class Ranking:
-    """A group's one question, and which members each candidate of it stands for."""
+    """The question for a group, and the members that each candidate represents."""
 
     question: Question
     candidates: tuple[tuple[str, ...], ...]
-    """Rollout ids by candidate: members with the same transcript are one."""
+    """Rollout ids by candidate. Members with the same transcript share a candidate."""
 
 
 def ranking_of(judge: RankingJudge, group_id: str, members: Sequence[Member]) -> Ranking | None:
-    """The question about `members`; None when there are no two that differ.
+    """The question about `members`; None if there are no two different ones.
 
-    Candidates stand in the order of a hash of group and transcript: fixed, and no rollout's place is a favour.
+    Candidates are ordered by a hash of group and transcript, so the order is fixed and favours no rollout.
     """
     by_story: dict[tuple[str, ...], list[str]] = {}
     for member in sorted(members, key=lambda one: one.rollout_id):
@@ -102,24 +102,24 @@ def _ranking_question(judge: RankingJudge, stories: Sequence[tuple[str, ...]]) -
 
 
 class GroupAnswer(Record):
-    """What came of a group's ranking: kept before any verdict is published, so that all members get it from one ask."""
+    """The result of a group's ranking. Stored before any verdict is published, so all members get the same result."""
 
     opinions: dict[str, tuple[float, str]] = Field(default_factory=dict)
     """Rollout id → score, explanation."""
     reason: str = ""
-    """Why there is no opinion of those that are not in `opinions`."""
+    """Why members are missing in `opinions`."""
     failure: str | None = None
 
     @classmethod
     def of(cls, ranking: Ranking, opinions: Sequence[Opinion]) -> "GroupAnswer":
-        """The answer to `ranking`: every member of a candidate has its score."""
+        """The result for `ranking`: every member gets the score of its candidate."""
         said = zip(ranking.candidates, opinions, strict=True)
         found = {rollout: (o.score, o.explanation) for candidate, o in said for rollout in candidate}
         return cls(opinions=found, reason="settled after its group had been ranked")
 
 
 def ranking_verdict(judge: RankingJudge, member: Member, answer: GroupAnswer) -> VerdictRecorded:
-    """What the group's answer is for one member."""
+    """The verdict for one member."""
     if answer.failure is not None:
         return verdict(judge, member.ref, member.ended_at, failure=answer.failure)
     if member.rollout_id not in answer.opinions:

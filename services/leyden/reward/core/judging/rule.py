@@ -1,4 +1,4 @@
-"""A judge as a rule: its signals are those of its recorded verdict, whoever gave it and whenever."""
+"""A judge as a rule: its signals come from its recorded verdict."""
 
 from collections.abc import Iterable
 from typing import ClassVar
@@ -10,7 +10,7 @@ from leyden.reward.core.view import RolloutView
 
 
 class JudgeRule(Rule):
-    """Reads the verdict that was given under the same settings; one that failed is a rule that failed."""
+    """Gives the signals of the verdict with the same settings hash. If the judge failed, the rule fails."""
 
     settings_hash: str
 
@@ -23,12 +23,12 @@ class JudgeRule(Rule):
 
 
 class StepJudgeRule(JudgeRule):
-    """The same for a judge of single actions, whose signals are means to an end."""
+    """`JudgeRule` for a judge of single actions; `intermediate_cap` applies to its signals."""
 
     intermediate: ClassVar[bool] = True
 
 
 def rule_of(judge: JudgeSettings) -> JudgeRule:
-    """The rule that follows `judge`'s verdicts."""
+    """The rule for verdicts of `judge`."""
     kind = StepJudgeRule if isinstance(judge, NextStateJudge) and judge.intermediate else JudgeRule
     return kind(name=judge.name, weight=judge.weight, cap=judge.cap, settings_hash=judge.settings_hash)

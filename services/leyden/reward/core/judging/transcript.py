@@ -1,4 +1,4 @@
-"""A finished attempt as text that a judge can read: bounded, in one fixed order, with nothing left out unseen."""
+"""Renders a finished attempt as text for a judge. The order is fixed, and omissions are marked."""
 
 import json
 from collections.abc import Iterable, Sequence
@@ -9,12 +9,12 @@ from leyden.events import Json, JsonObject, SpanRecorded
 from leyden.reward.core.view import CallView, RolloutView
 
 Turn = tuple[str, str, str]
-"""A message reduced to what two copies of it have in common: role, text, tool calls."""
+"""A message reduced to the parts that all copies of it have in common: role, text, tool calls."""
 _EPOCH = datetime(1970, 1, 1, tzinfo=UTC)
 
 
 def blocks_of(view: RolloutView, show_metadata: bool = False) -> list[str]:
-    """The attempt's story: task, conversations (what a later call repeats is told once), other tools, output."""
+    """The attempt as blocks of text: task, conversations (repeated messages only once), other tools, output."""
     story = _Story()
     events: list[tuple[int, int, CallView | SpanRecorded]] = [
         ((call.started_at - _EPOCH) // timedelta(microseconds=1) * 1000, 0, call) for call in view.calls
@@ -32,7 +32,7 @@ def blocks_of(view: RolloutView, show_metadata: bool = False) -> list[str]:
 
 
 def cut(text: str, max_chars: int) -> str:
-    """`text`, or its beginning and end with a note of how much is missing between them."""
+    """`text`, or its beginning and end with a note of how many characters are omitted between them."""
     if len(text) <= max_chars:
         return text
     head, tail = (max_chars + 1) // 2, max_chars // 2
@@ -40,12 +40,12 @@ def cut(text: str, max_chars: int) -> str:
 
 
 def text_of(value: Json) -> str:
-    """A JSON value as text; a text stays as it is."""
+    """A JSON value as text; a string is not changed."""
     return value if isinstance(value, str) else json.dumps(value, ensure_ascii=False, sort_keys=True)
 
 
 def messages_of(call: CallView) -> list[JsonObject]:
-    """What the call was given, as chat messages; the prompt of a plain completion is one."""
+    """The call's input as chat messages; the prompt of a text completion is one message."""
     messages = call.request.get("messages")
     if isinstance(messages, list):
         return [message for message in messages if isinstance(message, dict)]
@@ -54,12 +54,12 @@ def messages_of(call: CallView) -> list[JsonObject]:
 
 
 def turn_of(message: JsonObject) -> Turn:
-    """The message without what servers and clients add to it on its way."""
+    """The message without the fields that servers and clients add."""
     return str(message.get("role")), _content(message).strip(), _tool_calls(message)
 
 
 def message_block(message: JsonObject, note: str = "") -> str:
-    """One message under its role."""
+    """One message with its role."""
     role, text, calls = turn_of(message)
     name = message.get("name") or message.get("tool_call_id")
     head = f"[{role}{f' {name}' if isinstance(name, str) else ''}{note}]"
@@ -67,7 +67,7 @@ def message_block(message: JsonObject, note: str = "") -> str:
 
 
 def tool_block(span: SpanRecorded) -> str:
-    """A tool's execution as the agent's own telemetry tells it."""
+    """A tool's execution, from its span."""
     lines = [f"[tool {span.tool.name if span.tool else span.name}]"]
     if span.tool is not None:
         lines += [f"arguments: {text_of(span.tool.arguments)}", f"result: {text_of(span.tool.result)}"]
@@ -78,7 +78,7 @@ def tool_block(span: SpanRecorded) -> str:
 
 @dataclass
 class _Story:
-    """What has been told so far, and which conversations a call may go on with."""
+    """The blocks so far, and the conversations that a call may continue."""
 
     blocks: list[str] = field(default_factory=list)
     conversations: list[list[Turn]] = field(default_factory=list)
@@ -105,14 +105,14 @@ class _Story:
             self.conversations.append(told)
 
     def _longest_known(self, turns: Sequence[Turn]) -> tuple[int, int]:
-        """(Its number, its length) of the longest conversation that `turns` begin with; else a new number and 0."""
+        """(number, length) of the longest conversation that `turns` begin with; else a new number and 0."""
         known = [(len(c), -n) for n, c in enumerate(self.conversations) if turns[: len(c)] == c]
         length, negated = max(known, default=(0, -len(self.conversations)))
         return -negated, length
 
 
 def _is_told(span: SpanRecorded, calls: Iterable[CallView]) -> bool:
-    """Whether the tool's result is in some call's messages."""
+    """Whether the tool's result is in the messages of a call."""
     wanted = span.tool.call_id if span.tool else None
     return wanted is not None and any(m.get("tool_call_id") == wanted for call in calls for m in messages_of(call))
 

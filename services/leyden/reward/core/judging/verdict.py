@@ -1,4 +1,4 @@
-"""What is recorded of a judge's opinion."""
+"""Builds `VerdictRecorded`."""
 
 from collections.abc import Iterable
 from datetime import datetime
@@ -19,7 +19,7 @@ def verdict(
     explanation: str = "",
     failure: str | None = None,
 ) -> VerdictRecorded:
-    """The event that holds what `judge` said of an attempt; `event_time` is that of the attempt's end.
+    """The verdict of `judge` on an attempt. `event_time` is the time of the attempt's end.
 
     `failure` is the text of a `RuleFailed`.
     """

@@ -1,4 +1,4 @@
-"""The reward rules. A new built-in one is a module here with one small class, and a line in `AIR_RULES`."""
+"""The reward rules. To add a built-in rule, write a module with its class here and a line in `AIR_RULES`."""
 
 from collections.abc import Mapping
 
@@ -24,7 +24,7 @@ AIR_RULES: Mapping[str, type[IntermediateRule]] = {
     "self_correction": SelfCorrection,
     "human_feedback": HumanFeedback,
 }
-"""The built-in rules: `rule` in the run file's `air:` list → its class, whose fields are the entry's fields."""
+"""The built-in rules: `rule` in the run file's `air:` list → class. The entry's other fields are the class's fields."""
 
 __all__ = [
     "AIR_RULES", "Budget", "Emitted", "FunctionRule", "HumanFeedback", "IntermediateRule",

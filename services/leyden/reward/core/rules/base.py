@@ -1,4 +1,4 @@
-"""What a rule is: it looks at a finished attempt and gives signals. Weights and caps are applied by `weighing`."""
+"""Base classes of rules. A rule gives signals for a finished attempt; `weighing` applies weights and caps."""
 
 from abc import abstractmethod
 from collections.abc import Iterable, Iterator
@@ -15,34 +15,34 @@ from leyden.reward.core.view import CallView, RolloutView
 
 @dataclass(frozen=True)
 class Signal:
-    """One judgement. At most one of a rule, for the same `name` and `evidence`."""
+    """One value given by a rule. A rule gives at most one for the same `name` and `evidence`."""
 
     value: float
     evidence: Evidence
     name: str | None = None
-    """The named signal; the rule's name when None."""
+    """Name of the signal; None: the rule's name."""
     call_id: str | None = None
-    """The model call whose action earned it; None: the whole rollout."""
+    """Id of the rewarded model call; None: the whole rollout."""
 
 
 class Rule(BaseModel):
-    """A rule is its own settings: what is in the run file are its fields."""
+    """A reward rule. Its fields are its parameters in the run file."""
 
     model_config = ConfigDict(frozen=True, extra="forbid", arbitrary_types_allowed=True)
     intermediate: ClassVar[bool] = False
-    """Whether its signals are means to an end, and so come under `intermediate_cap`."""
+    """Whether its signals are intermediate rewards, limited by `intermediate_cap`."""
     judges_late: ClassVar[bool] = False
-    """Whether it also looks at evaluations that come after the settlement, each alone (see `core/late.py`)."""
+    """Whether it also rates evaluations that arrive after the settlement, each alone (see `core/late.py`)."""
 
     name: str
-    """Unique in a run file; written to `RewardAssigned.rule`."""
+    """Unique in the run file; written to `RewardAssigned.rule`."""
     weight: Reward = 1.0
     cap: float | None = Field(default=None, ge=0, allow_inf_nan=False)
-    """The most that the rule's signals of one attempt may weigh together (sum of absolute contributions)."""
+    """Limit for the rule's signals of one attempt together (sum of absolute contributions)."""
 
     @abstractmethod
     def signals(self, view: RolloutView) -> Iterable[Signal]:
-        """The rule's judgements, in a fixed order. Raising means that the rule failed: never a reward of 0."""
+        """The rule's signals, in a fixed order. An exception means that the rule failed, not a reward of 0."""
 
 
 class Shaping(BaseModel):
@@ -51,68 +51,68 @@ class Shaping(BaseModel):
     model_config = ConfigDict(frozen=True, extra="forbid")
 
     gamma: float = Field(default=1.0, gt=0, le=1)
-    """The discount of the return that is trained on: 1 for credit that does not discount."""
+    """Discount factor of the trained return; 1 if credit does not discount."""
 
 
 FilterName = Literal["tool", "agent", "step"]
 
 
 class IntermediateRule(Rule):
-    """A rule of Automatic Intermediate Rewarding: it reads runtime signals, not the outcome.
+    """A rule of Automatic Intermediate Rewarding: it uses runtime signals, not the outcome.
 
-    A subclass says what it sees (`observe`); filters, names, weights, caps and shaping are not its business.
+    Subclasses implement `observe`. Filters, names, weights, caps and shaping are applied outside of it.
     """
 
     intermediate: ClassVar[bool] = True
     filters: ClassVar[frozenset[FilterName]] = frozenset({"tool", "agent", "step"})
-    """The filters that mean something to the rule; a run file that gives another is wrong."""
+    """The filters that the rule supports; any other in the run file is an error."""
 
     rule: str
-    """Which rule it is: a built-in one's name, or an entry point of the group `leyden.air_rules`."""
+    """Name of a built-in rule, or of an entry point of group `leyden.air_rules`."""
     tool: Names = ()
-    """Only these tools: patterns (`search_*`), one or a list; none: all."""
+    """Only these tools: a pattern (`search_*`) or a list of patterns; empty: all."""
     agent: Names = ()
-    """Only these agents: patterns, one or a list; none: all, the nameless too."""
+    """Only these agents: a pattern or a list; empty: all, including agents without a name."""
     step: Steps = ()
     """Only these steps (answered calls of policies, from 0): `first`, `last`, an index, a slice (`1:`), or a list."""
     signal: str | None = None
-    """Name of its signals, written to `RewardAssigned.name`; the rule's own name (or names) when None."""
+    """Name of its signals, written to `RewardAssigned.name`; None: the rule's own name (or names)."""
     shaping: Shaping | None = None
-    """Make the signals a potential: what is given then changes no optimal policy."""
+    """Use the signals as a potential for shaping, which does not change the optimal policy."""
 
     @abstractmethod
     def observe(self, view: RolloutView) -> Iterable[Signal]:
-        """Every judgement, in a fixed order. Those for calls and spans that are filtered out are dropped afterwards."""
+        """All signals, in a fixed order. Signals for calls and spans that are filtered out are dropped afterwards."""
 
     @property
     def claimed_evaluations(self) -> Names:
-        """Patterns of the evaluations that are the rule's: `emitted` leaves them alone, so that none counts twice."""
+        """Name patterns of the evaluations that this rule uses. `emitted` ignores them, so that none counts twice."""
         return ()
 
     def signals(self, view: RolloutView) -> Iterator[Signal]:
-        """What it observed and the filters let through, under the signal's name."""
+        """The observed signals that pass the filters, named `signal`."""
         for signal in self.observe(view):
             if self._wants(signal, view):
                 yield signal if self.signal is None else replace(signal, name=self.signal)
 
     def wants_tool(self, name: str | None) -> bool:
-        """Whether the filter `tool` lets tools of this name through."""
+        """Whether tools with this name pass the filter `tool`."""
         return matches(self.tool, name)
 
     def wants_call(self, call: CallView, view: RolloutView) -> bool:
-        """Whether the filters `agent` and `step` let the call through."""
+        """Whether the call passes the filters `agent` and `step`."""
         in_step = holds(self.step, view.steps.get(call.call_id), len(view.steps))
         return in_step and (not self.agent or matches(self.agent, view.agent_of_call(call)))
 
     def wants_span(self, span: SpanRecorded, view: RolloutView, call_id: str | None) -> bool:
-        """Whether the filters let a span through that call `call_id` led to."""
+        """Whether a span caused by call `call_id` passes the filters."""
         if span.tool is not None and not self.wants_tool(span.tool.name):
             return False
         in_step = holds(self.step, view.steps.get(call_id or ""), len(view.steps))
         return in_step and (not self.agent or matches(self.agent, view.agent_of_span(span)))
 
     def _wants(self, signal: Signal, view: RolloutView) -> bool:
-        """A signal for the whole rollout is of no call: the rule itself has looked at what the filters let through."""
+        """Signals for the whole rollout always pass: the rule has applied the filters itself."""
         id_ = signal.evidence.id
         match signal.evidence.kind:
             case "call" if id_ in view.calls_by_id:
@@ -125,5 +125,5 @@ class IntermediateRule(Rule):
     def _filters_mean_something(self) -> "IntermediateRule":
         for name, value in (("tool", self.tool), ("agent", self.agent), ("step", self.step)):
             if value and name not in self.filters:
-                raise ValueError(f"rule {self.rule} has no filter {name!r}: it would filter nothing")
+                raise ValueError(f"rule {self.rule} does not support the filter {name!r}")
         return self

@@ -1,4 +1,4 @@
-"""AIR: did the agent stay within its time, tokens or calls?"""
+"""AIR rule `budget`: limits on time, tokens or calls."""
 
 from collections.abc import Iterable
 from typing import Literal
@@ -14,25 +14,25 @@ _PER_ROLLOUT = frozenset({"calls", "tool_calls"})
 
 
 class Budget(IntermediateRule):
-    """What was used, held against `limit`: of each model call, or of all that the filters let through together.
+    """Compares usage with `limit`: of each model call, or of all calls that pass the filters together.
 
-    Only answered calls count. Per rollout `latency_s` is the time from the start of the first of them to the end of the
-    last, and the signal is the whole rollout's. A call whose tokens nobody counted has no signal.
+    Only answered calls count. Per rollout, `latency_s` is the time from the start of the first of them to the end of
+    the last, and the signal is for the whole rollout. A call without token counts gives no signal.
     """
 
     rule: Literal["budget"] = "budget"
     name: str = "budget"
     measure: Measure
-    """`tokens`: prompt and completion; `calls`: answered model calls."""
+    """`tokens`: prompt and completion tokens; `calls`: answered model calls."""
     limit: float = Field(ge=0, allow_inf_nan=False)
     per: Literal["call", "rollout"] = "rollout"
     penalty: Literal["step", "linear"] = "step"
-    """`step`: `over` as soon as the limit is passed. `linear`: from 0 at the limit to all of `over` at `full_at`."""
+    """`step`: the value is `over` above the limit. `linear`: it goes from 0 at the limit to `over` at `full_at`."""
     full_at: float | None = Field(default=None, allow_inf_nan=False)
-    """What use earns all of `over` when the penalty is linear; twice the limit when null."""
+    """Usage at which a linear penalty reaches `over`; null: twice the limit."""
     over: float = Field(default=-0.1, allow_inf_nan=False)
     within: float | None = Field(default=None, allow_inf_nan=False)
-    """For staying within; null: no signal."""
+    """Value if the limit is kept; null: no signal."""
 
     def observe(self, view: RolloutView) -> Iterable[Signal]:
         calls = [call for call in view.calls if call.error is None and self.wants_call(call, view)]
@@ -56,7 +56,7 @@ class Budget(IntermediateRule):
         return self.over * (used - self.limit) / (full_at - self.limit)
 
     def _use(self, calls: list[CallView]) -> float | None:
-        """What `calls` used together; None when nobody knows."""
+        """Total usage of `calls`; None if unknown."""
         if self.measure == "calls":
             return len(calls)
         if not calls:

@@ -1,4 +1,4 @@
-"""Rewards that somebody gave: with the rollout's end, or as an evaluation (span or event)."""
+"""The rule `emitted`: rewards sent with the rollout's end, or as an evaluation (span or event)."""
 
 from collections.abc import Iterable
 from typing import ClassVar
@@ -10,16 +10,16 @@ from leyden.reward.core.view import RolloutView
 
 
 class Emitted(Rule):
-    """Passes given rewards on. An evaluation without a number (a label alone) is no reward."""
+    """Uses rewards that were sent. An evaluation without a number (only a label) gives no reward."""
 
     judges_late: ClassVar[bool] = True
 
     name: str = "emitted"
     leaves: Names = ()
-    """Patterns of evaluations' names that are no reward, or somebody else's: those of `human_feedback` are added."""
+    """Name patterns of evaluations to ignore. Those used by `human_feedback` are added."""
 
     def leaving(self, others: Names) -> "Emitted":
-        """The same rule, leaving `others` alone too."""
+        """A copy that also ignores `others`."""
         return self.model_copy(update={"leaves": (*self.leaves, *others)})
 
     def signals(self, view: RolloutView) -> Iterable[Signal]:

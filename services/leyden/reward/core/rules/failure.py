@@ -1,4 +1,4 @@
-"""Whether a tool call failed, and how: read from what instrumentations really write. Gives no values."""
+"""Detects whether a tool call failed, and how, from what instrumentations write to its spans."""
 
 from collections.abc import Iterable, Sequence
 
@@ -6,22 +6,22 @@ from leyden.events import Json, SpanRecorded
 from leyden.reward.core.rules.json_values import parsed
 
 EXIT_CODES = ("process.exit.code", "process.exit_code", "exit.code", "exit_code", "exitCode", "returncode")
-"""Names of exit codes among attributes and, at the top, in a tool's result."""
+"""Names of exit codes in attributes, and at the top level of a tool's result."""
 HTTP_STATUSES = ("http.response.status_code", "http.status_code")
 RPC_CODES = ("rpc.response.status_code", "rpc.jsonrpc.error_code")
-"""Set on MCP spans when the request failed; the conventions' new name and the old one."""
+"""Set on MCP spans if the request failed: the conventions' new name and the old one."""
 MCP_METHOD = "mcp.method.name"
 IS_ERROR = ("isError", "is_error", "mcp.tool.result.is_error", "mcp.result.is_error")
-"""MCP's `CallToolResult.isError`, in a result or as an attribute."""
+"""`CallToolResult.isError` of MCP, in a result or as an attribute."""
 
 
 def failure_of(span: SpanRecorded, parts: Sequence[SpanRecorded] = ()) -> str | None:
-    """How the tool call failed: the same text for the same error; None when it did not.
+    """A description of how the tool call failed, equal for equal errors; None if it did not fail.
 
-    Its span's own word comes first. An exit code, an HTTP status and an MCP error are what the tool itself reported,
-    and hold whatever the status is: most instrumentations write OK for everything that did not raise. An exception
-    counts unless the status is OK, which says that it was handled. Only when the span says nothing at all does the last
-    of `parts` (spans of the tool's own work) that says anything decide: a request that is tried again may end well.
+    The tool's own span decides first. An exit code, an HTTP status or an MCP error in it counts whatever the status is,
+    because most instrumentations set OK for everything that did not raise. An exception counts unless the status is OK,
+    which means that it was handled. If the span has none of these, the last of `parts` (spans of the tool's own work)
+    that has one decides, because a retried request may succeed.
     """
     if (found := _said(span)) is not None:
         return found or None
@@ -30,7 +30,7 @@ def failure_of(span: SpanRecorded, parts: Sequence[SpanRecorded] = ()) -> str | 
 
 
 def _said(span: SpanRecorded) -> str | None:
-    """How the span failed, empty when it says that it did not, None when it says nothing."""
+    """How the span failed; "" if it did not; None if the span does not say."""
     reported = [*_reported(span.attributes), *_reported_in(span.tool.result if span.tool else None)]
     if failed := [how for how in reported if how]:
         return f"{failed[0]}: {span.error_message or ''}".rstrip(": ")
@@ -41,7 +41,7 @@ def _said(span: SpanRecorded) -> str | None:
 
 
 def _reported(attributes: dict[str, Json]) -> Iterable[str]:
-    """What a span's attributes report, one text for each, empty for what is well."""
+    """The results reported by a span's attributes, one text each; "" for success."""
     for key in EXIT_CODES:
         if (code := _integer(attributes.get(key))) is not None:
             yield f"exit code {code}" if code else ""
@@ -55,7 +55,7 @@ def _reported(attributes: dict[str, Json]) -> Iterable[str]:
 
 
 def _reported_in(result: Json) -> Iterable[str]:
-    """What a tool's result reports of itself: an exit code, MCP's `isError`, a JSON-RPC error."""
+    """The results reported in a tool's result: an exit code, MCP's `isError`, a JSON-RPC error."""
     body = parsed(result)[1] if isinstance(result, str) else result
     if not isinstance(body, dict):
         return
@@ -77,14 +77,14 @@ def _is_error(values: dict[str, Json]) -> Iterable[str]:
 
 
 def _text_of(result: dict[str, Json]) -> str:
-    """The text in an MCP result, so that two different errors differ."""
+    """The text of an MCP result, so that different errors have different descriptions."""
     content = result.get("content")
     texts = [item.get("text") for item in content if isinstance(item, dict)] if isinstance(content, list) else []
     return " ".join(text for text in texts if isinstance(text, str))
 
 
 def _raised(span: SpanRecorded) -> str | None:
-    """The type of the exception that a span event or an attribute tells of."""
+    """The type of the exception in a span event or an attribute."""
     named = span.attributes.get("exception.type")
     events = span.attributes.get("otel.events")
     for event in reversed(events) if isinstance(events, list) else ():

@@ -1,4 +1,4 @@
-"""The filters of AIR rules as the run file writes them: patterns of names, and steps."""
+"""Filters of AIR rules in the run file: name patterns and steps."""
 
 import re
 from collections.abc import Sequence
@@ -13,7 +13,7 @@ _NAMED = {"first": 0, "last": -1}
 
 
 def _listed(value: object) -> object:
-    """One entry as a list of one."""
+    """Wrap a single entry in a list."""
     return (value,) if isinstance(value, str | int) and not isinstance(value, bool) else value
 
 
@@ -27,23 +27,23 @@ def _texts(value: object) -> object:
 def _are_steps(steps: tuple[str, ...]) -> tuple[str, ...]:
     for step in steps:
         if step not in _NAMED and not _INDEX.fullmatch(step) and not _SLICE.fullmatch(step):
-            raise ValueError(f"{step!r} is no step: write first, last, an index (2, -1) or a slice ('0:3')")
+            raise ValueError(f"invalid step {step!r}; use first, last, an index (2, -1) or a slice ('0:3')")
     return steps
 
 
 Names = Annotated[tuple[str, ...], BeforeValidator(_listed)]
-"""Patterns of names, case and all: `*` any text, `?` any character, `[ab]` one of these."""
+"""Name patterns, case-sensitive: `*` any text, `?` any character, `[ab]` one of these."""
 Steps = Annotated[tuple[str, ...], BeforeValidator(_texts), AfterValidator(_are_steps)]
-"""`first`, `last`, an index, or a slice as Python has it, without a stride."""
+"""`first`, `last`, an index, or a Python slice without a stride."""
 
 
 def matches(patterns: Names, name: str | None) -> bool:
-    """Whether a name fits any of `patterns`; without patterns everything does. A missing name is an empty one."""
+    """Whether a name matches any of `patterns`, or there are none. A missing name counts as an empty one."""
     return not patterns or any(fnmatchcase(name or "", pattern) for pattern in patterns)
 
 
 def holds(steps: Steps, step: int | None, count: int) -> bool:
-    """Whether `step` of `count` is among `steps`; without steps everything is, with steps nothing that has none."""
+    """Whether `step` (of `count`) is among `steps`, or there are none. A call without a step is in no list."""
     return not steps or (step is not None and any(step in _range(text, count) for text in steps))
 
 

@@ -1,4 +1,4 @@
-"""What reward functions gave, as signals. The functions themselves ran before (`sandbox`): a core calls nobody."""
+"""The rule for reward functions: turns their results into signals. The functions run earlier, in `sandbox`."""
 
 from collections.abc import Iterable, Mapping
 
@@ -10,7 +10,7 @@ from leyden.reward.core.view import RolloutView
 
 
 class FunctionRule(Rule):
-    """Passes on `answer`, what a reward function gave for the attempt at hand."""
+    """Gives the signals of `answer`, a reward function's result for the current attempt."""
 
     answer: Answer | None = None
 
@@ -24,7 +24,7 @@ class FunctionRule(Rule):
 
 
 def answered(rules: Iterable[Rule], answers: Mapping[str, Answer]) -> tuple[Rule, ...]:
-    """`rules`, the functions among them holding their answers (by rule name) for one attempt."""
+    """A copy of `rules` in which function rules hold their answers (by rule name) for one attempt."""
     return tuple(
         rule.model_copy(update={"answer": answers.get(rule.name)}) if isinstance(rule, FunctionRule) else rule
         for rule in rules

@@ -1,4 +1,4 @@
-"""AIR: what people said about the agent's work, as numbers."""
+"""AIR rule `human_feedback`: people's evaluations as numbers."""
 
 from collections.abc import Iterable, Mapping
 from typing import ClassVar, Literal
@@ -12,10 +12,10 @@ from leyden.reward.core.view import RolloutView
 
 
 class HumanFeedback(IntermediateRule):
-    """One signal per evaluation with one of these names; `emitted` then leaves evaluations of these names alone.
+    """Gives one signal per evaluation with one of these names; `emitted` then ignores evaluations with these names.
 
-    Its label when `labels` has it, else its number. One that stands under a tool call's span, or under a model call's,
-    is for that call; any other is for the whole rollout.
+    The value is that of its label if `labels` has it, else its number. If the evaluation is below the span of a tool
+    call or model call, the signal is for that call, else for the whole rollout.
     """
 
     judges_late: ClassVar[bool] = True
@@ -24,11 +24,11 @@ class HumanFeedback(IntermediateRule):
     rule: Literal["human_feedback"] = "human_feedback"
     name: str = "human_feedback"
     evaluations: Names = Field(min_length=1)
-    """Patterns of the evaluations' names, one or a list."""
+    """Name pattern of the evaluations, or a list of patterns."""
     labels: Mapping[str, float] = Field(default_factory=dict)
-    """Label, in whatever case → number."""
+    """Label (case-insensitive) → number."""
     scale: tuple[float, float] | None = None
-    """Ratings from the first to the second become -1 to 1, those outside -1 or 1; null: numbers as they are."""
+    """Maps ratings between these two numbers to -1…1 and clips others; null: numbers are used unchanged."""
 
     @property
     def claimed_evaluations(self) -> Names:
@@ -59,12 +59,12 @@ class HumanFeedback(IntermediateRule):
     @model_validator(mode="after")
     def _scale_has_two_ends(self) -> "HumanFeedback":
         if self.scale is not None and self.scale[0] == self.scale[1]:
-            raise ValueError("scale needs two different ends")
+            raise ValueError("the two numbers of scale must differ")
         return self
 
 
 def _judged_call(span: SpanRecorded, view: RolloutView) -> str | None:
-    """The model call whose work the evaluation stands under."""
+    """The model call that caused the spans above the evaluation."""
     parent = view.span_index.by_id.get(span.parent_span_id or "")
     match parent:
         case SpanRecorded(kind=SpanKind.LLM_CALL):

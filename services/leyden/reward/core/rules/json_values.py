@@ -1,4 +1,4 @@
-"""JSON as rules need it: parsed, told apart, and held against schemas. A schema from an agent is never fetched."""
+"""JSON helpers for rules: parsing, comparing, validating. Schemas are never fetched."""
 
 import json
 from functools import lru_cache
@@ -13,11 +13,11 @@ from referencing.exceptions import Unresolvable
 from leyden.events import Json, JsonObject
 
 NO_REMOTE: Registry[Any] = Registry()
-"""Knows no document and fetches none: a schema that an agent sends must not make the service call anybody."""
+"""Resolves no remote references: a schema sent by an agent must not make the service send requests."""
 
 
 def parsed(text: str) -> tuple[bool, Json]:
-    """Whether `text` is JSON, and its value."""
+    """(whether `text` is JSON, its value)."""
     try:
         return True, orjson.loads(text)
     except orjson.JSONDecodeError:
@@ -25,7 +25,7 @@ def parsed(text: str) -> tuple[bool, Json]:
 
 
 def fits(value: Json, schema: JsonObject) -> bool | None:
-    """Whether `value` fits the JSON Schema; None when the schema cannot be used."""
+    """Whether `value` matches the JSON Schema; None if the schema is unusable."""
     if (validator := _validator(_dumped(schema))) is None:
         return None
     try:
@@ -38,7 +38,7 @@ def fits(value: Json, schema: JsonObject) -> bool | None:
 
 
 def text_fits(text: str, schema: JsonObject) -> bool | None:
-    """Whether `text` is JSON that fits the schema; None when the schema cannot be used."""
+    """Whether `text` is JSON that matches the schema; None if the schema is unusable."""
     is_json, value = parsed(text)
     if is_json:
         return fits(value, schema)
@@ -46,7 +46,7 @@ def text_fits(text: str, schema: JsonObject) -> bool | None:
 
 
 def canonical(value: Json) -> str:
-    """The same text for the same value, whether it came as JSON text or parsed, in whatever order of keys."""
+    """Canonical JSON: the same text for the same value, given as JSON text or parsed, in any key order."""
     if isinstance(value, str):
         is_json, inner = parsed(value)
         return _dumped(inner) if is_json else value.strip()
@@ -54,13 +54,13 @@ def canonical(value: Json) -> str:
 
 
 def _dumped(value: Json) -> str:
-    """Not orjson: it refuses integers over 64 bits, which agents do send."""
+    """Uses `json`, because orjson rejects integers of more than 64 bits, which agents do send."""
     return json.dumps(value, sort_keys=True, separators=(",", ":"))
 
 
 @lru_cache(maxsize=512)
 def _validator(schema: str) -> Draft202012Validator | None:
-    """The schema ready to use: agents send the same few with every call, and checking one is slow."""
+    """A validator for the schema. Cached, because agents send the same few schemas with every call."""
     loaded = json.loads(schema)
     try:
         Draft202012Validator.check_schema(loaded)

@@ -1,4 +1,4 @@
-"""AIR: has the model's answer the form that was asked for?"""
+"""AIR rule `parseable_output`: is the model's response in the required format?"""
 
 import re
 from collections.abc import Iterable
@@ -15,9 +15,9 @@ _FENCE = re.compile(r"\s*```[\w+-]*[ \t]*\n(.*?)\n?```\s*", re.DOTALL)
 
 
 class ParseableOutput(IntermediateRule):
-    """One signal per answer with a text: for `final` the last one, for `every` all (the mean over parallel samples).
+    """Gives a signal per response with text: `final` the last one, `every` all (mean over parallel samples).
 
-    An answer that only asks for tools has no text, and is not judged.
+    A response that only calls tools has no text and gives no signal.
     """
 
     rule: Literal["parseable_output"] = "parseable_output"
@@ -25,11 +25,11 @@ class ParseableOutput(IntermediateRule):
     filters = frozenset[FilterName]({"agent", "step"})
     which: Literal["final", "every"] = "final"
     json_schema: JsonObject | None = None
-    """The JSON Schema that the answer must fit; None, and no `pattern`: it must be JSON."""
+    """The JSON Schema that the response must match. If this and `pattern` are null, it must be any JSON."""
     pattern: str | None = None
-    """A regular expression (Python's) that the whole answer must match, in place of JSON."""
+    """A Python regular expression that the whole response must match, instead of JSON."""
     fenced: bool = False
-    """Whether JSON may stand inside one Markdown code fence."""
+    """Whether the JSON may be inside a Markdown code fence."""
     parses: float = Field(default=0.1, allow_inf_nan=False)
     fails: float = Field(default=-0.1, allow_inf_nan=False)
 
@@ -54,7 +54,7 @@ class ParseableOutput(IntermediateRule):
         if self.pattern is not None and self.json_schema is not None:
             raise ValueError("parseable_output takes a json_schema or a pattern, not both")
         if self.json_schema is not None and fits(None, self.json_schema) is None:
-            raise ValueError("json_schema is no JSON Schema that can be used without fetching another")
+            raise ValueError("json_schema is not a valid JSON Schema, or refers to another document")
         if self.pattern is not None:
             try:
                 re.compile(self.pattern)

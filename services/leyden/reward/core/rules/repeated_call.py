@@ -1,4 +1,4 @@
-"""AIR: does the agent go round in circles?"""
+"""AIR rule `repeated_call`: does the agent repeat itself?"""
 
 from collections import defaultdict
 from collections.abc import Iterable
@@ -13,23 +13,23 @@ from leyden.reward.core.rules.json_values import canonical
 from leyden.reward.core.view import CallView, ChoiceView, RolloutView, choice_tool_calls
 
 Action = tuple[str, str]
-"""A tool's name and its arguments; or "" and the text of an answer that asks for no tool."""
+"""A tool's name and arguments; or "" and the text of a response without tool calls."""
 
 
 class RepeatedCall(IntermediateRule):
-    """A model call that asks for a tool with the arguments of an earlier call, or gives an earlier answer again.
+    """Detects model calls that repeat an earlier tool call (same tool and arguments) or an earlier response.
 
-    Earlier means: by the same agent, and after another prompt. Several samples of one prompt repeat nothing. At most
-    one signal per call, for its tool calls when these repeat, else for its answer. Tools that no model call asks for
-    (the agent parsed them out of the text) are seen in their spans, when these hold the arguments.
+    Earlier means: by the same agent and after a different prompt, so several samples of one prompt are no repetition.
+    Gives at most one signal per call: for its tool calls if they repeat, else for its text. Tools that no model call
+    requests (the agent parsed them from text) are detected by their spans, if these have the arguments.
     """
 
     rule: Literal["repeated_call"] = "repeated_call"
     name: str = "repeated_call"
     tool_call: float | None = Field(default=-0.1, allow_inf_nan=False)
-    """For an identical tool call; null: none."""
+    """Value for a repeated tool call; null: no signal."""
     answer: float | None = Field(default=-0.1, allow_inf_nan=False)
-    """For an identical answer without tool calls; null: none."""
+    """Value for a repeated response without tool calls; null: no signal."""
 
     def observe(self, view: RolloutView) -> Iterable[Signal]:
         asked_for: set[str] = set()
@@ -61,14 +61,14 @@ class RepeatedCall(IntermediateRule):
 
 
 class _Earlier:
-    """What one agent did before."""
+    """The earlier actions of one agent."""
 
     def __init__(self) -> None:
         self._prompts: dict[Action, set[bytes]] = defaultdict(set)
-        """Action → the prompts after which it was taken; two are enough to know."""
+        """Action → the prompts after which it was taken, at most two."""
 
     def repeated_by(self, call: CallView, choices: list[list[Action]]) -> set[Action]:
-        """Which actions of the call were there before, after another prompt or in the same choice; then notes them."""
+        """The call's actions that occurred before, after another prompt or in the same choice. Then records all."""
         prompt = _prompt(call)
         found = {
             action
@@ -83,7 +83,7 @@ class _Earlier:
 
 
 def _actions(choice: ChoiceView) -> list[Action]:
-    """What the choice does: its tool calls, or else its text."""
+    """The actions of a choice: its tool calls, or else its text."""
     found: list[Action] = []
     for item in choice_tool_calls(choice):
         body = item.get("function")

@@ -1,4 +1,4 @@
-"""AIR: did a search bring anything, and anything new?"""
+"""AIR rule `retrieval`: did a search find anything, and anything new?"""
 
 import re
 from collections.abc import Iterable
@@ -12,31 +12,31 @@ from leyden.reward.core.rules.json_values import canonical, parsed
 from leyden.reward.core.view import RolloutView
 
 DOCUMENTS = ("gen_ai.retrieval.documents", "retrieval.documents")
-"""Attributes that list what was found: the GenAI conventions' and OpenInference's."""
+"""Attributes with the documents found: of the GenAI conventions and of OpenInference."""
 RESULT_LISTS = ("documents", "results", "hits", "items", "matches")
-"""Where a tool's result, when it is an object, has what was found."""
+"""Keys with the documents, if a tool's result is an object."""
 ROWS = "db.response.returned_rows"
 _FLAT = re.compile(r"retrieval\.documents\.(\d+)\.document\.(\w+)")
 """OpenInference writes one attribute per field of a document."""
 _SCORES = frozenset({"score", "distance", "rank"})
-"""Says how well a document fitted the query, not which one it is."""
+"""Fields with a document's score, which do not identify the document."""
 
 
 class Retrieval(IntermediateRule):
-    """One signal per retrieval that found nothing, nothing new, or (when `found` says so) something.
+    """Gives a signal per retrieval that found nothing, found nothing new, or (if `found` is set) found something new.
 
-    Retrievals are the spans of that kind; with the filter `tool` they are the tool calls that it lets through. A span
-    that does not hold what was found gives no signal. Nothing new: earlier retrievals brought all its documents.
+    Retrievals are the spans of that kind; with the filter `tool`, the tool calls that pass it. A span without its
+    results gives no signal. Nothing new means that earlier retrievals found all its documents.
     """
 
     rule: Literal["retrieval"] = "retrieval"
     name: str = "retrieval"
     found: float | None = Field(default=None, allow_inf_nan=False)
-    """For something new; null: no signal (rewarding searches teaches to search)."""
+    """Value for finding something new; null: no signal. Rewarding searches teaches the agent to search."""
     empty: float | None = Field(default=-0.1, allow_inf_nan=False)
     repeated: float | None = Field(default=-0.1, allow_inf_nan=False)
     empty_text: str = r"(?i)no (results?|matches|documents?)( (were )?found)?\.?"
-    """A regular expression: a tool's text that matches it as a whole says that nothing was found."""
+    """A regular expression. If a tool's whole text result matches it, nothing was found."""
 
     def observe(self, view: RolloutView) -> Iterable[Signal]:
         known: set[str] = set()
@@ -55,7 +55,7 @@ class Retrieval(IntermediateRule):
         return [span for span in view.spans if span.kind is SpanKind.RETRIEVAL]
 
     def _documents(self, span: SpanRecorded) -> set[str] | None:
-        """What was found, each document as a text that tells it from others; None when the span does not say."""
+        """The documents found, each as a text that identifies it; None if the span does not list them."""
         found = span.retrieval.documents if span.retrieval is not None else None
         if found is None:
             found = _listed(span.attributes)
@@ -84,7 +84,7 @@ class Retrieval(IntermediateRule):
 
 
 def _listed(attributes: JsonObject) -> list[Json] | None:
-    """The documents among a span's attributes, whole or flattened."""
+    """The documents in a span's attributes, as a list or flattened."""
     for key in DOCUMENTS:
         value = attributes.get(key)
         listed = parsed(value)[1] if isinstance(value, str) else value
@@ -98,7 +98,7 @@ def _listed(attributes: JsonObject) -> list[Json] | None:
 
 
 def _identity(document: Json) -> str:
-    """Its id when it has one, else its content."""
+    """The document's id if it has one, else its content."""
     inner = document.get("document") if isinstance(document, dict) else None
     body = inner if isinstance(inner, dict) else document
     if not isinstance(body, dict):

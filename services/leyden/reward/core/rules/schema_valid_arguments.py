@@ -1,4 +1,4 @@
-"""AIR: do the arguments that the model gave to its tools fit the tools' own JSON Schemas?"""
+"""AIR rule `schema_valid_arguments`: do tool arguments match the tools' JSON Schemas?"""
 
 from collections.abc import Iterable
 from typing import Literal
@@ -12,10 +12,10 @@ from leyden.reward.core.view import CallView, RolloutView, tool_call_ids, tool_c
 
 
 class SchemaValidArguments(IntermediateRule):
-    """One signal per model call that asked for tools with a schema: the mean over its tool calls.
+    """Gives one signal per model call that called tools with a schema: the mean over its tool calls.
 
-    A tool span whose tool call no model call shows (the agent parsed it out of the text) is judged by itself, when it
-    carries the tool's schema. Where there is no schema, or a broken one, there is no signal.
+    A tool span that belongs to no model call (the agent parsed the call from text) gives its own signal if it has the
+    tool's schema. Without a usable schema there is no signal.
     """
 
     rule: Literal["schema_valid_arguments"] = "schema_valid_arguments"
@@ -47,7 +47,7 @@ class SchemaValidArguments(IntermediateRule):
             if not isinstance(body, dict) or not self.wants_tool(name if isinstance(name, str) else None):
                 continue
             if not isinstance(name, str) or name not in schemas:
-                found.append(False)  # a tool that was not offered
+                found.append(False)  # the tool was not offered
             elif (schema := schemas[name]) is not None and (
                 fit := valid_arguments(body.get("arguments"), schema)
             ) is not None:
@@ -56,14 +56,14 @@ class SchemaValidArguments(IntermediateRule):
 
 
 def valid_arguments(arguments: Json, schema: JsonObject) -> bool | None:
-    """Whether `arguments` (JSON text or value) fit `schema`; None when the schema cannot be used."""
+    """Whether `arguments` (JSON text or value) match `schema`; None if the schema is unusable."""
     if isinstance(arguments, str):
         return text_fits(arguments, schema)
     return fits({} if arguments is None else arguments, schema)
 
 
 def _schemas(request: JsonObject) -> dict[str, JsonObject | None]:
-    """The offered tools' parameter schemas; None for a tool that has none."""
+    """Tool name → parameter schema of the offered tools; None for a tool without a schema."""
     offered = request.get("tools")
     schemas: dict[str, JsonObject | None] = {}
     for tool in offered if isinstance(offered, list) else []:

@@ -1,4 +1,4 @@
-"""AIR: did the agent get out of its own errors?"""
+"""AIR rule `self_correction`: does the agent recover from its own errors?"""
 
 from collections.abc import Iterable
 from typing import Literal
@@ -12,10 +12,10 @@ from leyden.reward.core.view import RolloutView
 
 
 class SelfCorrection(IntermediateRule):
-    """A tool call that succeeds after an error of the same tool in the same agent's hands earns `corrected`.
+    """Rewards a tool call that succeeds after the same agent's call of the same tool failed.
 
-    It must have started after the error was known, and the error must be new: one that the rollout has seen before
-    earns nothing, however it ends, or failing on purpose would pay.
+    It must have started after the failed call ended, and the error must be new in the rollout. Otherwise an agent could
+    gain by failing on purpose.
     """
 
     rule: Literal["self_correction"] = "self_correction"

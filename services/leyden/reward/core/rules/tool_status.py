@@ -1,4 +1,4 @@
-"""AIR: did the tools that the agent used succeed?"""
+"""AIR rule `tool_status`: did the agent's tool calls succeed?"""
 
 from collections.abc import Iterable
 from typing import Literal
@@ -12,7 +12,7 @@ from leyden.reward.core.view import RolloutView
 
 
 class ToolStatus(IntermediateRule):
-    """One signal per tool call, for the model call that asked for it."""
+    """Gives one signal per tool call, for the model call that requested it."""
 
     rule: Literal["tool_status"] = "tool_status"
     name: str = "tool_status"
