@@ -35,7 +35,7 @@ from leyden.kafka.subscriber import FATAL_EXIT, BatchConsumer, Subscription
 from leyden.kafka.topics import DEAD_LETTER_SUFFIX
 from leyden.settings import RunFileError, ServiceSettings, settings_help
 from leyden.telemetry.logs import setup_logging
-from leyden.telemetry.ops import health_routes, metrics_route
+from leyden.telemetry.ops import Check, health_routes, metrics_route
 
 log = logging.getLogger(__name__)
 CANCEL_AGAIN_S = 1.0
@@ -202,11 +202,11 @@ async def _started(publisher: KafkaPublisher) -> None:
         raise SystemExit(text) from error
 
 
-def _servers(service: Service, settings: ServiceSettings, consumers: Sequence[BatchConsumer]) -> list[uvicorn.Server]:
-    """The ops server (health, metrics) and, if the service has routes, a second server for them."""
+def health_checks(service: Service, consumers: Sequence[BatchConsumer], stall_after_s: float) -> tuple[Check, Check]:
+    """Liveness and readiness of a service with these consumers."""
 
     async def alive() -> str | None:
-        return next((p for c in consumers if (p := c.stalled(settings.stall_after_s))), None)
+        return next((p for c in consumers if (p := c.stalled(stall_after_s))), None)
 
     async def ready() -> str | None:
         waiting = [c.subscription.topics for c in consumers if not c.caught_up.is_set()]
@@ -218,6 +218,12 @@ def _servers(service: Service, settings: ServiceSettings, consumers: Sequence[Ba
             return held_up
         return await service.ready() if service.ready else None
 
+    return alive, ready
+
+
+def _servers(service: Service, settings: ServiceSettings, consumers: Sequence[BatchConsumer]) -> list[uvicorn.Server]:
+    """The ops server (health, metrics) and, if the service has routes, a second server for them."""
+    alive, ready = health_checks(service, consumers, settings.stall_after_s)
     servers = [_server([*health_routes(alive, ready), metrics_route()], settings.ops_host, settings.ops_port)]
     if service.routes:
         routes = [*health_routes(alive, ready), *service.routes]

@@ -1,6 +1,6 @@
 """Redis behind `WaitingAttempts`, and the run file's functions where each is to run."""
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from datetime import datetime
 from typing import cast
 
@@ -59,14 +59,19 @@ class RedisWaitingAttempts:
         return await self._backlog.behind()
 
 
-def function_runner(settings: Sequence[FunctionSettings]) -> FunctionRunner:
+def function_runner(
+    settings: Sequence[FunctionSettings], answered: Callable[[], None] = lambda: None
+) -> FunctionRunner:
     """What runs the functions of the run file; raises `RunFileError` for a local one that cannot be loaded."""
     return FunctionRunner(
-        [RetriedFunction(one.rule_name, _executor(one), RetrySettings(retries=one.retries)) for one in settings]
+        [
+            RetriedFunction(one.rule_name, _executor(one, answered), RetrySettings(retries=one.retries))
+            for one in settings
+        ]
     )
 
 
-def _executor(settings: FunctionSettings) -> Executor:
+def _executor(settings: FunctionSettings, answered: Callable[[], None]) -> Executor:
     grader = settings.grader
     usual_s = grader.longest_s if grader is not None else None
     spec = CallSpec(
@@ -77,4 +82,6 @@ def _executor(settings: FunctionSettings) -> Executor:
         timeout_s=settings.timeout_s or usual_s or DEFAULT_TIMEOUT_S,
         memory_mb=settings.memory_mb,
     )
-    return IsolatedFunction(spec, settings.workers) if settings.runs_isolated else LocalFunction(spec)
+    if settings.runs_isolated:
+        return IsolatedFunction(spec, settings.workers, answered)
+    return LocalFunction(spec, answered)

@@ -3,6 +3,7 @@
 import math
 
 from leyden.clock import SystemClock
+from leyden.kafka.liveness import Heartbeat
 from leyden.reward.adapters import RedisWaitingAttempts, function_runner
 from leyden.reward.core.assess import Rulebook
 from leyden.reward.core.judging import rule_of
@@ -31,12 +32,13 @@ def build(runtime: Runtime) -> Service:
     bench = make_bench(runtime, section, knobs, evidence, waiting, clock, CONSUMER_GROUP)
     states = RedisLateStates(runtime.redis, runtime.namespace("late"), ttl_s=86_400 + horizon_s)
     late = LateRewards(config.rulebook, section.late_horizon_s, states, runtime.publisher)
-    functions = function_runner(section.functions)
+    heartbeat = Heartbeat()
+    functions = function_runner(section.functions, heartbeat.beat)
     desk = bench.desk if bench else None
     handlers = RewardHandlers(evidence, waiting, runtime.publisher, config, clock, desk, late, functions)
     sweeper = Sweeper(handlers, waiting, clock, section.grace_s, knobs.sweep_interval_s, knobs.sweep_limit)
     return Service(
-        subscriptions=subscriptions(handlers, knobs),
+        subscriptions=subscriptions(handlers, knobs, heartbeat),
         publishes=PUBLISHES,
         before=[functions.start, *([sweeper.hold_off] if config.decides else [])],
         beside=[*([sweeper.run] if config.decides else []), *([bench.worker.run] if bench else [])],

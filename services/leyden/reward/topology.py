@@ -1,6 +1,7 @@
 """Reward's subscription and the topics it publishes to, as data."""
 
 from leyden.events.codec import MODEL_CALLS, REWARDS, ROLLOUTS, SPANS, VERDICTS
+from leyden.kafka.liveness import Heartbeat
 from leyden.kafka.subscriber import Subscription
 from leyden.reward.handlers import RewardHandlers
 from leyden.reward.settings import RewardSettings
@@ -9,7 +10,22 @@ PUBLISHES = frozenset({REWARDS, ROLLOUTS, VERDICTS})
 CONSUMER_GROUP = "reward"
 
 
-def subscriptions(handlers: RewardHandlers, settings: RewardSettings) -> list[Subscription]:
+LONGEST_BATCH_MS = 3_600_000
+"""Reward functions are called in the handler, and Kafka must not reassign its partitions meanwhile."""
+
+
+def subscriptions(
+    handlers: RewardHandlers, settings: RewardSettings, heartbeat: Heartbeat | None = None
+) -> list[Subscription]:
     """One consumer group for the four co-partitioned topics, so one replica gets all records of a rollout."""
     topics = (SPANS, MODEL_CALLS, ROLLOUTS, VERDICTS)
-    return [Subscription(topics, handlers.on_batch, group=CONSUMER_GROUP, max_records=settings.max_records)]
+    return [
+        Subscription(
+            topics,
+            handlers.on_batch,
+            group=CONSUMER_GROUP,
+            max_records=settings.max_records,
+            max_poll_interval_ms=LONGEST_BATCH_MS,
+            heartbeat=heartbeat,
+        )
+    ]

@@ -13,6 +13,7 @@ from typing import Any
 import pytest
 
 from leyden.events import Json
+from leyden.kafka.liveness import Heartbeat
 from leyden.reward.core.answer import Answer
 from leyden.reward.core.failures import FailureKind
 from leyden.reward.functions import RolloutView, TaskView
@@ -222,3 +223,23 @@ async def test_inside_the_service_the_answers_are_the_same(isolated: Isolated, n
     here = LocalFunction(CallSpec(entry=f"{MODULE}:{name}", batched=batched))
     there = isolated(name, batched=batched)
     assert await answers(here, "a", "bb") == await answers(there, "a", "bb") == [Answer({"": 1.0}), Answer({"": 2.0})]
+
+
+@pytest.mark.parametrize(("name", "batched", "beats"), [("length", False, 3), ("later", False, 3), ("many", True, 0)])
+async def test_every_answer_inside_the_service_is_a_sign_of_life(name: str, batched: bool, beats: int) -> None:
+    heartbeat = Heartbeat()
+    here = LocalFunction(CallSpec(entry=f"{MODULE}:{name}", batched=batched), heartbeat.beat)
+    await answers(here, "a", "bb", "ccc")
+    assert heartbeat.beats == beats
+
+
+async def test_every_answer_and_every_broken_worker_is_a_sign_of_life() -> None:
+    """A batch of slow calls takes longer than a probe is patient; a worker that is killed took its time too."""
+    heartbeat = Heartbeat()
+    function = IsolatedFunction(CallSpec(entry=f"{MODULE}:as_told", timeout_s=0.5), 1, heartbeat.beat)
+    try:
+        found = await answers(function, "a", "loop", "b")
+    finally:
+        await function.close()
+    assert [answer.failure for answer in found] == [None, FailureKind.TIMEOUT, None]
+    assert heartbeat.beats == 3

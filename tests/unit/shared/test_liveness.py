@@ -7,6 +7,7 @@ from datetime import UTC, datetime, timedelta
 from aiokafka import TopicPartition
 from aiokafka.errors import KafkaConnectionError
 from prometheus_client import REGISTRY
+from starlette.routing import Route
 
 from consumer_support import FakeConsumer, consumer_of, record
 from fakes import FakePublisher
@@ -16,6 +17,7 @@ from leyden.kafka import Delivered, Retry
 from leyden.kafka.lag import LagMeter
 from leyden.kafka.liveness import Liveness, Phase, Sample
 from leyden.kafka.subscriber import SAMPLE_EVERY_S, Subscription
+from leyden.service import Service, health_checks
 
 ONE, TWO = TopicPartition(OTLP, 0), TopicPartition(OTLP, 1)
 AFTER_S = 120.0
@@ -241,3 +243,29 @@ class Lost(FakeConsumer):
 
 async def test_a_consumer_that_does_not_find_its_position_is_behind_by_all_records() -> None:
     assert await LagMeter("", away, timeout_s=0.01).measure(Lost({ONE: 10}), {}) == 10
+
+
+async def test_readiness_says_what_a_handler_waits_for_and_goes_back_to_ready() -> None:
+    watched = Watched()
+    watched.away = True
+    watched.consumer.caught_up.set()
+    service = Service(subscriptions=[watched.consumer.subscription])
+    alive, ready = health_checks(service, [watched.consumer], AFTER_S)
+    assert await ready() is None
+    task = await watched.take(0)
+    assert await ready() == "waiting: Redis did not answer"
+    assert await alive() is None
+    with_routes = Service(routes=[Route("/", endpoint=Watched)])
+    assert await health_checks(with_routes, [watched.consumer], AFTER_S)[1]() is None
+    watched.away = False
+    watched.may_finish.set()
+    await task
+    assert await ready() is None
+
+
+async def test_a_service_that_reads_its_backlog_is_not_ready_yet() -> None:
+    watched = Watched()
+    _, ready = health_checks(Service(), [watched.consumer], AFTER_S)
+    assert await ready() == "still reading the backlog of otlp.v1"
+    watched.consumer.caught_up.set()
+    assert await ready() is None

@@ -13,6 +13,8 @@ import torch
 from safetensors.torch import load_file
 
 from leyden.events import BatchManifest, SequenceCredited
+from leyden.kafka.liveness import Heartbeat
+from leyden.trainer.adapters import TorchTraining
 from leyden.trainer.checkpoint import CheckpointStore, SettingsChangedError
 from leyden.trainer.core.batching import ReadyGroup
 from leyden.trainer.core.progress import Progress, SavedCheckpoint
@@ -176,3 +178,18 @@ def test_a_gradient_that_is_not_finite_moves_no_weight_and_is_reported(
     assert metrics["optimiser/skipped"] == 1.0
     assert all(math.isfinite(value) for value in metrics.values())
     assert all(torch.equal(before[name], parameter) for name, parameter in run.model.trained.items())
+
+
+def test_every_row_and_every_checkpoint_is_a_sign_of_life(tmp_path: Path, tiny_llama: Path, group: Groups) -> None:
+    heartbeat = Heartbeat()
+    environment = TrainerEnvironment(model=str(tiny_llama), checkpoint_dir=tmp_path, device="cpu")
+    settings = TrainerSettings.model_validate({"row_tokens": 64})
+    training = TorchTraining(settings, environment, tmp_path, heartbeat.beat)
+    assert training.open() is None
+    sequences = tuple(to_sequence(event) for event in group("g", 2))
+    metrics = training.step([ReadyGroup("g", sequences, 0, False)], 0)
+    rows = heartbeat.beats
+    assert rows == metrics["tokens/rows"] > 0
+    training.save(progress_at(1, training.base_model, settings.settings_hash))
+    assert heartbeat.beats == rows + 1
+    assert training.vocabulary > max(int(sequence.token_ids_T.max()) for sequence in sequences)

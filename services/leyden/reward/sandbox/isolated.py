@@ -1,6 +1,7 @@
 """One function behind worker processes of its own: a broken one is replaced, and only the view at fault pays."""
 
 import asyncio
+from collections.abc import Callable
 from contextlib import aclosing
 
 from leyden.reward.core.answer import Answer
@@ -17,8 +18,10 @@ VIEWS_AT_A_TIME = 32
 class IsolatedFunction:
     """Answers views through at most `workers` processes, each started at its first use and kept."""
 
-    def __init__(self, spec: CallSpec, workers: int = 1) -> None:
+    def __init__(self, spec: CallSpec, workers: int = 1, answered: Callable[[], None] = lambda: None) -> None:
+        """`answered` is called after every answer, for whoever watches that work goes on."""
         self._spec = spec
+        self._answered = answered
         self._idle: asyncio.LifoQueue[WorkerProcess | None] = asyncio.LifoQueue()
         for _ in range(workers):
             self._idle.put_nowait(None)
@@ -69,6 +72,7 @@ class IsolatedFunction:
             at_work = silent[:1] if worker is not None and worker.one_by_one else silent
             for index in at_work:
                 found[index] = Answer.failed(failure.kind, failure.reason)
+            self._answered()
             reusable = False
         except BaseException:
             if worker is not None:
@@ -84,6 +88,7 @@ class IsolatedFunction:
         async with aclosing(worker.answers(views.encoded())) as answers:
             async for index, answer in answers:
                 found[index] = answer
+                self._answered()
                 if answer.failure is FailureKind.MEMORY and worker.one_by_one:
                     return False
         return all(answer is not None and answer.failure is not FailureKind.MEMORY for answer in found)

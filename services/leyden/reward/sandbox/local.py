@@ -1,9 +1,10 @@
 """One function inside the service's own process: nothing to start, nothing to copy, and nothing to stop it."""
 
 import asyncio
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 
 from leyden.reward.core.answer import Answer
+from leyden.reward.core.view import RolloutView
 from leyden.reward.sandbox.call import await_many, await_one, call_many, call_one, is_async
 from leyden.reward.sandbox.spec import CallSpec, UnusableFunctionError
 from leyden.reward.sandbox.views import Views
@@ -13,8 +14,10 @@ from leyden.settings import RunFileError
 class LocalFunction:
     """For code that is quick, pure and known. An async one is cancelled after `timeout_s`; a sync one cannot be."""
 
-    def __init__(self, spec: CallSpec) -> None:
+    def __init__(self, spec: CallSpec, answered: Callable[[], None] = lambda: None) -> None:
+        """`answered` is called after every answer, for whoever watches that work goes on."""
         self._spec = spec
+        self._answered = answered
         try:
             self._function = spec.load()
         except UnusableFunctionError as error:
@@ -32,7 +35,17 @@ class LocalFunction:
         if is_async(function):
             if self._spec.batched:
                 return await await_many(function, items, timeout_s)
-            return await asyncio.gather(*(await_one(function, view, timeout_s) for view in items))
+            return await asyncio.gather(*map(self._awaited, items))
         if self._spec.batched:
             return await asyncio.to_thread(call_many, function, items)
-        return await asyncio.to_thread(lambda: [call_one(function, view) for view in items])
+        return await asyncio.to_thread(lambda: [self._called(view) for view in items])
+
+    async def _awaited(self, view: RolloutView) -> Answer:
+        answer = await await_one(self._function, view, self._spec.timeout_s)
+        self._answered()
+        return answer
+
+    def _called(self, view: RolloutView) -> Answer:
+        answer = call_one(self._function, view)
+        self._answered()
+        return answer
