@@ -114,7 +114,16 @@ def test_a_policy_that_is_promoted_and_not_yet_live_is_worth_waiting_for() -> No
 
 @pytest.mark.parametrize(
     ("text", "name"),
-    [("p", ("p", None)), ("p@12", ("p", 12)), ("a/b@c", ("a/b@c", None)), ("p@", ("p@", None)), ("@1", ("@1", None))],
+    [
+        ("p", ("p", None)),
+        ("p@12", ("p", 12)),
+        ("a/b@c", ("a/b@c", None)),
+        ("p@", ("p@", None)),
+        ("@1", ("@1", None)),
+        ("p@2147483647", ("p", 2**31 - 1)),
+        ("p@" + "9" * 5000, ("p@" + "9" * 5000, None)),
+    ],
+    ids=lambda value: str(value)[:20],
 )
 def test_model_names(text: str, name: tuple[str, int | None]) -> None:
     parsed = ModelName.parse(text)

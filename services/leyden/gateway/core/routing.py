@@ -70,6 +70,7 @@ def _weight(key: str, server: str) -> bytes:
     return blake2b(f"{key}\0{server}".encode("utf-8", "surrogatepass"), digest_size=8).digest()
 
 
+VERSION_DIGITS = 10
 ENGINE_AWAY_S = 5.0
 """What `Retry-After` says while no replica can be reached: an engine that restarts loads its model first."""
 
@@ -83,9 +84,10 @@ class ModelName:
 
     @classmethod
     def parse(cls, text: str) -> "ModelName":
-        """`<policy>` or `<policy>@<version>`."""
+        """`<policy>` or `<policy>@<version>`; a version has at most ten digits."""
         policy, at, number = text.rpartition("@")
-        return cls(policy, int(number)) if at and policy and number.isascii() and number.isdigit() else cls(text)
+        is_version = number.isascii() and number.isdigit() and len(number) <= VERSION_DIGITS
+        return cls(policy, int(number)) if at and policy and is_version else cls(text)
 
     def __str__(self) -> str:
         return self.policy if self.version is None else f"{self.policy}@{self.version}"
