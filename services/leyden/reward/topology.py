@@ -14,9 +14,7 @@ LONGEST_BATCH_MS = 3_600_000
 """Reward functions are called in the handler, and Kafka must not reassign its partitions meanwhile."""
 
 
-def subscriptions(
-    handlers: RewardHandlers, settings: RewardSettings, heartbeat: Heartbeat | None = None
-) -> list[Subscription]:
+def subscriptions(handlers: RewardHandlers, settings: RewardSettings, heartbeat: Heartbeat) -> list[Subscription]:
     """One consumer group for the four co-partitioned topics, so one replica gets all records of a rollout."""
     topics = (SPANS, MODEL_CALLS, ROLLOUTS, VERDICTS)
     return [
