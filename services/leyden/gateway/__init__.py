@@ -1,1 +1,1 @@
-"""The service that agents talk to: OpenAI-compatible model API, OTLP traces, tasks and rollouts."""
+"""The gateway service: an OpenAI-compatible model API, OTLP traces, tasks and rollouts, for agents and runners."""

@@ -1,4 +1,4 @@
-"""The gateway put together."""
+"""Composition root of the gateway."""
 
 import os
 import secrets
@@ -48,7 +48,7 @@ from leyden.service import Runtime, Service
 
 
 class Gateway:
-    """The handlers and routes on given ports; what differs between a process and a test is only the ports."""
+    """The handlers and routes on given ports; tests pass other ports than a process."""
 
     def __init__(
         self,
@@ -116,7 +116,7 @@ class Gateway:
         )
 
     def _operations(self) -> list[Operation]:
-        """Every route but health, the busiest first: routes are tried in order."""
+        """Every route except the health routes. They are tried in order, so the busiest come first."""
         knobs = self._settings
         max_body, retry_after_s = knobs.max_body_bytes, knobs.retry_after_s
         leyden = LeydenRoutes(
@@ -147,17 +147,17 @@ class Gateway:
         return [*operations, document_operation(leyden, operations)]
 
     def routes(self) -> list[BaseRoute]:
-        """All routes but the ops routes."""
+        """All routes except the ops routes."""
         return with_fallback(self.operations, self.ring, self._settings.retry_after_s)
 
 
 def random_key() -> NewKey:
-    """A key that nobody can guess."""
+    """A random key."""
     return new_key(secrets.token_bytes(KEY_ID_BYTES), secrets.token_bytes(SECRET_BYTES))
 
 
 def grpc_servers(otlp: OtlpApi, settings: GatewaySettings) -> list[Callable[[], Awaitable[None]]]:
-    """The gRPC server, where its port is set: a process without it does not pay for the library."""
+    """The gRPC server if its port is set; the library is imported only then."""
     if not settings.grpc_port:
         return []
     from leyden.gateway.rpc import GrpcOtlp
@@ -166,7 +166,7 @@ def grpc_servers(otlp: OtlpApi, settings: GatewaySettings) -> list[Callable[[], 
 
 
 def build(runtime: Runtime) -> Service:
-    """The gateway as a service. Raises `pydantic.ValidationError` when a setting is missing or wrong."""
+    """The gateway as a service. Raises `pydantic.ValidationError` if a setting is missing or wrong."""
     settings = GatewaySettings()
     engines = AiohttpEngines(settings.engine_keepalive_s, settings.max_concurrent_calls, settings.max_reply_bytes)
     upstreams = load_upstreams(settings.upstreams, os.environ, settings.engine_timeouts)

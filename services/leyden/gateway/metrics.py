@@ -1,4 +1,4 @@
-"""The gateway's own metrics: a closed list."""
+"""All metrics of the gateway."""
 
 from typing import Any, TypeVar
 
@@ -9,7 +9,7 @@ _children: dict[tuple[object, tuple[str, ...]], Any] = {}
 
 
 def labelled(metric: MetricT, *values: str) -> MetricT:
-    """A metric with its labels' values, in their order. Kept: the look-up costs more than the counting."""
+    """A metric with label values, cached: looking labels up costs more than counting."""
     child = _children.get((metric, values))
     if child is None:
         child = _children[metric, values] = metric.labels(*values)

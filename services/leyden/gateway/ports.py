@@ -1,4 +1,4 @@
-"""What the gateway needs from outside. A passing fault of any of them is `leyden.kafka.Retry`; it becomes a 503."""
+"""The gateway's ports. A temporary fault of any of them is a `leyden.kafka.Retry`, which becomes a 503."""
 
 from collections.abc import AsyncGenerator, AsyncIterator, Coroutine, Mapping, Sequence
 from dataclasses import dataclass, field
@@ -18,19 +18,19 @@ from leyden.kafka import Publisher
 
 
 class Log(Publisher, Protocol):
-    """A publisher with a deadline: it raises `Retry` when Kafka takes too long."""
+    """A publisher with a deadline: raises `Retry` if Kafka takes too long."""
 
     def must_be_up(self) -> None:
-        """Raise `Retry` when publishing has just failed, or takes long."""
+        """Raise `Retry` if publishing has just failed or is slow."""
         ...
 
 
 class ResponseWriter(Protocol):
-    """What a model call's answer is written to: one whole body, or a stream of events."""
+    """Where a model call's reply is written to: one body, or a stream of events."""
 
     @property
     def started(self) -> bool:
-        """Whether any of the answer has left: from then on a failure has to be told as an event."""
+        """Whether part of the reply was sent; from then on a failure must be an event."""
         ...
 
     async def whole(self, body: bytes, headers: Mapping[str, str]) -> None:
@@ -38,7 +38,7 @@ class ResponseWriter(Protocol):
         ...
 
     async def start(self, headers: Mapping[str, str]) -> None:
-        """Begin a stream of server-sent events."""
+        """Start a stream of server-sent events."""
         ...
 
     async def write(self, event: bytes) -> None:
@@ -47,19 +47,19 @@ class ResponseWriter(Protocol):
 
 
 class CallExchange(ResponseWriter, Protocol):
-    """A model call as it comes in over HTTP, and the way back to its caller."""
+    """A model call over HTTP, and the way back to its caller."""
 
     extra_headers: dict[str, str]
-    """Headers for whatever answer the call gets."""
+    """Headers of the call's reply, whatever it is."""
 
     @property
     def headers(self) -> Mapping[str, str]:
-        """The request's headers, looked up in any case."""
+        """The request's headers, case-insensitive."""
         ...
 
     @property
     def credential(self) -> str | None:
-        """The `Authorization` header, or one made of the headers that other clients send their key in."""
+        """The `Authorization` header, or one made from the key headers of other clients."""
         ...
 
     @property
@@ -68,7 +68,7 @@ class CallExchange(ResponseWriter, Protocol):
         ...
 
     def agent(self) -> Agent:
-        """Which agent calls, as far as the headers say so."""
+        """The calling agent, if the headers name it."""
         ...
 
     async def body(self) -> bytes:
@@ -76,18 +76,18 @@ class CallExchange(ResponseWriter, Protocol):
         ...
 
     async def unless_gone(self, work: Coroutine[Any, Any, None]) -> None:
-        """Do the work; cancelled, and the call over, when the caller leaves before its end."""
+        """Do the work; it is cancelled if the caller disconnects."""
         ...
 
 
 class EngineUnreachable(Exception):  # noqa: N818
-    """No connection was made: nothing was sent, another replica may be asked."""
+    """No connection was made, so nothing was sent and another replica may be tried."""
 
 
 class EngineBroke(Exception):  # noqa: N818
-    """The engine was asked and the answer did not come, or not whole. `timed_out` when the time was over.
+    """The engine was asked and gave no complete reply. `timed_out`: because the time was over.
 
-    `too_long` when it was broken off here. Neither of the two is the server's fault once it has begun to answer.
+    `too_long`: the gateway cut it off. Once a reply has begun, neither of the two is the server's fault.
     """
 
     def __init__(self, message: str, timed_out: bool = False, too_long: bool = False) -> None:
@@ -97,7 +97,7 @@ class EngineBroke(Exception):  # noqa: N818
 
 
 class EngineReply(Protocol):
-    """An answer whose head has come."""
+    """A reply whose head was received."""
 
     @property
     def status(self) -> int:
@@ -106,7 +106,7 @@ class EngineReply(Protocol):
 
     @property
     def headers(self) -> Mapping[str, str]:
-        """Headers, looked up in any case."""
+        """Headers, case-insensitive."""
         ...
 
     async def read(self) -> bytes:
@@ -118,30 +118,30 @@ class EngineReply(Protocol):
         ...
 
     def close(self) -> None:
-        """Let go; an answer that was not read to its end is cancelled at the engine."""
+        """Close it; a reply that was not read to its end is cancelled at the engine."""
         ...
 
 
 class Engines(Protocol):
-    """The way to the policy servers and to the other upstreams."""
+    """Client of the policy servers and other upstreams."""
 
     async def post(self, url: str, body: bytes, headers: Mapping[str, str], timeouts: Timeouts) -> EngineReply:
-        """Send a request and wait for the answer's head. Raises `EngineUnreachable` or `EngineBroke`."""
+        """Send a request and wait for the reply's head. Raises `EngineUnreachable` or `EngineBroke`."""
         ...
 
 
 @dataclass(frozen=True, slots=True)
 class AttemptStatus:
-    """Whether an attempt may still call models, and in which mode."""
+    """Whether an attempt may call models, and its mode."""
 
     open: bool
-    """False when the attempt has ended, was given up, or has not begun."""
+    """False if the attempt has ended or has not started."""
     mode: str = "train"
 
 
 @dataclass(frozen=True, slots=True)
 class RolloutView:
-    """A rollout as it can be asked for."""
+    """A rollout, as the API shows it."""
 
     attempt: int
     state: RolloutState
@@ -152,21 +152,21 @@ class RolloutView:
 
 
 class EndResult(StrEnum):
-    """What became of an attempt's end."""
+    """The result of reporting an attempt's end."""
 
     FIRST = "first"
-    """This report is the attempt's end."""
+    """This report is now the attempt's end."""
     EARLIER = "earlier"
-    """An earlier report was; it stays."""
+    """An earlier report is the end and stays it."""
     NOT_RUNNING = "not_running"
-    """The attempt is not under way, and no end of it is kept."""
+    """The attempt is not running, and no end of it is stored."""
     LEASED = "leased"
-    """The lease that was thought to be over was renewed meanwhile."""
+    """The lease was renewed in the meantime."""
 
 
 @dataclass(frozen=True, slots=True)
 class EndOutcome:
-    """The end that counts and the calls that belong to it; both frozen from the first end on."""
+    """The attempt's end and its calls; neither changes after the first end."""
 
     result: EndResult
     stored: bytes = b""
@@ -175,29 +175,29 @@ class EndOutcome:
 
 @dataclass(frozen=True, slots=True)
 class QueueCounts:
-    """How many rollouts stand where."""
+    """Numbers of rollouts by state."""
 
     queued: int
-    """Those that wait for the time of their next attempt included."""
+    """Includes those that wait for the time of their next attempt."""
     running: int
     ended: int
     delayed: int = 0
-    """Of the queued: those whose next attempt may not begin yet."""
+    """Queued rollouts whose next attempt may not start yet."""
     lanes: Mapping[str, int] = field(default_factory=dict)
-    """`<mode>:<project>` → how many could be claimed."""
+    """`<mode>:<project>` → number of rollouts that can be claimed."""
     paused: tuple[str, ...] = ()
-    """Projects that are paused; `*` stands for all."""
+    """Paused projects; `*` means all."""
 
 
 class EarlierCalls(Protocol):
-    """What calls of an attempt said, by the digest of their conversation. Every method raises `Retry`."""
+    """Earlier calls of an attempt, by the digest of their conversation. Every method raises `Retry`."""
 
     async def find(self, ref: AttemptRef, digests: Sequence[bytes]) -> tuple[bytes | None, bool]:
-        """The call of the first digest (of one or more) that is known, and whether any call of the attempt is."""
+        """The call of the first known digest, and whether any call of the attempt is known."""
         ...
 
     async def keep(self, ref: AttemptRef, calls: Mapping[bytes, bytes]) -> None:
-        """Keep calls by their digests."""
+        """Store calls by their digests."""
         ...
 
 
@@ -205,126 +205,126 @@ NOT_WHOLE = "the queue's state is being read from the log"
 
 
 class RolloutStore(Protocol):
-    """Tasks, the queue, leases, ends and call ids. Each method is one atomic step; all may be repeated."""
+    """Tasks, the queue, leases, ends and call ids. Each method is atomic and idempotent."""
 
     async def accept_tasks(self, events: Sequence[tuple[str, bytes]]) -> list[bytes]:
-        """(task id, event): keep each event unless its task has one already; returns those that are kept, in order."""
+        """Store each (task id, event) unless the task has an event; returns the stored ones, in order."""
         ...
 
     async def task(self, task_id: str) -> bytes | None:
-        """The event that is kept for a task."""
+        """The stored event of a task."""
         ...
 
     async def enqueue(self, rollouts: Sequence[tuple[str, RolloutSpec]]) -> None:
-        """Queue those that are not known."""
+        """Queue the rollouts that are not known."""
         ...
 
     async def claim(
         self, limit: int, runner: str, now: datetime, lease_until: datetime, project: str | None = None
     ) -> list[Running]:
-        """Take up to `limit`, of a project or of all, leased; nothing while paused.
+        """Claim up to `limit` rollouts, of one project or all, under a lease; none while paused.
 
-        Each mode of each project has its share as long as it has anything to do (weighted fair queueing); within it
-        the highest priority comes first, then who was queued first.
+        Modes and projects with waiting rollouts get their shares (weighted fair queueing). Within one, the highest
+        priority comes first, then the earliest.
         """
         ...
 
     async def has_state(self) -> bool:
-        """Whether what is here is whole; nothing is claimed until then."""
+        """Whether the state is complete; nothing is claimed before."""
         ...
 
     async def restore(self, rollouts: Sequence[Restored]) -> list[bool]:
-        """Put back what is not known, or known only as waiting for an earlier attempt; whether it was, for each.
+        """Restore rollouts that are unknown, or known only as waiting for an earlier attempt. Returns whether each was.
 
-        An attempt that ran is put back with its end, in one step: it has no lease, and no other end comes first.
+        An attempt that was running is restored together with its end, so it has no lease and no other end comes first.
         """
         ...
 
     async def state_restored(self, ended: int) -> None:
-        """All is back; so many rollouts had ended."""
+        """Mark the state as complete, with the number of ended rollouts."""
         ...
 
     async def unclaim(self, refs: Sequence[AttemptRef]) -> None:
-        """Put claimed attempts back where they stood, as if they had not been claimed."""
+        """Return claimed attempts to their places in the queue."""
         ...
 
     async def begin(self, running: Running, lease_until: datetime) -> bool:
-        """An attempt that nobody queued is under way; False, and nothing, when its rollout is known already.
+        """Start an attempt that was not queued. Returns False, without effect, if its rollout is known.
 
-        Raises `Retry` while the state is not whole: it may be known.
+        Raises `Retry` while the state is incomplete, as the rollout may be known.
         """
         ...
 
     async def extend(self, ref: AttemptRef, lease_until: datetime) -> bool:
-        """Renew a lease; False when there is none."""
+        """Renew a lease; False if there is none."""
         ...
 
     async def attempt_status(self, ref: AttemptRef) -> AttemptStatus:
-        """Whether the attempt may call models; an unknown rollout may."""
+        """Whether the attempt may call models; attempts of unknown rollouts may."""
         ...
 
     async def add_call(self, ref: AttemptRef, call_id: str, note: CallNote | None = None) -> bool:
-        """List a call of the attempt and note what it came to, unless it may not call models: then False."""
+        """List a call of the attempt, with its result. Returns False, without effect, if it may not call models."""
         ...
 
     async def last_call(self, ref: AttemptRef) -> LastCall | None:
-        """What the attempt's last call came to."""
+        """The result of the attempt's last call."""
         ...
 
     async def kept_version(self, ref: AttemptRef, policy: str) -> int | None:
-        """The policy's version that the attempt keeps to; None when it has not called it yet."""
+        """The policy version that the attempt keeps to; None before its first call."""
         ...
 
     async def keep_version(self, ref: AttemptRef, policy: str, version: int, instead_of: int | None) -> None:
-        """The attempt keeps to `version`, unless it keeps to another than `instead_of` by now."""
+        """Let the attempt keep to `version`, unless it now keeps to a version other than `instead_of`."""
         ...
 
     async def end(self, ref: AttemptRef, stored: bytes, now: datetime, lease_over: bool) -> EndOutcome:
-        """The first end wins and closes the attempt for calls. `lease_over`: only if its lease is over at `now`."""
+        """End the attempt; the first end wins and no calls follow. `lease_over`: only if the lease is over at `now`."""
         ...
 
     async def withdraw(self, ref: AttemptRef, stored: bytes, now: datetime) -> EndOutcome:
-        """End an attempt that waits in the queue, which it leaves; NOT_RUNNING when it does not wait."""
+        """End an attempt that waits in the queue, and remove it; NOT_RUNNING if it does not wait."""
         ...
 
     async def find_end(self, ref: AttemptRef) -> EndOutcome | None:
-        """The end that is kept for an attempt."""
+        """The stored end of an attempt."""
         ...
 
     async def settle(self, ref: AttemptRef, final: bool, status: str, retry_at: datetime | None = None) -> None:
-        """The end is in the log: the rollout is ended, or queued as the next attempt from `retry_at` on. Works once."""
+        """After the end is in the log: mark the rollout ended, or queue its next attempt for `retry_at`. Works once."""
         ...
 
     async def pause(self, project: str | None, paused: bool, at: datetime) -> None:
-        """Whether rollouts of a project (None: of all) are handed out; what was said later than `at` stays."""
+        """Pause or resume a project (None: all); a later decision than `at` is kept."""
         ...
 
     async def find(self, rollout_id: str) -> RolloutView | None:
-        """A rollout, or None when it is unknown or forgotten."""
+        """A rollout; None if it is unknown or expired."""
         ...
 
     async def expired(self, now: datetime, limit: int) -> list[AttemptRef]:
-        """Attempts whose lease is over."""
+        """Attempts with expired leases."""
         ...
 
     async def unsettled(self, ended_before: datetime, limit: int) -> list[AttemptRef]:
-        """Attempts that ended before then and are not settled."""
+        """Attempts that ended before that time and are not settled."""
         ...
 
     async def counts(self) -> QueueCounts:
-        """How many rollouts stand where."""
+        """Numbers of rollouts by state."""
         ...
 
 
 class Rates(Protocol):
-    """What limited keys have left, the same for all replicas."""
+    """Remaining quotas of limited keys, shared by all replicas."""
 
     async def take(self, key_id: str, limits: KeyLimits, now: datetime) -> Level:
-        """Count one call, unless nothing is left."""
+        """Count one call if the quota allows it."""
         ...
 
     async def charge(self, key_id: str, limits: KeyLimits, tokens: int, now: datetime) -> None:
-        """Take off what a call used."""
+        """Subtract what a call used."""
         ...
 
 
@@ -332,5 +332,5 @@ class History(Protocol):
     """The log from its beginning."""
 
     def events(self, topic: str) -> AsyncGenerator[Event, None]:
-        """The events of `topic` up to its end of now, each key's in order."""
+        """The events of `topic` up to its current end, in order per key."""
         ...

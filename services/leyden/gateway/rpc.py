@@ -1,8 +1,8 @@
 """OTLP over gRPC: the Export methods of traces, logs and metrics. Imported only where its port is set.
 
-Messages come as bytes and are not decoded. Which codes an exporter may retry, and that RESOURCE_EXHAUSTED is one only
-with a `RetryInfo`, is OTLP's: so overload is UNAVAILABLE with a `RetryInfo`, and a message over the limit is
-RESOURCE_EXHAUSTED without one (gRPC itself refuses it, unpacked size included). TLS is the proxy's.
+Messages are bytes and are not decoded. OTLP says which codes an exporter may retry, RESOURCE_EXHAUSTED only with a
+`RetryInfo`. So overload is UNAVAILABLE with a `RetryInfo`, and a message over the limit is RESOURCE_EXHAUSTED without
+one (gRPC itself refuses it, by its decompressed size). TLS is left to a proxy.
 """
 
 import logging
@@ -38,16 +38,16 @@ STATUS_CODES = {code.value[0]: code for code in grpc.StatusCode}
 
 @dataclass(frozen=True)
 class GrpcOtlp:
-    """The gRPC server of one gateway: who may come in and how much is `api`'s, shared with HTTP."""
+    """The gRPC server of one gateway; keys and limits are those of `api`, shared with HTTP."""
 
     api: OtlpApi
     host: str
     port: int
     max_streams: int
-    """Requests at a time on one connection: what HTTP/2 holds back is not in our memory."""
+    """Requests at a time on one connection; HTTP/2 holds further ones back at the client."""
 
     async def serve(self) -> None:
-        """Serve until cancelled; then requests under way are finished. Raises when the port is taken."""
+        """Serve until cancelled, then finish running requests. Raises if the port is in use."""
         server = self.server()
         host = f"[{self.host}]" if ":" in self.host else self.host
         bound = server.add_insecure_port(f"{host}:{self.port}")
@@ -59,7 +59,7 @@ class GrpcOtlp:
             await server.stop(GRACE_S)
 
     def server(self) -> grpc.aio.Server:
-        """The server, not yet on a port."""
+        """The server, not bound to a port yet."""
         server = grpc.aio.server(
             options=[
                 ("grpc.max_receive_message_length", self.api.max_bytes),

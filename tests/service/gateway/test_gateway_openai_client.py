@@ -183,7 +183,7 @@ async def test_refusals_have_their_class_and_an_id(gate: Bench, agent: AsyncOpen
     with pytest.raises(openai.AuthenticationError) as nobody:
         await agent.with_options(api_key="wrong").chat.completions.create(model="policy", messages=HELLO)
     assert nobody.value.request_id
-    with pytest.raises(openai.NotFoundError, match="there is no /v1/images/generations"):
+    with pytest.raises(openai.NotFoundError, match="no such route: /v1/images/generations"):
         await agent.images.generate(prompt="a cat")
     with pytest.raises(openai.NotFoundError):
         await agent.models.retrieve("policy@9")

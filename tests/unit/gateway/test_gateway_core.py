@@ -270,7 +270,7 @@ def test_settings_say_what_is_missing_and_never_what_was_given(monkeypatch: pyte
     with pytest.raises(ValidationError) as wrong:
         GatewaySettings()
     assert "LEYDEN_GATEWAY_SECRET needs at least 16" in str(wrong.value)
-    assert "LEYDEN_GATEWAY_API_KEYS must hold" in str(wrong.value)
+    assert "LEYDEN_GATEWAY_API_KEYS needs at least one" in str(wrong.value)
     assert "hunter2" not in str(wrong.value)
     monkeypatch.setenv("LEYDEN_GATEWAY_SECRET", "x" * 16)
     monkeypatch.setenv("LEYDEN_GATEWAY_API_KEYS", "a, b ,")

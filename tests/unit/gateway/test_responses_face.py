@@ -208,7 +208,7 @@ def test_allowed_tools_are_the_only_ones_left() -> None:
         ({"tool_choice": {"type": "file_search"}}, "tool_choice", "file_search"),
         ({"text": {"format": {"type": "grammar"}}}, "text.format.type", "grammar"),
         ({"text": "json"}, "text", "object"),
-        ({"n": 2}, "n", "one"),
+        ({"n": 2}, "n", "must be 1"),
     ],
 )
 def test_what_has_no_chat_form_is_refused_by_name(fields: dict[str, Any], param: str, says: str) -> None:

@@ -1,1 +1,1 @@
-"""The outside: Redis, the policy servers, Kafka."""
+"""Adapters for Redis, the policy servers and Kafka."""

@@ -1,4 +1,4 @@
-"""Redis behind `EarlierCalls`: per attempt one hash, digest of a conversation → the call that made it."""
+"""`EarlierCalls` on Redis: one hash per attempt, digest of a conversation → its call."""
 
 from collections.abc import Mapping, Sequence
 from typing import cast
@@ -18,7 +18,7 @@ redis.call('EXPIRE', KEYS[1], ARGV[1])
 
 
 class RedisEarlierCalls:
-    """Bounded: an attempt's first `most` answers are kept, for `ttl_s` after the last one."""
+    """Keeps an attempt's first `most` answers, for `ttl_s` after the last one."""
 
     def __init__(self, redis: Redis, namespace: str, ttl_s: int, most: int, timeout_s: float = 5.0) -> None:
         self._redis = redis

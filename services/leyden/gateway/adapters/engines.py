@@ -1,4 +1,4 @@
-"""Policy servers and other upstreams over HTTP: one long-lived aiohttp pool for all."""
+"""HTTP client of policy servers and other upstreams, with one aiohttp connection pool."""
 
 import asyncio
 from collections.abc import AsyncIterator, Mapping
@@ -10,7 +10,7 @@ from leyden.gateway.ports import EngineBroke, EngineUnreachable
 
 
 class AiohttpReply:
-    """An answer of an engine: its body is read once, up to `max_bytes`, the first of it by `first_byte_by`."""
+    """An engine's reply. Its body is read once, up to `max_bytes`; its first byte must come by `first_byte_by`."""
 
     def __init__(self, response: aiohttp.ClientResponse, first_byte_by: float | None, max_bytes: int) -> None:
         self._response = response
@@ -46,12 +46,12 @@ class AiohttpReply:
             raise EngineBroke(f"the engine's answer broke off: {error!r}") from error
 
     def close(self) -> None:
-        # Not release(): of an answer that is not at its end, the connection is closed, which stops the engine's work.
+        # Not release(): closing the connection of an unfinished reply stops the engine's work.
         self._response.close()
 
 
 class AiohttpEngines:
-    """`Engines`, to be opened within the event loop that uses it."""
+    """`Engines` over HTTP; open it in the event loop that uses it."""
 
     def __init__(self, keepalive_s: float, max_connections: int, max_reply_bytes: int) -> None:
         self._keepalive_s = keepalive_s
@@ -60,7 +60,7 @@ class AiohttpEngines:
         self._session: aiohttp.ClientSession | None = None
 
     async def open(self) -> None:
-        """Make the pool; nothing is connected yet."""
+        """Create the pool, without connections yet."""
         connector = aiohttp.TCPConnector(limit=self._max_connections, keepalive_timeout=self._keepalive_s)
         self._session = aiohttp.ClientSession(
             connector=connector, auto_decompress=True, cookie_jar=aiohttp.DummyCookieJar()

@@ -1,4 +1,4 @@
-"""`History` on Kafka: a topic from its beginning to its end of now, outside every consumer group."""
+"""`History` on Kafka: reads a topic from its beginning to its current end, in no consumer group."""
 
 import logging
 from collections.abc import AsyncGenerator
@@ -27,7 +27,7 @@ class KafkaHistory:
         self._claims = claims
 
     async def events(self, topic: str) -> AsyncGenerator[Event, None]:
-        """Its events, each partition in order; what is none, or cannot be read, is passed over. Raises `Retry`."""
+        """The topic's events, each partition in order, without invalid and unreadable records. Raises `Retry`."""
         try:
             partitions = await topic_partitions(self._kafka, [self._prefix + topic])
             async with LogReader(self._kafka) as reader:
@@ -38,11 +38,11 @@ class KafkaHistory:
             raise Retry(f"the log cannot be read: {error!r}") from error
 
     async def event_of(self, topic: str, record: ConsumerRecord) -> Event | None:
-        """A record's event; None for what is none, or refers to what cannot be read. Raises `Retry`."""
+        """A record's event; None if it is invalid or its claim check cannot be read. Raises `Retry`."""
         try:
             return decode(topic, await self._claims.value_of(record))
         except ValidationError:
-            return None  # it is among the dead letters, with the reason
+            return None  # it is in the dead-letter topic, with the reason
         except ValueError as error:
             UNREADABLE.labels(topic=topic).inc()
             log.warning("%s/%s/%s is left out: %s", topic, record.partition, record.offset, error)

@@ -8,10 +8,10 @@ from leyden.kafka import Outgoing, Publisher, Retry
 
 
 class KafkaLog:
-    """A publisher whose callers wait for `timeout_s` at most; after a failure it says so for `pause_s`.
+    """A publisher whose callers wait at most `timeout_s`; after a failure it refuses records for `pause_s`.
 
-    It says so too while the oldest record that waits has waited for `slow_s`: what comes in would only wait behind it.
-    A record that was given up may still be written: nothing refers to it, so it is evidence of nothing.
+    It also refuses them while the oldest waiting record has waited for `slow_s`. A record whose caller stopped waiting
+    may still be written; nothing refers to it, so it is not part of any evidence.
     """
 
     def __init__(

@@ -1,7 +1,7 @@
-"""Limits of keys, shared by all replicas: two token buckets a key in Redis, one script call for a limited call.
+"""Rate limits of keys, shared by all replicas: two token buckets per key in Redis, one script per limited call.
 
-The `limits` package was considered: its asyncio strategies need a round trip for each limit and two more to say what is
-left, and none lets a call be charged afterwards for the tokens that it turned out to use.
+The `limits` package was considered: its asyncio strategies need one round trip per limit and two more for what is left,
+and none can charge a call afterwards for the tokens that it used.
 """
 
 from datetime import datetime
@@ -14,7 +14,7 @@ from leyden.gateway.core.keys import Level
 from leyden.state import redis_step
 
 FORGET_AFTER_MS = 3_600_000
-"""A bucket without calls for this long is full, unless it was an hour's tokens in debt."""
+"""A bucket without calls for this long is full, unless it was in debt by an hour's tokens."""
 
 FILLED = """
 local found = redis.call('HMGET', KEYS[1], 'requests', 'tokens', 'at')
@@ -52,7 +52,7 @@ return 1
 
 
 class RedisRates:
-    """`Rates` under `<namespace>:`; the gateways' clocks need to agree as far as a limit has to be exact."""
+    """`Rates` under `<namespace>:`. Limits are as exact as the gateways' clocks agree."""
 
     def __init__(self, redis: Redis, namespace: str, timeout_s: float = 5.0) -> None:
         self._ns = namespace

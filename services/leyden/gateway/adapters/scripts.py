@@ -1,19 +1,19 @@
-"""The Lua scripts of the rollout store: each is one atomic step, and none relies on a clock of Redis.
+"""The Lua scripts of the rollout store. Each is one atomic step; none uses the clock of Redis.
 
 Keys under a namespace `ns`:
 - `rollout:<id>` hash: spec, mode, lane, position, attempt, state, runner, started_at, status
 - `lanes` set of lanes (`<mode>:<project>`); `queue:<lane>` sorted set: rollout id → position (lower is first)
 - `seq` counts positions; a position is the count at which the rollout was queued, less its priority times
-  `PRIORITY_STEP`, so that a rollout that comes back stands where it stood
-- `delayed` sorted set: rollout id → when its next attempt may begin (ms)
-- `served` hash: lane → its virtual time; field "" is the time of the lane that was served last
-- `paused` hash: "=<project>" or "*" → `<ms>:<0 or 1>`, the last word on it
+  `PRIORITY_STEP`, so that a retried rollout keeps its place
+- `delayed` sorted set: rollout id → when its next attempt may start (ms)
+- `served` hash: lane → its virtual time; field "" is that of the lane served last
+- `paused` hash: "=<project>" or "*" → `<ms>:<0 or 1>`, the last decision
 - `leases` sorted set: trace id → when the lease is over (ms)
 - `end:<trace id>` the first end; `unsettled` sorted set: trace id → when it ended (ms)
-- `calls:<trace id>` set of call ids, frozen by the end; `last:<trace id>` hash: what the last call came to
+- `calls:<trace id>` set of call ids, fixed by the end; `last:<trace id>` hash: result of the last call
 - `versions:<trace id>` hash: policy → the version that the attempt keeps to
-- `task:<id>` the accepted event; `ended` count of rollouts that ended
-- `whole` there once the state is that of the log: without it nothing is claimed or begun, and the log is read again
+- `task:<id>` the accepted event; `ended` count of ended rollouts
+- `whole` exists once the state matches the log; without it nothing is claimed or started, and the log is read again
 """
 
 PRIORITY_STEP = 2**42

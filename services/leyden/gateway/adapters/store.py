@@ -26,12 +26,12 @@ def ms(moment: datetime) -> int:
 
 
 def offset(spec: RolloutSpec) -> int:
-    """How far ahead of its turn a rollout's priority puts it."""
+    """How far its priority moves a rollout forward in the queue."""
     return spec.priority * PRIORITY_STEP
 
 
 def row(one: Restored) -> list[str | int | bytes]:
-    """What RESTORE is told of a rollout."""
+    """The arguments of RESTORE for one rollout."""
     spec, ref = one.spec, one.ref
     started = one.started_at.isoformat() if one.started_at else ""
     ready = ms(one.retry_at) if one.retry_at else 0
@@ -42,12 +42,12 @@ def row(one: Restored) -> list[str | int | bytes]:
 
 
 def whose(project: str | None) -> str:
-    """A project, so that its name cannot stand for all."""
+    """A project's field, which cannot be confused with `*`."""
     return EVERYONE if project is None else f"={project}"
 
 
 def outcome(answer: Any) -> EndOutcome:
-    """What END and WITHDRAW answer."""
+    """The replies of END and WITHDRAW."""
     result = EndResult(answer[0].decode())
     return EndOutcome(result, answer[1], ids(answer[2])) if len(answer) > 1 else EndOutcome(result)
 
@@ -63,7 +63,7 @@ EQUAL_SHARES: Mapping[str, float] = {"train": 1.0, "validation": 1.0}
 class RedisRolloutStore:
     """Everything under `<namespace>:`. One Redis (or a primary with replicas); not a Redis Cluster.
 
-    `shares` is how many rollouts of each mode are handed out while both modes have some.
+    `shares`: rollouts of each mode that are handed out per round while both modes have waiting ones.
     """
 
     def __init__(
@@ -293,7 +293,7 @@ class RedisRolloutStore:
         return QueueCounts(sum(lanes.values()) + delayed, running, int(ended), delayed, lanes, tuple(paused))
 
     async def ready(self) -> str | None:
-        """None when Redis answers, else one sentence."""
+        """None if Redis answers, else the problem in one sentence."""
         try:
             async with self._step():
                 await self._redis.get(self._key("ended"))

@@ -1,4 +1,4 @@
-"""The file of other upstreams: read once, at the start. What is wrong with it is said where it stands in the file."""
+"""The file of other upstreams, read once at the start. Errors name the place in the file."""
 
 from collections.abc import Mapping
 from pathlib import Path
@@ -12,9 +12,9 @@ from leyden.settings import RunFileError
 
 
 def load_upstreams(path: Path | None, environment: Mapping[str, str], defaults: Timeouts) -> Upstreams:
-    """The upstreams of a YAML (or JSON) file with their keys; none without a file.
+    """The upstreams of a YAML or JSON file, with their keys; none without a file.
 
-    Raises `RunFileError` for a file that cannot be read, an entry that is wrong, or a key that the environment lacks.
+    Raises `RunFileError` for an unreadable file, an invalid entry, or a key that is not in the environment.
     """
     if path is None:
         return Upstreams()
@@ -44,7 +44,7 @@ def _upstream(path: Path, entry: UpstreamEntry, environment: Mapping[str, str], 
 
 
 def _told(error: ValidationError, document: Any) -> str:
-    """One line for each fault, an entry by its name where it has one. What stands in the file is not repeated."""
+    """One line per error, with the entry's name if it has one. Values of the file are not repeated."""
     faults = []
     for fault in error.errors(include_input=False, include_url=False):
         where = list(fault["loc"])

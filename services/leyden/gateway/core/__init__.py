@@ -1,1 +1,1 @@
-"""What the gateway decides: binding, routing, what is sent and shown, what was sampled, how attempts end. No IO."""
+"""Decisions of the gateway: binding, routing, requests to engines, replies, records, ends of attempts. No IO."""

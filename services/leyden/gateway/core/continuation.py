@@ -1,8 +1,8 @@
-"""Which earlier call of its attempt a chat request extends, by what its messages say. Pure; knows no tokens' meaning.
+"""Finds the earlier call of its attempt that a chat request extends, by the content of its messages. Pure.
 
-A call is kept under the digest of its messages and its answer. A request whose messages begin with those extends it,
-however a framework has written the answer back: content as text or as parts, arguments spaced otherwise, ids dropped.
-Whether history is really the same is then the engine's to say: it compares what the messages are rendered to.
+A call is stored under the digest of its messages and its answer. A request whose messages begin with those extends it,
+whatever form a framework gave the answer: content as text or parts, other spaces in arguments, ids dropped. The engine
+then checks that the history is the same: it compares the rendered messages.
 """
 
 import hashlib
@@ -19,36 +19,36 @@ from leyden.gateway.core.request import JsonDict
 from leyden.ids import AttemptRef
 
 MOST_LOOKED_UP = 16
-"""Assistant messages, from the last one back, whose call is looked for."""
+"""Number of assistant messages, from the last one back, for which a call is looked up."""
 _HEAD = struct.Struct("<BHH")
 
 
 @dataclass(frozen=True, slots=True)
 class EarlierCall:
-    """A call that a later one may extend: what it was asked and said, in tokens."""
+    """A call that a later one may extend, with the tokens of its prompt and answer."""
 
     call_id: str
     token_ids: bytes
-    """Of its prompt and its answer, packed as in the events."""
+    """Token ids of prompt and answer, packed as in the events."""
     rendered: str
-    """What its messages were rendered to, as the engine put it."""
+    """The engine's digest of its rendered messages."""
     truncated: bool
 
     def pack(self) -> bytes:
-        """As bytes, to be kept."""
+        """The call as bytes, to be stored."""
         call_id, rendered = self.call_id.encode(), self.rendered.encode()
         return _HEAD.pack(self.truncated, len(call_id), len(rendered)) + call_id + rendered + self.token_ids
 
     @classmethod
     def unpack(cls, packed: bytes) -> Self:
-        """What `pack` packed."""
+        """The inverse of `pack`."""
         truncated, call_id_size, rendered_size = _HEAD.unpack_from(packed)
         cuts = (_HEAD.size, _HEAD.size + call_id_size, _HEAD.size + call_id_size + rendered_size, len(packed))
         call_id, rendered, token_ids = (packed[start:end] for start, end in pairwise(cuts))
         return cls(call_id.decode(), token_ids, rendered.decode(), bool(truncated))
 
     def wish(self) -> JsonDict:
-        """As the engine is asked."""
+        """The field of the request to the engine."""
         ids = np.frombuffer(self.token_ids, dtype="<i4").tolist()
         return {"token_ids": ids, "rendered": self.rendered, "truncated": self.truncated}
 
@@ -58,13 +58,13 @@ class Conversation:
     """A request's messages as digests."""
 
     digest: bytes
-    """Of all of them."""
+    """Digest of all messages."""
     answered: tuple[bytes, ...]
-    """Of them up to each assistant message, that included; the longest first."""
+    """Digests of the messages up to and including each assistant message, the longest first."""
 
     @classmethod
     def of(cls, messages: object) -> Self:
-        """That of a request's `messages`; what is no list of objects has nothing to extend."""
+        """The conversation in a request's `messages`; anything but a list of objects extends nothing."""
         digest, answered = b"", []
         for message in messages if isinstance(messages, list) else []:
             if isinstance(message, dict):
@@ -74,7 +74,7 @@ class Conversation:
         return cls(digest, tuple(answered[: -MOST_LOOKED_UP - 1 : -1]))
 
     def with_answer(self, message: Mapping[str, Any]) -> bytes:
-        """The digest under which a call with this answer is kept."""
+        """The digest under which a call with this answer is stored."""
         return _extended(self.digest, {"role": "assistant"} | dict(message))
 
 
@@ -101,7 +101,7 @@ def _content(content: object) -> object:
 
 
 def _call(call: Mapping[str, Any]) -> Sequence[object]:
-    """Name and arguments; ids are the caller's to keep or to change."""
+    """Name and arguments, without ids, which callers may change."""
     function = call.get("function")
     if not isinstance(function, dict):
         return [None, call]
@@ -114,7 +114,7 @@ def _call(call: Mapping[str, Any]) -> Sequence[object]:
 
 @dataclass(frozen=True, slots=True)
 class Turn:
-    """One call as part of its attempt's conversation."""
+    """A call in its attempt's conversation."""
 
     ref: AttemptRef
     policy: str
@@ -122,16 +122,16 @@ class Turn:
     earlier: EarlierCall | None = None
     """The call that its messages extend."""
     started: bool = False
-    """Whether the attempt has earlier calls at all, where the call's messages hold an answer."""
+    """Whether the attempt has earlier calls, if the messages contain an answer."""
 
     def wish(self) -> JsonDict:
-        """As the engine is asked."""
+        """The field of the request to the engine."""
         return self.earlier.wish() if self.earlier else {}
 
     def outcome(self, prompt: str | None) -> str:
-        """What became of it: `first`, `extended`, `forked`, `drifted`, or `unsupported` by the engine.
+        """The result: `first`, `extended`, `forked`, `drifted`, or `unsupported` by the engine.
 
-        `prompt` is what the engine says of it in its header.
+        `prompt` is the engine's header about it.
         """
         if prompt is None:
             return "unsupported"

@@ -1,7 +1,7 @@
-"""Why an attempt failed, as far as the gateway saw more of it than the runner: its last model calls. No IO.
+"""Refines an attempt's failure class with what the gateway saw: its last model calls. No IO.
 
-The runner's word stands unless what was seen says otherwise: an agent behind an exit status or a framework's own
-exception cannot tell a model's error from its own, and nobody inside sees that it goes round in circles.
+The runner's class is kept unless the calls show another cause: behind an exit status or a framework's exception, a
+model's error looks like the agent's own, and a repetition loop is not visible to the agent.
 """
 
 from leyden.events import Failure, FailureClass, FailureEvidence
@@ -11,7 +11,7 @@ from leyden.gateway.core.reply import CALLER_LEFT, INTERNAL, LastCall
 MAX_MESSAGE = 2000
 MAX_TRACEBACK = 4000
 MAX_NAME = 256
-"""Characters of each that are kept; the failure stays in the log for ever."""
+"""Maximum characters of each text that is stored."""
 LOOPS_BEHIND = frozenset(
     {
         FailureClass.AGENT_EXCEPTION,
@@ -21,11 +21,11 @@ LOOPS_BEHIND = frozenset(
         FailureClass.CONTEXT_OVERFLOW,
     }
 )
-"""What a repetition loop may end in."""
+"""Failure classes that may be the end of a repetition loop."""
 
 
 def classified(reported: Failure | None, last: LastCall | None, loop_calls: int) -> Failure:
-    """The failure as it goes into the log: cut to size, with the last call, and of the class that this call shows."""
+    """The failure for the log: truncated, with the last call, and with the class that this call shows."""
     failure = _bounded(reported or Failure(failure_class=FailureClass.AGENT_EXCEPTION))
     if last is None:
         return failure

@@ -1,11 +1,11 @@
-"""Keys: which caller a bearer token is, and what that caller may do. Nothing secret is compared by luck or ever logged.
+"""Keys: the caller of a bearer token and what it may do. Secrets are compared in constant time and never logged.
 
-- An **API key** `lk-<key id>-<secret>` is an event in `keys.v1`, where only its SHA-256 is kept. A slow hash protects
-  guessable passwords; the secret is 256 random bits, so there is nothing to guess, and every call pays for the hash.
-- A **bootstrap key** comes from the settings and opens everything; it makes the first API key.
-- A **per-rollout key** `lrk-<trace id>[-<key id>]-<hmac>` opens one attempt. It is signed with the gateway's secret, so
-  any replica knows it without a look-up. The key id is that of the key that claimed the attempt: the per-rollout key
-  has its project, models and limits, and ends with it.
+- An **API key** `lk-<key id>-<secret>` is an event in `keys.v1`, which has only its SHA-256. A slow hash protects
+  guessable passwords; it adds nothing for 256 random bits, and every call would pay for it.
+- A **bootstrap key** comes from the settings and may do everything; it creates the first API key.
+- A **per-rollout key** `lrk-<trace id>[-<key id>]-<hmac>` is valid for one attempt. It is signed with the gateway's
+  secret, so any replica can verify it without a look-up. The key id is that of the key that claimed the attempt: the
+  per-rollout key has its project, models and limits, and is revoked with it.
 """
 
 import base64
@@ -28,18 +28,18 @@ KEY_ID_BYTES = 6
 SECRET_BYTES = 32
 UNLIMITED = KeyLimits()
 MAX_GENUINE = 4096
-"""Per-rollout keys that are remembered as genuine; whether what they depend on still holds is asked each time."""
+"""Number of verified per-rollout keys in the cache. The key that they depend on is checked each time."""
 
 
 class Scope(StrEnum):
-    """What a key is for; each includes the ones above it."""
+    """What a key may do; each scope includes the ones above it."""
 
     AGENT = "agent"
-    """Model API, OTLP, and rollouts that the key itself began."""
+    """Model API, OTLP, and rollouts that the key started."""
     RUNNER = "runner"
-    """Tasks in, claims, and heartbeat and end of any attempt."""
+    """Tasks, claims, and heartbeats and ends of any attempt."""
     ADMIN = "admin"
-    """Keys, and whatever steers others' work."""
+    """Keys, and pausing the queue."""
 
 
 INCLUDED = {
@@ -51,20 +51,20 @@ INCLUDED = {
 
 @dataclass(frozen=True, slots=True)
 class Caller:
-    """Who calls. The default is a bootstrap key: it may do everything, and belongs to no project."""
+    """The caller. The default is a bootstrap key, which may do everything and has no project."""
 
     attempt: AttemptRef | None = None
-    """The one attempt that a per-rollout key opens; None for an API key."""
+    """The attempt of a per-rollout key; None for an API key."""
     scopes: frozenset[Scope] = frozenset(Scope)
     key_id: str | None = None
-    """The API key's id; of a per-rollout key, the id of the key that claimed its attempt."""
+    """The API key's id; for a per-rollout key, that of the key that claimed its attempt."""
     project: str | None = None
     models: tuple[str, ...] = ()
-    """Patterns of the models that it may call; empty: all."""
+    """Patterns of allowed models; empty: all."""
     limits: KeyLimits = UNLIMITED
 
     def must(self, scope: Scope) -> None:
-        """Raise a 403 when the key lacks `scope`."""
+        """Raise a 403 if the key lacks `scope`."""
         if scope is Scope.AGENT and scope in self.scopes:
             return
         self.must_be_unbound()
@@ -79,19 +79,19 @@ class Caller:
             raise _bound()
 
     def must_own(self, ref: AttemptRef) -> None:
-        """Raise a 403 for the key of another attempt than `ref`."""
+        """Raise a 403 if the key belongs to an attempt other than `ref`."""
         if self.attempt is not None and self.attempt != ref:
             raise Refusal(403, "wrong_rollout", "this key belongs to another rollout or attempt")
 
     def may_use(self, model: str) -> bool:
-        """Whether the key may call `model`; a pattern may name a policy or one version of it."""
+        """Whether the key may call `model`; patterns match policies or versions."""
         if not self.models:
             return True
         names = {model, model.rpartition("@")[0] or model}
         return any(fnmatchcase(name, pattern) for pattern in self.models for name in names)
 
     def must_use(self, model: object) -> None:
-        """Raise a 403 that names the allowed models when `model` is a model's name and none of them."""
+        """Raise a 403 that lists the allowed models if `model` is not one of them."""
         if isinstance(model, str) and not self.may_use(model):
             allowed = ", ".join(self.models)
             message = f"this key may not call `{model[:128]}`; it may call: {allowed}"
@@ -108,19 +108,19 @@ AGENT_SCOPES = INCLUDED[Scope.AGENT]
 
 @dataclass(frozen=True, slots=True)
 class NewKey:
-    """A key at the only moment when it is whole."""
+    """A new key, with its secret."""
 
     key_id: str
     text: str = field(repr=False)
 
     @property
     def digest(self) -> str:
-        """What is kept of it."""
+        """The digest that is stored."""
         return _digest(self.text).hex()
 
 
 def new_key(random_id: bytes, random_secret: bytes) -> NewKey:
-    """The key that is made of `KEY_ID_BYTES` and `SECRET_BYTES` random bytes."""
+    """The key made of `KEY_ID_BYTES` and `SECRET_BYTES` random bytes."""
     if len(random_id) != KEY_ID_BYTES or len(random_secret) != SECRET_BYTES:
         raise ValueError("a key is made of 6 random bytes of id and 32 of secret")
     secret = base64.urlsafe_b64encode(random_secret).decode().rstrip("=")
@@ -128,24 +128,24 @@ def new_key(random_id: bytes, random_secret: bytes) -> NewKey:
 
 
 def rollout_key(secret: bytes, ref: AttemptRef, key_id: str | None = None) -> str:
-    """The per-rollout key of an attempt that `key_id` claimed; the same secret always gives the same key."""
+    """The per-rollout key of an attempt claimed by `key_id`; deterministic for a secret."""
     named = ref.trace_id if key_id is None else f"{ref.trace_id}-{key_id}"
     return f"{ROLLOUT_MARK}-{named}-{_signature(secret, named)}"
 
 
 @dataclass(frozen=True, slots=True)
 class KeyState:
-    """One API key as it can be looked at."""
+    """One API key, as the API shows it."""
 
     key_id: str
     name: str
     created: KeyCreated | None
-    """None for a key of which only the revocation is left in the log."""
+    """None for a key of which only the revocation is in the log."""
     revoked_at: datetime | None = None
 
 
 class KeyRing:
-    """All keys that open this gateway. `complete` once keys.v1 was read to what was its end at the start."""
+    """All valid keys. `complete` once keys.v1 was read to the end that it had at the start."""
 
     def __init__(self, bootstrap_keys: Iterable[str], secret: bytes, now: Callable[[], datetime]) -> None:
         self._bootstrap = [_digest(key) for key in bootstrap_keys]
@@ -157,7 +157,7 @@ class KeyRing:
         self.complete: Callable[[], bool] = lambda: True
 
     def note_created(self, event: KeyCreated) -> None:
-        """A key opens the gateway; nothing brings a revoked one back."""
+        """Add a key, unless it was revoked."""
         known = self._states.get(event.key_id)
         revoked_at = known.revoked_at if known else None
         self._states[event.key_id] = KeyState(event.key_id, event.name, event, revoked_at)
@@ -167,14 +167,14 @@ class KeyRing:
             self._callers[event.key_id] = (bytes.fromhex(event.digest), caller)
 
     def note_revoked(self, event: KeyRevoked) -> None:
-        """A key, and every per-rollout key that it claimed, opens nothing any more."""
+        """Revoke a key, and with it all per-rollout keys that it claimed."""
         known = self._states.get(event.key_id)
         first = known.revoked_at if known and known.revoked_at else event.event_time
         self._states[event.key_id] = KeyState(event.key_id, event.name, known.created if known else None, first)
         self._callers.pop(event.key_id, None)
 
     def states(self) -> Sequence[KeyState]:
-        """Every key that is known, by name, then id."""
+        """All known keys, by name and id."""
         return sorted(self._states.values(), key=lambda state: (state.name, state.key_id))
 
     def find(self, key_id: str) -> KeyState | None:
@@ -182,12 +182,12 @@ class KeyRing:
         return self._states.get(key_id)
 
     def limits_of(self, key_id: str | None) -> KeyLimits:
-        """The limits of a key that is in use."""
+        """The limits of a valid key."""
         known = self._callers.get(key_id) if key_id else None
         return known[1].limits if known else UNLIMITED
 
     def caller(self, authorization: str | None) -> Caller:
-        """Who sent this `Authorization` header; raises a 401 `Refusal` for nobody that is known."""
+        """The caller of this `Authorization` header. Raises a 401 `Refusal` for an unknown key."""
         scheme, _, token = (authorization or "").partition(" ")
         if scheme.lower() == "bearer" and (token := token.strip()):
             mark, _, rest = token.partition("-")
@@ -196,7 +196,7 @@ class KeyRing:
             shown = _digest(token)
             if mark == API_MARK and (found := self._of_key(rest.partition("-")[0], shown)):
                 return found
-            # All are compared, so that the time says nothing about which one was near.
+            # All are compared, so that the time reveals nothing about them.
             if sum([hmac.compare_digest(shown, digest) for digest in self._bootstrap]):
                 return BOOTSTRAP
         raise Refusal(401, "invalid_api_key", "no valid key: send `Authorization: Bearer <key>`")
@@ -224,7 +224,7 @@ class KeyRing:
         return Caller(attempt, AGENT_SCOPES, key_id, issuer.project, issuer.models, issuer.limits)
 
     def _verified(self, rest: str) -> tuple[AttemptRef, str] | None:
-        """The attempt and the issuer's id of a genuine per-rollout key; kept, as an agent calls many times with it."""
+        """The attempt and the issuing key's id of a verified per-rollout key; cached for an agent's many calls."""
         named, _, signature = rest.rpartition("-")
         if not hmac.compare_digest(_signature(self._secret, named).encode(), signature.encode()):
             return None
@@ -244,7 +244,7 @@ class KeyRing:
         return caller
 
     def _must_be_complete(self, key_id: str) -> None:
-        """An unknown key may be one that this replica has not read yet: that is no reason to turn it away for good."""
+        """503 while the keys are being read, as the key may be among those not read yet; else 401."""
         if key_id not in self._states and not self.complete():
             raise Refusal(503, "starting", "the gateway is still reading its keys", retry_after_s=1.0)
 
@@ -262,16 +262,16 @@ MINUTE_S = 60.0
 
 @dataclass(frozen=True, slots=True)
 class Level:
-    """What a key has left after it asked for one call; each bucket fills evenly, in one minute, up to its limit."""
+    """What a key has left after one call was counted. Each bucket fills evenly within a minute, up to its limit."""
 
     admitted: bool
     requests: float = 0.0
     tokens: float = 0.0
-    """Below zero when calls used more than was left: no call knows beforehand how long its answer will be."""
+    """Below zero if calls used more than was left, as a reply's length is not known beforehand."""
 
 
 def limit_headers(limits: KeyLimits, level: Level) -> dict[str, str]:
-    """The `x-ratelimit-…` headers, as OpenAI's clients read them."""
+    """The `x-ratelimit-…` headers of OpenAI's API."""
     headers: dict[str, str] = {}
     for what, limit, left in _buckets(limits, level):
         headers[f"x-ratelimit-limit-{what}"] = str(limit)
@@ -281,7 +281,7 @@ def limit_headers(limits: KeyLimits, level: Level) -> dict[str, str]:
 
 
 def rate_limited(limits: KeyLimits, level: Level) -> Refusal:
-    """The 429 of a call that was not admitted, saying when one will be."""
+    """The 429 of a call that was not admitted, with the time until the next one."""
     waits = {what: max(0.0, (1 - left) * MINUTE_S / limit) for what, limit, left in _buckets(limits, level)}
     what = max(waits, key=lambda name: waits[name])
     limit = limits.requests_per_minute if what == "requests" else limits.tokens_per_minute
@@ -298,7 +298,7 @@ def _buckets(limits: KeyLimits, level: Level) -> list[tuple[str, int, float]]:
 
 
 def _duration(seconds: float) -> str:
-    """As OpenAI writes it: `0s`, `120ms`, `6m0s`."""
+    """A duration in OpenAI's format: `0s`, `120ms`, `6m0s`."""
     if seconds < 1:
         return f"{max(0, round(seconds * 1000))}ms" if seconds > 0 else "0s"
     minutes, rest = divmod(round(seconds), 60)

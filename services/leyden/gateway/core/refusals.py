@@ -1,14 +1,14 @@
-"""The gateway's own "no": one exception for all routes, given its JSON shape by the route that was called."""
+"""The gateway's error replies: one exception for all routes; each route gives it its own JSON shape."""
 
 from collections.abc import Mapping
 
 NO_HEADERS: Mapping[str, str] = {}
 
 
-class Refusal(Exception):  # noqa: N818 - it is an answer, not a fault
-    """The caller is answered with `status`; `code` is stable, `message` says what to do.
+class Refusal(Exception):  # noqa: N818 - a reply, not a fault
+    """An error reply with `status`; `code` is stable, `message` says what to do.
 
-    `retry_after_s` is set where the same request may succeed later.
+    `retry_after_s` is set if the same request may succeed later.
     """
 
     def __init__(
@@ -28,12 +28,12 @@ class Refusal(Exception):  # noqa: N818 - it is an answer, not a fault
         self.param = param
         self.retry_after_s = retry_after_s
         self.headers = headers
-        """More headers of the answer."""
+        """Further headers of the reply."""
         self.request_id: str | None = None
-        """What the caller may quote: the call's id where there is a call, set by whoever knows it."""
+        """The id that the caller can quote: the call's id if there is a call."""
 
 
 def unavailable(retry_after_s: float = 1.0) -> Refusal:
-    """What a passing fault of Kafka or Redis becomes; which one it was is in the log, not in the answer."""
+    """The reply to a temporary fault of Kafka or Redis; details are in the log, not in the reply."""
     message = "the call could not be recorded just now; nothing was lost, send it again"
     return Refusal(503, "unavailable", message, retry_after_s=retry_after_s)

@@ -1,4 +1,4 @@
-"""From the engine's answer to the record and to what the caller sees: plain replies, and streams chunk by chunk."""
+"""Processes an engine's reply for the record and for the caller: plain replies, and streams chunk by chunk."""
 
 import json
 from collections.abc import Mapping
@@ -15,18 +15,18 @@ from leyden.ids import derive
 ALWAYS_HIDDEN = ("prompt_text", "metrics")
 CHOICE_HIDDEN = ("routed_experts",)
 MALFORMED = (LookupError, TypeError, ValueError, AttributeError)
-"""What reading an answer raises that is not a chat completion (`orjson.JSONDecodeError` is a `ValueError`)."""
+"""Raised for a reply that is not a chat completion (`orjson.JSONDecodeError` is a `ValueError`)."""
 CALLER_LEFT, INTERNAL = "cut_off:", "internal:"
-"""How the error of a call begins whose caller did not wait, or that the gateway itself could not bring to its end."""
+"""Beginning of the error of a call whose caller disconnected, or that the gateway could not finish."""
 MAX_CALL_ERROR = 500
-"""Characters of a call's error that are kept with its attempt."""
+"""Maximum characters of a call's error that are stored with its attempt."""
 CHUNKS = ("chat.completion.chunk", "text_completion")
-"""What pieces of a stream call themselves; a whole text completion does too, and always has choices."""
+"""The `object` of stream chunks; a plain text completion has it too, and always has choices."""
 
 
 @dataclass(slots=True)
 class ChoiceParts:
-    """One sampled response as it comes in."""
+    """One sampled response in progress."""
 
     token_ids: list[int] = field(default_factory=list)
     logprobs: list[float] = field(default_factory=list)
@@ -35,14 +35,14 @@ class ChoiceParts:
 
 
 class WrongModelError(Exception):
-    """The engine answers as another model than it was asked for."""
+    """The engine answered as another model than requested."""
 
 
 class ReplyParts:
-    """Everything of one reply that is recorded. Fed with the plain reply, or with every chunk of a stream in order.
+    """The part of a reply that is recorded. Feed it the plain reply, or every chunk of a stream in order.
 
-    `expected` is how many choices were asked for, `version` the policy version that the answer's head names, and
-    `answers_as` the `model` that each piece must name: an adapter's, which is a version's own.
+    `expected` is the number of choices asked for, `version` the policy version in the reply's head, and `answers_as`
+    the `model` that each piece must name, if the version is served as an adapter.
     """
 
     def __init__(self, expected: int, version: int | None = None, answers_as: str | None = None) -> None:
@@ -51,16 +51,16 @@ class ReplyParts:
         self._choices: dict[int, ChoiceParts] = {}
         self.version = version
         self.first_token_s: float | None = None
-        """From the call's arrival to its first token, where it is streamed; noted by whoever has a clock."""
+        """Seconds from the call's arrival to its first token, if streamed; set by the caller of this class."""
         self.prompt_token_ids: list[int] = []
         self.engine_id: str | None = None
         self.usage: Usage | None = None
         self.error: str | None = None
 
     def take(self, piece: Mapping[str, Any]) -> None:
-        """Note one plain reply or one chunk; raises one of `MALFORMED` for what is neither.
+        """Add a plain reply or a chunk. Raises one of `MALFORMED` for anything else.
 
-        Raises `WrongModelError` for a piece of another model's: then it is not known which version answered.
+        Raises `WrongModelError` for a piece of another model, as it is then not known which version answered.
         """
         if piece.get("error"):
             self.error = f"engine: {message_of(piece)}"
@@ -94,24 +94,24 @@ class ReplyParts:
 
     @property
     def finished(self) -> bool:
-        """Whether every choice has said why it stopped."""
+        """Whether every choice has a finish reason."""
         return sum(parts.finish_reason is not None for parts in self._choices.values()) >= self._expected
 
     def counted(self) -> Usage:
-        """Token counts from the ids themselves, for a reply that was cut off before its usage came."""
+        """Token counts from the token ids, for a reply that ended before its usage came."""
         completion = sum(len(parts.token_ids) for parts in self._choices.values())
         return Usage(prompt_tokens=len(self.prompt_token_ids), completion_tokens=completion)
 
     @property
     def torn(self) -> str | None:
-        """Why the reply cannot be trained on, or None: every token needs the logprob it was sampled with."""
+        """Why the reply cannot be trained on, or None. Every token needs its logprob."""
         for index, parts in sorted(self._choices.items()):
             if len(parts.token_ids) != len(parts.logprobs):
                 return f"engine: choice {index} has {len(parts.token_ids)} token ids and {len(parts.logprobs)} logprobs"
         return None if self.prompt_token_ids else "engine: no prompt_token_ids in the reply"
 
     def outcome(self, traced: bool) -> tuple[str | None, str]:
-        """(error, label of metrics) of a reply that came to its end; `traced`: it must come with its tokens."""
+        """(error, metric label) of a complete reply; `traced`: it must have its tokens."""
         if self.error:
             return self.error, "engine_error"
         torn = self.torn if traced else None
@@ -132,7 +132,7 @@ class ReplyParts:
 
 
 def merge_delta(message: JsonDict, delta: Mapping[str, Any]) -> None:
-    """Add a stream's delta to the message so far: texts grow, tool calls by their index."""
+    """Add a stream's delta to the message: appends texts, and tool calls by index."""
     for name, value in delta.items():
         if value is None:
             continue
@@ -156,7 +156,7 @@ def _merge_tool_calls(calls: list[JsonDict], deltas: list[JsonDict]) -> None:
 
 
 def show(piece: JsonDict, visible: Visible, model: str) -> JsonDict | None:
-    """What the caller sees of a reply or a chunk (changed in place); None for a chunk made for the record only."""
+    """The reply or chunk for the caller (changed in place); None for a chunk that only the record needs."""
     if "error" in piece:
         return piece
     if visible.untouched:
@@ -179,7 +179,7 @@ def show(piece: JsonDict, visible: Visible, model: str) -> JsonDict | None:
 
 @cache
 def _hidden(visible: Visible) -> tuple[tuple[str, ...], tuple[str, ...]]:
-    """What is taken out of a reply or chunk, and of its choices."""
+    """Fields removed from a reply or chunk, and from its choices."""
     of_piece, of_choice = list(ALWAYS_HIDDEN), list(CHOICE_HIDDEN)
     if not visible.token_ids:
         of_piece.append("prompt_token_ids")
@@ -196,14 +196,14 @@ def _unasked_usage(piece: JsonDict, visible: Visible) -> bool:
 
 
 class SseSplitter:
-    """Server-sent events out of bytes that are cut anywhere. Comments and other fields than `data` are left out."""
+    """Parses server-sent events from chunks of bytes. Ignores comments and fields other than `data`."""
 
     def __init__(self) -> None:
         self._rest = b""
         self._data: list[bytes] = []
 
     def feed(self, piece: bytes) -> list[bytes]:
-        """The payloads of the events that `piece` completed."""
+        """The payloads of the events that `piece` completes."""
         *lines, self._rest = (self._rest + piece).split(b"\n")
         done: list[bytes] = []
         for raw in lines:
@@ -219,10 +219,10 @@ class SseSplitter:
 def record_of(
     call: RoutedCall, reply: ReplyParts, latency_s: float, error: str | None = None, continues: str | None = None
 ) -> ModelCallRecorded:
-    """The record of a call: what was asked, and as much of the reply as came."""
+    """The record of a call: the request, and the reply as far as it came."""
     ref, caller = call.binding.attempt, call.binding.caller
-    # Not validated: every value is of its type, and the request was JSON when it came. Validating a long conversation
-    # again costs half a millisecond.
+    # Not validated: the types are right, and the request was valid JSON. Validating a long conversation costs half a
+    # millisecond.
     return ModelCallRecorded.model_construct(
         event_id=derive("model-call", call.call_id),
         event_time=call.started_at,
@@ -258,17 +258,17 @@ def record_of(
 
 @dataclass(frozen=True, slots=True)
 class CallNote:
-    """What is kept of a call while its attempt runs."""
+    """What is stored of a call while its attempt runs."""
 
     error: str = ""
     finish_reason: str = ""
     output: str = ""
-    """The same for the same output, and for no other; "" for none."""
+    """A digest of the output; "" for none."""
 
 
 @dataclass(frozen=True, slots=True)
 class LastCall:
-    """The last call of an attempt, and how many in a row, it included, had its output."""
+    """The last call of an attempt, and how many calls in a row, including it, had its output."""
 
     call_id: str
     note: CallNote
@@ -276,7 +276,7 @@ class LastCall:
 
 
 def note_of(call: ModelCallRecorded) -> CallNote:
-    """What to keep of a recorded call."""
+    """The stored part of a recorded call."""
     finish = next((choice.finish_reason for choice in call.choices if choice.finish_reason), None)
     outputs = [_output(choice.message) for choice in call.choices]
     digest = derive("output", json.dumps(outputs)) if any(outputs) else ""
@@ -284,7 +284,7 @@ def note_of(call: ModelCallRecorded) -> CallNote:
 
 
 def _output(message: Mapping[str, Any]) -> list[Any]:
-    """What a message says and does, without ids that differ each time."""
+    """A message's content and tool calls, without ids."""
     calls = [call.get("function") for call in message.get("tool_calls") or () if isinstance(call, dict)]
     asked = [[one.get("name"), one.get("arguments")] for one in calls if isinstance(one, dict)]
     content = message.get("content")

@@ -1,7 +1,7 @@
-"""What a model call asks for: whose it is (attempt and agent), and how the engine is asked for it.
+"""A model call's request: its attempt and agent, and the request to the engine.
 
-Every sampling parameter is sent explicitly, so that no default of an engine (a model's generation_config, say) can
-change what was sampled without being recorded. Unknown fields pass through.
+Every sampling parameter is sent explicitly, so that no default of an engine (such as a model's generation_config) can
+change sampling without being recorded. Unknown fields pass through.
 """
 
 from collections.abc import Sequence
@@ -19,30 +19,30 @@ from leyden.gateway.core.refusals import Refusal
 from leyden.ids import AttemptRef, attempt_of_trace, parse_traceparent
 
 MAX_JSON_DEPTH = 100
-"""Parsers and encoders on the way to Kafka and back give up from 200 on; what real requests nest stays under 40."""
+"""Parsers and encoders on the way to Kafka fail from 200 levels on; real requests have fewer than 40."""
 SESSION_HEADER = "x-leyden-rollout"
-"""Names a rollout (attempt 0) or an attempt's trace id: for clients that can add a header and nothing else."""
+"""A rollout id (attempt 0) or an attempt's trace id, for clients that can add a header."""
 ANYBODY = Caller()
 
 
 @dataclass(frozen=True, slots=True)
 class Binding:
-    """Where a call belongs. `attempt` None: it is served and recorded, and belongs to no rollout."""
+    """The attempt of a call. `attempt` None: the call is served and recorded without a rollout."""
 
     attempt: AttemptRef | None = None
     trace_id: str | None = None
     parent_span_id: str | None = None
     traceparent: str | None = None
-    """The caller's header, where it had the right form."""
+    """The caller's header, if valid."""
     caller: Caller = ANYBODY
 
 
 def bind(path_id: str | None, caller: Caller, traceparent: str | None, session: str | None = None) -> Binding:
-    """The URL's rollout, else the key's, else the session header's, else `traceparent`'s, else none.
+    """The rollout of the URL, else of the key, else of the session header, else of `traceparent`, else none.
 
-    Where two disagree the earlier one counts, being the more deliberate: a `traceparent` is often only what surrounds
-    the call. A per-rollout key never binds elsewhere, so a URL or a session header that would take its call to another
-    attempt is refused (403) and not overruled. Raises a `Refusal`, 404 or 400, too for what names no rollout.
+    If two disagree, the earlier one counts, as it is more deliberate: a `traceparent` may come from the surroundings.
+    A URL or session header of another attempt than a per-rollout key's is refused (403). Raises a 404 or 400 `Refusal`
+    for a URL or header that is not a rollout.
     """
     parsed = parse_traceparent(traceparent)
     asked = None
@@ -71,25 +71,25 @@ ROLE_HEADER = "x-leyden-agent-role"
 NAME_KEYS = ("leyden.agent.name", "gen_ai.agent.name")
 ROLE_KEYS = ("leyden.agent.role",)
 MAX_LENGTH = 128
-"""Characters of a name or role that are kept: they are labels, chosen by the caller."""
+"""Maximum characters of a name or role, which are labels chosen by the caller."""
 MAX_BAGGAGE = 8192
-"""Bytes of baggage that are read, as W3C has it."""
+"""Maximum bytes of baggage, as in the W3C specification."""
 
 
 @dataclass(frozen=True, slots=True)
 class Agent:
-    """Name and role of the agent; None where nothing said them."""
+    """Name and role of the agent; None if unknown."""
 
     name: str | None = None
     role: str | None = None
 
 
 NOBODY = Agent()
-"""An agent of which nothing is known."""
+"""An unknown agent."""
 
 
 def agent_of(name: str | None, role: str | None, baggage: Sequence[str]) -> Agent:
-    """The agent by the two headers, else by the members of all `baggage` headers. What is malformed says nothing."""
+    """The agent by the two headers, else by all `baggage` headers. Malformed values are ignored."""
     members = _members(",".join(baggage)[:MAX_BAGGAGE])
     return Agent(
         _label(name) or _first(members, NAME_KEYS),
@@ -98,7 +98,7 @@ def agent_of(name: str | None, role: str | None, baggage: Sequence[str]) -> Agen
 
 
 def _members(baggage: str) -> dict[str, str]:
-    """Key → value of a W3C baggage list; of two members with one key the first counts."""
+    """Key → value of a W3C baggage list; the first of two equal keys counts."""
     found: dict[str, str] = {}
     for member in baggage.split(","):
         key, equals, value = member.partition(";")[0].partition("=")
@@ -112,7 +112,7 @@ def _first(members: dict[str, str], keys: Sequence[str]) -> str | None:
 
 
 def _label(text: str | None) -> str | None:
-    """`text` as a label of bounded length without control characters; None for nothing."""
+    """`text` as a label of limited length without control characters; None if empty."""
     printable = "".join(character for character in text or "" if character.isprintable())
     return printable.strip()[:MAX_LENGTH].rstrip() or None
 
@@ -120,9 +120,9 @@ def _label(text: str | None) -> str | None:
 JsonDict = dict[str, Any]
 
 NEUTRAL: JsonDict = {"temperature": 1.0, "top_p": 1.0, "top_k": 0, "min_p": 0.0, "repetition_penalty": 1.0}
-"""What is sent where the caller gave nothing: sampling from the model's own distribution."""
+"""Default sampling parameters: the model's own distribution."""
 TRUNCATING = ("top_p", "top_k", "min_p")
-NUMBER = (int, float)  # `int | float` makes a new union at every test: measured, a fifth of preparing a call
+NUMBER = (int, float)  # `int | float` builds a new union at every check: measured as a fifth of preparing a call
 UNTRAINABLE = {
     "echo": "echo puts the prompt into the answer: leave it out in training rollouts (mode train)",
     "prompt": "a training rollout (mode train) completes one prompt a call; `n` gives several completions of it",
@@ -131,30 +131,30 @@ UNTRAINABLE = {
 
 
 class Api(StrEnum):
-    """Which of OpenAI's APIs an engine is asked by."""
+    """OpenAI's API that is used at an engine."""
 
     CHAT = "chat"
     """Messages in, messages out."""
     COMPLETIONS = "completions"
     """A prompt in, a text out."""
     EMBEDDINGS = "embeddings"
-    """Vectors out: nothing is sampled."""
+    """Vectors out; nothing is sampled."""
 
 
 class TruncatedSampling(StrEnum):
-    """What happens to top_p < 1, top_k > 0 and min_p > 0 in a training rollout, whose logprobs they would bias."""
+    """Treatment of top_p < 1, top_k > 0 and min_p > 0 in training rollouts, whose logprobs they would bias."""
 
     REFUSE = "refuse"
-    """400, saying which parameter to leave out."""
+    """400, which names the parameter to remove."""
     OVERRIDE = "override"
-    """Sampled without it; the reply's `x-leyden-overridden` header names it."""
+    """Switched off; the reply's header `x-leyden-overridden` names it."""
     ALLOW = "allow"
     """Sampled as asked, and recorded."""
 
 
 @dataclass(frozen=True, slots=True)
 class Visible:
-    """What the caller asked to see; the rest of what the engine returns for the record is taken out."""
+    """Fields that the caller asked for; others that the engine returns for the record are removed."""
 
     logprobs: bool = False
     token_ids: bool = False
@@ -162,7 +162,7 @@ class Visible:
     prompt_logprobs: bool = False
     kv_transfer_params: bool = False
     untouched: bool = False
-    """Nothing was added for the record, so nothing is taken out, but a usage that nobody asked for."""
+    """Nothing was added for the record, so nothing is removed but a usage that was not asked for."""
 
 
 NOTHING = Visible()
@@ -171,7 +171,7 @@ ASKS_TO_SEE = frozenset({"logprobs", "return_token_ids", "stream_options", "prom
 
 @dataclass(frozen=True, slots=True)
 class Prepared:
-    """One request, ready for an engine but for its `model`."""
+    """One request for an engine, except its `model`."""
 
     body: JsonDict
     model: str
@@ -181,11 +181,11 @@ class Prepared:
     visible: Visible
     overridden: tuple[str, ...] = ()
     traced: bool = True
-    """Whether the answer must come with token ids and logprobs."""
+    """Whether the reply must have token ids and logprobs."""
 
 
 def prepare(request: JsonDict, training: bool, truncated: TruncatedSampling, api: Api = Api.CHAT) -> Prepared:
-    """What to send for `request`. Raises a 400 `Refusal` when it cannot be sampled the way it asks to be."""
+    """The request to send for `request`. Raises a 400 `Refusal` if it may not be sampled as asked."""
     given = {name: value for name, value in request.items() if value is not None}
     model = given.get("model")
     if not isinstance(model, str) or not model:
@@ -220,9 +220,9 @@ def prompts_of(body: JsonDict) -> list[object]:
 
 
 def _one_prompt(given: JsonDict, training: bool) -> bool:
-    """Whether a text completion can be recorded with its tokens: one prompt, of which nothing is in the answer.
+    """Whether a text completion can be recorded with its tokens: it has one prompt, which is not in the reply.
 
-    Raises a 400 `Refusal` where it cannot and it is to be trained on.
+    Raises a 400 `Refusal` if it cannot and is for training.
     """
     wrong = {
         "echo": given.get("echo") is True,
@@ -236,12 +236,12 @@ def _one_prompt(given: JsonDict, training: bool) -> bool:
 
 
 def _most_logprobs(given: JsonDict) -> int:
-    """How many logprobs a token is asked for in a text completion; 0 is that of the sampled one alone."""
+    """Number of logprobs per token that a text completion asks for; 0: only that of the sampled token."""
     return max(_whole(given.get("logprobs")) or 0, 0)
 
 
 def sampling_of(body: JsonDict) -> Sampling:
-    """The sampling parameters of a body as they will be recorded; a disabled top_k is -1 whatever it was called."""
+    """The sampling parameters of a body, as recorded; a disabled top_k is always -1."""
     top_k = _whole(body.get("top_k"))
     return _sampling(
         _number(body, "temperature", 1.0),
@@ -258,7 +258,7 @@ def sampling_of(body: JsonDict) -> Sampling:
 
 @lru_cache(maxsize=1024)
 def _sampling(*values: float | None) -> Sampling:
-    """Agents sample all their calls alike: one record of it for all."""
+    """One shared record for equal parameters, as most calls of an agent have."""
     return Sampling.model_validate(dict(zip(Sampling.model_fields, values, strict=True)))
 
 
@@ -276,7 +276,7 @@ def _visible(given: JsonDict) -> Visible:
 
 def _truncates(name: str, value: object) -> bool:
     if value is None or isinstance(value, bool) or not isinstance(value, NUMBER):
-        return False  # the engine refuses it in its own words
+        return False  # the engine refuses it with its own message
     return value < 1 if name == "top_p" else value > 0
 
 
@@ -296,7 +296,7 @@ def _whole(value: object) -> int | None:
 
 
 def json_object(body: bytes) -> dict[str, Any]:
-    """The body as a JSON object. Raises a 400 `Refusal` for anything else, and for one that is nested too deep."""
+    """The body as a JSON object. Raises a 400 `Refusal` for anything else, and if it is nested too deep."""
     try:
         parsed = orjson.loads(body)
     except orjson.JSONDecodeError as error:

@@ -1,8 +1,8 @@
-"""When a server is set aside (circuits), and when a call is tried again (retries). No clock and no randomness.
+"""Circuit breakers of servers, and retries of calls. No clock and no randomness.
 
-A circuit opens when its server fails, and lets one call try after a pause. A retry waits with full jitter, within a
-number of tries and the call's deadline (Marc Brooker, "Exponential Backoff and Jitter", AWS Architecture Blog 2015: a
-random wait between 0 and a growing cap keeps those who failed together from coming back together).
+A circuit opens when its server fails, and lets one call try after a pause. Retries wait with full jitter, limited in
+number and by the call's deadline (Marc Brooker, "Exponential Backoff and Jitter", AWS Architecture Blog 2015: a random
+wait between 0 and a growing cap, so that calls that failed together do not retry together).
 """
 
 from dataclasses import dataclass
@@ -10,14 +10,14 @@ from enum import StrEnum
 
 
 class CircuitState(StrEnum):
-    """Where a circuit stands."""
+    """State of a circuit."""
 
     CLOSED = "closed"
     """Calls go through."""
     OPEN = "open"
-    """None goes through until the pause is over."""
+    """No calls until the pause is over."""
     HALF_OPEN = "half_open"
-    """One call is trying; its outcome decides."""
+    """One call tries; its result decides."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -25,7 +25,7 @@ class CircuitRules:
     """When a circuit opens, and for how long."""
 
     failures: int = 5
-    """So many failures in a row open it: calls with no answer between them, answers broken off with no whole one."""
+    """Number of failures in a row that open it. A reply resets failed calls, a complete one also broken-off replies."""
     pause_s: float = 10.0
     """How long it stays open before one call may try."""
 
@@ -33,8 +33,8 @@ class CircuitRules:
 class Circuit:
     """The circuit of one server.
 
-    A call takes a ticket with `begin` and gives it back with what became of it. Tickets of an earlier state say
-    nothing about the present one: an answer that comes late does not close a circuit that opened meanwhile.
+    A call takes a ticket with `begin` and returns it with its result. Tickets of an earlier state do not affect the
+    present one: a late reply does not close a circuit that opened meanwhile.
     """
 
     def __init__(self, rules: CircuitRules) -> None:
@@ -47,11 +47,11 @@ class Circuit:
 
     @property
     def state(self) -> CircuitState:
-        """Where it stands; an open one whose pause is over stays open until a call tries."""
+        """The state; an open circuit stays open after its pause until a call tries."""
         return self._state
 
     def opens_in_s(self, now: float) -> float:
-        """Seconds until a call may go through; 0 when one may now."""
+        """Seconds until a call may go through; 0 means now."""
         if self._state is CircuitState.CLOSED:
             return 0.0
         if self._state is CircuitState.HALF_OPEN:
@@ -59,15 +59,15 @@ class Circuit:
         return max(self._opened_at + self._rules.pause_s - now, 0.0)
 
     def begin(self, now: float) -> int:
-        """A call goes through: its ticket. Only to be asked for while `opens_in_s` is 0."""
+        """The ticket of a call; call it only while `opens_in_s` is 0."""
         if self._state is CircuitState.OPEN and self.opens_in_s(now) == 0:
             self._turn(CircuitState.HALF_OPEN)
         return self._era
 
     def begun(self, ticket: int) -> int:
-        """The server has begun to answer: the ticket from now on. A trying call need not end for others to go through.
+        """The server began to reply; returns the ticket to use from now on. Other calls may go through already.
 
-        What closes so is on probation: until an answer came whole, the next failure opens it again.
+        A circuit closed this way is on probation: until a reply is complete, the next failure opens it again.
         """
         if ticket != self._era:
             return ticket
@@ -78,20 +78,20 @@ class Circuit:
         return self._era
 
     def succeeded(self, ticket: int) -> None:
-        """The server answered, to the end."""
+        """The server gave a complete reply."""
         if ticket == self._era:
             self._failures = self._broken = 0
             if self._state is CircuitState.HALF_OPEN:
                 self._turn(CircuitState.CLOSED)
 
     def failed(self, ticket: int, now: float) -> None:
-        """The server did not answer."""
+        """The server gave no reply."""
         if ticket == self._era:
             self._failures += 1
             self._count(now)
 
     def broke(self, ticket: int, now: float) -> None:
-        """The server broke off an answer that it had begun."""
+        """The server broke off its reply."""
         if ticket == self._era:
             self._broken += 1
             self._count(now)
@@ -102,12 +102,12 @@ class Circuit:
             self._turn(CircuitState.OPEN)
 
     def let_go(self, ticket: int) -> None:
-        """Nobody waited for the outcome: where it was the trying call, the next one tries."""
+        """The call was cancelled; if it was the trying call, the next one tries."""
         if ticket == self._era and self._state is CircuitState.HALF_OPEN:
             self._turn(CircuitState.OPEN)
 
     def reset(self) -> None:
-        """The server is known to be up by other evidence than a call."""
+        """The server is up, by other evidence than a call."""
         if self._state is not CircuitState.CLOSED or self._failures or self._broken:
             self._turn(CircuitState.CLOSED)
 
@@ -119,25 +119,25 @@ class Circuit:
 
 
 RETRIED_STATUSES = frozenset({429, 503})
-"""Statuses that say "not now" of a call that was not begun; every other error would come again or has cost work."""
+"""Statuses of a call that was not started; other errors would repeat, or have cost work."""
 
 
 @dataclass(frozen=True, slots=True)
 class RetryRules:
-    """Bounds of the tries of one call."""
+    """Limits on the tries of one call."""
 
     tries: int = 4
-    """How often servers are asked for one call at most, the first time included."""
+    """Maximum number of tries, the first one included."""
     base_s: float = 0.2
-    """The first wait is at most this long, each further one at most twice the one before."""
+    """Limit of the first wait; doubled for each further one."""
     cap_s: float = 5.0
-    """No wait is longer, but for a longer `Retry-After`."""
+    """Upper limit of the waits, except for a longer `Retry-After`."""
     retry_after_cap_s: float = 10.0
-    """A server that wants a longer pause than this is not waited for: its answer goes to the caller."""
+    """With a longer `Retry-After` the server's reply is returned to the caller."""
 
 
 class Retries:
-    """The tries of one call, which must be over at `deadline`."""
+    """The tries of one call, until `deadline`."""
 
     def __init__(self, rules: RetryRules, deadline: float) -> None:
         self._rules = rules
@@ -150,21 +150,21 @@ class Retries:
         return self._deadline - now
 
     def begin(self) -> None:
-        """A server is asked."""
+        """Count a try."""
         self._tries += 1
 
     def may_go_on(self, now: float) -> bool:
-        """Whether another server may be asked at once."""
+        """Whether another server may be tried at once."""
         return self._tries < self._rules.tries and now < self._deadline
 
     def waits_for(self, wanted_s: float) -> bool:
-        """Whether a server that wants such a pause is waited for."""
+        """Whether to wait for a server with this `Retry-After`."""
         return wanted_s <= self._rules.retry_after_cap_s
 
     def wait_s(self, now: float, chance: float, wanted_s: float = 0.0) -> float | None:
-        """How long to wait before a server is asked again, or None when none shall be.
+        """Seconds to wait before the next round, or None for no further try.
 
-        `chance` is a random number in [0, 1); `wanted_s` is what the servers' `Retry-After` says: waited for in full.
+        `chance` is a random number in [0, 1); `wanted_s` is the servers' `Retry-After`, which is waited for in full.
         """
         if not self.may_go_on(now) or not self.waits_for(wanted_s):
             return None

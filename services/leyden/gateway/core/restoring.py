@@ -1,4 +1,4 @@
-"""From the log to the state of every rollout, after the store has lost it. Pure; fed with the events in their order."""
+"""Computes the state of every rollout from the log's events, in order, after the store has lost it. Pure."""
 
 from collections.abc import Iterator
 from dataclasses import dataclass, replace
@@ -12,23 +12,23 @@ from leyden.ids import AttemptRef, is_rollout_id
 
 @dataclass(frozen=True, slots=True)
 class Restored:
-    """A rollout as the log leaves it."""
+    """The state of a rollout according to the log."""
 
     ref: AttemptRef
-    """Its last attempt; of a queued one, the next."""
+    """Its last attempt; for a queued rollout, the next one."""
     spec: RolloutSpec
     state: RolloutState
     status: str | None = None
     retry_at: datetime | None = None
-    """When a queued one may be tried again."""
+    """When a queued rollout may be retried."""
     started_at: datetime | None = None
     runner: str | None = None
     end: bytes = b""
-    """Of one that ran: its end as it is kept, so that no other can come first."""
+    """For a running rollout: the end to store with it, so that no other can come first."""
     ended_at: datetime | None = None
 
     def given_up(self, now: datetime) -> Self:
-        """One that ran, ended now: its calls can no longer be counted. Any other as it is."""
+        """A running rollout, ended now, as its calls can no longer be counted; others unchanged."""
         if self.state is not RolloutState.RUNNING or self.started_at is None:
             return self
         stored = ended(Running(self.ref, self.spec, self.started_at, self.runner), _state_lost(), now)
@@ -39,12 +39,12 @@ class Restored:
 class _Open:
     attempt: int
     started: RolloutStarted | None
-    """None while it waits for this attempt."""
+    """None while the rollout waits for this attempt."""
     retry_at: datetime | None = None
 
 
 class RolloutLog:
-    """What `rollouts.v1` tells. Memory: about 100 bytes a rollout that ended, more for those that did not."""
+    """The state in `rollouts.v1`. Memory: about 100 bytes per ended rollout, more for others."""
 
     def __init__(self) -> None:
         self._over: dict[bytes, tuple[int, bool]] = {}
@@ -52,11 +52,11 @@ class RolloutLog:
 
     @property
     def ended(self) -> int:
-        """How many rollouts ended for good."""
+        """Number of rollouts with a final end."""
         return len(self._over)
 
     def note(self, event: Event) -> None:
-        """The next event of the topic; each rollout's come in their order, and some of them twice."""
+        """Add the topic's next event; those of a rollout come in order, possibly twice."""
         match event:
             case RolloutStarted() if _key(event.rollout_id) not in self._over:
                 known = self._open.get(event.rollout_id)
@@ -85,7 +85,7 @@ class RolloutLog:
                 yield Restored(AttemptRef(rollout_id, 0), spec, RolloutState.QUEUED)
 
     def of_no_task(self) -> Iterator[Restored]:
-        """Rollouts that agents began and did not end; asked for after all tasks."""
+        """Rollouts that agents started and did not end; call it after all tasks."""
         for rollout_id, found in self._open.items():
             if found.started is not None:
                 task = Task(task_id=found.started.task_id) if found.started.task_id else None
@@ -94,7 +94,7 @@ class RolloutLog:
 
 
 def _state_lost() -> EndReport:
-    """How an attempt ends that was under way when the store lost its state: its calls can no longer be counted."""
+    """The end of an attempt that was running when the store lost its state; its calls can no longer be counted."""
     failure = Failure(
         failure_class=FailureClass.INFRASTRUCTURE, message="the gateway's store lost its state while the attempt ran"
     )

@@ -1,4 +1,4 @@
-"""The life of a rollout: what is queued, how an attempt ends, and whether there will be another."""
+"""The life of a rollout: queueing, the end of an attempt, retries."""
 
 import json
 from dataclasses import dataclass
@@ -25,22 +25,22 @@ from leyden.ids import MAX_ATTEMPTS, ROLLOUT_MARK, AttemptRef, derive, rollout_i
 
 PRODUCER = "gateway"
 MAX_DOUBLINGS = 32
-"""Of a retry's delay; by then every cap is reached."""
+"""Maximum exponent of a retry's delay; every cap is reached by then."""
 
 
 class RolloutState(StrEnum):
-    """Where a rollout stands."""
+    """State of a rollout."""
 
     QUEUED = "queued"
     """Waits for a runner."""
     RUNNING = "running"
-    """An attempt is under way, or its end is being written to the log."""
+    """An attempt is running, or its end is being written to the log."""
     ENDED = "ended"
     """Its last attempt is over."""
 
 
 class RolloutSpec(Record):
-    """What every attempt at one rollout shares; fixed when the rollout is accepted."""
+    """Common data of all attempts of a rollout; fixed when it is accepted."""
 
     task: Task | None = None
     group_id: str
@@ -51,21 +51,21 @@ class RolloutSpec(Record):
     priority: int = 0
     project: str | None = None
     begun_by: str | None = None
-    """Id of the key that began the rollout of its own accord; None for queued ones."""
+    """Id of the key that started the rollout by itself; None for queued ones."""
 
     @property
     def mode(self) -> str:
-        """`train` or `validation`; a rollout of no task is for training."""
+        """`train` or `validation`; a rollout without a task is for training."""
         return self.task.mode if self.task else "train"
 
     @property
     def lane(self) -> str:
-        """The queue that it waits in: one for each mode and project."""
+        """Its queue: one per mode and project."""
         return f"{self.mode}:{self.project or ''}"
 
 
 class EndReport(Record):
-    """How a runner (or the sweeper, for a runner that is lost) says that an attempt ended."""
+    """The report of an attempt's end by a runner, or by the sweeper for a lost one."""
 
     status: str
     failure: Failure | None = None
@@ -75,21 +75,21 @@ class EndReport(Record):
 
     @property
     def fingerprint(self) -> str:
-        """The same report, and no other, has this."""
+        """A digest of the report."""
         return derive("end-report", json.dumps(self.model_dump(mode="json"), sort_keys=True))
 
 
 class StoredEnd(Record):
-    """The first end of an attempt, as it is kept until the attempt is forgotten: nothing about it is decided twice."""
+    """The first end of an attempt, stored until the attempt expires. Nothing about it is decided twice."""
 
     fingerprint: str
     event: RolloutEnded
-    """Without its calls, which are frozen beside it."""
+    """Without its calls, which are stored separately."""
 
 
 @dataclass(frozen=True, slots=True)
 class Running:
-    """One attempt under way."""
+    """A running attempt."""
 
     ref: AttemptRef
     spec: RolloutSpec
@@ -98,7 +98,7 @@ class Running:
 
 
 class TaskRequest(Record):
-    """What a task is accepted from."""
+    """A request to accept a task."""
 
     task_id: str
     input: Json = None
@@ -114,7 +114,7 @@ class TaskRequest(Record):
 
 
 def task_enqueued(request: TaskRequest, now: AwareDatetime) -> TaskEnqueued:
-    """The event that accepts a task; its rollouts' ids follow from the task's."""
+    """The event that accepts a task; its rollouts' ids are derived from the task's."""
     task = Task.model_validate(request.model_dump(include={"task_id", "input", "metadata", "mode"}))
     return TaskEnqueued(
         event_id=derive("task-enqueued", task.task_id),
@@ -147,7 +147,7 @@ def specs_of(event: TaskEnqueued) -> list[tuple[str, RolloutSpec]]:
 
 
 def queue_event(project: str | None, paused: bool, reason: str, now: datetime) -> QueuePaused | QueueResumed:
-    """The event of a pause (of a project, or of all) or of its end."""
+    """The event of a pause, of a project or all, or of its end."""
     shared = {"event_time": now, "producer": PRODUCER, "project": project}
     about = (project or "", now.isoformat())
     if paused:
@@ -156,7 +156,7 @@ def queue_event(project: str | None, paused: bool, reason: str, now: datetime) -
 
 
 def rollout_started(running: Running) -> RolloutStarted:
-    """The event of an attempt's begin."""
+    """The event of an attempt's start."""
     return RolloutStarted(
         event_id=derive("rollout-started", *running.ref),
         event_time=running.started_at,
@@ -171,12 +171,12 @@ def rollout_started(running: Running) -> RolloutStarted:
 
 
 def begun_rollout_id(key_id: str | None, idempotency_key: str) -> str:
-    """The rollout that the owner of an API key begins with this idempotency key, however often it asks."""
+    """The id of the rollout that an API key starts with this idempotency key."""
     return ROLLOUT_MARK + derive("begun", key_id or "", idempotency_key)[:23]
 
 
 def will_retry(status: str, failure: Failure | None, attempt: int, spec: RolloutSpec) -> bool:
-    """Whether a rollout is tried again: a failure that its policy tries again, while attempts are left."""
+    """Whether a rollout is retried: its retry policy has the failure class, and attempts are left."""
     if status != "failed" or attempt + 1 >= spec.max_attempts:
         return False
     why = failure.failure_class if failure else FailureClass.AGENT_EXCEPTION
@@ -184,14 +184,14 @@ def will_retry(status: str, failure: Failure | None, attempt: int, spec: Rollout
 
 
 def retry_delay(ref: AttemptRef, policy: RetryPolicy) -> timedelta:
-    """How long after the failure of attempt `ref` the next may begin; the same for whoever asks."""
+    """Seconds from the failure of attempt `ref` until the next may start; deterministic."""
     whole = min(policy.backoff_cap_s, policy.backoff_s * 2.0 ** min(ref.attempt, MAX_DOUBLINGS))
     share = int(derive("retry-delay", *ref)[:8], 16) / 0xFFFFFFFF
     return timedelta(milliseconds=round(1000 * whole * (1 - share / 2)))
 
 
 def ended(running: Running, report: EndReport, now: datetime, failure: Failure | None = None) -> StoredEnd:
-    """The end of an attempt as it is kept, before its calls are known. `failure` is better known than the report's."""
+    """The end of an attempt to store, before its calls are known. `failure` replaces that of the report."""
     failure = failure or report.failure
     again = will_retry(report.status, failure, running.ref.attempt, running.spec)
     event = RolloutEnded.model_validate(
@@ -219,9 +219,9 @@ def ended(running: Running, report: EndReport, now: datetime, failure: Failure |
 
 
 def lease_until(running: Running, now: datetime, lease_s: float) -> datetime | None:
-    """Until when a heartbeat keeps an attempt; None once the task's time and one lease more are over.
+    """Until when a heartbeat extends the lease; None after the task's time plus one lease.
 
-    A runner whose heart beats while its agent hangs does not hold a rollout for ever.
+    So a runner that sends heartbeats for a hanging agent does not hold a rollout forever.
     """
     last = running.started_at + timedelta(seconds=running.spec.timeout_s + lease_s)
     until = min(now + timedelta(seconds=lease_s), last)
@@ -229,7 +229,7 @@ def lease_until(running: Running, now: datetime, lease_s: float) -> datetime | N
 
 
 def lost(running: Running, now: datetime) -> EndReport:
-    """How an attempt ends whose lease ran out."""
+    """The end of an attempt with an expired lease."""
     if now >= running.started_at + timedelta(seconds=running.spec.timeout_s):
         failure = Failure(failure_class=FailureClass.TIMEOUT, message=f"not ended within {running.spec.timeout_s:g} s")
     else:
@@ -238,7 +238,7 @@ def lost(running: Running, now: datetime) -> EndReport:
 
 
 def cancelled(reason: str) -> EndReport:
-    """How an attempt ends that somebody called off."""
+    """The end of a cancelled attempt."""
     failure = Failure(failure_class=FailureClass.CANCELLED, message=reason or "cancelled")
     return EndReport(status="failed", failure=failure)
 

@@ -1,9 +1,9 @@
-"""Where a call goes: the replicas of a policy, or the upstream of its model's name, in the order to try them.
+"""Chooses the servers of a call: replicas of a policy, or an upstream, in the order to try them.
 
-Affinity is rendezvous hashing (Thaler, Ravishankar 1998: every key ranks every replica, and a replica that comes or
-goes moves only its own keys) with bounded loads (Mirrokni, Thorup, Zadimoghaddam, "Consistent Hashing with Bounded
-Loads", arXiv:1608.01350): a replica with more than `BOUND` times the mean load is passed over, so that one long prefix
-cannot drown one replica while the others idle. All counts are of calls in flight from this gateway.
+Affinity is rendezvous hashing (Thaler, Ravishankar 1998: every key ranks every replica; adding or removing a replica
+moves only its own keys) with bounded loads (Mirrokni, Thorup, Zadimoghaddam, "Consistent Hashing with Bounded Loads",
+arXiv:1608.01350): a replica with more than `BOUND` times the mean load is skipped, so that one popular prefix cannot
+overload one replica while others are idle. All counts are of calls in flight from this gateway.
 """
 
 import json
@@ -29,27 +29,27 @@ CALL_HEADER = "x-leyden-call-id"
 OVERRIDDEN_HEADER = "x-leyden-overridden"
 UPSTREAM_HEADER = "x-leyden-upstream"
 BOUND = 1.25
-"""How far above the mean a replica's load may be. The paper's c: smaller is more even, larger keeps more prefixes."""
+"""Limit of a replica's load relative to the mean (the paper's c). Smaller is more even, larger keeps more prefixes."""
 FIRST_MESSAGES = 2
-"""A conversation without a rollout is known by so many of its first messages: as a rule, the system's and the task."""
+"""Number of first messages that identify a conversation without a rollout: usually system prompt and task."""
 
 
 class Balance(StrEnum):
-    """How calls are spread over the replicas of one version."""
+    """How calls are distributed over the replicas of a version."""
 
     LEAST_LOADED = "least_loaded"
     """Fewest calls in flight from this gateway."""
     PREFIX = "prefix"
-    """The calls of a rollout, or those with the same first messages, go to the same replica while it has room."""
+    """Calls of a rollout, or with the same first messages, go to the same replica while its load allows."""
 
 
 def least_loaded(servers: Sequence[str], load: Mapping[str, int]) -> list[str]:
-    """Places by their load, ties by name."""
+    """Replicas by load, then by name."""
     return sorted(servers, key=lambda server: (load.get(server, 0), server))
 
 
 def by_affinity(servers: Sequence[str], load: Mapping[str, int], key: str) -> list[str]:
-    """Places as `key` ranks them, those that are at their bound last (the least loaded of these first)."""
+    """Replicas in the order of `key`'s ranking; those at their bound come last, the least loaded first."""
     ranked = sorted(servers, key=lambda server: _weight(key, server), reverse=True)
     total = sum(load.get(server, 0) for server in servers)
     bound = math.ceil(BOUND * (total + 1) / len(servers)) if servers else 0
@@ -58,7 +58,7 @@ def by_affinity(servers: Sequence[str], load: Mapping[str, int], key: str) -> li
 
 
 def affinity_key(rollout_id: str | None, body: Mapping[str, Any]) -> str:
-    """What a call's prefix is known by: its rollout, else the beginning of its conversation or prompt."""
+    """The key of a call's prefix: its rollout, else the beginning of its conversation or prompt."""
     if rollout_id is not None:
         return rollout_id
     messages = body.get("messages")
@@ -72,12 +72,12 @@ def _weight(key: str, server: str) -> bytes:
 
 VERSION_DIGITS = 10
 ENGINE_AWAY_S = 5.0
-"""What `Retry-After` says while no replica can be reached: an engine that restarts loads its model first."""
+"""`Retry-After` while no replica is reachable; a restarting engine loads its model first."""
 
 
 @dataclass(frozen=True, slots=True)
 class ModelName:
-    """What a request's `model` asks for: a policy, at a version or at whatever is newest."""
+    """The policy in a request's `model`, with a version or None for the newest."""
 
     policy: str
     version: int | None = None
@@ -95,12 +95,12 @@ class ModelName:
 
 @dataclass(frozen=True, slots=True)
 class PolicyState:
-    """One policy as `GET /leyden/v1/policies` shows it."""
+    """One policy, as `GET /leyden/v1/policies` shows it."""
 
     policy: str
     promoted_version: int | None
     live_version: int | None
-    """The lowest version that a live replica serves: what every replica has reached."""
+    """The lowest version among live replicas, which all have reached."""
     replicas: tuple[PolicyServed, ...]
 
 
@@ -112,11 +112,11 @@ class RoutingTable:
         self._promoted: dict[str, int] = {}
 
     def note_served(self, event: PolicyServed) -> None:
-        """A replica answers with a version now; the latest report wins, whatever its version."""
+        """Set the version of a replica; the latest report wins."""
         self._served.setdefault(event.policy, {})[event.replica] = event
 
     def note_promoted(self, event: PolicyPromoted) -> None:
-        """A version shall serve; the latest wins (a rollback is a promotion too)."""
+        """Set the promoted version; the latest wins (a rollback is a promotion too)."""
         self._promoted[event.policy] = event.version
 
     def knows(self, policy: str) -> bool:
@@ -128,11 +128,11 @@ class RoutingTable:
     ) -> list[PolicyServed]:
         """Replicas that may answer `name`, best first: by version, and within a version by load or by prefix.
 
-        `load` is calls in flight by `server_of`. `kept` is the version that comes before the newest while it is live;
-        `affinity` is the key of the call's prefix, None to go by load alone.
+        `load` is calls in flight by `server_of`. `kept` is a version to prefer to the newest while it is live;
+        `affinity` is the key of the call's prefix, None to use the load only.
 
-        Raises `Refusal`: 503 when the policy has no live replica or nothing is live at all, 404 for a version (or a
-        policy, while others are live) that nobody serves.
+        Raises `Refusal`: 503 if the policy has no live replica or nothing is live, 404 for a version (or a policy,
+        while others are live) that no replica serves.
         """
         replicas = self._served.get(name.policy, {})
         if not replicas:
@@ -146,7 +146,7 @@ class RoutingTable:
         return list(_ranked(fitting, load, kept, affinity))
 
     def policies(self) -> Sequence[PolicyState]:
-        """Every policy that is known, by name."""
+        """All known policies, by name."""
         return [self._state(policy) for policy in sorted(self._served.keys() | self._promoted.keys())]
 
     def _state(self, policy: str) -> PolicyState:
@@ -156,7 +156,7 @@ class RoutingTable:
 
 
 def server_of(replica: PolicyServed) -> str:
-    """What a replica's load and circuit are known by."""
+    """The name of a replica, for its load and circuit."""
     return f"{replica.policy}/{replica.replica}"
 
 
@@ -175,54 +175,54 @@ def _ranked(
 
 @dataclass(frozen=True, slots=True)
 class Incoming:
-    """A model call that was let in and read."""
+    """An admitted model call whose body was read."""
 
     face: Face
     asked: JsonDict
     """The caller's own body."""
     request: JsonDict
-    """The same as the face's chat request."""
+    """The equivalent chat request."""
     binding: Binding
     agent: Agent
 
 
 @dataclass(frozen=True, slots=True)
 class RoutedCall:
-    """A call that was checked, with all that a server is asked with."""
+    """A checked call, with the request for a server."""
 
     call_id: str
     face: Face
     asked: JsonDict
     """The caller's own body."""
     request: JsonDict
-    """The same as the face's chat request: what is recorded."""
+    """The equivalent chat request, which is recorded."""
     binding: Binding
     agent: Agent
     prepared: Prepared
     body: JsonDict
-    """What a server is sent, but for its `model`."""
+    """The request to a server, except its `model`."""
     name: ModelName
     started_at: datetime
     started: float
     """`time.perf_counter()` at the arrival."""
     upstream: Upstream | None = None
-    """The upstream that the call is passed on to; None for a policy's call."""
+    """The upstream that gets the call; None for a policy's call."""
     kept: int | None = None
-    """The version that the call's rollout keeps to, where the call names none itself."""
+    """The version that the call's rollout keeps to, if the call names none."""
     offers_tokens: bool = False
-    """Whether the engine is offered the tokens of an earlier call."""
+    """Whether the request has the tokens of an earlier call."""
 
     @property
     def owner(self) -> str:
-        """The policy or the upstream: the label of metrics."""
+        """The policy or the upstream; the label of metrics."""
         return self.upstream.name if self.upstream else self.name.policy
 
     def served_model(self, version: int | None) -> str:
-        """`<policy>@<version>` of what answers; of an upstream, the model that was asked for."""
+        """`<policy>@<version>` of the reply; for an upstream, the requested model."""
         return str(ModelName(self.name.policy, version))
 
     def answer_headers(self, version: int | None) -> dict[str, str]:
-        """What the caller is told beside the answer, which is of `version`."""
+        """Headers of the reply, which is of `version`."""
         headers = {CALL_HEADER: self.call_id}
         if self.upstream is not None:
             headers[UPSTREAM_HEADER] = self.upstream.name
@@ -233,7 +233,7 @@ class RoutedCall:
         return headers
 
     def headers(self) -> dict[str, str]:
-        """What every server that is asked gets."""
+        """Headers of the request to any server."""
         headers = {"content-type": "application/json", "x-request-id": self.call_id}
         if self.offers_tokens:
             headers[CONTINUE_HEADER] = "1"
@@ -243,36 +243,36 @@ class RoutedCall:
 
 
 class WrongVersionError(Exception):
-    """A server answers with another version than it was asked for."""
+    """A server answered with another version than requested."""
 
 
 @dataclass(frozen=True, slots=True)
 class Endpoint:
-    """A server that may answer a call, and how it is asked."""
+    """A server that may answer a call, and how to call it."""
 
     server: str
-    """What its load and its circuit are known by: `<policy>/<replica>`, or an upstream's name."""
+    """Its name, for load and circuit: `<policy>/<replica>`, or that of an upstream."""
     owner: str
-    """The policy or the upstream: the label of metrics."""
+    """The policy or the upstream; the label of metrics."""
     url: str
     model: str
-    """What the server calls the model."""
+    """The model's name at the server."""
     headers: Mapping[str, str]
     timeouts: Timeouts
     max_in_flight: int
     asked_for: ModelName | None = None
-    """The policy, and the version if one was named, that must answer; None for an upstream."""
+    """The policy, and the version if one is named, that must answer; None for an upstream."""
 
     def body(self, call: RoutedCall) -> bytes:
-        """What is sent."""
+        """The body to send."""
         return orjson.dumps(call.body | {"model": self.model})
 
     def answer_of(self, said: str) -> tuple[int | None, str | None]:
-        """(the version that answers, the `model` that every piece of its answer must name, if any).
+        """(the version that answers, the `model` that every piece of its reply must name, if any).
 
-        `said` is the version's header. An engine that serves a version under a name of its own (`policy@4`, an adapter)
-        must say just that version: another one means that it forgot the adapter, and answered with the weights
-        underneath. Raises `WrongVersionError`.
+        `said` is the version in the header. An engine that serves a version as an adapter (`policy@4`) must report that
+        version: another one means that it lost the adapter and answered with the base weights. Raises
+        `WrongVersionError`.
         """
         if self.asked_for is None:
             return None, None
@@ -288,7 +288,7 @@ class Endpoint:
 
 @dataclass(frozen=True, slots=True)
 class RoutingRules:
-    """How policies are routed."""
+    """Settings of routing."""
 
     timeouts: Timeouts
     balance: Balance
@@ -297,7 +297,7 @@ class RoutingRules:
 
 
 class Router:
-    """The routing table and the upstreams, as endpoints of calls. Policies win over upstreams of the same name."""
+    """Endpoints of calls, from the routing table and the upstreams. Policies take precedence over upstreams."""
 
     def __init__(self, table: RoutingTable, upstreams: Upstreams, rules: RoutingRules) -> None:
         self._table = table
@@ -305,13 +305,13 @@ class Router:
         self._rules = rules
 
     def upstream_of(self, model: object) -> Upstream | None:
-        """The upstream that a model's name goes to; None when it is a policy's, or nobody's."""
+        """The upstream of a model name; None for a policy or an unknown name."""
         if not isinstance(model, str) or self._table.knows(ModelName.parse(model).policy):
             return None
         return self._upstreams.find(model)
 
     def endpoints(self, call: RoutedCall, load: Mapping[str, int]) -> Iterator[Endpoint]:
-        """Who may answer a call, best first, as things stand now; at least one. Raises `Refusal` when there is none.
+        """The servers that may answer a call now, best first; at least one. Raises `Refusal` if there is none.
 
         `load` is calls in flight by server.
         """

@@ -1,6 +1,6 @@
-"""Other OpenAI-compatible servers, for models that Leyden does not train: which one a model's name goes to.
+"""Other OpenAI-compatible servers, for models that Leyden does not train.
 
-Their calls are passed on as they are and recorded; nothing about sampling or token ids is added or expected.
+Their calls are forwarded unchanged and recorded; nothing about sampling or token ids is added or expected.
 """
 
 import re
@@ -25,22 +25,22 @@ API_PATHS = {"/chat/completions": Api.CHAT, "/completions": Api.COMPLETIONS, "/e
 
 @dataclass(frozen=True, slots=True)
 class Timeouts:
-    """Bounds of one call at a server, in seconds."""
+    """Time limits of one call at a server, in seconds."""
 
     connect_s: float
     first_byte_s: float | None
-    """Until the first byte of the answer's body; None: only `total_s` bounds it."""
+    """Until the first byte of the reply's body; None: only `total_s` applies."""
     total_s: float
 
 
 class Entry(BaseModel):
-    """Base of what the upstreams file holds. A misspelt field must not be ignored."""
+    """Base of the upstreams file's models. Unknown fields are errors, so that a misspelt one is noticed."""
 
     model_config = ConfigDict(extra="forbid", frozen=True)
 
 
 class TimeoutsEntry(Entry):
-    """`timeouts` of an entry; what is left out is as for engines."""
+    """`timeouts` of an entry; defaults are those of engines."""
 
     connect_s: float | None = Field(default=None, gt=0)
     first_byte_s: float | None = Field(default=None, gt=0)
@@ -51,22 +51,22 @@ class UpstreamEntry(Entry):
     """One server of the file."""
 
     name: str = Field(pattern=r"^[A-Za-z0-9][A-Za-z0-9._-]{0,63}$")
-    """What it is called in records and metrics."""
+    """Its name in records and metrics."""
     models: list[str] = Field(min_length=1)
-    """Names or patterns (`gpt-*`) of the models that it serves."""
+    """Names or patterns (`gpt-*`) of its models."""
     base_url: HttpUrl
-    """With the `/v1` or whatever stands there: `/chat/completions` is put behind it."""
+    """Including `/v1` or the like: `/chat/completions` is appended."""
     api_key_env: str | None = Field(default=None, min_length=1)
-    """The environment variable with its key, sent as a bearer token; None: none is sent."""
+    """The environment variable with its key, sent as a bearer token; None: no key."""
     rename: dict[str, str] = Field(default_factory=dict)
-    """Our name of a model → the name that the server knows it by."""
+    """Our name of a model → the server's name."""
     headers: dict[str, str] = Field(default_factory=dict)
-    """Sent with every call."""
+    """Headers sent with every call."""
     timeouts: TimeoutsEntry = TimeoutsEntry()
     apis: frozenset[Api] = frozenset(Api)
-    """What it is asked for. Responses and messages are translated to chat, whatever stands here."""
+    """The APIs that it serves. Responses and messages are always translated to chat."""
     max_in_flight: int = Field(default=256, ge=1)
-    """Calls at a time from one gateway; one more is answered 503."""
+    """Calls at a time from one gateway; one more gets 503."""
 
     @field_validator("base_url")
     @classmethod
@@ -80,7 +80,7 @@ class UpstreamEntry(Entry):
     def _sendable_headers(cls, headers: dict[str, str]) -> dict[str, str]:
         for name, value in headers.items():
             if not HEADER_NAME.fullmatch(name) or not value.isprintable():
-                raise ValueError(f"{name!r} is no header that can be sent")
+                raise ValueError(f"{name!r} is not a valid header")
         if wrong := sorted(name for name in headers if name.lower() in OWN_HEADERS):
             raise ValueError(f"{', '.join(wrong)} cannot be set here (a key is named by api_key_env)")
         return headers
@@ -90,11 +90,11 @@ class UpstreamEntry(Entry):
         if Api.CHAT not in self.apis:
             raise ValueError("apis: chat is always served")
         if unknown := sorted(ours for ours in self.rename if not self.serves(ours)):
-            raise ValueError(f"rename: {', '.join(unknown)} fits none of `models`")
+            raise ValueError(f"rename: {', '.join(unknown)} matches none of `models`")
         return self
 
     def serves(self, model: str) -> bool:
-        """Whether a model's name fits one of the patterns (capitals count)."""
+        """Whether a model's name matches one of the patterns (case-sensitive)."""
         return any(fnmatchcase(model, pattern) for pattern in self.models)
 
 
@@ -107,13 +107,13 @@ class UpstreamsFile(Entry):
     def _names_once(self) -> "UpstreamsFile":
         names = [entry.name for entry in self.upstreams]
         if twice := sorted({name for name in names if names.count(name) > 1}):
-            raise ValueError(f"these names are there twice: {', '.join(twice)}")
+            raise ValueError(f"duplicate names: {', '.join(twice)}")
         return self
 
 
 @dataclass(frozen=True, slots=True)
 class Upstream:
-    """A server with its key, as calls need it."""
+    """A server with its key."""
 
     entry: UpstreamEntry
     timeouts: Timeouts
@@ -121,13 +121,13 @@ class Upstream:
 
     @property
     def name(self) -> str:
-        """What it is called in records and metrics."""
+        """Its name in records and metrics."""
         return self.entry.name
 
     def url(self, route: str) -> str:
-        """Where a route of ours (`/v1/chat/completions`) is at this server.
+        """The URL of a route such as `/v1/chat/completions` at this server.
 
-        Raises a 404 `Refusal` for an API that the server is not to be asked for.
+        Raises a 404 `Refusal` for an API that is not in `apis`.
         """
         path = route.removeprefix("/v1")
         if API_PATHS.get(path) not in self.entry.apis:
@@ -135,12 +135,12 @@ class Upstream:
         return str(self.entry.base_url).rstrip("/") + path
 
     def model(self, ours: str) -> str:
-        """What the server calls a model of ours."""
+        """The server's name of a model."""
         return self.entry.rename.get(ours, ours)
 
     @property
     def headers(self) -> dict[str, str]:
-        """What every call carries."""
+        """Headers of every call."""
         return self.entry.headers | ({"authorization": f"Bearer {self.key}"} if self.key else {})
 
 
@@ -151,11 +151,11 @@ class Upstreams:
         self._upstreams = tuple(upstreams)
 
     def find(self, model: str) -> Upstream | None:
-        """The first server that one of whose patterns fits."""
+        """The first server with a matching pattern."""
         return next((upstream for upstream in self._upstreams if upstream.entry.serves(model)), None)
 
     def models(self) -> list[tuple[str, str]]:
-        """(model, server that gets it) of every model that is named in full, once each."""
+        """(model, server) for every model that is listed by its full name, once each."""
         found: dict[str, str] = {}
         for upstream in self._upstreams:
             for name in upstream.entry.models:
@@ -169,7 +169,7 @@ class Upstreams:
 
 
 def passed_on(request: JsonDict) -> Prepared:
-    """A request as another server gets it: as it came, but that a stream tells its usage too, for the record."""
+    """The request to another server: unchanged, except that a stream is asked for its usage, for the record."""
     model = str(request["model"])
     streamed = request.get("stream") is True
     body, options = dict(request), request.get("stream_options")

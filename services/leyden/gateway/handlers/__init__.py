@@ -1,1 +1,1 @@
-"""What the gateway does: load, decide in the core, save, publish. No HTTP and no Redis commands."""
+"""Handlers of the gateway: load, decide in the core, save, publish. No HTTP and no Redis commands."""

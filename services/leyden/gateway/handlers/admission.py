@@ -1,6 +1,6 @@
-"""Who is let in: so many requests of a kind at a time, so many calls of a key, and what a key's limits leave of a call.
+"""Admission: limits on requests of a kind, on a key's concurrent calls, and on its requests and tokens per minute.
 
-Nothing waits here: what is over a limit is refused at once.
+Nothing waits here: what exceeds a limit is refused at once.
 """
 
 from collections import Counter
@@ -28,7 +28,7 @@ class Limiter:
 
     @contextmanager
     def slot(self) -> Iterator[None]:
-        """Hold one slot; raises `Refusal` when there is none."""
+        """Hold one slot. Raises `Refusal` if there is none."""
         if self._now >= self._limit:
             message = f"{self._limit} {self._kind} are being served already"
             raise Refusal(self._status, "overloaded", message, retry_after_s=self._retry_after_s)
@@ -42,7 +42,7 @@ class Limiter:
 
 
 class KeyLimiter:
-    """What keys with limits have left; a key without limits costs nothing here."""
+    """The limits of keys; a key without limits costs nothing."""
 
     def __init__(self, ring: KeyRing, rates: Rates, clock: Clock, retry_after_s: float = 1.0) -> None:
         self._ring = ring
@@ -52,9 +52,9 @@ class KeyLimiter:
         self._in_flight: Counter[str] = Counter()
 
     async def enter(self, caller: Caller, held: ExitStack, headers: dict[str, str]) -> None:
-        """Count a call, and hold one of its key's slots until `held` is closed; `headers` is told what is left.
+        """Count a call and hold one of its key's slots until `held` is closed; put what is left into `headers`.
 
-        Raises a 429 `Refusal`, or `Retry` when the store is away.
+        Raises a 429 `Refusal`, or `Retry` if the store is unavailable.
         """
         limits = caller.limits
         if caller.key_id is None:
@@ -86,7 +86,7 @@ class KeyLimiter:
         return call.key_id is not None and self._limits(call.key_id).tokens_per_minute is not None
 
     async def charge(self, call: ModelCallRecorded) -> None:
-        """Take a recorded call's tokens off its key. Raises `Retry` when the store is away: then they go uncounted."""
+        """Subtract a recorded call's tokens from its key's limit. Raises `Retry` if the store is unavailable."""
         used = call.usage.prompt_tokens + call.usage.completion_tokens
         if call.key_id is not None and used:
             await self._rates.charge(call.key_id, self._limits(call.key_id), used, self._clock.now())
@@ -96,13 +96,13 @@ class KeyLimiter:
 
 
 def counted(refusal: Refusal) -> Refusal:
-    """Count a refusal and give it back."""
+    """Count a refusal and return it."""
     REFUSED.labels(code=refusal.code).inc()
     return refusal
 
 
 def attempt_over(ref: AttemptRef) -> Refusal:
-    """The 409 of a call for an attempt that is not under way."""
+    """The 409 of a call for an attempt that is not running."""
     LATE_CALLS.inc()
     message = f"attempt {ref.attempt} of rollout {ref.rollout_id} is not under way: its calls are no longer taken"
     return Refusal(409, "attempt_over", message)

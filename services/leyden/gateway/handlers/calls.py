@@ -1,8 +1,8 @@
 """The life of a model call, top to bottom: admit, bind, read, route, send, record, answer.
 
-`ModelCalls.serve` is one coroutine: what a call holds is held by its blocks, so it is let go of where the block ends,
-whichever way that is. Exactly one record is made of a call that an engine was asked for, and the last byte of its
-answer is sent after Kafka has the record. What is refused before an engine is asked is not recorded.
+`ModelCalls.serve` is one coroutine; its `with` blocks release what a call holds. A call that reaches an engine is
+recorded exactly once, and the last byte of its reply is sent after Kafka has the record. A call that is refused before
+an engine is asked is not recorded.
 """
 
 import asyncio
@@ -73,15 +73,15 @@ CUT_OFF = f"{CALLER_LEFT} the caller went away before the answer's end"
 
 @dataclass(frozen=True, slots=True)
 class CallRules:
-    """How calls are treated."""
+    """Settings of model calls."""
 
     truncated: TruncatedSampling = TruncatedSampling.OVERRIDE
     sticky: bool = False
-    """Whether an attempt's calls that name no version keep to the one that answered its first."""
+    """Whether calls of an attempt that name no version keep to the version of its first call."""
 
 
 class ModelCalls:
-    """Serves model calls on the ports that it is given."""
+    """Serves model calls on the given ports."""
 
     def __init__(
         self,
@@ -111,9 +111,9 @@ class ModelCalls:
         self._continuations = continuations
 
     async def serve(self, face: Face, exchange: CallExchange) -> None:
-        """One call, from its head to its last byte; given up when its caller leaves.
+        """Serve one call from its head to its last byte; cancelled if the caller disconnects.
 
-        Raises a `Refusal`, `EngineError` or `Retry` before the answer begins; later ones are told as events.
+        Raises `Refusal`, `EngineError` or `Retry` before the reply begins; later failures become events of the stream.
         """
         caller = self._ring.caller(exchange.credential)
         headers = exchange.headers
@@ -128,7 +128,7 @@ class ModelCalls:
             await exchange.unless_gone(self.answer(incoming, exchange))
 
     async def answer(self, incoming: Incoming, out: ResponseWriter) -> None:
-        """A call that was let in: routed, sent, recorded and answered. Raises as `serve` does."""
+        """Route, send, record and answer an admitted call. Raises as `serve` does."""
         call, turn = await self._route(incoming)
         endpoint = self._dispatcher.first(call)
         for parameter in call.prepared.overridden:
@@ -148,7 +148,7 @@ class ModelCalls:
             await out.write(stream.error(_told(error, call)))
 
     async def _route(self, incoming: Incoming) -> tuple[RoutedCall, Turn | None]:
-        """Where the call goes and what is sent; and its place in its attempt's conversation, where that is followed."""
+        """Where the call goes and what is sent; and its place in its attempt's conversation, if that is tracked."""
         started_at, started = self._clock.now(), time.perf_counter()
         self._recorder.must_be_up()
         request, ref = incoming.request, incoming.binding.attempt
@@ -180,7 +180,7 @@ class ModelCalls:
         return call, turn
 
     async def _is_training(self, ref: AttemptRef | None) -> bool:
-        """Whether the call's attempt is for training. Raises a 409 for an attempt that is not under way."""
+        """Whether the call's attempt is for training. Raises a 409 if the attempt is not running."""
         if ref is None:
             return False
         status = await self._store.attempt_status(ref)
@@ -191,8 +191,8 @@ class ModelCalls:
     async def _continued(
         self, ref: AttemptRef | None, name: ModelName, face: Face, body: JsonDict
     ) -> tuple[JsonDict, Turn | None]:
-        """What the engine is sent: with the tokens of the call that this one extends, where that is known."""
-        if CONTINUE_FIELD in body:  # what a caller sends under that name is not for the engine
+        """The request to the engine, with the tokens of the call that this one extends, if known."""
+        if CONTINUE_FIELD in body:  # a caller's field of that name is not for the engine
             body = {field: value for field, value in body.items() if field != CONTINUE_FIELD}
         if self._continuations is None or face.api is not Api.CHAT:
             return body, None
@@ -200,13 +200,13 @@ class ModelCalls:
         return (body, None) if turn is None else (body | {CONTINUE_FIELD: turn.wish()}, turn)
 
     async def _kept_version(self, ref: AttemptRef | None, name: ModelName, upstream: Upstream | None) -> int | None:
-        """The version that the call's attempt keeps to, where it names none itself."""
+        """The version that the attempt keeps to, if the call names none."""
         if not self._rules.sticky or ref is None or upstream is not None or name.version is not None:
             return None
         return await self._store.kept_version(ref, name.policy)
 
     async def _keep_version(self, call: RoutedCall, answer: Answer) -> None:
-        """The version that answered is the attempt's from now on, in place of one that is no longer live."""
+        """Let the attempt keep to the version that answered, in place of one that is no longer live."""
         ref, version = call.binding.attempt, answer.version
         if not self._rules.sticky or ref is None or version is None or call.name.version is not None:
             return
@@ -222,7 +222,7 @@ class ModelCalls:
         endpoint: Endpoint,
         receive: Callable[[Answer, ReplyParts], Awaitable[T]],
     ) -> T:
-        """What `receive` makes of the engine's answer; returns once the call is recorded, and raises only then too."""
+        """The result of `receive`. Returns, or raises, only after the call is recorded."""
         reply = ReplyParts(call.prepared.choices)
         try:
             async with self._dispatcher.ask(call, endpoint) as answer:
@@ -237,7 +237,7 @@ class ModelCalls:
         except asyncio.CancelledError:
             self._recorder.beside(self._record(call, reply, CUT_OFF, "cut_off"))
             raise
-        except Exception as error:  # of ours, or of the store that keeps versions: an engine was asked all the same
+        except Exception as error:  # ours, or the store of versions: the engine was asked, so record it
             self._recorder.beside(self._record(call, reply, f"{INTERNAL} {error!r}", "internal"))
             raise
         await self._shielded(
@@ -246,7 +246,7 @@ class ModelCalls:
         return received
 
     async def _shielded(self, recording: Coroutine[Any, Any, None]) -> None:
-        """A caller who leaves now must not undo a record that is on its way."""
+        """Record the call even if the caller disconnects now."""
         await asyncio.shield(self._recorder.beside(recording))
 
     async def _record(
@@ -273,7 +273,7 @@ class ModelCalls:
 
 
 async def _whole(call: RoutedCall, answer: Answer, reply: ReplyParts) -> tuple[bytes, dict[str, str]]:
-    """The plain reply as the caller sees it, and its headers."""
+    """The plain reply for the caller, and its headers."""
     raw = await answer.reply.read()
     headers = call.answer_headers(answer.version)
     try:
@@ -290,10 +290,10 @@ async def _whole(call: RoutedCall, answer: Answer, reply: ReplyParts) -> tuple[b
 async def _events(
     call: RoutedCall, stream: StreamFace, out: ResponseWriter, answer: Answer, reply: ReplyParts
 ) -> tuple[list[bytes], bool]:
-    """Send the stream's events as they come. Gives those to be sent after the record, and whether the reply is good.
+    """Send the stream's events as they come. Returns those to send after the record, and whether the reply is usable.
 
-    Held back is all from the chunk on that finishes the last choice. What follows `[DONE]` is read too, and ignored: an
-    answer at its end gives its connection back to the pool.
+    Events from the chunk that finishes the last choice onwards are held back. What follows `[DONE]` is read and
+    ignored, so that the connection can return to the pool.
     """
     await out.start(call.answer_headers(answer.version))
     model, splitter = call.served_model(answer.version), SseSplitter()
@@ -316,7 +316,7 @@ async def _events(
 
 
 def _chunk(call: RoutedCall, stream: StreamFace, reply: ReplyParts, payload: bytes, model: str) -> list[bytes]:
-    """The events that one chunk makes; it is noted for the record."""
+    """The events of one chunk, which is also added to the record."""
     try:
         chunk = orjson.loads(payload)
         reply.take(chunk)
@@ -333,20 +333,20 @@ def _chunk(call: RoutedCall, stream: StreamFace, reply: ReplyParts, payload: byt
 
 
 def _told(error: Exception, call: RoutedCall) -> Refusal:
-    """A failure after the first byte, as its caller is told."""
+    """A failure after the first byte, as the caller gets it."""
     if isinstance(error, Refusal):
         refusal = error
     elif isinstance(error, Retry):
         refusal = unavailable()
     else:
-        log.error("a stream could not be brought to its end", exc_info=error)
+        log.error("a stream failed", exc_info=error)
         refusal = Refusal(500, "internal", "the gateway could not bring the stream to its end")
     refusal.request_id = call.call_id
     return counted(refusal)
 
 
 class Recorder:
-    """Publishes calls and lists them. A call that was published and not listed is no evidence of its rollout."""
+    """Publishes calls and lists them. A call that is published but not listed is not evidence of its rollout."""
 
     def __init__(self, store: RolloutStore, publisher: Log, keys: KeyLimiter) -> None:
         self._store = store
@@ -355,11 +355,11 @@ class Recorder:
         self._under_way: set[asyncio.Task[None]] = set()
 
     def must_be_up(self) -> None:
-        """Raise `Retry` when a record could not be written now: asking an engine would be for nothing."""
+        """Raise `Retry` if a record cannot be written now, before an engine is asked."""
         self._publisher.must_be_up()
 
     async def record(self, call: ModelCallRecorded, traceparent: str | None) -> None:
-        """Returns when the call is in Kafka and listed. Raises `Retry`, or a 409 when its attempt ended meanwhile."""
+        """Return when the call is in Kafka and listed. Raises `Retry`, or a 409 if its attempt ended meanwhile."""
         started = time.perf_counter()
         key = call.rollout_id or call.call_id
         await self._publisher.publish_all([Outgoing(MODEL_CALLS, key, call, traceparent)])
@@ -372,7 +372,7 @@ class Recorder:
         RECORD_SECONDS.observe(time.perf_counter() - started)
 
     def beside(self, recording: Coroutine[Any, Any, None]) -> asyncio.Task[None]:
-        """Let a recording go on whatever becomes of the request that it belongs to; `drain` waits for it."""
+        """Run a recording independently of its request; `drain` waits for it."""
         task = asyncio.create_task(recording)
         self._under_way.add(task)
         task.add_done_callback(self._done)
@@ -384,5 +384,5 @@ class Recorder:
             log.error("a call was not recorded", exc_info=error)
 
     async def drain(self) -> None:
-        """Wait for what is still being recorded."""
+        """Wait for recordings that are not finished."""
         await asyncio.gather(*self._under_way, return_exceptions=True)

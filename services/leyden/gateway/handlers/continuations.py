@@ -1,6 +1,6 @@
-"""Token in, token out: a call that extends an earlier one of its attempt is sent with that call's own tokens.
+"""Token in, token out: a call that extends an earlier one of its attempt is sent with that call's tokens.
 
-What is kept helps and proves nothing: where it is gone, or Redis is, the call is an ordinary one.
+It is an optimisation: if the earlier call or Redis is not available, the call is a normal one.
 """
 
 import logging
@@ -20,14 +20,14 @@ log = logging.getLogger(__name__)
 
 
 class Continuations:
-    """Offers earlier calls' tokens to the engines of some policies. `policies` are shell patterns; none: to nobody."""
+    """Offers earlier calls' tokens to the engines of some policies. `policies` are shell patterns."""
 
     def __init__(self, calls: EarlierCalls, policies: Sequence[str]) -> None:
         self._calls = calls
         self._policies = policies
 
     async def turn(self, ref: AttemptRef | None, policy: str, body: JsonDict) -> Turn | None:
-        """The call's place in its attempt's conversation; None where that is not asked for, or not known."""
+        """The call's place in its attempt's conversation; None if it is not tracked or not known."""
         if ref is None or not any(fnmatchcase(policy, pattern) for pattern in self._policies):
             return None
         conversation = Conversation.of(body.get("messages"))
@@ -43,7 +43,7 @@ class Continuations:
     async def keep(
         self, turn: Turn, call_id: str, headers: Mapping[str, str], prompt: bytes, choices: Sequence[Choice]
     ) -> str | None:
-        """Count what became of a turn, and keep its answers for the next call. Gives the call that it extended, if any.
+        """Count the result of a turn and store its answers for the next call. Returns the call that it extended.
 
         `prompt` is the prompt's token ids, packed as in the events.
         """

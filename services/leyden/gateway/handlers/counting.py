@@ -1,4 +1,4 @@
-"""How long a prompt is, by the engine's own tokenizer and template. Nothing is sampled, nothing is recorded."""
+"""Counts a prompt's tokens with the engine's tokenizer and template. Samples and records nothing."""
 
 from collections.abc import Mapping
 
@@ -13,12 +13,12 @@ from leyden.gateway.ports import EngineBroke, Engines, EngineUnreachable
 
 NO_LOAD: Mapping[str, int] = {}
 NO_ROUTE = (404, 405, 501)
-"""What an engine without `/tokenize` answers."""
+"""Statuses of an engine without `/tokenize`."""
 HEADERS = {"content-type": "application/json"}
 
 
 class TokenCounter:
-    """Asks a policy's engine. Models of other upstreams cannot be counted: no OpenAI-compatible route does it."""
+    """Asks a policy's engine. Other upstreams are not supported, as no OpenAI-compatible route counts tokens."""
 
     def __init__(self, table: RoutingTable, engines: Engines, timeouts: Timeouts) -> None:
         self._table = table
@@ -26,7 +26,7 @@ class TokenCounter:
         self._timeouts = timeouts
 
     async def count(self, model: object, prompt: JsonDict) -> int:
-        """Tokens of a prompt (`messages`, `tools`, …). Raises `Refusal`, or `EngineError` with the engine's answer."""
+        """The number of tokens of a prompt (`messages`, `tools`, …). Raises `Refusal` or `EngineError`."""
         if not isinstance(model, str) or not model:
             raise Refusal(400, "missing_model", "`model` must name a policy", param="model")
         for replica in self._table.candidates(ModelName.parse(model), NO_LOAD):

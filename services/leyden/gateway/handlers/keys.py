@@ -1,4 +1,4 @@
-"""API keys: made, revoked, and followed through keys.v1; and what a key's limits leave of a call."""
+"""API keys: created, revoked, and read from keys.v1."""
 
 import asyncio
 from collections.abc import Callable, Sequence
@@ -21,7 +21,7 @@ SCOPES: tuple[ScopeName, ...] = get_args(ScopeName)
 
 @dataclass(frozen=True, slots=True)
 class KeyRequest:
-    """What a key is made from."""
+    """The fields of a new key."""
 
     name: str
     scopes: Sequence[ScopeName] = ("agent",)
@@ -32,7 +32,7 @@ class KeyRequest:
 
 
 class KeysHandler:
-    """Keeps the ring of this replica at what keys.v1 says; the same records again change nothing."""
+    """Updates this replica's keys from keys.v1; idempotent."""
 
     def __init__(self, ring: KeyRing, publisher: Publisher, clock: Clock, mint: Callable[[], NewKey]) -> None:
         self._ring = ring
@@ -40,10 +40,10 @@ class KeysHandler:
         self._clock = clock
         self._mint = mint
         self.read = asyncio.Event()
-        """Set once what was in keys.v1 at the start has been read."""
+        """Set once keys.v1 has been read to its end at the start."""
 
     async def on_keys(self, batch: Sequence[Delivered[Event]]) -> None:
-        """Note what opens the gateway and what does not any more."""
+        """Add created keys and remove revoked ones."""
         for delivered in batch:
             match delivered.event:
                 case KeyCreated() as created:
@@ -57,10 +57,10 @@ class KeysHandler:
                     pass
 
     async def create(self, request: KeyRequest) -> tuple[NewKey, KeyCreated]:
-        """Returns when Kafka has the key; it works here at once and in other replicas when they have read it."""
+        """Create a key; returns when Kafka has it. It is valid here at once, elsewhere when the replica has read it."""
         now = self._clock.now()
         if request.expires_at is not None and request.expires_at <= now:
-            raise Refusal(400, "invalid_request", "expires_at: is over already", param="expires_at")
+            raise Refusal(400, "invalid_request", "expires_at is in the past", param="expires_at")
         key = self._mint()
         if self._ring.find(key.key_id):
             raise Refusal(503, "unavailable", "the key's random id is taken; try again", retry_after_s=1.0)
@@ -82,7 +82,7 @@ class KeysHandler:
         return key, event
 
     async def revoke(self, key_id: str) -> KeyState:
-        """Returns when Kafka has the revocation; doing it again changes nothing. Raises a 404 for an unknown key."""
+        """Revoke a key; returns when Kafka has it. Idempotent. Raises a 404 for an unknown key."""
         state = self._ring.find(key_id)
         if state is None:
             raise Refusal(404, "key_not_found", f"no key {key_id[:64]!r}")

@@ -1,4 +1,4 @@
-"""models.v1 → the routing table of this replica."""
+"""Updates the routing table of this replica from models.v1."""
 
 from collections.abc import Callable, Sequence
 
@@ -8,9 +8,9 @@ from leyden.kafka import Delivered
 
 
 class ModelsHandler:
-    """Keeps the routing table at the newest reports; the same records again change nothing.
+    """Updates the routing table with the newest reports; idempotent.
 
-    `reported` is told the name of every replica that reports: one that was set aside may be asked again at once.
+    `reported` is called with the name of every replica that reports, so that its circuit can close.
     """
 
     def __init__(self, table: RoutingTable, reported: Callable[[str], None] = lambda _: None) -> None:
@@ -18,7 +18,7 @@ class ModelsHandler:
         self._reported = reported
 
     async def on_models(self, batch: Sequence[Delivered[Event]]) -> None:
-        """Note what serves and what shall serve, in the order of the log."""
+        """Apply reports and promotions, in the order of the log."""
         for delivered in batch:
             match delivered.event:
                 case PolicyServed() as served:

@@ -1,4 +1,4 @@
-"""An export request into the log: looked at, keyed, cut to size, and accepted only once Kafka has all of it."""
+"""Writes OTLP export requests to the log: checks, keys and splits them; accepts them once Kafka has everything."""
 
 import asyncio
 import threading
@@ -28,7 +28,7 @@ from leyden.ids import AttemptRef
 
 
 class Budget:
-    """How many bytes of requests may be in memory at a time; more are refused, never queued."""
+    """A limit on bytes of requests in memory; more are refused, never queued."""
 
     def __init__(self, limit: int, retry_after_s: float) -> None:
         self._limit = limit
@@ -38,7 +38,7 @@ class Budget:
 
     @contextmanager
     def open(self) -> Iterator[Reserve]:
-        """A function that takes bytes of the budget, or raises a 503 `Refusal`; at the end all are given back."""
+        """A function that takes bytes from the budget or raises a 503 `Refusal`; all are returned at the end."""
         taken = 0
 
         def reserve(size: int) -> None:
@@ -59,36 +59,36 @@ class Budget:
 
 @dataclass(frozen=True, slots=True)
 class Export:
-    """An export request, unpacked."""
+    """A decompressed export request."""
 
     signal: Signal
     content_type: str
     body: bytes
     caller: Caller
     attempt: AttemptRef | None = None
-    """Where the URL or the session header says that it belongs."""
+    """The attempt in the URL or the session header."""
 
 
 def attempt_of(caller: Caller, path_id: str | None, session: str | None) -> AttemptRef | None:
-    """The attempt that the request itself names; raises a `Refusal` for none, and for one that is not the caller's."""
+    """The attempt that the request names. Raises a `Refusal` if it is invalid or not the caller's."""
     if path_id is None and not session:
         return None
     return bind(path_id, caller, None, session).attempt
 
 
 class OtlpHandler:
-    """What is done with an export request, over HTTP and over gRPC."""
+    """Handles export requests of HTTP and gRPC."""
 
     def __init__(self, log: Log, record_bytes: int) -> None:
         self._log = log
         self._record_bytes = record_bytes
 
     def must_be_up(self) -> None:
-        """Raise `Retry` while Kafka is known to be away: better said before the body is read."""
+        """Raise `Retry` while Kafka is known to be unavailable, before the body is read."""
         self._log.must_be_up()
 
     async def take(self, export: Export) -> None:
-        """Returns once Kafka has acknowledged the whole request. Raises a `Refusal`, or `Retry` when it did not."""
+        """Return once Kafka has acknowledged the whole request. Raises `Refusal`, or `Retry` if it did not."""
         if export.signal is Signal.METRICS:
             OTLP_NOT_KEPT.inc(len(export.body))
             return
@@ -104,7 +104,7 @@ class OtlpHandler:
         attempt = export.caller.attempt or export.attempt
         key = attempt.trace_id if attempt else next((one.trace_id for one in seen if one.trace_id), "")
         headers = _headers(export)
-        if len(records) == 1:  # nearly always: worth not making a task
+        if len(records) == 1:  # the usual case, without a task
             await self._log.publish_raw(OTLP, key, records[0], headers)
         else:
             await asyncio.gather(*(self._log.publish_raw(OTLP, key, record, headers) for record in records))

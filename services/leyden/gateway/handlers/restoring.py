@@ -1,10 +1,10 @@
-"""The store's state from the log, when the store has none: a new deployment, or a Redis that lost its data.
+"""Restores the store's state from the log: for a new deployment, or after Redis lost its data.
 
-Until it is done nothing is claimed, begun, called off or ended. It may run in several replicas at once, be cut off at
-any point, and run again: what the store knows to be further than the log is left alone.
+Until it is done nothing is claimed, started, cancelled or ended. It may run in several replicas at once, be interrupted
+at any point, and run again: state in the store that is newer than the log is kept.
 
-No attempt gets a second end in the log by it. An end that was on its way there when the store lost its state is waited
-for before the log is read; an attempt that ran is put back together with its end, so that none can come between.
+No attempt gets a second end. The gateway first waits for ends that were being written when the state was lost; a
+running attempt is restored together with its end, so that no other end can come between.
 """
 
 import asyncio
@@ -32,25 +32,25 @@ FINISHED_AT_ONCE = 32
 
 @dataclass(frozen=True)
 class RestoringTimes:
-    """Seconds."""
+    """Times in seconds."""
 
     interval_s: float
-    """Between two looks at the store."""
+    """Interval of looking at the store."""
     grace_s: float
-    """How long what was on its way to the log when the state was lost may take to be in it."""
+    """How long records that were being written when the state was lost may take to reach the log."""
     ttl_s: float
-    """How long the store remembers tasks and ended rollouts."""
+    """How long the store keeps tasks and ended rollouts."""
 
 
 @dataclass
 class _Batch:
     tasks: list[tuple[str, bytes]] = field(default_factory=list)
-    """(task id, event), young enough to be remembered."""
+    """(task id, event) that the store still keeps."""
     rollouts: list[Restored] = field(default_factory=list)
 
 
 class Restorer:
-    """Watches whether the store has its state, and gives it back from the log."""
+    """Checks whether the store has its state, and restores it from the log if not."""
 
     def __init__(
         self, store: RolloutStore, history: History, rollouts: Rollouts, clock: Clock, times: RestoringTimes
@@ -65,7 +65,7 @@ class Restorer:
         self._lost_at: float | None = None
 
     async def watch_forever(self) -> None:
-        """Look again and again: Redis may lose its data while the gateway runs."""
+        """Check repeatedly, as Redis may lose its data while the gateway runs."""
         while True:
             try:
                 await self.restore_if_lost()
@@ -74,11 +74,11 @@ class Restorer:
             await asyncio.sleep(self._times.interval_s)
 
     def ready(self) -> str | None:
-        """Why a gateway that starts is not ready yet; one that runs stays ready, as models can be called anyway."""
+        """Why a starting gateway is not ready. A running one stays ready, as model calls still work."""
         return None if self._was_whole else "still reading the queue's state from the log"
 
     async def restore_if_lost(self) -> bool:
-        """Whether there was anything to do. Attempts that ran are over, as failures of infrastructure."""
+        """Restore the state if it is missing; returns whether it was. Running attempts end as `infrastructure`."""
         if await self._store.has_state():
             self._was_whole, self._lost_at = True, None
             return False
@@ -101,9 +101,9 @@ class Restorer:
         return True
 
     async def _let_writers_finish(self) -> None:
-        """Starts and ends that other replicas were writing when the state was lost are in the log afterwards.
+        """Wait until starts and ends that other replicas were writing when the state was lost are in the log.
 
-        Since then the store lets nothing begin and nothing end. A log with nothing in it has no writers to wait for.
+        Meanwhile the store starts and ends nothing. An empty log has no writers to wait for.
         """
         if self._lost_at is None:
             self._lost_at = time.monotonic()

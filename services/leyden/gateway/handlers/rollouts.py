@@ -1,8 +1,8 @@
-"""The life of attempts: claimed, kept alive, ended, called off, tried again; by their runner or by the sweeper.
+"""The life of attempts: claim, heartbeat, end, cancellation, retry; by their runner or by the sweeper.
 
-Whatever step a kill leaves behind, a retry of the request or the sweeper completes:
-claimed, not yet published → the lease runs out; ended, not yet published → the sweeper publishes the kept end;
-published, not yet settled → published again, byte for byte, and settled.
+After a kill at any step, a retry of the request or the sweeper completes it:
+claimed, not published → the lease expires; ended, not published → the sweeper publishes the stored end;
+published, not settled → published again, byte for byte, and settled.
 """
 
 import asyncio
@@ -26,23 +26,23 @@ from leyden.kafka import Outgoing, Publisher, Retry
 log = logging.getLogger(__name__)
 SWEEP_LIMIT = 100
 CANCEL_TRIES = 5
-"""A rollout that is claimed, ended and queued again under the hand of who cancels it; then it may be asked again."""
+"""Tries of a cancellation while the rollout changes its state; then the caller may repeat it."""
 
 
 @dataclass(frozen=True)
 class LifeSettings:
-    """The times of an attempt's life, in seconds."""
+    """Times of attempts, in seconds."""
 
     lease_s: float = 60.0
     claim_poll_s: float = 0.1
     sweep_interval_s: float = 1.0
     unsettled_grace_s: float = 15.0
     loop_calls: int = 5
-    """So many last calls with the same output make a failed attempt a repetition loop."""
+    """Number of last calls with the same output that make a failed attempt a repetition loop."""
 
 
 class Rollouts:
-    """Claims, heartbeats, ends. Refusals are the caller's; `Retry` means that the same request may be sent again."""
+    """Claims, heartbeats, ends. A `Refusal` is the caller's fault; after `Retry` the request can be repeated."""
 
     def __init__(self, store: RolloutStore, publisher: Publisher, clock: Clock, life: LifeSettings) -> None:
         self._store = store
@@ -58,7 +58,7 @@ class Rollouts:
         gone: Callable[[], Awaitable[bool]] | None = None,
         project: str | None = None,
     ) -> list[Running]:
-        """Up to `limit` attempts, begun in the log; an empty list when none came within `wait_s` or the caller left."""
+        """Claim up to `limit` attempts and log their starts. Empty if none came in `wait_s` or the caller left."""
         deadline = asyncio.get_running_loop().time() + wait_s
         while True:
             now = self._clock.now()
@@ -82,10 +82,10 @@ class Rollouts:
         CLAIMED.inc(len(claimed))
 
     async def begin(self, spec: RolloutSpec, runner: str | None, rollout_id: str | None = None) -> Running:
-        """An agent begins a rollout of its own accord: its lease is the rollout's whole time, and it is tried once.
+        """Start a rollout that an agent runs by itself: one attempt, whose lease is the rollout's whole time.
 
-        With a `rollout_id` it may be asked for again: the same rollout, in the same bytes. A 409 when there is another
-        rollout of that id, or when this one is over.
+        With a `rollout_id` the request can be repeated and gives the same rollout, in the same bytes. A 409 if that id
+        belongs to another rollout, or if this one is over.
         """
         now = self._clock.now()
         running = Running(AttemptRef(rollout_id or new_rollout_id(), 0), spec, now, runner)
@@ -102,7 +102,7 @@ class Rollouts:
         return await self._running(asked.ref)
 
     async def heartbeat(self, ref: AttemptRef) -> float:
-        """Renew the lease and return its seconds; 409 when the attempt is over, 404 for an unknown rollout."""
+        """Renew the lease and return its seconds; 409 if the attempt is over, 404 for an unknown rollout."""
         running = await self._running(ref)
         now = self._clock.now()
         until = core.lease_until(running, now, self._life.lease_s)
@@ -111,7 +111,7 @@ class Rollouts:
         return (until - now).total_seconds()
 
     async def end(self, ref: AttemptRef, report: EndReport) -> RolloutEnded:
-        """End an attempt; returns when Kafka has its end. The same report again gives the same; another is a 409."""
+        """End an attempt; returns when Kafka has the end. The same report can be repeated; another one gets a 409."""
         outcome = await self._store.find_end(ref)
         if outcome is None:
             running = await self._running(ref)
@@ -127,16 +127,16 @@ class Rollouts:
         return await self._publish_end(ref, outcome)
 
     async def _stored(self, running: Running, report: EndReport, now: datetime) -> bytes:
-        """The end as it is kept; the class of a failure takes in what was seen of the attempt's calls."""
+        """The end to store, with a failure class that takes the attempt's calls into account."""
         failure = None
         if report.status == "failed":
             failure = classified(report.failure, await self._store.last_call(running.ref), self._life.loop_calls)
         return core.ended(running, report, now, failure).model_dump_json().encode()
 
     async def cancel(self, rollout_id: str, reason: str, spec: RolloutSpec | None = None) -> bool:
-        """Call a rollout off: one that waits never starts, one that runs is over. False when it had ended otherwise.
+        """Cancel a rollout: a waiting one never starts, a running one is over. Returns False if it had already ended.
 
-        Returns when Kafka has its end. `spec` is that of a rollout which may not be in the queue yet; else a 404.
+        Returns when Kafka has its end. `spec` is for a rollout that may not be queued yet; without it, 404 if unknown.
         """
         await self.must_be_whole()
         if spec is not None:
@@ -152,7 +152,7 @@ class Rollouts:
                 ended = await self._publish_end(ref, outcome)
                 if ended.final:
                     return core.was_cancelled(ended)
-        raise Retry(f"rollout {rollout_id} changed its state under the hand that cancels it")
+        raise Retry(f"rollout {rollout_id} changed its state while it was being cancelled")
 
     async def _call_off(self, ref: AttemptRef, view: RolloutView, report: EndReport) -> EndOutcome:
         now = self._clock.now()
@@ -179,7 +179,7 @@ class Rollouts:
         return Running(ref, view.spec, view.started_at, view.runner)
 
     async def find(self, rollout_id: str) -> RolloutView:
-        """A rollout; 404 when it is unknown, `Retry` while it cannot be known."""
+        """A rollout; 404 if it is unknown, `Retry` while the state is incomplete."""
         view = await self._store.find(rollout_id)
         if view is None:
             await self.must_be_whole()
@@ -187,21 +187,21 @@ class Rollouts:
         return view
 
     async def must_be_whole(self) -> None:
-        """Raise `Retry` while the store does not have its state."""
+        """Raise `Retry` while the store's state is incomplete."""
         if not await self._store.has_state():
             raise Retry(NOT_WHOLE)
 
     async def counts(self) -> QueueCounts:
-        """How many rollouts stand where."""
+        """Numbers of rollouts by state."""
         return await self._store.counts()
 
     async def sweep_forever(self) -> None:
-        """End what was lost and finish what was begun, in any replica; the store lets one of them win."""
+        """End lost attempts and finish incomplete steps, repeatedly. Runs in every replica; the store lets one win."""
         while True:
             try:
                 await self.sweep()
             except Retry as error:
-                log.warning("the sweep will go on later: %s", error)
+                log.warning("the sweep will be retried: %s", error)
             await asyncio.sleep(self._life.sweep_interval_s)
 
     async def sweep(self) -> None:
@@ -217,7 +217,7 @@ class Rollouts:
         RUNNING.set(counts.running)
 
     async def finish(self, ref: AttemptRef) -> None:
-        """Write the end that is kept for an attempt to the log; nothing where none is."""
+        """Write the stored end of an attempt, if any, to the log."""
         if outcome := await self._store.find_end(ref):
             await self._publish_end(ref, outcome)
 
@@ -236,7 +236,7 @@ class Rollouts:
 
 
 def traceparent_of(ref: AttemptRef) -> str:
-    """The W3C trace context under which an attempt runs: its trace id and the id of its root span."""
+    """The W3C trace context of an attempt: its trace id and the id of its root span."""
     return f"00-{ref.trace_id}-{derive('rollout-root', *ref)[:16]}-01"
 
 

@@ -1,7 +1,7 @@
-"""One call to one of several servers: who is asked, who next, and when it is given up. Before the first byte only.
+"""Sends one call to one of several servers, with retries before the first byte.
 
-A server that cannot be reached, answers 429 or 503, or with another version than asked for is passed over for the next
-one at once; when all were asked, the next round begins after a random wait. What a server has begun to answer is final.
+If a server cannot be reached, answers 429 or 503, or answers as another version, the next one is tried at once. When
+all were tried, the next round begins after a random wait. A reply that has begun is final.
 """
 
 import asyncio
@@ -26,12 +26,12 @@ from leyden.gateway.ports import EngineBroke, EngineReply, Engines, EngineUnreac
 from leyden.retry_after import retry_after_s
 
 DOWN_STATUSES = frozenset({502, 503, 504})
-"""Statuses by which a server, or the proxy in front of it, says that it cannot work; a 500 may be about one request."""
+"""Statuses of a server, or its proxy, that cannot work. 500 is not one, as it may be about one request."""
 STATES = {CircuitState.CLOSED: 0, CircuitState.HALF_OPEN: 0.5, CircuitState.OPEN: 1}
 
 
 class EngineError(Exception):
-    """The engine answered with an error, which is passed on to the caller as it is."""
+    """The engine answered with an error, which is returned to the caller unchanged."""
 
     def __init__(self, status: int, body: bytes, retry_after: str | None = None) -> None:
         super().__init__(f"engine answered {status}")
@@ -42,8 +42,8 @@ class EngineError(Exception):
         """The call's id, set by whoever knows it."""
 
 
-class CallFailed(Exception):  # noqa: N818 - what became of one call, not a fault of ours
-    """An engine was asked and gave no good answer: how the call is recorded, and what its caller is told."""
+class CallFailed(Exception):  # noqa: N818 - the result of one call, not a fault of ours
+    """An engine gave no usable reply. Says how the call is recorded and what its caller gets."""
 
     def __init__(self, error: str, told: Refusal | EngineError, outcome: str = "engine_error") -> None:
         super().__init__(error)
@@ -54,43 +54,43 @@ class CallFailed(Exception):  # noqa: N818 - what became of one call, not a faul
 
 
 def call_failed(status: int, code: str, message: str) -> CallFailed:
-    """A failure that the caller is told as a `Refusal`."""
+    """A failure that the caller gets as a `Refusal`."""
     refusal = Refusal(status, code, message, retry_after_s=ENGINE_AWAY_S if status == 503 else None)
     return CallFailed(f"{code}: {message}", refusal, "version_mismatch" if "mismatch" in code else "engine_error")
 
 
 def broken_off(error: EngineBroke) -> CallFailed:
-    """The engine did not answer to the end: a 502 or 504."""
+    """The engine gave no complete reply: 502 or 504."""
     status, code = (504, "engine_timeout") if error.timed_out else (502, "engine_broke")
     return call_failed(status, code, str(error))
 
 
 @dataclass(frozen=True, slots=True)
 class Answer:
-    """A good answer whose head has come. Its body is read from `reply`, once."""
+    """A usable reply whose head was received. Read its body from `reply`, once."""
 
     reply: EngineReply
     version: int | None = None
     """The policy version that answers; None for an upstream."""
     answers_as: str | None = None
-    """The `model` that every piece must name: an adapter's, which is a version's own."""
+    """The `model` that every piece must name, if the version is served as an adapter."""
 
 
 @dataclass(frozen=True, slots=True)
 class FailedTry:
-    """One try that gave no good answer. Another server may be tried, unless it is `final`."""
+    """One failed try. Another server may be tried, unless it is `final`."""
 
     reason: str
     failure: CallFailed | None = None
-    """What becomes of the call if no other server is tried; None: what `reply` says."""
+    """The call's failure if no other server is tried; None: the error in `reply`."""
     reply: EngineReply | None = None
     wanted_s: float = 0.0
-    """The pause that the server asks for, in seconds."""
+    """The server's `Retry-After`, in seconds."""
     final: bool = False
 
 
 class Slot:
-    """One call at one server: counted as in flight while it is held. What became of it is told to the circuit once."""
+    """One call at one server, counted as in flight while held. Reports its result to the circuit once."""
 
     def __init__(self, circuit: "_Shown", ticket: int) -> None:
         self._circuit = circuit
@@ -98,12 +98,12 @@ class Slot:
         self._settled = False
 
     def answered(self) -> None:
-        """The server is up, whatever it said."""
+        """The server is up, whatever it answered."""
         self._settled = True
         self._circuit.tell(lambda circuit, _: circuit.succeeded(self._ticket))
 
     def begun(self) -> None:
-        """The server has begun a good answer; then comes `answered` or `broke`, where its end is seen."""
+        """The server has begun a usable reply; `answered` or `broke` follows at its end."""
         self._settled = True
         self._circuit.tell(self._begin)
 
@@ -111,22 +111,22 @@ class Slot:
         self._ticket = circuit.begun(self._ticket)
 
     def broke(self) -> None:
-        """The server broke off the answer that it had begun."""
+        """The server broke off its reply."""
         self._circuit.tell(lambda circuit, now: circuit.broke(self._ticket, now))
 
     def failed(self) -> None:
-        """The server is down, or cannot do its work."""
+        """The server is down or cannot work."""
         self._settled = True
         self._circuit.tell(lambda circuit, now: circuit.failed(self._ticket, now))
 
     def release(self) -> None:
-        """The call is over. Where nothing is known of the server, another call may try it."""
+        """The call is over. If it says nothing about the server, another call may try it."""
         if not self._settled:
             self._circuit.tell(lambda circuit, _: circuit.let_go(self._ticket))
 
 
 class _Shown:
-    """A circuit whose state is a metric."""
+    """A circuit with a metric of its state."""
 
     def __init__(self, server: str, circuit: Circuit, now: Callable[[], float]) -> None:
         self._server = server
@@ -135,7 +135,7 @@ class _Shown:
         self._show()
 
     def tell(self, outcome: Callable[[Circuit, float], None]) -> None:
-        """Tell the circuit what became of a call."""
+        """Report a call's result to the circuit."""
         before = self.circuit.state
         outcome(self.circuit, self._now())
         if self.circuit.state is not before:
@@ -144,7 +144,7 @@ class _Shown:
                 CIRCUIT_OPENED.labels(server=self._server).inc()
 
     def begin(self) -> int:
-        """A call goes to the server: its ticket."""
+        """The ticket of a call to the server."""
         before = self.circuit.state
         ticket = self.circuit.begin(self._now())
         if self.circuit.state is not before:
@@ -156,9 +156,9 @@ class _Shown:
 
 
 class Servers:
-    """What this gateway knows of the servers that it asks: calls in flight at each, and each one's circuit.
+    """What this gateway knows of its servers: calls in flight, and circuits.
 
-    A server is known by `<policy>/<replica>` or an upstream's name. One that was never asked is up and idle.
+    A server's name is `<policy>/<replica>` or that of an upstream. An unknown server counts as up and idle.
     """
 
     def __init__(self, rules: CircuitRules, now: Callable[[], float]) -> None:
@@ -173,13 +173,13 @@ class Servers:
         return self._load
 
     def opens_in_s(self, server: str) -> float:
-        """Seconds until a server may be asked; 0 when it may now."""
+        """Seconds until a server may be tried; 0 means now."""
         shown = self._circuits.get(server)
         return shown.circuit.opens_in_s(self._now()) if shown else 0.0
 
     @contextmanager
     def slot(self, server: str) -> Iterator[Slot]:
-        """A call goes to a server that may be asked; it is in flight until the block ends."""
+        """Count a call to a server as in flight until the block ends."""
         shown = self._circuits.get(server)
         if shown is None:
             shown = self._circuits[server] = _Shown(server, Circuit(self._rules), self._now)
@@ -194,13 +194,13 @@ class Servers:
             slot.release()
 
     def reported(self, server: str) -> None:
-        """A server says itself that it answers."""
+        """A server reported that it is up."""
         if shown := self._circuits.get(server):
             shown.tell(lambda circuit, _: circuit.reset())
 
 
 class Dispatcher:
-    """Asks servers for calls; all calls share what it knows of the servers."""
+    """Sends calls to servers; all calls share its knowledge of the servers."""
 
     def __init__(
         self,
@@ -223,7 +223,7 @@ class Dispatcher:
         self._sleep = sleep
 
     def first(self, call: RoutedCall) -> Endpoint:
-        """The best server that may be asked now. Raises a `Refusal` of routing; 503 when none has room or is up."""
+        """The best available server. Raises `Refusal` of routing; 503 if none is up or has capacity."""
         endpoint = self._free(self._router.endpoints(call, self._servers.load), ())
         if endpoint is not None:
             return endpoint
@@ -235,10 +235,10 @@ class Dispatcher:
 
     @asynccontextmanager
     async def ask(self, call: RoutedCall, endpoint: Endpoint) -> AsyncIterator[Answer]:
-        """Ask `endpoint`, then others, until one has begun a good answer: it is held until the block ends.
+        """Try `endpoint`, then others, until one has begun a usable reply, which is held until the block ends.
 
-        Raises `CallFailed` when none did. A block that raises `EngineBroke` says that the server broke off; one that
-        ends, that the answer came whole; anything else says nothing about the server.
+        Raises `CallFailed` if none did. If the block raises `EngineBroke`, the server broke off; if it ends, the reply
+        was complete; anything else says nothing about the server.
         """
         retries = Retries(self._rules, call.started + endpoint.timeouts.total_s)
         tried: dict[str, float] = {}
@@ -268,10 +268,10 @@ class Dispatcher:
     def _following(
         self, call: RoutedCall, failed: FailedTry, tried: Mapping[str, float], retries: Retries
     ) -> tuple[Endpoint | None, float | None]:
-        """Who is asked next at once, or after how many seconds anyone is; neither when nobody is.
+        """The next server to try at once, or the seconds until the next round; neither if the call has failed.
 
-        `tried` is the servers of this round with the pause that each asks for. A new round begins when the longest is
-        over; those that ask for more than is waited for are left out of it.
+        `tried` has the servers of this round with their `Retry-After`. A new round begins after the longest one;
+        servers whose `Retry-After` is above the limit are left out of it.
         """
         now = time.perf_counter()
         if failed.final:
@@ -291,7 +291,7 @@ class Dispatcher:
         return None
 
     def _now(self, call: RoutedCall) -> Iterable[Endpoint]:
-        """The servers as they stand now: a replica may have come, gone or changed its version since the last look."""
+        """The current servers: replicas may have come, gone or changed versions in the meantime."""
         try:
             return self._router.endpoints(call, self._servers.load)
         except Refusal:
@@ -301,7 +301,7 @@ class Dispatcher:
     async def _one_try(
         self, call: RoutedCall, endpoint: Endpoint, retries: Retries, broken: int
     ) -> AsyncIterator[Answer | FailedTry]:
-        """One server asked: its slot and its answer are let go of when the block ends."""
+        """Try one server; its slot and reply are released when the block ends."""
         retries.begin()
         bounds = replace(endpoint.timeouts, total_s=max(retries.left_s(time.perf_counter()), 0.001))
         with self._servers.slot(endpoint.server) as slot:
@@ -357,7 +357,7 @@ class Dispatcher:
 
 
 async def _failure_of(failed: FailedTry) -> CallFailed:
-    """What becomes of the call: what the try says, or the engine's own error, passed on as it is."""
+    """The call's failure: that of the try, or the engine's own error, unchanged."""
     reply = failed.reply
     if failed.failure is not None or reply is None:
         assert failed.failure is not None

@@ -1,4 +1,4 @@
-"""Tasks in: accepted into tasks.v1, and from there into the queue; called off; and the queue paused."""
+"""Accepts tasks into tasks.v1 and queues their rollouts; cancels tasks; pauses the queue."""
 
 import asyncio
 from collections.abc import Sequence
@@ -19,25 +19,25 @@ CANCELS_AT_ONCE = 32
 
 @dataclass(frozen=True, slots=True)
 class Accepted:
-    """A task that is in the log."""
+    """A task in the log."""
 
     event: TaskEnqueued
     new: bool
-    """False when it had been accepted before."""
+    """False if it was accepted before."""
 
 
 @dataclass(frozen=True, slots=True)
 class CancelledTask:
-    """What became of a task's rollouts."""
+    """The result of cancelling a task."""
 
     task_id: str
     rollouts: int
     cancelled: int
-    """The others had ended before."""
+    """The other rollouts had already ended."""
 
 
 class TasksHandler:
-    """Accepts tasks and queues their rollouts, calls them off, pauses the queue; all of it may be repeated."""
+    """Accepts tasks, queues and cancels their rollouts, pauses the queue. All methods are idempotent."""
 
     def __init__(self, store: RolloutStore, publisher: Publisher, clock: Clock, rollouts: Rollouts) -> None:
         self._store = store
@@ -46,11 +46,10 @@ class TasksHandler:
         self._rollouts = rollouts
 
     async def accept(self, requests: Sequence[TaskRequest]) -> list[Accepted]:
-        """Returns when Kafka has every task. A task id that was accepted before gives what it gave then.
+        """Accept tasks; returns when Kafka has every one. A known task id gives the same answer as before.
 
-        The event is kept before it is published, so that a caller who tries again after a failure publishes the same
-        bytes; a duplicate in the topic queues nothing. A 409 for a task id that another project has taken.
-        `Retry` while the store does not know what was accepted before.
+        The event is stored before it is published, so that a retry publishes the same bytes; a duplicate in the topic
+        queues nothing. Raises a 409 for a task id of another project, `Retry` while the store's state is incomplete.
         """
         await self._rollouts.must_be_whole()
         now = self._clock.now()
@@ -65,7 +64,7 @@ class TasksHandler:
         return [Accepted(e, ours[1] == held) for e, (ours, held) in zip(events, pairs, strict=True)]
 
     async def cancel(self, task_id: str, reason: str, project: str | None) -> CancelledTask:
-        """Call off all rollouts of a task that have not ended; a 404 for a task that is unknown (to the project)."""
+        """Cancel all rollouts of a task that have not ended; 404 for a task that is unknown in the project."""
         await self._rollouts.must_be_whole()
         specs = await self._rollouts_of(task_id)
         if not specs or (project is not None and specs[0][1].project != project):
@@ -77,7 +76,7 @@ class TasksHandler:
         return CancelledTask(task_id, len(done), sum(done))
 
     async def _rollouts_of(self, task_id: str) -> list[tuple[str, RolloutSpec]]:
-        """From the accepted event; where that is forgotten, those of its rollouts that are not."""
+        """From the accepted event; if that has expired, from the rollouts that are still stored."""
         if (event := await self._store.task(task_id)) is not None:
             return specs_of(TaskEnqueued.model_validate_json(event))
         found: list[tuple[str, RolloutSpec]] = []
@@ -86,13 +85,13 @@ class TasksHandler:
         return found
 
     async def pause(self, project: str | None, paused: bool, reason: str) -> None:
-        """Stop handing out rollouts of a project, or of all, or go on; in the log first, so that Redis may be lost."""
+        """Pause or resume a project, or all; written to the log first, in case Redis loses its data."""
         event = queue_event(project, paused, reason, self._clock.now())
         await self._publisher.publish_all([Outgoing(TASKS, f"queue/{project or ''}", event)])
         await self._store.pause(project, paused, event.event_time)
 
     async def on_tasks(self, batch: Sequence[Delivered[Event]]) -> None:
-        """Queue the rollouts of tasks that the log holds, and pause or resume as it says."""
+        """Queue the rollouts of tasks in the log; apply its pauses."""
         events = [delivered.event for delivered in batch]
         await self._store.enqueue(
             [pair for event in events if isinstance(event, TaskEnqueued) for pair in specs_of(event)]

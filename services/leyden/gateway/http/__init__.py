@@ -1,1 +1,1 @@
-"""The gateway's routes on Starlette: HTTP in, handlers, HTTP out. Nothing is decided here."""
+"""The gateway's HTTP routes (Starlette): they parse requests, call handlers and write replies."""

@@ -1,4 +1,4 @@
-"""Bodies of `/leyden/v1` requests. Unknown fields are refused: a misspelt one must not be ignored."""
+"""Bodies of `/leyden/v1` requests. Unknown fields are refused, so that a misspelt one is noticed."""
 
 from typing import Literal
 
@@ -23,17 +23,17 @@ class Body(BaseModel):
 
 
 class NoBody(Body):
-    """Of a request that has none."""
+    """An empty body."""
 
 
 class RetryBody(RetryPolicy):
-    """A retry policy as it is asked for."""
+    """The retry policy of a task."""
 
     model_config = ConfigDict(extra="forbid", allow_inf_nan=False)
 
 
 class TaskBody(Body):
-    """A task to be rolled out `samples` times."""
+    """A task with `samples` rollouts."""
 
     task_id: str | None = Field(default=None, min_length=1, max_length=256)
     input: Json = None
@@ -47,7 +47,7 @@ class TaskBody(Body):
     priority: int = Field(default=0, ge=-MAX_PRIORITY, le=MAX_PRIORITY)
 
     def request(self, new_id: str, project: str | None) -> TaskRequest:
-        """As the core takes it; `new_id` is the task's where it gave none."""
+        """The core's form; `new_id` is the task id if none is given."""
         own = {"task_id": self.task_id or new_id, "project": project}
         return TaskRequest.model_validate(self.model_dump() | own)
 
@@ -67,7 +67,7 @@ class ClaimBody(Body):
 
 
 class OwnTask(Body):
-    """The task of a rollout that an agent begins of its own accord."""
+    """The task of a rollout that an agent starts by itself."""
 
     task_id: str | None = Field(default=None, min_length=1, max_length=256)
     input: Json = None
@@ -84,17 +84,17 @@ class BeginBody(Body):
     group_size: int = Field(default=1, ge=1, le=MAX_SAMPLES)
     runner: str | None = Field(default=None, min_length=1, max_length=256)
     rollout_id: str | None = None
-    """Chosen by the caller: asking again begins nothing new."""
+    """Chosen by the caller, so that repeating the request starts nothing new."""
 
     @field_validator("rollout_id")
     @classmethod
     def _is_one(cls, rollout_id: str | None) -> str | None:
         if rollout_id is not None and not is_rollout_id(rollout_id):
-            raise ValueError("a rollout id is 1e7de and 23 more hex digits")
+            raise ValueError("a rollout id is 1e7de followed by 23 hex digits")
         return rollout_id
 
     def spec(self, new_id: str, project: str | None) -> RolloutSpec:
-        """As the core takes it. A rollout without a group is its own."""
+        """The core's form. A rollout without a group is a group of its own."""
         own = self.task or OwnTask()
         task_id = own.task_id or new_id
         task = Task(task_id=task_id, input=own.input, metadata=own.metadata, mode=own.mode)
@@ -117,7 +117,7 @@ class EndBody(Body):
     span_count: int | None = Field(default=None, ge=0)
 
     def report(self) -> EndReport:
-        """As the core takes it."""
+        """The core's form."""
         return EndReport.model_validate(self.model_dump())
 
 

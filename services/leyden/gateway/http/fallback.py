@@ -1,6 +1,6 @@
-"""Requests that no other route takes: the model API at another base URL, else a 404 or 405 in the API's own shape.
+"""Requests that no other route matches: the model API under another base URL, else 404 or 405 in the API's shape.
 
-OpenAI's clients take a base URL with `/v1`, Anthropic's one without: either works for both, below a rollout too.
+OpenAI's clients need a base URL with `/v1`, Anthropic's one without. Both forms work for both, also under a rollout.
 Requests without a valid key always get 401.
 """
 
@@ -36,17 +36,14 @@ MOST_SHOWN = 256
 
 
 def with_fallback(operations: Sequence[Operation], keys: KeyRing, retry_after_s: float) -> list[BaseRoute]:
-    """The operations' routes, the busiest first; then the model API's without `/v1` or with one too many, and the rest.
-
-    Starlette tries routes in their order.
-    """
+    """All routes, in the order in which Starlette tries them: operations, the busiest first; then the fallback."""
     served = routes(operations)
     fallback = Fallback(keys, served, dict(_bare(operations)), retry_after_s)
     return [*served, *fallback.routes()]
 
 
 def _bare(operations: Sequence[Operation]) -> list[tuple[tuple[str, str], ASGIApp]]:
-    """(method, path without `/v1`) → what serves it, of the model API."""
+    """(method, path without `/v1`) → application, for the model API."""
     return [
         ((one.method, one.path.removeprefix(VERSION)), one.app)
         for one in operations
@@ -56,7 +53,7 @@ def _bare(operations: Sequence[Operation]) -> list[tuple[tuple[str, str], ASGIAp
 
 @dataclass(frozen=True)
 class Fallback:
-    """What takes every request that is left."""
+    """Handles every other request."""
 
     keys: KeyRing
     served: Sequence[BaseRoute]
@@ -64,14 +61,14 @@ class Fallback:
     retry_after_s: float
 
     def routes(self) -> list[BaseRoute]:
-        """The bare routes of the model API, and one for every other path and method."""
+        """The model API's routes without `/v1`, and one for every other path and method."""
         bare: list[BaseRoute] = [Route(path, app, methods=[method]) for (method, path), app in self.bare.items()]
         anywhere = [f"{prefix}/{{rest:path}}" for prefix in (VERSION, ROLLOUT_PREFIX, "")]
-        # A route without methods takes every method.
+        # A route without methods matches every method.
         return bare + [Route(path, _Rest(self), include_in_schema=False) for path in anywhere]
 
     async def answer(self, scope: StarletteScope, receive: Receive, send: Send) -> None:
-        """Serve the model API where the path means it, else say that nothing is there."""
+        """Serve the model API if the path means it, else refuse the request."""
         path = "/" + str(scope["path_params"]["rest"]).removeprefix("v1/").removeprefix("v1/")
         app = self.bare.get((scope["method"], path))
         if app is None:
@@ -80,16 +77,16 @@ class Fallback:
         await app(scope, receive, send)
 
     async def _refused(self, path: str, request: Request) -> Response:
-        """Raises the refusal of a request that no route takes."""
+        """Raise the refusal of a request without a route."""
         self.keys.caller(credential(request))
         shown = request.scope["path"][:MOST_SHOWN]
         if methods := {method for method, known in self.bare if known == path} | self._methods(request):
             allow = {"allow": ", ".join(sorted(methods))}
-            raise Refusal(405, "method_not_allowed", f"{request.method} is not for {shown}", headers=allow)
-        raise Refusal(404, "unknown_route", f"there is no {shown} here")
+            raise Refusal(405, "method_not_allowed", f"{request.method} is not allowed for {shown}", headers=allow)
+        raise Refusal(404, "unknown_route", f"no such route: {shown}")
 
     def _methods(self, request: Request) -> set[str]:
-        """The methods that the request's path is served for."""
+        """The methods of the request's path."""
         partly = (route for route in self.served if route.matches(request.scope)[0] is Match.PARTIAL)
         return {method for route in partly if isinstance(route, Route) for method in route.methods or ()}
 
@@ -105,7 +102,7 @@ class _Rest:
 
 
 def _shape(request: Request, of_model_api: bool) -> Shape:
-    """The shape in which the API answers that a path belongs to, or would."""
+    """The error shape of the API that a path belongs to, or resembles."""
     path = request.scope["path"]
     if not of_model_api and not f"{path}/".startswith(MODEL_PREFIXES):
         return leyden_shape

@@ -1,4 +1,4 @@
-"""`/leyden/v1/keys`: API keys made, listed and revoked. A key's text is only in the answer that makes it."""
+"""`/leyden/v1/keys`: create, list and revoke API keys. The secret is only in the reply to the creation."""
 
 from dataclasses import dataclass
 from typing import Annotated, Any
@@ -32,21 +32,21 @@ class KeyBody(Body):
     expires_at: AwareDatetime | None = None
 
     def request(self) -> KeyRequest:
-        """As the handler takes it."""
+        """The handler's form."""
         limits = KeyLimits.model_validate(self.model_dump(include=set(KeyLimits.model_fields)))
         return KeyRequest(self.name, self.scopes, self.project, self.models, limits, self.expires_at)
 
 
 @dataclass(frozen=True)
 class KeysApi:
-    """What the admin API of keys is made of."""
+    """The dependencies of the keys API."""
 
     leyden: LeydenRoutes
     ring: KeyRing
     handler: KeysHandler
 
     def operations(self) -> list[Operation]:
-        """Every operation on keys; all need a key with scope admin."""
+        """All operations on keys; they need a key with scope admin."""
         operation, admin = self.leyden.operation, Scope.ADMIN
         return [
             operation("POST", PATH, self._create, KeyBody, scope=admin, tag="keys", status=201, reply="NewKey",
@@ -78,5 +78,5 @@ def _shown(state: KeyState) -> dict[str, Any]:
 
 
 def _json(answer: dict[str, Any], status: int = 200) -> Response:
-    # A key must not stay in a cache between.
+    # No cache may store a key.
     return json_answer(answer, status, {"cache-control": "no-store"})

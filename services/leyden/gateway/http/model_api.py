@@ -1,4 +1,4 @@
-"""The model API: one route per face, also under `/rollouts/{id}`. Each face's own shapes, errors included."""
+"""The model API: one route per face, also under `/rollouts/{id}`. Replies and errors have the face's shapes."""
 
 import asyncio
 from collections.abc import Coroutine, Mapping
@@ -48,19 +48,19 @@ TOLD: dict[Face, tuple[str, JsonDict, JsonDict, JsonDict]] = {
         OPENAI,
     ),
 }
-"""Of each face: its summary, request, answer and error in the OpenAPI document."""
+"""Per face: summary, request, reply and error in the OpenAPI document."""
 
 
 @dataclass(frozen=True)
 class ModelApi:
-    """What the model API is made of."""
+    """The dependencies of the model API."""
 
     calls: ModelCalls
     max_body_bytes: int
     retry_after_s: float
 
     def operations(self) -> list[Operation]:
-        """One for each face, the busiest first."""
+        """One operation per face, the busiest first."""
         return [self._operation(face, *TOLD[face]) for face in FACES]
 
     def _operation(self, face: Face, summary: str, body: JsonDict, answer: JsonDict, error: JsonDict) -> Operation:
@@ -160,13 +160,13 @@ class HttpExchange:
         await self._send({"type": "http.response.body", "body": event, "more_body": True})
 
     async def respond(self, response: Response) -> None:
-        """Send a whole answer."""
+        """Send a complete reply."""
         response.headers.update(self.extra_headers)
         self._started = self._ended = True
         await response(self.request.scope, self.request.receive, self._send)
 
     async def end(self) -> None:
-        """The call is over: end the stream, or answer a caller who has gone before anything was sent."""
+        """End the stream; reply to a caller who disconnected before anything was sent."""
         if not self._started:
             await self.respond(Response(status_code=CLIENT_CLOSED_REQUEST))
         elif not self._ended:
@@ -177,9 +177,9 @@ class HttpExchange:
 
 
 async def unless_gone(work: Coroutine[Any, Any, T], receive: Receive) -> T | None:
-    """The work's result, or None when the caller left first (the work is cancelled then).
+    """The work's result; None if the caller disconnected first, which cancels the work.
 
-    The work runs in the task that waits for it; only the look-out for the caller is a task of its own.
+    The work runs in the current task; only watching for the disconnect is a separate task.
     """
     working = asyncio.current_task()
     assert working is not None
@@ -198,7 +198,7 @@ async def unless_gone(work: Coroutine[Any, Any, T], receive: Receive) -> T | Non
 
 @dataclass(slots=True)
 class _Watch:
-    """What the look-out and the work know of each other."""
+    """State shared by the work and the watcher."""
 
     working: asyncio.Task[Any]
     over: bool = False

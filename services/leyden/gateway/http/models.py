@@ -1,4 +1,4 @@
-"""`/v1/models`: what is live, in OpenAI's shape or Anthropic's; `/v1/messages/count_tokens`: how long a prompt is."""
+"""`/v1/models`: live models, in OpenAI's or Anthropic's shape; `/v1/messages/count_tokens`: a prompt's length."""
 
 from collections.abc import Iterator
 from dataclasses import dataclass
@@ -27,7 +27,7 @@ LONG_AGO = datetime(1970, 1, 1, tzinfo=UTC)
 
 
 class Listed(NamedTuple):
-    """A model's name, since when it answers (for an upstream's model nobody knows), and whose it is."""
+    """A model's name, since when it is live (unknown for upstreams), and its owner."""
 
     name: str
     since: datetime
@@ -44,7 +44,7 @@ class Catalog:
     retry_after_s: float
 
     def operations(self) -> list[Operation]:
-        """All models, and one."""
+        """The operations for all models and for one."""
         every = self._operation("/v1/models", "The models that are live.", self._all, "Models", (401, 403))
         return [every, self._operation("/v1/models/{model:path}", "One model.", self._one, "Model", (401, 403, 404))]
 
@@ -84,7 +84,7 @@ class Catalog:
         raise Refusal(404, "model_not_found", f"The model `{wanted[:256]}` does not exist.", param="model")
 
     def _models(self) -> Iterator[Listed]:
-        """Every name that a request may ask for; of the upstreams, those that are no patterns."""
+        """Every model name that a request may use, without the patterns of upstreams."""
         for state in self.table.policies():
             since: dict[int, datetime] = {}
             for replica in state.replicas:
@@ -107,7 +107,7 @@ def _shown(request: Request, model: Listed) -> JsonDict:
 
 
 class _ByClient:
-    """One application for OpenAI's clients, another for Anthropic's."""
+    """Dispatches to the application for OpenAI's or Anthropic's clients."""
 
     def __init__(self, openai: App, anthropic: App) -> None:
         self._openai = openai
@@ -120,7 +120,7 @@ class _ByClient:
 
 @dataclass(frozen=True)
 class CountingApi:
-    """Anthropic's way to ask how long a prompt is, answered by the engine's tokenizer."""
+    """Anthropic's token count, by the engine's tokenizer."""
 
     keys: KeyRing
     counter: TokenCounter

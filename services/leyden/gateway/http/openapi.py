@@ -1,7 +1,7 @@
 """The gateway as an OpenAPI 3.1 document, made from the declarations of its routes.
 
-Bodies of `/leyden/v1` come from the models that check them. The model APIs are OpenAI's and Anthropic's: of those it
-says what the gateway itself reads and answers, and that all else passes through.
+Bodies of `/leyden/v1` come from the models that validate them. For the model APIs (OpenAI's and Anthropic's) it lists
+what the gateway itself reads and writes; everything else passes through.
 """
 
 import re
@@ -75,11 +75,11 @@ HEALTH_OPERATIONS = [
         ("/readyz", "Whether it may be sent requests."),
     )
 ]  # fmt: skip
-"""What `leyden.service` serves on the same port."""
+"""Routes that `leyden.service` serves on the same port."""
 
 
 def document(operations: Sequence[Operation]) -> JsonDict:
-    """The whole gateway as an OpenAPI 3.1 document, ready to be JSON."""
+    """The OpenAPI 3.1 document of the gateway, as JSON values."""
     whole = [*operations, *HEALTH_OPERATIONS]
     return {
         "openapi": "3.1.0",
@@ -100,7 +100,7 @@ def _paths(operations: Sequence[Operation]) -> JsonDict:
 
 
 def _entry(operation: Operation, path: str) -> JsonDict:
-    """What the document says of an operation under `path`."""
+    """The document's entry of an operation under `path`."""
     names = re.findall(r"\{(\w+)\}", path)
     codes = {*operation.errors, *([404, 403] if "{rollout}" in path else [])}
     entry: JsonDict = {
@@ -124,7 +124,7 @@ def _entry(operation: Operation, path: str) -> JsonDict:
 
 
 def _bodies(operations: Sequence[Operation]) -> JsonDict:
-    """The request models and what they are made of, by name."""
+    """The schemas of the request models and their parts, by name."""
     models = [one.body for one in operations if isinstance(one.body, type) and issubclass(one.body, BaseModel)]
     _, made = models_json_schema(
         [(model, "validation") for model in dict.fromkeys(models)], ref_template="#/components/schemas/{model}"
@@ -147,7 +147,7 @@ def _headers(code: int) -> JsonDict:
 
 
 def document_operation(leyden: LeydenRoutes, others: Sequence[Operation]) -> Operation:
-    """`GET /openapi.json`: the document of `others` and of itself, to whoever has a key."""
+    """`GET /openapi.json`: the document of `others` and of itself; any key may read it."""
 
     @cache
     def written() -> bytes:

@@ -1,4 +1,4 @@
-"""One declaration for each route: what serves it, and what the OpenAPI document says of it."""
+"""One declaration per route: its handler, and its entry in the OpenAPI document."""
 
 from collections.abc import Awaitable, Callable, Sequence
 from dataclasses import dataclass, field
@@ -27,17 +27,17 @@ def ref(name: str) -> JsonDict:
 
 
 def json(schema: str | JsonDict) -> JsonDict:
-    """Content that is JSON in the form of a schema."""
+    """JSON content with a schema."""
     return {"application/json": {"schema": ref(schema) if isinstance(schema, str) else schema}}
 
 
 EVENTS: JsonDict = {"text/event-stream": {"schema": ref("Event")}}
-"""Content that is a stream of server-sent events."""
+"""Content as a stream of server-sent events."""
 
 
 @dataclass(frozen=True, kw_only=True)
 class Operation:
-    """One method on one path, or on the several paths that mean the same."""
+    """One method on one path, or on several equivalent paths."""
 
     method: str
     path: str
@@ -45,25 +45,25 @@ class Operation:
     summary: str
     tag: str
     app: ASGIApp | None = None
-    """What serves it; None for what `leyden.service` serves on the same port."""
+    """The application that serves it; None if `leyden.service` serves it on the same port."""
     answers: dict[int, JsonDict]
     """Success status → its content by media type."""
     errors: tuple[int, ...] = ()
     error: JsonDict = field(default_factory=dict)
     """The content of every error."""
     body: type[BaseModel] | JsonDict | None = None
-    """The model that checks the request's body, or its content by media type; None for a request without one."""
+    """The model that validates the request's body, or its content by media type; None without a body."""
     body_required: bool = True
     bound: bool = False
-    """Whether it is served under `/rollouts/{rollout}` too."""
+    """Whether it is also served under `/rollouts/{rollout}`."""
     also_under: tuple[str, ...] = ()
-    """More prefixes under which it is served, which only help clients with another base URL."""
+    """Further prefixes, for clients with another base URL."""
     keyless: bool = False
     route: type[Route] = Route
 
     @property
     def prefixes(self) -> tuple[str, ...]:
-        """What the path may have in front."""
+        """All prefixes of the path."""
         return ("", ROLLOUT_PREFIX) if self.bound else ("",)
 
 
@@ -79,7 +79,7 @@ def routes(operations: Sequence[Operation]) -> list[BaseRoute]:
 
 @dataclass(frozen=True)
 class Asked(Generic[BodyT]):
-    """A request of `/leyden/v1` that was let in."""
+    """An admitted request of `/leyden/v1`."""
 
     request: Request
     caller: Caller
@@ -87,17 +87,17 @@ class Asked(Generic[BodyT]):
     _max_bytes: int
 
     async def body(self) -> BodyT:
-        """Its body. Raises a `Refusal`: 413, 408, or a 400 that names the field that is wrong."""
+        """Its body. Raises `Refusal`: 413, 408, or a 400 that names the invalid field."""
         return await json_body(self.request, self._kind, self._max_bytes)
 
     def parameter(self, name: str) -> str:
-        """A part of the path."""
+        """A path parameter."""
         return str(self.request.path_params[name])
 
 
 @dataclass(frozen=True)
 class LeydenRoutes:
-    """How every route of `/leyden/v1` begins: a key that may ask, a slot, a bounded body."""
+    """The common start of all `/leyden/v1` routes: a key with the scope, a slot, a bounded body."""
 
     keys: KeyRing
     limiter: Limiter
@@ -119,9 +119,9 @@ class LeydenRoutes:
         status: int = 200,
         more: tuple[int, ...] = (),
     ) -> Operation:
-        """For keys with `scope` (None: `handle` decides), with a slot of `limiter` or of the common one.
+        """An operation for keys with `scope` (None: `handle` decides), with a slot of `limiter` or the common one.
 
-        `reply` is the schema of a success, whose status is `status`; `more` are errors that other routes do not have.
+        A success has `status` and the schema `reply`; `more` lists errors that other routes do not have.
         """
         slots = limiter or self.limiter
 

@@ -1,4 +1,4 @@
-"""OTLP over HTTP: `/v1/traces`, `/v1/logs` and `/v1/metrics`, also under `/rollouts/{id}`, in protobuf and in JSON."""
+"""OTLP over HTTP: `/v1/traces`, `/v1/logs`, `/v1/metrics`, also under `/rollouts/{id}`, as protobuf and JSON."""
 
 import asyncio
 from dataclasses import dataclass
@@ -28,10 +28,10 @@ from leyden.gateway.http.operations import JsonDict, Operation
 from leyden.gateway.http.requests import ROLLOUT_PREFIX, App, Shape, credential, error_headers, read_body
 
 INLINE_BYTES = 16 * 1024
-"""Compressed bodies up to this size are unpacked in the event loop; a larger one would make other requests wait."""
+"""Compressed bodies up to this size are decompressed in the event loop; larger ones would delay other requests."""
 VERSION = "/v1"
 PROTOBUF_NAMES = (PROTOBUF, "application/protobuf", "application/vnd.google.protobuf")
-"""OTLP's name first; the others are what protobuf is called elsewhere."""
+"""OTLP's media type first, then other names of protobuf."""
 
 
 EITHER: JsonDict = {
@@ -39,7 +39,7 @@ EITHER: JsonDict = {
     JSON: {"schema": {"type": "object"}},
 }
 NO_METRICS = "metrics are not kept here; OTEL_METRICS_EXPORTER=none stops sending them"
-"""A warning and no failure: who sets one endpoint for all signals must not see an exporter retry or fail."""
+"""A warning, not an error: exporters with one endpoint for all signals must not retry or fail."""
 _WARNING = ExportMetricsServiceResponse(partial_success=ExportMetricsPartialSuccess(error_message=NO_METRICS))
 _METRICS = {False: _WARNING.SerializeToString(), True: orjson.dumps({"partialSuccess": {"errorMessage": NO_METRICS}})}
 INTERNAL: int = Code.INTERNAL
@@ -59,7 +59,7 @@ _CODES: dict[int, int] = {
 
 @dataclass(frozen=True)
 class OtlpApi:
-    """What the OTLP routes are made of."""
+    """The dependencies of the OTLP routes."""
 
     keys: KeyRing
     handler: OtlpHandler
@@ -69,9 +69,9 @@ class OtlpApi:
     retry_after_s: float
 
     def operations(self) -> list[Operation]:
-        """One for each signal.
+        """One operation per signal.
 
-        Exporters add `/v1/traces` to their endpoint, and the base URL of a rollout ends with `/v1`: both are taken.
+        Exporters add `/v1/traces` to their endpoint, and a rollout's base URL ends with `/v1`: both forms work.
         """
         return [
             Operation(
@@ -116,7 +116,7 @@ class OtlpApi:
 
 
 class _SignalApp:
-    """The ASGI application of one signal; errors are in the encoding of the request, in protobuf where it has none."""
+    """The ASGI application of one signal. Errors are in the request's encoding; by default protobuf."""
 
     def __init__(self, api: OtlpApi, signal: Signal) -> None:
         self._api = api
@@ -129,7 +129,7 @@ class _SignalApp:
 
 
 class _QuickRoute(Route):
-    """A route that knows by its end what it is not: before the others, it costs them nothing."""
+    """A route that checks the end of the path first, so that it costs other routes nothing."""
 
     def matches(self, scope: StarletteScope) -> tuple[Match, StarletteScope]:
         if scope["type"] != "http" or not scope["path"].endswith(self.path[-8:]):
@@ -142,7 +142,7 @@ def _media_type(request: Request) -> str:
 
 
 def otlp_shape(request: Request) -> Shape:
-    """Errors of requests that are no export: in the encoding of the request where it has one, else in JSON."""
+    """Errors of requests that are not exports: in the request's encoding; by default JSON."""
     content_type = _media_type(request)
     return partial(_shown, content_type=content_type if content_type in PROTOBUF_NAMES else JSON)
 
@@ -153,7 +153,7 @@ def _shown(refusal: Refusal, content_type: str) -> Response:
 
 
 def success(signal: Signal, content_type: str) -> bytes:
-    """The answer to a request that was taken: nothing is ever rejected in part, so it is empty, save for metrics."""
+    """The reply to an accepted request: empty, as nothing is rejected in part, except for the warning about metrics."""
     in_json = content_type == JSON
     if signal is Signal.METRICS:
         return _METRICS[in_json]
@@ -161,7 +161,7 @@ def success(signal: Signal, content_type: str) -> bytes:
 
 
 def status_code(refusal: Refusal) -> int:
-    """The `google.rpc.Code` of a refusal; for gRPC it says, too, whether the request may be sent again."""
+    """The `google.rpc.Code` of a refusal; in gRPC it also says whether a retry is allowed."""
     return _CODES.get(refusal.status, INTERNAL)
 
 

@@ -1,7 +1,7 @@
-"""uvicorn's fast HTTP protocol with bounds that it lacks, each with an answer and a hang-up for who goes beyond.
+"""uvicorn's fast HTTP protocol with two more limits; a client that exceeds one gets a reply and is disconnected.
 
-A request's head: 431. Connections at a time: 503 with `Retry-After`, before anything is read. (uvicorn's own
-`limit_concurrency` answers so too, but in plain text, without a time, and lets the connection in.)
+The size of a request's head: 431. The number of connections: 503 with `Retry-After`, before anything is read.
+(uvicorn's own `limit_concurrency` replies in plain text, without `Retry-After`, and accepts the connection.)
 """
 
 import asyncio
@@ -19,18 +19,18 @@ from leyden.gateway.http.requests import ARRIVED, retry_after
 from leyden.gateway.metrics import CONNECTIONS
 
 LINGER_S = 1.0
-"""How long what a refused client still sends is read and dropped: hanging up on it at once could lose the answer."""
+"""How long data of a refused client is read and dropped; closing at once could lose the reply."""
 LINGER_BYTES = 4 * 1024 * 1024
 
 
 class _HeadTooLargeError(Exception):
-    """Stops the parser where it is."""
+    """Stops the parser."""
 
 
 class BoundedProtocol(HttpToolsProtocol):
-    """A head (URL and headers; trailers too) has at most `max_header_bytes` bytes and `max_headers` headers.
+    """Limits a head (URL, headers, trailers) to `max_header_bytes` bytes and `max_headers` headers.
 
-    At most `max_connections` are open at a time, idle ones too; who is one too many may come again after a while.
+    At most `max_connections` are open at a time, idle ones too; further ones get 503 with `Retry-After`.
     """
 
     max_header_bytes: ClassVar[int] = 64 * 1024
@@ -40,7 +40,7 @@ class BoundedProtocol(HttpToolsProtocol):
 
     url = b""
     head_timeout_s: ClassVar[float] = 30.0
-    """From the connection, or a head's first bytes, until the head is whole."""
+    """Time limit for a head, from the connection or the head's first bytes."""
 
     _head_timer: asyncio.TimerHandle | None = None
     _in_head = False
@@ -51,7 +51,7 @@ class BoundedProtocol(HttpToolsProtocol):
     def connection_made(self, transport: asyncio.Transport) -> None:  # type: ignore[override]
         super().connection_made(transport)
         if len(self.connections) > self.max_connections:
-            self.connections.discard(self)  # what is being turned away takes nobody's place
+            self.connections.discard(self)  # refused connections do not count
             self._refuse_connection()
             return
         CONNECTIONS.set(len(self.connections))
@@ -69,7 +69,7 @@ class BoundedProtocol(HttpToolsProtocol):
                 self.transport.abort()
             return
         super().data_received(data)
-        # The parser keeps a header to itself until it has the whole of it.
+        # The parser reports a header only when it is complete.
         if self._in_head:
             if self._head_timer is None:
                 self._head_timer = self.loop.call_later(self.head_timeout_s, self._hang_up)
@@ -94,7 +94,7 @@ class BoundedProtocol(HttpToolsProtocol):
         super().on_headers_complete()
 
     def send_400_response(self, msg: str) -> None:
-        """What the parser's failing leads to; here also its being stopped."""
+        """Called when the parser fails or was stopped."""
         if not getattr(self.cycle, "response_complete", True):
             self.transport.abort()
         elif len(self.headers or ()) >= self.max_headers or self._head_bytes + len(self.url) > self.max_header_bytes:
@@ -110,7 +110,7 @@ class BoundedProtocol(HttpToolsProtocol):
     def _hang_up(self) -> None:
         if getattr(self.cycle, "response_complete", True):
             self.transport.close()
-        else:  # the next request's head may wait for as long as this one's answer takes
+        else:  # the next request's head may wait until this reply is sent
             self._head_timer = self.loop.call_later(self.head_timeout_s, self._hang_up)
 
     def _refuse_head(self) -> None:
@@ -122,7 +122,7 @@ class BoundedProtocol(HttpToolsProtocol):
         self._refuse(Refusal(503, "too_many_connections", message, retry_after_s=self.retry_after_s))
 
     def _refuse(self, refusal: Refusal) -> None:
-        """Say so in OpenAI's shape, whatever is asked for, and hang up."""
+        """Reply with an error in OpenAI's shape, and close the connection."""
         self._stop_timer()
         self._refused = True
         body = orjson.dumps(openai_error(counted(refusal)))
@@ -137,7 +137,7 @@ class BoundedProtocol(HttpToolsProtocol):
 
 
 class StampedProtocol(BoundedProtocol):
-    """uvicorn's, which notes when a request's first bytes were read: what then waits in the event loop counts."""
+    """Also records when a request's first bytes were read, to measure the wait in the event loop."""
 
     def on_message_begin(self) -> None:
         super().on_message_begin()
@@ -151,7 +151,7 @@ def bounded(
     max_connections: int = BoundedProtocol.max_connections,
     retry_after_s: float = BoundedProtocol.retry_after_s,
 ) -> type[BoundedProtocol]:
-    """`protocol` with these bounds."""
+    """`protocol` with these limits."""
     limits: dict[str, Any] = {"max_header_bytes": max_header_bytes, "max_headers": max_headers}
     limits |= {"max_connections": max_connections, "retry_after_s": retry_after_s}
     return type(protocol.__name__, (protocol,), limits)

@@ -1,7 +1,6 @@
-"""What every route does with a request and its answer: the key, the body within bounds, errors in the API's own shape.
+"""Common parts of all routes: the key, the bounded body, errors in the API's own shape.
 
-The time that a request waited before its handler is only a metric: nobody is trusted, and nothing decided, by a header
-that a caller may set.
+The time that a request waited before its handler is only a metric, as a caller can set that header.
 """
 
 import asyncio
@@ -27,23 +26,23 @@ from leyden.gateway.metrics import QUEUE_SECONDS
 from leyden.kafka import Retry
 
 BODY_TIMEOUT_S = 60.0
-"""How long a body may take to come: it holds a slot meanwhile."""
+"""Time limit for receiving a body, which holds a slot meanwhile."""
 CLIENT_CLOSED_REQUEST = 499
 ROLLOUT_PREFIX = "/rollouts/{rollout}"
 START_HEADER = "x-request-start"
 ARRIVED = "leyden_arrived"
-"""In a request's state: when its first bytes were read."""
+"""Key in a request's state: when its first bytes were read."""
 LONGEST_S = 3600.0
-"""A wait beyond this is a clock that is wrong, or a header that means something else."""
+"""A longer wait means a wrong clock, or a header with another meaning."""
 UNITS = ((1e14, 1e6), (1e11, 1e3))
-"""(from this number on, so many to the second): nginx sends seconds, Heroku milliseconds, others microseconds."""
+"""(lower bound, units per second): nginx sends seconds, Heroku milliseconds, others microseconds."""
 ModelT = TypeVar("ModelT", bound=BaseModel)
 Endpoint = Callable[[Request], Awaitable[Response]]
 Shape = Callable[[Refusal], Response]
 
 
 def credential(request: Request) -> str | None:
-    """The `Authorization` header, or one made of the header in which Anthropic's and Azure's clients send the key."""
+    """The `Authorization` header, or one made from the key header of Anthropic's and Azure's clients."""
     headers = request.headers
     if authorization := headers.get("authorization"):
         return authorization
@@ -52,16 +51,16 @@ def credential(request: Request) -> str | None:
 
 
 def bind_request(keys: KeyRing, request: Request) -> Binding:
-    """Who calls and for which attempt. Raises a `Refusal`: 401, 403 or 404."""
+    """The caller and the attempt. Raises `Refusal`: 401, 403 or 404."""
     headers = request.headers
     caller = keys.caller(credential(request))
     return bind(request.path_params.get("rollout"), caller, headers.get("traceparent"), headers.get(SESSION_HEADER))
 
 
 async def read_body(request: Request, limit: int, reserve: Callable[[int], None] = lambda _: None) -> bytes:
-    """The whole body. Raises a `Refusal`: 413 as soon as it is known to be longer than `limit`, 408 when it stalls.
+    """The whole body. Raises `Refusal`: 413 as soon as it exceeds `limit`, 408 after a timeout.
 
-    `reserve` is told of every piece's bytes, and may refuse them.
+    `reserve` is called with the size of every piece, and may refuse it.
     """
     announced = request.headers.get("content-length", "0")
     if announced.isdigit() and int(announced) > limit:
@@ -87,7 +86,7 @@ def _too_large(limit: int) -> Refusal:
 
 
 async def json_body(request: Request, kind: type[ModelT], limit: int) -> ModelT:
-    """The body of a `/leyden/v1` request. Raises a `Refusal`: 413, or a 400 that names the field that is wrong."""
+    """The body of a `/leyden/v1` request. Raises `Refusal`: 413, or a 400 that names the invalid field."""
     raw = await read_body(request, limit)
     if raw.count(b"{") + raw.count(b"[") > MAX_JSON_DEPTH:
         json_object(raw)
@@ -100,7 +99,7 @@ async def json_body(request: Request, kind: type[ModelT], limit: int) -> ModelT:
 
 
 def json_answer(answer: object, status: int = 200, headers: Mapping[str, str] | None = None) -> Response:
-    """`answer` as orjson writes it."""
+    """`answer` as JSON, written by orjson."""
     return Response(orjson.dumps(answer), status, headers, media_type="application/json")
 
 
@@ -120,7 +119,7 @@ def leyden_shape(refusal: Refusal) -> Response:
 
 
 def request_ids(request_id: str | None = None) -> dict[str, str]:
-    """The headers that OpenAI's and Anthropic's clients show as the request's id: the call's, where there is a call."""
+    """The request id headers of OpenAI's and Anthropic's clients, with the call's id if there is a call."""
     request_id = request_id or secrets.token_hex(16)
     return {"x-request-id": request_id, "request-id": request_id}
 
@@ -130,18 +129,18 @@ def _error(refusal: Refusal, body: dict[str, Any], headers: Mapping[str, str] = 
 
 
 def error_headers(refusal: Refusal) -> dict[str, str]:
-    """What goes with an error of any shape."""
+    """The headers of any error."""
     bearer = {"www-authenticate": "Bearer"} if refusal.status == 401 else {}
     return {**refusal.headers, **retry_after(refusal), **bearer}
 
 
 def retry_after(refusal: Refusal) -> dict[str, str]:
-    """The `Retry-After` header, where the same request may succeed later."""
+    """The `Retry-After` header, if the same request may succeed later."""
     return {"retry-after": str(math.ceil(refusal.retry_after_s))} if refusal.retry_after_s is not None else {}
 
 
 class App:
-    """An endpoint as an ASGI application: a `Refusal` or a passing fault is answered in `shape`."""
+    """An endpoint as an ASGI application; a `Refusal` or a temporary fault becomes an error in `shape`."""
 
     def __init__(self, endpoint: Endpoint, shape: Shape, retry_after_s: float) -> None:
         self._endpoint = endpoint
@@ -161,16 +160,16 @@ class App:
 
 
 def note_wait(request: Request) -> None:
-    """Observe how long the request waited until now."""
+    """Record how long the request has waited."""
     waited = waited_s(request.scope, request.headers.get(START_HEADER), time.perf_counter(), time.time())
     if waited is not None:
         QUEUE_SECONDS.observe(waited)
 
 
 def waited_s(scope: Scope, header: str | None, now: float, wall: float) -> float | None:
-    """Seconds since the proxy in front took the request, as far as it says so, else since the socket was read.
+    """Seconds since the proxy accepted the request, if it says so, else since its first bytes were read.
 
-    None where neither is known.
+    None if neither is known.
     """
     started = _moment(header)
     if started is not None and 0 <= wall - started <= LONGEST_S:
@@ -180,7 +179,7 @@ def waited_s(scope: Scope, header: str | None, now: float, wall: float) -> float
 
 
 def _moment(header: str | None) -> float | None:
-    """A moment as `t=<number>` or `<number>`, in seconds since 1970."""
+    """A time given as `t=<number>` or `<number>`, in seconds since 1970."""
     text = (header or "").strip().removeprefix("t=")
     if not text.isascii() or not text.replace(".", "", 1).isdigit() or len(text) > 32:
         return None

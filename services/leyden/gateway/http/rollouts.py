@@ -31,14 +31,14 @@ from leyden.ids import MAX_ATTEMPTS, AttemptRef, derive, is_rollout_id
 
 V1 = "/leyden/v1"
 IDEMPOTENCY_KEY = "idempotency-key"
-"""Header with which a begin that is sent again begins nothing new."""
+"""Header that makes repeated starts of a rollout idempotent."""
 ATTEMPT = f"{V1}/rollouts/{{rollout}}/attempts/{{attempt}}"
 MAX_DIGITS = 9
 
 
 @dataclass(frozen=True)
 class RolloutsApi:
-    """What tasks and rollouts are served with. A key of a project steers that project's work only."""
+    """The dependencies of these routes. A project's key controls that project's work only."""
 
     leyden: LeydenRoutes
     claims: Limiter
@@ -50,7 +50,7 @@ class RolloutsApi:
     lease_s: float
 
     def operations(self) -> list[Operation]:
-        """Every operation on tasks, rollouts, policies and the queue."""
+        """All operations on tasks, rollouts, policies and the queue."""
         return [*self._tasks(), *self._attempts(), *self._looks()]
 
     def _tasks(self) -> list[Operation]:
@@ -205,7 +205,7 @@ class RolloutsApi:
         return ref
 
     async def _must_be_theirs(self, caller: Caller, rollout_id: str) -> None:
-        """Raise a 403: an agent's key looks after what it began itself, a runner's after what its project may claim."""
+        """Raise a 403 unless an agent key started the rollout, or a runner key's project may claim it."""
         runs = Scope.RUNNER in caller.scopes
         if caller.attempt is not None or Scope.ADMIN in caller.scopes or (runs and caller.project is None):
             return
@@ -234,7 +234,7 @@ def _accepted(one: Accepted) -> dict[str, Any]:
 
 def _attempt_number(asked: Asked[Any]) -> int:
     text = asked.parameter("attempt")
-    # A bounded one: what `int` makes of thousands of digits is an error.
+    # Limited in length: `int` raises for thousands of digits.
     if not (text.isascii() and text.isdigit() and len(text) <= MAX_DIGITS) or int(text) > MAX_ATTEMPTS:
         raise Refusal(404, "rollout_not_found", "no such attempt")
     return int(text)

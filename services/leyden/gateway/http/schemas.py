@@ -1,4 +1,4 @@
-"""Schemas of what the gateway answers, and of what it reads of the model APIs' requests. All else passes through."""
+"""Schemas of the gateway's replies, and of the fields that it reads of model API requests. Others pass through."""
 
 from leyden.gateway.http.operations import JsonDict, ref
 
@@ -14,13 +14,13 @@ MODEL: JsonDict = {
 
 
 def record(required: JsonDict, optional: JsonDict | None = None, *, closed: bool = False) -> JsonDict:
-    """An object with these fields; with others too unless `closed`."""
+    """An object with these fields, and others unless `closed`."""
     shape: JsonDict = {"type": "object", "required": list(required), "properties": required | (optional or {})}
     return shape | ({"additionalProperties": False} if closed else {})
 
 
 def listed(schema: JsonDict) -> JsonDict:
-    """A list of these."""
+    """A list of this schema."""
     return {"type": "array", "items": schema}
 
 

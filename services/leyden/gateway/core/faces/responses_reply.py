@@ -1,4 +1,4 @@
-"""From a chat reply to a Responses API `response`. Every id in it is made from the chat reply's, so none is drawn."""
+"""Translates a chat reply to a Responses API `response`. All its ids are derived from the chat reply's id."""
 
 import base64
 import binascii
@@ -17,7 +17,7 @@ def seal(text: str) -> str:
 
 
 def unseal(sealed: object) -> str | None:
-    """The text of what `seal` made; None for what another server made."""
+    """The text in a result of `seal`; None for that of another server."""
     if not isinstance(sealed, str) or not sealed.startswith(MARK):
         return None
     try:
@@ -27,7 +27,7 @@ def unseal(sealed: object) -> str | None:
 
 
 INCOMPLETE = {"length": "max_output_tokens", "content_filter": "content_filter"}
-"""Finish reasons that leave a response incomplete, and how `incomplete_details` calls them."""
+"""Finish reasons of an incomplete response, and their names in `incomplete_details`."""
 ECHOED: JsonDict = {
     "instructions": None,
     "max_output_tokens": None,
@@ -46,7 +46,7 @@ ECHOED: JsonDict = {
     "top_p": 1.0,
     "user": None,
 }
-"""What a response repeats of its request, and what it says where the request said nothing."""
+"""Fields that a response repeats from its request, with their defaults."""
 
 
 PREFIXES = {"message": "msg", "reasoning": "rs", "function_call": "fc"}
@@ -58,17 +58,17 @@ def item_id(kind: str, stem: str, index: int) -> str:
 
 
 def stem_of(chat_id: object) -> str:
-    """What all ids of a response are made of."""
+    """The common part of all ids of a response."""
     return str(chat_id or "").removeprefix("chatcmpl-")
 
 
 def response_id(chat_id: object) -> str:
-    """The response's id, by the chat reply's."""
+    """The response's id, derived from the chat reply's."""
     return f"resp_{stem_of(chat_id)}"
 
 
 def envelope(chat: Mapping[str, Any], body: JsonDict) -> JsonDict:
-    """A response that has no output yet, for a chat reply or a stream's first chunk."""
+    """A response without output, from a chat reply or a stream's first chunk."""
     given = {name: body[name] for name in ECHOED if body.get(name) is not None}
     return {
         "id": response_id(chat.get("id")),
@@ -90,14 +90,14 @@ def envelope(chat: Mapping[str, Any], body: JsonDict) -> JsonDict:
 
 
 def response(chat: Mapping[str, Any], body: JsonDict) -> JsonDict:
-    """The response that says what a whole chat reply says."""
+    """The response for a complete chat reply."""
     choice = chat["choices"][0]
     output = items(stem_of(chat.get("id")), choice.get("message") or {}, choice.get("logprobs"))
     return ended(envelope(chat, body), output, choice.get("finish_reason"), chat.get("usage"))
 
 
 def ended(opened: JsonDict, output: list[JsonDict], finish_reason: str | None, usage: object) -> JsonDict:
-    """`opened` with its output and end; a reply that was cut short leaves its last item incomplete."""
+    """`opened` with its output; the last item of a truncated reply is incomplete."""
     reason = INCOMPLETE.get(finish_reason or "")
     if reason and output:
         output[-1] = output[-1] | {"status": "incomplete"}
@@ -128,20 +128,20 @@ def items(stem: str, message: Mapping[str, Any], logprobs: object) -> list[JsonD
 
 
 def reasoning_item(stem: str, index: int, text: str | None, status: str) -> JsonDict:
-    """A reasoning item; `text` None while there is no text yet."""
+    """A reasoning item; `text` is None before there is any."""
     content = [] if text is None else [reasoning_part(text)]
     item: JsonDict = {"id": item_id("reasoning", stem, index), "type": "reasoning", "summary": [], "content": content}
     return item | {"encrypted_content": seal(text) if text and status != "in_progress" else None, "status": status}
 
 
 def message_item(stem: str, index: int, parts: list[JsonDict], status: str) -> JsonDict:
-    """A message of the assistant."""
+    """An assistant message."""
     item = {"id": item_id("message", stem, index), "type": "message", "status": status}
     return item | {"role": "assistant", "content": parts}
 
 
 def call_item(stem: str, index: int, call_id: str | None, name: str, arguments: str, status: str) -> JsonDict:
-    """A function call; its `call_id` is the chat tool call's id, which the caller's result will name."""
+    """A function call; its `call_id` is the chat tool call's id, to which the caller's result refers."""
     own_id = item_id("function_call", stem, index)
     call = {"id": own_id, "type": "function_call", "status": status, "call_id": call_id or own_id}
     return call | {"name": name, "arguments": arguments}
@@ -158,7 +158,7 @@ def reasoning_part(text: str) -> JsonDict:
 
 
 def logprobs_of(logprobs: object) -> list[JsonDict]:
-    """A chat choice's logprobs, as an output text has them; nothing where the caller asked for none."""
+    """A chat choice's logprobs in an output text's form; none unless the caller asked for them."""
     entries = (logprobs.get("content") or ()) if isinstance(logprobs, Mapping) else ()
     return [
         _logprob(entry) | {"top_logprobs": [_logprob(t) for t in entry.get("top_logprobs") or ()]} for entry in entries
@@ -176,7 +176,7 @@ def _logprob(entry: Mapping[str, Any]) -> JsonDict:
 
 
 def usage_of(usage: object) -> JsonDict | None:
-    """Token counts by their names here."""
+    """Token counts under the Responses API's names."""
     if not isinstance(usage, Mapping):
         return None
     prompt, completion = usage.get("prompt_tokens") or 0, usage.get("completion_tokens") or 0

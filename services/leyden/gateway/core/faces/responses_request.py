@@ -1,7 +1,7 @@
-"""From a Responses API request to the chat request that says the same. What has no chat form is refused by name.
+"""Translates a Responses API request to an equivalent chat request. What has no chat form is refused by name.
 
-Reasoning, text and tool calls of one assistant turn are items of their own there; a chat template writes them as one
-message, and only that gives back the tokens which were sampled.
+Reasoning, text and tool calls of one assistant turn are separate items there. A chat template writes them as one
+message, and only that gives the tokens that were sampled.
 """
 
 from collections.abc import Callable, Mapping
@@ -13,16 +13,16 @@ from leyden.gateway.core.refusals import Refusal
 from leyden.gateway.core.request import JsonDict
 
 ROLES = {"user": "user", "system": "system", "developer": "system", "assistant": "assistant"}
-"""Input roles and the chat roles that open models' templates know."""
+"""Input roles → chat roles that templates of open models know."""
 
 
 def refused(message: str, param: str) -> Refusal:
-    """The 400 for a request that cannot be said as a chat request."""
+    """The 400 for a request that cannot be translated."""
     return Refusal(400, "invalid_request", message, param=param)
 
 
 def messages_of(instructions: object, given: object) -> list[JsonDict]:
-    """The chat messages of `instructions` and `input`. Raises a 400 `Refusal` that names the item at fault."""
+    """The chat messages of `instructions` and `input`. Raises a 400 `Refusal` that names the invalid item."""
     messages: list[JsonDict] = []
     if instructions is not None:
         messages.append({"role": "system", "content": _string(instructions, "instructions")})
@@ -37,7 +37,7 @@ def messages_of(instructions: object, given: object) -> list[JsonDict]:
 
 
 class _Conversation:
-    """Messages so far, and the assistant's turn that is being put together."""
+    """The messages so far, and the assistant turn in progress."""
 
     def __init__(self, messages: list[JsonDict]) -> None:
         self.messages = messages
@@ -55,9 +55,9 @@ class _Conversation:
             raise refused(f"`{where}` must be an object", where)
         kind = item.get("type") or ("message" if "role" in item else None)
         if kind == "item_reference":
-            raise refused("the gateway keeps no items: send the item itself, not a reference to it", where)
+            raise refused("the gateway stores no items: send the item itself, not a reference", where)
         if not isinstance(kind, str) or kind not in self._kinds:
-            raise refused(f"items of type {str(kind)[:64]!r} are not served here", f"{where}.type")
+            raise refused(f"items of type {str(kind)[:64]!r} are not supported", f"{where}.type")
         self._kinds[kind](item, where)
 
     def _message(self, item: JsonDict, where: str) -> None:
@@ -71,7 +71,7 @@ class _Conversation:
         self._plain(ROLES[role], _content(item.get("content"), f"{where}.content"))
 
     def _plain(self, role: str, content: str | list[JsonDict]) -> None:
-        """Add a message; leading system texts are one message, since templates take one and at the beginning."""
+        """Add a message; leading system texts become one message, as templates accept only one, at the beginning."""
         first = self.messages[0] if len(self.messages) == 1 else None
         texts = isinstance(content, str) and first is not None and isinstance(first["content"], str)
         if first is not None and texts and role == first["role"] == "system":
@@ -99,7 +99,7 @@ class _Conversation:
             self._assistant(REASONING, text)
 
     def _assistant(self, name: str, text: str) -> None:
-        """Say `text` in the assistant's turn, in a new one where this turn has it already, or is past it."""
+        """Add `text` to the assistant turn; start a new turn if this one has text or is past it."""
         turn = self._turn()
         if turn.get(name) is not None or turn["content"] is not None or "tool_calls" in turn:
             self._open = None
@@ -114,14 +114,14 @@ class _Conversation:
 
 
 def _text(content: object, where: str) -> str:
-    """The text of what the model said."""
+    """The text of a model's output."""
     if isinstance(content, str):
         return content
     return "".join(_string(part.get("text", part.get("refusal")), f"{at}.text") for part, at in _parts(content, where))
 
 
 def _content(content: object, where: str) -> str | list[JsonDict]:
-    """What was said to the model; a single text is a string, as most templates want it."""
+    """The content of an input message; a single text becomes a string, as most templates need it."""
     if isinstance(content, str):
         return content
     parts = [_part(part, at) for part, at in _parts(content, where)]
@@ -139,13 +139,13 @@ def _part(part: JsonDict, where: str) -> JsonDict:
     if kind == "input_file" and isinstance(part.get("file_data"), str):
         return {"type": "file", "file": {n: part[n] for n in ("file_data", "filename") if part.get(n) is not None}}
     if kind == "input_file":
-        raise refused("the gateway keeps no files and fetches none: send `file_data`", where)
-    raise refused(f"content of type {str(kind)[:64]!r} is not served here", f"{where}.type")
+        raise refused("the gateway stores and fetches no files: send `file_data`", where)
+    raise refused(f"content of type {str(kind)[:64]!r} is not supported", f"{where}.type")
 
 
 def _image(part: JsonDict, where: str) -> JsonDict:
     if part.get("image_url") is None:
-        raise refused("the gateway keeps no files: send `image_url`", f"{where}.image_url")
+        raise refused("the gateway stores no files: send `image_url`", f"{where}.image_url")
     image: JsonDict = {"url": _string(part["image_url"], f"{where}.image_url")}
     return image | ({"detail": part["detail"]} if isinstance(part.get("detail"), str) else {})
 
@@ -166,7 +166,7 @@ def _string(value: object, where: str) -> str:
 
 
 def mapping(value: object, where: str) -> Mapping[str, Any]:
-    """`value` as an object, an empty one for null; raises a 400 `Refusal` for anything else."""
+    """`value` as an object; null becomes an empty one. Raises a 400 `Refusal` for anything else."""
     if value is None:
         return {}
     if not isinstance(value, dict):
@@ -175,9 +175,9 @@ def mapping(value: object, where: str) -> Mapping[str, Any]:
 
 
 KEPT = ("conversation", "previous_response_id")
-"""What continues a conversation that the server keeps."""
+"""Fields that continue a stored conversation."""
 UNSERVED = ("prompt", "context_management", "moderation")
-"""What OpenAI's servers do around the model."""
+"""Features of OpenAI's servers."""
 TAKEN = frozenset(
     {
         *KEPT, *UNSERVED, "access_programs", "background", "image", "include", "input", "instructions",
@@ -186,7 +186,7 @@ TAKEN = frozenset(
         "tools", "top_logprobs", "truncation",
     }
 )  # fmt: skip
-"""Fields that are translated, or are nothing to a chat engine; all others pass through as they are."""
+"""Fields that are translated or dropped; all others pass through."""
 LOGPROBS = "message.output_text.logprobs"
 
 
@@ -208,14 +208,14 @@ def chat_request(body: JsonDict) -> JsonDict:
 def _must_be_served(body: JsonDict) -> None:
     for name in KEPT:
         if body.get(name) is not None:
-            raise refused("the gateway keeps no history: send all items of the conversation in `input`", name)
+            raise refused("the gateway stores no history: send all items of the conversation in `input`", name)
     for name in UNSERVED:
         if body.get(name):
-            raise refused(f"`{name}` is not served here", name)
+            raise refused(f"`{name}` is not supported", name)
     if body.get("background") is True:
-        raise refused("`background` is not served here: the gateway answers in the reply only", "background")
+        raise refused("`background` is not supported", "background")
     if body.get("n") not in (None, 1):
-        raise refused("a response is one: `n` must be 1", "n")
+        raise refused("`n` must be 1", "n")
     mapping(body.get("metadata"), "metadata")
 
 
@@ -236,7 +236,7 @@ def _tool(tool: object, where: str) -> JsonDict:
     fields = mapping(tool, where)
     if fields.get("type") != "function":
         kind = str(fields.get("type"))[:64]
-        raise refused(f"the tool {kind!r} runs on OpenAI's servers: only function tools are served here", where)
+        raise refused(f"the tool {kind!r} runs on OpenAI's servers: only function tools are supported", where)
     if not isinstance(fields.get("name"), str):
         raise refused(f"`{where}.name` must be a string", f"{where}.name")
     names = ("name", "description", "parameters", "strict")
@@ -254,7 +254,7 @@ def _choice(choice: object, tools: list[JsonDict]) -> tuple[Any, list[JsonDict]]
     if fields.get("type") == "allowed_tools" and isinstance(allowed, list):
         names = [tool.get("name") for tool in allowed if isinstance(tool, dict)]
         return fields.get("mode") or "auto", [tool for tool in tools if tool["function"]["name"] in names]
-    raise refused(f"the tool choice {str(fields.get('type'))[:64]!r} is not served here", "tool_choice")
+    raise refused(f"the tool choice {str(fields.get('type'))[:64]!r} is not supported", "tool_choice")
 
 
 def _text_format(body: JsonDict) -> JsonDict:
@@ -268,7 +268,7 @@ def _text_format(body: JsonDict) -> JsonDict:
         schema = {n: form[n] for n in ("name", "description", "schema", "strict") if form.get(n) is not None}
         return chat | {"response_format": {"type": kind, "json_schema": schema}}
     if kind != "text":
-        raise refused(f"the format {str(kind)[:64]!r} is not served here", "text.format.type")
+        raise refused(f"the format {str(kind)[:64]!r} is not supported", "text.format.type")
     return chat
 
 
