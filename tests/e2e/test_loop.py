@@ -205,7 +205,9 @@ def new_name(what: str) -> str:
 async def test_the_same_topics_again_give_the_same_transitions(loop_stack: Loop) -> None:
     said: list[str] = []
     data_dir = Path(loop_stack.stack.config.data_dir)
-    plan = ReplayPlan(new_name("again"), None, None, None, data_dir, None, train=False)
+    plan = ReplayPlan(
+        name=new_name("again"), settings=None, start=None, end=None, data_dir=data_dir, source_prefix=None, train=False
+    )
     assert await run_replay(plan, said.append, said.append) == 0
     report = json.loads((data_dir / "replays" / plan.name / "report.json").read_text())
     assert report["comparison"]["identical"] is True
@@ -218,7 +220,15 @@ async def test_another_reward_rule_retrains_into_a_candidate_of_its_own(loop_sta
     settings = data_dir.parent / "run" / "inverted.yaml"
     live_before = loop_stack.live_version()
     calls_before = len(of(await loop_stack.events(), ModelCallRecorded))
-    plan = ReplayPlan(new_name("inverted"), settings, None, None, data_dir, None, train=True)
+    plan = ReplayPlan(
+        name=new_name("inverted"),
+        settings=settings,
+        start=None,
+        end=None,
+        data_dir=data_dir,
+        source_prefix=None,
+        train=True,
+    )
     assert await run_replay(plan, lambda _: None, lambda _: None) == 0
     report = json.loads((data_dir / "replays" / plan.name / "report.json").read_text())
     assert report["comparison"]["different"] > 0

@@ -46,4 +46,4 @@ async def test_an_attempt_keeps_so_many_answers_and_for_so_long(calls: RedisEarl
 async def test_a_redis_that_is_away_is_a_passing_fault() -> None:
     async with Redis(port=1) as nobody:
         with pytest.raises(Retry):
-            await RedisEarlierCalls(nobody, "n", 60, 3).find(REF, [b"a"])
+            await RedisEarlierCalls(nobody, "n", ttl_s=60, most=3).find(REF, [b"a"])

@@ -163,5 +163,13 @@ async def test_a_replay_gives_what_a_deadline_a_late_member_and_a_late_reward_ga
 async def replayed(services: Path) -> tuple[int, list[str]]:
     """Exit status and lines of a replay of the whole log."""
     said: list[str] = []
-    plan = ReplayPlan(f"again-{secrets.token_hex(4)}", None, None, None, services, None, train=False)
+    plan = ReplayPlan(
+        name=f"again-{secrets.token_hex(4)}",
+        settings=None,
+        start=None,
+        end=None,
+        data_dir=services,
+        source_prefix=None,
+        train=False,
+    )
     return await run_replay(plan, said.append, said.append), said

@@ -135,7 +135,13 @@ def test_adding_an_objective() -> None:
     settings = TrainerSettings(objective="plain", importance_cap=None)
     assert settings.settings_hash != TrainerSettings(importance_cap=None).settings_hash
     logprobs = torch.zeros(1, requires_grad=True)
-    loss, terms = policy_loss(logprobs, torch.zeros(1), torch.tensor([3.0]), torch.ones(1), objective_of(settings))
+    loss, terms = policy_loss(
+        logprobs,
+        behaviour_T=torch.zeros(1),
+        advantages_T=torch.tensor([3.0]),
+        weights_T=torch.ones(1),
+        objective=objective_of(settings),
+    )
     assert loss.item() == -3.0
     assert terms.clipped_T.tolist() == [False]
 

@@ -18,7 +18,7 @@ from leyden.kafka import Retry
 log = logging.getLogger(__name__)
 
 
-@dataclass(frozen=True)
+@dataclass(frozen=True, kw_only=True)
 class SweepSettings:
     """How often a sweep runs, how much one does, and its limits; see `CreditSettings`."""
 

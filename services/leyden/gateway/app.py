@@ -72,11 +72,11 @@ class Gateway:
         self.servers = Servers(CircuitRules(settings.circuit_failures, settings.circuit_pause_s), time.monotonic)
         self.models = ModelsHandler(self.table, self.servers.reported)
         life = LifeSettings(
-            settings.lease_s,
-            settings.claim_poll_s,
-            settings.sweep_interval_s,
-            settings.unsettled_grace_s,
-            settings.loop_calls,
+            lease_s=settings.lease_s,
+            claim_poll_s=settings.claim_poll_s,
+            sweep_interval_s=settings.sweep_interval_s,
+            unsettled_grace_s=settings.unsettled_grace_s,
+            loop_calls=settings.loop_calls,
         )
         self.rollouts = Rollouts(store, log, clock, life)
         self.tasks = TasksHandler(store, log, clock, self.rollouts)
@@ -173,14 +173,16 @@ def build(runtime: Runtime) -> Service:
     log = KafkaLog(runtime.publisher, settings.publish_timeout_s, settings.publish_pause_s, settings.publish_slow_s)
     namespace = runtime.namespace("rollouts")
     shares = {"train": settings.train_share, "validation": settings.validation_share}
-    store = RedisRolloutStore(runtime.redis, namespace, settings.store_timeout_s, settings.state_ttl_s, shares)
+    store = RedisRolloutStore(
+        runtime.redis, namespace, timeout_s=settings.store_timeout_s, ttl_s=settings.state_ttl_s, shares=shares
+    )
     rates = RedisRates(runtime.redis, runtime.namespace("rates"), settings.store_timeout_s)
     said = RedisEarlierCalls(
         runtime.redis,
         runtime.namespace("said"),
-        settings.state_ttl_s,
-        settings.tokens_in_answers,
-        settings.store_timeout_s,
+        ttl_s=settings.state_ttl_s,
+        most=settings.tokens_in_answers,
+        timeout_s=settings.store_timeout_s,
     )
     earlier = said if settings.tokens_in_policies else None
     gateway = Gateway(settings, store, engines, log, SystemClock(), rates, upstreams, earlier)
@@ -203,10 +205,10 @@ def build(runtime: Runtime) -> Service:
         ready=ready,
         http=bounded(
             StampedProtocol,
-            settings.max_header_bytes,
-            settings.max_headers,
-            settings.max_connections,
-            settings.retry_after_s,
+            max_header_bytes=settings.max_header_bytes,
+            max_headers=settings.max_headers,
+            max_connections=settings.max_connections,
+            retry_after_s=settings.retry_after_s,
         ),
         host=settings.host,
         port=settings.port,

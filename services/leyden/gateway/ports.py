@@ -173,7 +173,7 @@ class EndOutcome:
     call_ids: tuple[str, ...] = ()
 
 
-@dataclass(frozen=True, slots=True)
+@dataclass(frozen=True, slots=True, kw_only=True)
 class QueueCounts:
     """Numbers of rollouts by state."""
 

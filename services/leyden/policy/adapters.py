@@ -52,6 +52,12 @@ def _report(response: httpx.Response) -> EngineReport:
     try:
         body = response.json()
         name = VersionName.parse(body["version"])
-        return EngineReport(name.policy, name.number, body["engine"], body["model"], bool(body["adapters"]))
+        return EngineReport(
+            policy=name.policy,
+            version=name.number,
+            engine=body["engine"],
+            model=body["model"],
+            adapters=bool(body["adapters"]),
+        )
     except (ValueError, KeyError, TypeError) as problem:
         raise EngineAwayError(f"response is not from a Leyden engine: {response.text[:200]}") from problem

@@ -21,7 +21,7 @@ class Replica:
     """URL at which gateways reach the engine."""
 
 
-@dataclass(frozen=True, slots=True)
+@dataclass(frozen=True, slots=True, kw_only=True)
 class EngineReport:
     """The state of an engine, as it reports it."""
 

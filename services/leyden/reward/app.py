@@ -36,7 +36,9 @@ def build(runtime: Runtime) -> Service:
     functions = function_runner(section.functions, heartbeat.beat)
     desk = bench.desk if bench else None
     handlers = RewardHandlers(evidence, waiting, runtime.publisher, config, clock, desk, late, functions)
-    sweeper = Sweeper(handlers, waiting, clock, section.grace_s, knobs.sweep_interval_s, knobs.sweep_limit)
+    sweeper = Sweeper(
+        handlers, waiting, clock, grace_s=section.grace_s, interval_s=knobs.sweep_interval_s, limit=knobs.sweep_limit
+    )
     return Service(
         subscriptions=subscriptions(handlers, knobs, heartbeat),
         publishes=PUBLISHES,

@@ -25,6 +25,7 @@ class Sweeper:
         handlers: RewardHandlers,
         waiting: WaitingAttempts,
         clock: Clock,
+        *,
         grace_s: float,
         interval_s: float,
         limit: int,

@@ -102,7 +102,14 @@ class Learner:
             torch.from_numpy(values).to(found.logprobs_A)
             for values in (row.behaviour_A, row.advantages_A, row.weights_A)
         )
-        loss, terms = policy_loss(found.logprobs_A, behaviour_A, advantages_A, weights_A, self._objective, reference_A)
+        loss, terms = policy_loss(
+            found.logprobs_A,
+            behaviour_T=behaviour_A,
+            advantages_T=advantages_A,
+            weights_T=weights_A,
+            objective=self._objective,
+            reference_T=reference_A,
+        )
         value = float(loss.detach())
         forwarded = time.perf_counter()
         loss.backward()  # type: ignore[no-untyped-call]
@@ -132,5 +139,9 @@ def _record(terms: TokenTerms, gap_A: Tensor, entropy_A: Tensor) -> TokenRecord:
         return values.detach().to("cpu", torch.float64).numpy().astype(np.float64, copy=False)
 
     return TokenRecord(
-        plain(terms.importance_T), plain(gap_A.abs()), plain(terms.clipped_T), plain(terms.kl_T), plain(entropy_A)
+        importance_A=plain(terms.importance_T),
+        gap_A=plain(gap_A.abs()),
+        clipped_A=plain(terms.clipped_T),
+        kl_A=plain(terms.kl_T),
+        entropy_A=plain(entropy_A),
     )

@@ -319,7 +319,14 @@ class MemoryStore:
         lanes = Counter(self.rows[one].spec.lane for one in self.queue)
         paused = tuple(sorted("*" if whose is None else whose for whose, (_, off) in self.words.items() if off))
         queued = len(self.queue) + len(self.delayed)
-        return QueueCounts(queued, len(self.leases), self.ended, len(self.delayed), dict(lanes), paused)
+        return QueueCounts(
+            queued=queued,
+            running=len(self.leases),
+            ended=self.ended,
+            delayed=len(self.delayed),
+            lanes=dict(lanes),
+            paused=paused,
+        )
 
 
 Reply = Callable[[web.Request, dict[str, Any]], Awaitable[web.StreamResponse]]

@@ -117,7 +117,7 @@ class RolloutStoreLaws:
             await store.settle(running.ref, final=True, status="succeeded")
         view = await store.find(ref.rollout_id)
         assert view is not None and (view.state, view.status) == (RolloutState.ENDED, "succeeded")
-        assert await store.counts() == QueueCounts(0, 0, 1)
+        assert await store.counts() == QueueCounts(queued=0, running=0, ended=1)
         await store.enqueue([(ref.rollout_id, SPEC)])
         assert await store.claim(1, "runner", LATER, LATER) == []
 

@@ -35,7 +35,12 @@ async def until(holds: Any) -> None:
 @asynccontextmanager
 async def served(gate: Bench, most: int) -> AsyncIterator[None]:
     """The gateway behind the service's own server, with a bound on connections."""
-    server = _server(gate.gateway.routes(), "127.0.0.1", 0, bounded(StampedProtocol, 4096, 32, most, 3.0))
+    server = _server(
+        gate.gateway.routes(),
+        "127.0.0.1",
+        0,
+        bounded(StampedProtocol, max_header_bytes=4096, max_headers=32, max_connections=most, retry_after_s=3.0),
+    )
     serving = asyncio.create_task(server._serve())
     await until(lambda: server.started)
     gate.url = f"http://127.0.0.1:{server.servers[0].sockets[0].getsockname()[1]}"

@@ -37,7 +37,12 @@ POSTS = (
 async def small() -> AsyncIterator[Bench]:
     """A gateway with small limits, behind the service's own server."""
     async with bench(max_body_bytes=MAX_BODY, max_concurrent_calls=1) as made:
-        server = _server(made.gateway.routes(), "127.0.0.1", 0, bounded(StampedProtocol, HEAD_BYTES, HEADERS))
+        server = _server(
+            made.gateway.routes(),
+            "127.0.0.1",
+            0,
+            bounded(StampedProtocol, max_header_bytes=HEAD_BYTES, max_headers=HEADERS),
+        )
         serving = asyncio.create_task(server._serve())
         while not server.started:
             await asyncio.sleep(0.005)

@@ -184,7 +184,7 @@ class JudgedWorld:
         self.desk = Desk(self.judges, self.queue, self.groups, self.clock, 1000)
         late = LateRewards(self.book, self.horizon_s, self.states, self.log)
         self.handlers = RewardHandlers(self.evidence, self.waiting, self.log, config, self.clock, self.desk, late)
-        self.sweeper = Sweeper(self.handlers, self.waiting, self.clock, 30.0, 1.0, 100)
+        self.sweeper = Sweeper(self.handlers, self.waiting, self.clock, grace_s=30.0, interval_s=1.0, limit=100)
         self.worker = JudgeWorker(
             self.judges,
             {judge.name: Asker(judge.name, self.endpoint, self.cache) for judge in self.judges},

@@ -144,7 +144,7 @@ class World:
         self.handlers = RewardHandlers(
             self.evidence, self.waiting, self.log, config, self.clock, functions=self.functions
         )
-        self.sweeper = Sweeper(self.handlers, self.waiting, self.clock, 30.0, 1.0, 100)
+        self.sweeper = Sweeper(self.handlers, self.waiting, self.clock, grace_s=30.0, interval_s=1.0, limit=100)
         self._fed_back = 0
 
     async def deliver(self, *events: Event) -> None:

@@ -53,7 +53,7 @@ EVENTS: list[Event] = [
 
 
 async def failures(events: list[Event] = EVENTS, **changes: Any) -> Any:
-    plan = ErrorsPlan(Path(), None, None, **changes)
+    plan = ErrorsPlan(data_dir=Path(), prefix=None, since=None, **changes)
     log: Any = s.FakeLog(events)
     return await read_failures(log, plan), plan
 

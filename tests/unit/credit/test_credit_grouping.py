@@ -35,7 +35,13 @@ summaries = st.builds(
 
 
 def summary(index: int, usable: bool = True, revision: int = 0, size: int = 4) -> MemberSummary:
-    return MemberSummary(rollout(index), revision, size, usable, T0 + timedelta(seconds=index))
+    return MemberSummary(
+        rollout_id=rollout(index),
+        revision=revision,
+        group_size=size,
+        usable=usable,
+        ended_at=T0 + timedelta(seconds=index),
+    )
 
 
 def group_of(*some: MemberSummary) -> GroupSummary:

@@ -22,7 +22,17 @@ BARE = Machine(gpu=False, cpu_flags=frozenset(), cores=(0,), vllm=False)
 
 
 def serving(lora_rank: int = 0, extra: tuple[str, ...] = ()) -> Serving:
-    return Serving(Engine.VLLM, "/models/m", "p", "127.0.0.1", 8100, Dtype.AUTO, 1024, lora_rank, extra)
+    return Serving(
+        engine=Engine.VLLM,
+        model="/models/m",
+        policy="p",
+        host="127.0.0.1",
+        port=8100,
+        dtype=Dtype.AUTO,
+        max_model_len=1024,
+        lora_rank=lora_rank,
+        extra=extra,
+    )
 
 
 def test_vllm_is_taken_where_it_is_installed() -> None:

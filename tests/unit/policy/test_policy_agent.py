@@ -32,7 +32,7 @@ class FakeEngine:
         if self.away:
             raise EngineAwayError("nobody answers")
         model = f"p@{self.version}" if self.adapters and self.version else "p"
-        return EngineReport("p", self.version, "fake", model, self.adapters)
+        return EngineReport(policy="p", version=self.version, engine="fake", model=model, adapters=self.adapters)
 
     async def load(self, policy: str, version: int, folder: str) -> EngineReport:
         self.loads.append((version, folder))
@@ -196,7 +196,9 @@ def http_engine(status: int, body: Any) -> HttpEngine:
 
 async def test_an_engines_answer_says_whether_to_ask_again() -> None:
     body = {"version": "p@3", "policy": "p", "engine": "vllm", "model": "p", "adapters": False}
-    assert await http_engine(200, body).load("p", 3, "/w") == EngineReport("p", 3, "vllm", "p", False)
+    assert await http_engine(200, body).load("p", 3, "/w") == EngineReport(
+        policy="p", version=3, engine="vllm", model="p", adapters=False
+    )
     for status in (500, 502, 503):
         with pytest.raises(EngineAwayError):
             await http_engine(status, {}).load("p", 3, "/w")

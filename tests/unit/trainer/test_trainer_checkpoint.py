@@ -48,7 +48,14 @@ class Run:
     def train(self, group: Groups, first: int, last: int) -> SavedCheckpoint:
         learner = Learner(self.model, self.settings)
         for step in range(first, last + 1):
-            batch = [ReadyGroup(f"g{step}", tuple(map(to_sequence, group(f"g{step}", step))), 0, False)]
+            batch = [
+                ReadyGroup(
+                    group_id=f"g{step}",
+                    sequences=tuple(map(to_sequence, group(f"g{step}", step))),
+                    left_out=0,
+                    zero_variance=False,
+                )
+            ]
             metrics = learner.step(batch, step - 1)
             assert metrics["optimiser/skipped"] == 0.0
             saved = self.store.save(self.model, progress_at(step, self.model.base_model, self.settings.settings_hash))
@@ -151,7 +158,9 @@ def test_without_any_advantage_no_weight_moves(tmp_path: Path, tiny_llama: Path,
     run.train(group, 1, 1)
     before = {name: parameter.detach().clone() for name, parameter in run.model.trained.items()}
     flat = tuple(to_sequence(event, advantage_scale=0.0) for event in group("g", 5))
-    metrics = Learner(run.model, run.settings).step([ReadyGroup("g", flat, 0, True)], 1)
+    metrics = Learner(run.model, run.settings).step(
+        [ReadyGroup(group_id="g", sequences=flat, left_out=0, zero_variance=True)], 1
+    )
     assert (metrics["optimiser/skipped"], metrics["sequences/computed"], metrics["sequences/count"]) == (1.0, 0.0, 3.0)
     assert all(torch.equal(before[name], parameter) for name, parameter in run.model.trained.items())
 
@@ -161,7 +170,14 @@ def test_steps_on_rewarded_tokens_make_them_likelier(tmp_path: Path, tiny_llama:
     learner = Learner(run.model, run.settings)
     (event,) = group("g", 2, 1)
     praised = [transition.model_copy(update={"advantage": 1.0}) for transition in event.transitions]
-    batch = [ReadyGroup("g", (to_sequence(event.model_copy(update={"transitions": praised})),), 0, False)]
+    batch = [
+        ReadyGroup(
+            group_id="g",
+            sequences=(to_sequence(event.model_copy(update={"transitions": praised})),),
+            left_out=0,
+            zero_variance=False,
+        )
+    ]
     ratios = [learner.step(batch, 0)["importance/mean"] for _ in range(8)]
     assert ratios[-1] > 1.5 * ratios[0]
 
@@ -174,7 +190,9 @@ def test_a_gradient_that_is_not_finite_moves_no_weight_and_is_reported(
     broken = tuple(to_sequence(event) for event in group("g", 2))
     for sequence in broken:
         sequence.advantages_T[sequence.mask_T] = np.inf
-    metrics = Learner(run.model, run.settings).step([ReadyGroup("g", broken, 0, False)], 0)
+    metrics = Learner(run.model, run.settings).step(
+        [ReadyGroup(group_id="g", sequences=broken, left_out=0, zero_variance=False)], 0
+    )
     assert metrics["optimiser/skipped"] == 1.0
     assert all(math.isfinite(value) for value in metrics.values())
     assert all(torch.equal(before[name], parameter) for name, parameter in run.model.trained.items())

@@ -53,7 +53,11 @@ def test_importance_weight_is_the_ratio_up_to_its_cap_and_has_no_gradient() -> N
 def test_one_step_gradient_is_weight_times_advantage_times_importance() -> None:
     logprobs = of(-1.0, -2.0).requires_grad_()
     loss, terms = policy_loss(
-        logprobs, of(-1.0 - math.log(1.5), -2.0 + math.log(2.0)), of(2.0, -1.0), of(0.5, 0.25), PLAIN
+        logprobs,
+        behaviour_T=of(-1.0 - math.log(1.5), -2.0 + math.log(2.0)),
+        advantages_T=of(2.0, -1.0),
+        weights_T=of(0.5, 0.25),
+        objective=PLAIN,
     )
     loss.backward()
     assert float(loss.detach()) == pytest.approx(-(0.5 * 1.5 * 2.0 + 0.25 * 0.5 * -1.0))
@@ -67,7 +71,11 @@ def test_behaviour_base_clips_on_the_engines_probability_instead() -> None:
     logprobs = of(-1.0, -1.0).requires_grad_()
     behaviour = of(-1.0 - math.log(2.0), -1.0 - math.log(1.1))
     loss, terms = policy_loss(
-        logprobs, behaviour, of(1.0, 1.0), of(1.0, 1.0), Objective(clip_high=0.3, ratio_base=RatioBase.BEHAVIOUR)
+        logprobs,
+        behaviour_T=behaviour,
+        advantages_T=of(1.0, 1.0),
+        weights_T=of(1.0, 1.0),
+        objective=Objective(clip_high=0.3, ratio_base=RatioBase.BEHAVIOUR),
     )
     loss.backward()
     assert float(loss.detach()) == pytest.approx(-(1.3 + 1.1))
@@ -83,7 +91,14 @@ def test_k3_is_zero_at_the_reference_and_positive_elsewhere() -> None:
 
 def test_kl_enters_the_loss_with_its_weight() -> None:
     logprobs, reference = of(-1.0), of(-1.0 + math.log(2.0))
-    loss, _ = policy_loss(logprobs, of(-1.0), of(0.0), of(0.5), Objective(kl=0.1), reference)
+    loss, _ = policy_loss(
+        logprobs,
+        behaviour_T=of(-1.0),
+        advantages_T=of(0.0),
+        weights_T=of(0.5),
+        objective=Objective(kl=0.1),
+        reference_T=reference,
+    )
     assert float(loss) == pytest.approx(0.5 * 0.1 * (1.0 - math.log(2.0)))
 
 

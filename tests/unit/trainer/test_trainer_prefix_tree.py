@@ -65,7 +65,13 @@ def gradient(
         behaviour, advantages, token_weight = (
             torch.from_numpy(values) for values in (row.behaviour_A, row.advantages_A, row.weights_A)
         )
-        loss, _ = policy_loss(found.logprobs_A, behaviour, advantages, token_weight, Objective(importance_cap=50.0))
+        loss, _ = policy_loss(
+            found.logprobs_A,
+            behaviour_T=behaviour,
+            advantages_T=advantages,
+            weights_T=token_weight,
+            objective=Objective(importance_cap=50.0),
+        )
         loss.backward()
         total += float(loss.detach())
     return total, torch.cat([p.grad.flatten() for p in model.parameters() if p.grad is not None])

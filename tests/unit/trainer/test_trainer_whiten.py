@@ -89,7 +89,7 @@ def batch_of(make: Callable[..., SequenceCredited], advantages: Sequence[float],
         make([5 + n, 6, 7], [(1, 3)], group=name, index=n, of=len(advantages), advantage=advantage)
         for n, advantage in enumerate(advantages)
     ]
-    return [ReadyGroup(name, tuple(map(to_sequence, events)), 0, False)]
+    return [ReadyGroup(group_id=name, sequences=tuple(map(to_sequence, events)), left_out=0, zero_variance=False)]
 
 
 def test_the_learner_whitens_when_told_so_and_only_then(

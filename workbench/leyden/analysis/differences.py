@@ -52,10 +52,18 @@ class Side:
         for sequence in sequences:
             for t in sequence.transitions:
                 key = Key(policy, sequence.rollout_id, sequence.attempt, t.call_id, t.choice)
-                self.credits[key] = Credit(group_id, t.reward, t.return_, t.advantage, t.value, t.start, t.end)
+                self.credits[key] = Credit(
+                    group_id=group_id,
+                    reward=t.reward,
+                    return_=t.return_,
+                    advantage=t.advantage,
+                    value=t.value,
+                    start=t.start,
+                    end=t.end,
+                )
 
 
-@dataclass(frozen=True)
+@dataclass(frozen=True, kw_only=True)
 class GroupFlips:
     """Transitions of one group whose advantage has another sign on the other side."""
 
@@ -68,7 +76,7 @@ class GroupFlips:
     """From something to 0 or back."""
 
 
-@dataclass(frozen=True)
+@dataclass(frozen=True, kw_only=True)
 class RolloutChange:
     """How far the advantages of one rollout moved."""
 
@@ -145,11 +153,11 @@ def _flips(both: Iterable[Key], a: Mapping[Key, Credit], b: Mapping[Key, Credit]
         pairs.setdefault((key.policy, a[key].group_id), []).append((a[key].advantage, b[key].advantage))
     found = [
         GroupFlips(
-            policy,
-            group_id,
-            len(moves),
-            sum(x * y < 0 for x, y in moves),
-            sum((x == 0) != (y == 0) for x, y in moves),
+            policy=policy,
+            group_id=group_id,
+            compared=len(moves),
+            flipped=sum(x * y < 0 for x, y in moves),
+            zeroed=sum((x == 0) != (y == 0) for x, y in moves),
         )
         for (policy, group_id), moves in pairs.items()
     ]
@@ -169,4 +177,11 @@ def _moved(moves: Mapping[tuple[str, int, str], Sequence[float]]) -> Iterator[Ro
     for (rollout_id, attempt, group_id), changes in moves.items():
         if any(changes):
             mean = math.fsum(changes) / len(changes)
-            yield RolloutChange(rollout_id, attempt, group_id, len(changes), mean, max(changes, key=abs))
+            yield RolloutChange(
+                rollout_id=rollout_id,
+                attempt=attempt,
+                group_id=group_id,
+                transitions=len(changes),
+                mean_change=mean,
+                largest_change=max(changes, key=abs),
+            )

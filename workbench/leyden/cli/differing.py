@@ -13,7 +13,7 @@ from leyden.reading.sets import Filters, TransitionSet, named_set, whole_groups
 from leyden.stack.errors import StackError
 
 
-async def compare_sets(a: str, b: str, policy: str | None, top: int, data_dir: Path, tell: Tell) -> Difference:
+async def compare_sets(a: str, b: str, *, policy: str | None, top: int, data_dir: Path, tell: Tell) -> Difference:
     """How set `b` differs from set `a`. Raises StackError if one is empty or they have no group in common."""
     named_a, named_b = named_set(a), named_set(b)
     with place_of(data_dir) as place:

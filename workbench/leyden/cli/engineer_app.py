@@ -58,7 +58,7 @@ def inspect(
 
     with clear_errors():
         with progress() as tell:
-            report = asyncio.run(find_rollout(rollout, attempt, data_dir, prefix, tell))
+            report = asyncio.run(find_rollout(rollout, attempt=attempt, data_dir=data_dir, prefix=prefix, tell=tell))
         if as_json:
             console.file.write(report.model_dump_json(indent=2) + "\n")
         else:
@@ -96,7 +96,16 @@ def export(
     filters = (policy, group, start, end)
     with clear_errors():
         with progress() as tell:
-            lines = run_export_command(export_format, out, of, filters, min_reward, ground_truth, data_dir, tell)
+            lines = run_export_command(
+                name=export_format,
+                out=out,
+                of=of,
+                filters=filters,
+                min_reward=min_reward,
+                ground_truth=ground_truth,
+                data_dir=data_dir,
+                tell=tell,
+            )
         for line in lines:
             say(line)
 
@@ -123,7 +132,15 @@ def rewards(
     from leyden.cli.rewarding import RewardsPlan, look_at_rewards, print_rewards
 
     named = tuple(outcome or ())
-    plan = RewardsPlan(data_dir, prefix, window, by is By.VERSION, named, as_utc(start), as_utc(end))
+    plan = RewardsPlan(
+        data_dir=data_dir,
+        prefix=prefix,
+        window=window,
+        by_version=by is By.VERSION,
+        outcomes=named,
+        start=as_utc(start),
+        end=as_utc(end),
+    )
     with clear_errors():
         with progress() as tell:
             report = asyncio.run(look_at_rewards(plan, tell))

@@ -14,6 +14,7 @@ from leyden.stack.errors import StackError
 
 
 def run_export_command(
+    *,
     name: str,
     out: Path,
     of: str,
@@ -28,7 +29,14 @@ def run_export_command(
         raise StackError(f"--format {name!r}: use one of {', '.join(ExportFormat)}.")
     policy, group, start, end = filters
     chosen = Filters(policy, group, as_utc(start), as_utc(end))
-    plan = ExportPlan(ExportFormat(name), out, named_set(of), chosen, min_reward, ground_truth)
+    plan = ExportPlan(
+        format=ExportFormat(name),
+        out=out,
+        of=named_set(of),
+        filters=chosen,
+        min_reward=min_reward,
+        ground_truth=ground_truth,
+    )
     with place_of(data_dir) as place:
         return _told(plan, asyncio.run(run_export(plan, place, tell)))
 

@@ -25,7 +25,7 @@ ENDED = b'{"type":"rollout-ended"'
 FAILED = b'"status":"failed"'
 
 
-@dataclass(frozen=True)
+@dataclass(frozen=True, kw_only=True)
 class ErrorsPlan:
     """What the user chose."""
 

@@ -16,7 +16,9 @@ from leyden.reading.log import Tell
 from leyden.stack.errors import StackError
 
 
-async def find_rollout(name: str, attempt: int | None, data_dir: Path, prefix: str | None, tell: Tell) -> RolloutReport:
+async def find_rollout(
+    name: str, *, attempt: int | None, data_dir: Path, prefix: str | None, tell: Tell
+) -> RolloutReport:
     """The report on rollout `name` (its id, or the trace id of one attempt). Raises StackError if there is none."""
     ref = attempt_of_trace(name)
     if ref is None:

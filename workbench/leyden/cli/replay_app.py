@@ -46,7 +46,9 @@ def replay(
         raise typer.BadParameter("give this replay a name, such as --name again", param_hint="--name")
     from leyden.replay.run import ReplayPlan, run_replay
 
-    plan = ReplayPlan(name, settings, start, end, data_dir, source_prefix, train)
+    plan = ReplayPlan(
+        name=name, settings=settings, start=start, end=end, data_dir=data_dir, source_prefix=source_prefix, train=train
+    )
     with clear_errors():
         with progress() as tell:
             done = asyncio.run(run_replay(plan, tell, say))
@@ -70,5 +72,5 @@ def replay_diff(
 
     with clear_errors():
         with progress() as tell:
-            found = asyncio.run(compare_sets(a, b, policy, top, data_dir, tell))
+            found = asyncio.run(compare_sets(a, b, policy=policy, top=top, data_dir=data_dir, tell=tell))
         print_difference(a, b, found, console)

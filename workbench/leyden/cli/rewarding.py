@@ -18,7 +18,7 @@ from leyden.stack.errors import StackError
 from leyden.stack.program import as_typed
 
 
-@dataclass(frozen=True)
+@dataclass(frozen=True, kw_only=True)
 class RewardsPlan:
     """What the user chose."""
 

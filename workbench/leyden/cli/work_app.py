@@ -118,7 +118,7 @@ def errors(
 
     with clear_errors():
         first = failing.since(since, datetime.now(UTC))
-        plan = failing.ErrorsPlan(data_dir, prefix, first, group_by, kind, show)
+        plan = failing.ErrorsPlan(data_dir=data_dir, prefix=prefix, since=first, by=group_by, kind=kind, show=show)
         with progress() as tell:
             found = asyncio.run(failing.look_at_failures(plan, tell))
         if as_json:

@@ -17,7 +17,7 @@ LOT = 256
 """Sequences whose calls are read together: what is in memory at a time, beside one group."""
 
 
-@dataclass(frozen=True)
+@dataclass(frozen=True, kw_only=True)
 class ExportPlan:
     """What the user chose."""
 
@@ -29,7 +29,7 @@ class ExportPlan:
     ground_truth: str
 
 
-@dataclass(frozen=True)
+@dataclass(frozen=True, kw_only=True)
 class Exported:
     """What came of it."""
 
@@ -59,7 +59,9 @@ async def run_export(plan: ExportPlan, place: Place, tell: Tell) -> Exported:
             if writer is None:
                 raise StackError("There are no transitions of this choice.")
             writer.close()
-    return Exported(groups, sequences, writer.written, writer.skipped, without_text)
+    return Exported(
+        groups=groups, sequences=sequences, rows=writer.written, skipped=writer.skipped, without_text=without_text
+    )
 
 
 async def _lots(log: Log, plan: ExportPlan) -> AsyncIterator[tuple[list[SequenceCredited], int]]:

@@ -13,7 +13,7 @@ REPLAYED = (ROLLOUTS, MODEL_CALLS, SPANS, VERDICTS, GROUPS)
 
 
 async def copy_recorded(
-    settings: KafkaSettings, source: str, target: str, start: datetime | None, end: datetime | None
+    settings: KafkaSettings, *, source: str, target: str, start: datetime | None, end: datetime | None
 ) -> dict[str, tuple[int, int]]:
     """Copy the records of [start, end) from prefix `source` to prefix `target`.
 

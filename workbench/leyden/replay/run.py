@@ -56,7 +56,7 @@ TRAINING_STAGES: tuple[tuple[str, tuple[str, ...]], ...] = (
 _NAME = re.compile(r"[a-z0-9][a-z0-9-]{0,40}")
 
 
-@dataclass(frozen=True)
+@dataclass(frozen=True, kw_only=True)
 class ReplayPlan:
     """What the user chose."""
 
@@ -92,7 +92,9 @@ class _Replay:
         same_settings = self._write_run_file()
         if not await ensure_topics(self.kafka, self.target):
             raise StackError(f"A replay named {self.plan.name} exists already; choose another --name.")
-        taken = await copy_recorded(self.kafka, self.source, self.target, _utc(self.plan.start), _utc(self.plan.end))
+        taken = await copy_recorded(
+            self.kafka, source=self.source, target=self.target, start=_utc(self.plan.start), end=_utc(self.plan.end)
+        )
         records = sum(last - first for first, last in taken.values())
         if not records:
             raise StackError("There is nothing to replay between --from and --to.")

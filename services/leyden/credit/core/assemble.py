@@ -59,7 +59,7 @@ class RecordedCall:
     agent: Agent = UNKNOWN_AGENT
 
 
-@dataclass(frozen=True)
+@dataclass(frozen=True, kw_only=True)
 class Attempt:
     """The evidence of one attempt, by kind."""
 
@@ -174,4 +174,14 @@ def assemble(evidence: Iterable[Evidence], needs_spans: bool = False) -> Attempt
                 spans.setdefault(event.event_id, event)
     completions = dict(sorted(completions.items()))
     completed = next(iter(completions.values()), None)
-    return Attempt(ended, settled, completed, calls, rewards, traceparent, spans, needs_spans, completions)
+    return Attempt(
+        ended=ended,
+        settled=settled,
+        completed=completed,
+        calls=calls,
+        rewards=rewards,
+        traceparent=traceparent,
+        spans=spans,
+        needs_spans=needs_spans,
+        completions=completions,
+    )

@@ -23,7 +23,7 @@ RECORD = "closed"
 _MEMBER, _PUBLISHED, _SEPARATOR = "member", "published", "|"
 
 
-@dataclass(frozen=True, slots=True)
+@dataclass(frozen=True, slots=True, kw_only=True)
 class MemberSummary:
     """What the id of a member's item says: enough to close a group without loading any tokens."""
 
@@ -36,13 +36,25 @@ class MemberSummary:
     @classmethod
     def of(cls, member: Member) -> "MemberSummary":
         """The summary of `member`."""
-        return cls(member.rollout_id, member.revision, member.group_size, member.left_out is None, member.ended_at)
+        return cls(
+            rollout_id=member.rollout_id,
+            revision=member.revision,
+            group_size=member.group_size,
+            usable=member.left_out is None,
+            ended_at=member.ended_at,
+        )
 
     @classmethod
     def parse(cls, item_id: str) -> "MemberSummary":
         """Inverse of `item_id`."""
         rollout_id, revision, size, usable, ended_at = item_id.partition(_SEPARATOR)[2].rsplit(_SEPARATOR, 4)
-        return cls(rollout_id, int(revision), int(size), usable == "1", datetime.fromisoformat(ended_at))
+        return cls(
+            rollout_id=rollout_id,
+            revision=int(revision),
+            group_size=int(size),
+            usable=usable == "1",
+            ended_at=datetime.fromisoformat(ended_at),
+        )
 
     @property
     def item_id(self) -> str:

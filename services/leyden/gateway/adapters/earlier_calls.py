@@ -20,7 +20,7 @@ redis.call('EXPIRE', KEYS[1], ARGV[1])
 class RedisEarlierCalls:
     """Keeps an attempt's first `most` answers, for `ttl_s` after the last one."""
 
-    def __init__(self, redis: Redis, namespace: str, ttl_s: int, most: int, timeout_s: float = 5.0) -> None:
+    def __init__(self, redis: Redis, namespace: str, *, ttl_s: int, most: int, timeout_s: float = 5.0) -> None:
         self._redis = redis
         self._namespace = namespace
         self._ttl_s = ttl_s

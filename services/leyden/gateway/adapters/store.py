@@ -70,6 +70,7 @@ class RedisRolloutStore:
         self,
         redis: Redis,
         namespace: str,
+        *,
         timeout_s: float = 5.0,
         ttl_s: int = 7 * 86_400,
         shares: Mapping[str, float] = EQUAL_SHARES,
@@ -290,7 +291,14 @@ class RedisRolloutStore:
             for name, word in zip(words[::2], words[1::2], strict=True)
             if word.endswith(b"1")
         )
-        return QueueCounts(sum(lanes.values()) + delayed, running, int(ended), delayed, lanes, tuple(paused))
+        return QueueCounts(
+            queued=sum(lanes.values()) + delayed,
+            running=running,
+            ended=int(ended),
+            delayed=delayed,
+            lanes=lanes,
+            paused=tuple(paused),
+        )
 
     async def ready(self) -> str | None:
         """None if Redis answers, else the problem in one sentence."""

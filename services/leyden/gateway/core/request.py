@@ -169,7 +169,7 @@ NOTHING = Visible()
 ASKS_TO_SEE = frozenset({"logprobs", "return_token_ids", "stream_options", "prompt_logprobs", "kv_transfer_params"})
 
 
-@dataclass(frozen=True, slots=True)
+@dataclass(frozen=True, slots=True, kw_only=True)
 class Prepared:
     """One request for an engine, except its `model`."""
 
@@ -191,7 +191,9 @@ def prepare(request: JsonDict, training: bool, truncated: TruncatedSampling, api
     if not isinstance(model, str) or not model:
         raise Refusal(400, "missing_model", "`model` must name a policy", param="model")
     if api is Api.EMBEDDINGS:
-        return Prepared(given, model, False, 0, Sampling(), Visible(), traced=False)
+        return Prepared(
+            body=given, model=model, streamed=False, choices=0, sampling=Sampling(), visible=Visible(), traced=False
+        )
     overridden = tuple([name for name in TRUNCATING if _truncates(name, given.get(name))]) if training else ()
     if overridden and truncated is TruncatedSampling.REFUSE:
         raise _truncation_refused(overridden)
@@ -208,7 +210,16 @@ def prepare(request: JsonDict, training: bool, truncated: TruncatedSampling, api
     options = given.get("stream_options")
     if streamed:
         body["stream_options"] = (options if isinstance(options, dict) else {}) | {"include_usage": True}
-    return Prepared(body, model, streamed, count, sampling_of(body), _visible(given), overridden, traced)
+    return Prepared(
+        body=body,
+        model=model,
+        streamed=streamed,
+        choices=count,
+        sampling=sampling_of(body),
+        visible=_visible(given),
+        overridden=overridden,
+        traced=traced,
+    )
 
 
 def prompts_of(body: JsonDict) -> list[object]:

@@ -29,7 +29,7 @@ CANCEL_TRIES = 5
 """Tries of a cancellation while the rollout changes its state; then the caller may repeat it."""
 
 
-@dataclass(frozen=True)
+@dataclass(frozen=True, kw_only=True)
 class LifeSettings:
     """Times of attempts, in seconds."""
 

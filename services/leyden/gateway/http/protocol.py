@@ -146,6 +146,7 @@ class StampedProtocol(BoundedProtocol):
 
 def bounded(
     protocol: type[BoundedProtocol],
+    *,
     max_header_bytes: int,
     max_headers: int,
     max_connections: int = BoundedProtocol.max_connections,

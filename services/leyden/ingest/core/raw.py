@@ -34,7 +34,7 @@ class RawEvent:
     attributes: JsonObject
 
 
-@dataclass(slots=True)
+@dataclass(slots=True, kw_only=True)
 class RawSpan:
     """A span as exported, not yet interpreted by a dialect."""
 
@@ -91,18 +91,18 @@ def read_span(
     parent = span.parent_span_id
     status = span.status
     return RawSpan(
-        hex_id(span.trace_id, 16, "trace id"),
-        hex_id(span.span_id, 8, "span id"),
-        parent.hex() if parent.strip(NO_ID) else None,
-        span.name,
-        _STATUS.get(status.code, "unset"),
-        status.message,
-        start,
-        span.end_time_unix_nano or start,
-        plain(span.attributes),
-        tuple([RawEvent(e.name, e.time_unix_nano, plain(e.attributes)) for e in events]) if events else (),
-        resource,
-        _context(span, scope),
+        trace_id=hex_id(span.trace_id, 16, "trace id"),
+        span_id=hex_id(span.span_id, 8, "span id"),
+        parent_span_id=parent.hex() if parent.strip(NO_ID) else None,
+        name=span.name,
+        status=_STATUS.get(status.code, "unset"),
+        status_message=status.message,
+        start_unix_nano=start,
+        end_unix_nano=span.end_time_unix_nano or start,
+        attributes=plain(span.attributes),
+        events=tuple([RawEvent(e.name, e.time_unix_nano, plain(e.attributes)) for e in events]) if events else (),
+        resource=resource,
+        context=_context(span, scope),
     )
 
 

@@ -78,7 +78,20 @@ def _normalise_one(
         context["otel.resource"] = resource
     context |= bounds.marks()
     status: StatusName = "error" if record.severity_number >= SEVERITY_ERROR else "unset"
-    raw = RawSpan(trace_id, span_id, parent, name or "log", status, "", at, at, attributes, (), resource, context)
+    raw = RawSpan(
+        trace_id=trace_id,
+        span_id=span_id,
+        parent_span_id=parent,
+        name=name or "log",
+        status=status,
+        status_message="",
+        start_unix_nano=at,
+        end_unix_nano=at,
+        attributes=attributes,
+        events=(),
+        resource=resource,
+        context=context,
+    )
     meaning = _meaning(_Record(name, record.severity_number, body, raw))
     if meaning is None:
         return Skipped("not_evidence")

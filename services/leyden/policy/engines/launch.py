@@ -67,7 +67,7 @@ TOOL_MARKS = {
 """Text in a chat template that marks tool calls → name of vLLM's parser for them."""
 
 
-@dataclass(frozen=True, slots=True)
+@dataclass(frozen=True, slots=True, kw_only=True)
 class Serving:
     """Settings of one engine process, from the command line."""
 

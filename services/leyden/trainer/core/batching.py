@@ -33,7 +33,7 @@ class BatchRules:
     """Token ids of the model are below this; a group with another one is malformed."""
 
 
-@dataclass(frozen=True, eq=False)
+@dataclass(frozen=True, eq=False, kw_only=True)
 class ReadyGroup:
     """A complete group with its sequences in order. A group without sequences only counts."""
 
@@ -230,5 +230,10 @@ def _complete(group_id: str, revision: _Revision) -> ReadyGroup | None:
     unusable = revision.malformed is not None
     sequences = () if unusable else tuple(revision.sequences[index] for index in sorted(revision.sequences))
     return ReadyGroup(
-        group_id, sequences, len(closing.left_out), closing.zero_variance, closing.revision, malformed=unusable
+        group_id=group_id,
+        sequences=sequences,
+        left_out=len(closing.left_out),
+        zero_variance=closing.zero_variance,
+        revision=closing.revision,
+        malformed=unusable,
     )

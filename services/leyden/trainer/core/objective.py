@@ -124,6 +124,7 @@ def surrogate_of(name: str) -> Surrogate:
 
 def policy_loss(
     logprobs_T: Tensor,
+    *,
     behaviour_T: Tensor,
     advantages_T: Tensor,
     weights_T: Tensor,

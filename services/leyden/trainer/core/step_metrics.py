@@ -64,7 +64,7 @@ class StepMetric(StrEnum):
 Metrics = dict[str, float]
 
 
-@dataclass(frozen=True, eq=False)
+@dataclass(frozen=True, eq=False, kw_only=True)
 class TokenRecord:
     """Numbers of one row's action tokens after the forward pass."""
 
