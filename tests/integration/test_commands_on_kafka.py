@@ -94,7 +94,7 @@ def test_commands_read_what_was_recorded(recorded: None, topic_prefix: str, tmp_
         "b1": "High.",
     }
     assert "2 transitions of 1 sequences" in run("export", "--format", "trl", "--out", out, "--min-reward", 1)
-    assert "no transitions of this choice" in run("export", "--out", out, "--policy", "q")
+    assert "No transitions match these options" in run("export", "--out", out, "--policy", "q")
 
     rewards = run("rewards", "--by", "version")
     assert "p@3" in rewards

@@ -1,1 +1,1 @@
-"""Numbers about rewards and transitions for the one who runs the training. Pure; reading is `leyden.reading`."""
+"""Statistics of rewards, transitions and failures. Reading the log is `leyden.reading`."""

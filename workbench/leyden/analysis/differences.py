@@ -1,7 +1,7 @@
-"""Two sets of transitions side by side: what is the same, how advantages moved, where they turned round. Pure.
+"""Compares two sets of transitions: what is the same, how advantages changed, where their sign flipped. Pure.
 
-A transition is recognised by what it is about (policy, rollout, attempt, call, choice), not by its event id, which
-differs between credit services.
+Transitions are matched by policy, rollout, attempt, call and choice, not by event id, which differs between credit
+services.
 """
 
 import math
@@ -17,7 +17,7 @@ QUANTILES = (0.0, 0.05, 0.25, 0.5, 0.75, 0.95, 1.0)
 
 
 class Key(NamedTuple):
-    """Which action."""
+    """Identifies an action."""
 
     policy: str
     rollout_id: str
@@ -27,7 +27,7 @@ class Key(NamedTuple):
 
 
 class Credit(NamedTuple):
-    """What it was given."""
+    """Credit of an action."""
 
     group_id: str
     reward: float
@@ -40,14 +40,14 @@ class Credit(NamedTuple):
 
 @dataclass
 class Side:
-    """One set of transitions: about 400 bytes each."""
+    """One set of transitions; about 400 bytes each."""
 
     credits: dict[Key, Credit] = field(default_factory=dict)
     groups: set[tuple[str, str]] = field(default_factory=set)
-    """(Policy, group) that are whole on this side."""
+    """(policy, group) pairs that are complete on this side."""
 
     def add(self, policy: str, group_id: str, sequences: Iterable[SequenceCredited]) -> None:
-        """Note a whole group."""
+        """Add a complete group."""
         self.groups.add((policy, group_id))
         for sequence in sequences:
             for t in sequence.transitions:
@@ -71,14 +71,14 @@ class GroupFlips:
     group_id: str
     compared: int
     flipped: int
-    """From good to bad or back."""
+    """From positive to negative, or the reverse."""
     zeroed: int
-    """From something to 0 or back."""
+    """To or from 0."""
 
 
 @dataclass(frozen=True, kw_only=True)
 class RolloutChange:
-    """How far the advantages of one rollout moved."""
+    """Change of the advantages of one rollout."""
 
     rollout_id: str
     attempt: int
@@ -100,15 +100,15 @@ class Difference:
     only_a: int
     only_b: int
     quantiles: Mapping[float, float]
-    """Of advantage B − advantage A, over all transitions that both have; empty when there are none."""
+    """Of advantage B − advantage A, over the transitions on both sides; empty if there are none."""
     mean: float
     sd: float
     correlation: float | None
-    """Pearson's, of the advantages; None where a side does not vary."""
+    """Pearson correlation of the advantages; None if one side is constant."""
     flips: Sequence[GroupFlips]
-    """Groups with any, most flips first."""
+    """Groups with flips, most flips first."""
     top: Sequence[RolloutChange]
-    """Rollouts whose advantages moved most, by the largest move."""
+    """Rollouts whose advantages changed most, by the largest change."""
 
 
 def difference(a: Side, b: Side, top: int = 10) -> Difference:

@@ -1,4 +1,4 @@
-"""Failed attempts in groups: the same class and, numbers, ids and paths aside, the same message. No IO."""
+"""Groups failed attempts by class and message, ignoring numbers, ids and paths in the message. No IO."""
 
 import re
 from collections.abc import Iterable, Sequence
@@ -11,7 +11,7 @@ from leyden.ids import AttemptRef, derive
 
 MAX_EXAMPLES = 5
 MAX_SHAPE = 300
-"""Characters of a message that tell groups apart."""
+"""Characters of a message that distinguish groups."""
 _MASKS = (
     (re.compile(r"\bhttps?://[^\s'\"<>)]+"), "<url>"),
     (re.compile(r"\b[0-9a-fA-F]{8}-(?:[0-9a-fA-F]{4}-){3}[0-9a-fA-F]{12}\b"), "<id>"),
@@ -25,7 +25,7 @@ _MASKS = (
 
 
 class GroupBy(StrEnum):
-    """What attempts of a group have in common, beside their class."""
+    """What attempts of a group have in common, besides their class."""
 
     MESSAGE = "message"
     CLASS = "class"
@@ -36,7 +36,7 @@ class GroupBy(StrEnum):
 
 @dataclass(frozen=True)
 class FailedAttempt:
-    """One failed attempt, with what is known of it."""
+    """One failed attempt."""
 
     ref: AttemptRef
     at: datetime
@@ -50,34 +50,34 @@ class FailedAttempt:
 
     @property
     def shape(self) -> str:
-        """The message's first line with what differs each time left out."""
+        """The first line of the message, with numbers, ids, paths and addresses masked."""
         return masked(self.message)
 
 
 @dataclass(frozen=True)
 class FailureGroup:
-    """Failed attempts that are taken for one trouble."""
+    """Failed attempts with the same cause, as far as their messages tell."""
 
     group: str
-    """Its id: the same trouble has it in every report."""
+    """Its id, the same in every report."""
     failure_class: FailureClass
     about: str
-    """The message's shape, or the agent, task or version; "" for a whole class."""
+    """The masked message, or the agent, task or version; "" for a whole class."""
     count: int
     rollouts: int
     final: int
-    """Attempts that no other followed."""
+    """Attempts that were not retried."""
     first: datetime
     last: datetime
     examples: tuple[str, ...]
     """Trace ids of the newest attempts."""
     newest: FailedAttempt
     reported: dict[str, int] = field(default_factory=dict)
-    """What runners had said, where the gateway knew better."""
+    """Failure classes reported by runners, where the gateway recorded another."""
 
 
 def masked(message: str) -> str:
-    """The first line of a message without numbers, ids, paths and addresses."""
+    """The first line of a message, with numbers, ids, paths and addresses masked."""
     text = next((line.strip() for line in message.splitlines() if line.strip()), "")
     for pattern, stand_in in _MASKS:
         text = pattern.sub(stand_in, text)
@@ -85,7 +85,7 @@ def masked(message: str) -> str:
 
 
 def grouped(attempts: Iterable[FailedAttempt], by: GroupBy) -> list[FailureGroup]:
-    """The biggest groups first; of equal ones the newest."""
+    """Groups, the largest first; of equal ones the newest first."""
     lots: dict[tuple[FailureClass, str], list[FailedAttempt]] = {}
     for attempt in attempts:
         for about in _abouts(attempt, by):
@@ -95,7 +95,7 @@ def grouped(attempts: Iterable[FailedAttempt], by: GroupBy) -> list[FailureGroup
 
 
 def _abouts(attempt: FailedAttempt, by: GroupBy) -> Sequence[str]:
-    """An attempt with two agents belongs to both."""
+    """What an attempt is grouped by; with two agents it is in both groups."""
     match by:
         case GroupBy.CLASS:
             return [""]

@@ -1,4 +1,4 @@
-"""From the log to judged rollouts: `rewards.v1`, and the versions from `transitions.v1` where they are asked for."""
+"""Reads judged rollouts from `rewards.v1`, and their policy versions from `transitions.v1` if asked."""
 
 from dataclasses import dataclass, field
 from datetime import datetime
@@ -11,7 +11,7 @@ from leyden.reading import Log
 
 UNKNOWN = "-"
 OUTCOME = "outcome"
-"""Name of the signal that is the outcome wherever it comes from: an agent may emit it at a span of its own."""
+"""Signal that counts as the outcome even if an agent emits it on a span."""
 
 
 @dataclass
@@ -25,9 +25,9 @@ class _Attempt:
 
 @dataclass(frozen=True)
 class Judgement:
-    """Every judged rollout, and the rules that judge whole rollouts: never a single call or span.
+    """Every judged rollout, and the rules that only judge whole rollouts, not single calls or spans.
 
-    A rule that gives signals of other names than its own is `rule/name`, one for each.
+    A signal whose name is not its rule's is listed as `rule/name`.
     """
 
     rollouts: list[JudgedRollout]
@@ -37,7 +37,7 @@ class Judgement:
 async def read_judged(
     log: Log, with_versions: bool, start: datetime | None = None, end: datetime | None = None
 ) -> Judgement:
-    """The rollouts whose rewards are complete, each with exactly the rewards that its newest revision names."""
+    """Rollouts with complete rewards, each with the rewards that its newest revision names."""
     attempts: dict[AttemptRef, _Attempt] = {}
     rules: dict[str, bool] = {}
     async for one in log.read(REWARDS, start=start, end=end):

@@ -1,4 +1,4 @@
-"""Statistics per reward rule, by policy version or by windows of rollouts in the order of their ends. Pure."""
+"""Statistics per reward rule, by policy version or by windows of rollouts in order of their ends. Pure."""
 
 import math
 from collections.abc import Iterable, Mapping, Sequence
@@ -6,41 +6,41 @@ from dataclasses import dataclass
 from datetime import datetime
 
 MIN_WINDOW = 16
-"""Rollouts in the smallest window that is made by default."""
+"""Fewest rollouts in a window of the default size."""
 DEFAULT_WINDOWS = 10
 
 
 @dataclass(frozen=True)
 class JudgedRollout:
-    """One attempt with everything that its rules gave."""
+    """One attempt with all its rewards."""
 
     ended_at: datetime
     rollout_id: str
     version: str
-    """`policy@version` that acted; `-` when none of it is trained."""
+    """`policy@version` that acted; `-` if nothing of it is trained."""
     gives: Mapping[str, Sequence[float]]
     """Rule → value × weight of each of its rewards."""
 
 
 @dataclass(frozen=True)
 class RuleStatistics:
-    """One rule over some rollouts. Numbers are of contributions: value × weight."""
+    """Statistics of one rule over some rollouts, of contributions: value × weight."""
 
     count: int
     mean: float
     sd: float
-    """Of a sample; 0 for fewer than two."""
+    """Sample standard deviation; 0 for fewer than two."""
     min: float
     max: float
     per_rollout: float
-    """What it gave the mean rollout; one that it gave nothing counts as 0."""
+    """Mean contribution per rollout; a rollout without one counts as 0."""
     share: float
-    """Its part of all absolute contributions, 0 to 1."""
+    """Its share of all absolute contributions, 0 to 1."""
 
 
 @dataclass(frozen=True)
 class Window:
-    """Some rollouts and what each rule gave them."""
+    """Some rollouts with the statistics of each rule."""
 
     name: str
     rollouts: int
@@ -48,7 +48,7 @@ class Window:
 
 
 def windows_of(judged: Iterable[JudgedRollout], size: int | None = None) -> list[list[JudgedRollout]]:
-    """Rollouts in the order of their ends, `size` at a time; a last half-empty window joins the one before it."""
+    """Rollouts in order of their ends, `size` per window; a last window under half full is joined to the one before."""
     ordered = sorted(judged, key=lambda one: (one.ended_at, one.rollout_id))
     size = size or max(MIN_WINDOW, math.ceil(len(ordered) / DEFAULT_WINDOWS))
     lots = [ordered[at : at + size] for at in range(0, len(ordered), size)]
@@ -72,7 +72,7 @@ def _version_key(version: str) -> tuple[str, int]:
 
 
 def statistics(name: str, rollouts: Sequence[JudgedRollout]) -> Window:
-    """What each rule gave to `rollouts`."""
+    """The statistics of each rule over `rollouts`."""
     given: dict[str, list[float]] = {}
     for one in rollouts:
         for rule, values in one.gives.items():

@@ -1,1 +1,1 @@
-"""Transitions as tuples for other tools: whole groups from the log, joined with text, in a file of their format."""
+"""Exports transitions for other tools: whole groups from the log, joined with their text, in the tool's file format."""

@@ -1,21 +1,21 @@
-"""Recorded chat messages as the plain ones that training tools read: role, text, tool calls, and nothing else. Pure."""
+"""Converts recorded chat messages to those that training tools read: role, text and tool calls only. Pure."""
 
 from typing import NotRequired, TypedDict
 
 
 class NotTextError(ValueError):
-    """A message holds something other than text (an image, say), or is none."""
+    """Not a message, or one with content other than text, such as an image."""
 
 
 class Function(TypedDict):
-    """A function with its arguments, which stay the JSON text that the model wrote."""
+    """A function call; `arguments` is the JSON text as the model wrote it."""
 
     name: str
     arguments: str
 
 
 class ToolCall(TypedDict):
-    """A tool call that a model asked for."""
+    """A tool call of an assistant message."""
 
     id: str
     type: str
@@ -40,7 +40,7 @@ def plain_messages(recorded: object) -> list[Message]:
 
 
 def plain_message(recorded: object) -> Message:
-    """One message without what is empty or an engine's own. Raises NotTextError."""
+    """One message without empty or engine-specific fields. Raises NotTextError."""
     if not isinstance(recorded, dict):
         raise NotTextError("no message")
     message = Message(role=str(recorded.get("role") or "assistant"), content=_text(recorded.get("content")))
@@ -61,13 +61,13 @@ def _text(content: object) -> str:
     parts = content if isinstance(content, list) else [content]
     texts = [part.get("text") for part in parts if isinstance(part, dict) and part.get("type") == "text"]
     if len(texts) != len(parts) or not all(isinstance(text, str) for text in texts):
-        raise NotTextError("a part is no text")
+        raise NotTextError("a content part is not text")
     return "".join(str(text) for text in texts)
 
 
 def _tool_call(recorded: object) -> ToolCall:
     function = recorded.get("function") if isinstance(recorded, dict) else None
     if not isinstance(recorded, dict) or not isinstance(function, dict):
-        raise NotTextError("a tool call of another kind than function")
+        raise NotTextError("a tool call is not a function call")
     named = Function(name=str(function.get("name")), arguments=str(function.get("arguments") or "{}"))
     return ToolCall(id=str(recorded.get("id") or ""), type="function", function=named)

@@ -25,7 +25,7 @@ class Row:
     credit: str
     revision: int
     sequence_id: str
-    """Event id of the sequence: rows with the same one are consecutive actions of one lineage."""
+    """Event id of the sequence; its rows are the consecutive actions of one lineage."""
     step: int
     """Position in the lineage."""
     call_id: str
@@ -47,7 +47,7 @@ class Row:
     origin: str
     time: datetime
     prompt: list[Message] | None
-    """The state as recorded text; None when the call is gone from the log, or is no plain text."""
+    """The state as recorded messages; None if the call is no longer in the log or is not plain text."""
     response: Message | None
     tools: Json
 
@@ -58,7 +58,7 @@ class Row:
 
 
 def rows_of(sequence: SequenceCredited, calls: Mapping[str, ModelCallRecorded]) -> list[Row]:
-    """The rows of one sequence, in the order of its actions; `calls` are by origin."""
+    """The rows of one sequence, in the order of its actions. `calls`: origin → call."""
     tokens_T, logprobs_T = unpack_ints(sequence.token_ids), unpack_floats(sequence.behaviour_logprobs)
     rows = []
     for step, t in enumerate(sequence.transitions):
@@ -99,14 +99,14 @@ def rows_of(sequence: SequenceCredited, calls: Mapping[str, ModelCallRecorded]) 
 
 
 def origins_of(sequences: Iterable[SequenceCredited]) -> set[str]:
-    """Where the calls of `sequences` were first recorded."""
+    """Origins of the calls of `sequences`."""
     return {transition.origin for sequence in sequences for transition in sequence.transitions}
 
 
 def _text(
     call: ModelCallRecorded | None, call_id: str, choice: int
 ) -> tuple[list[Message] | None, Message | None, Json]:
-    """Prompt, response and tools of a recorded call; nothing when the record is another call's, or no plain text."""
+    """Prompt, response and tools of a call; None for each if the record is of another call or not plain text."""
     if call is None or call.call_id != call_id:
         return None, None, None
     message: JsonObject | None = next((c.message for c in call.choices if c.index == choice), None)

@@ -1,4 +1,4 @@
-"""An export from start to end: whole groups, joined with their calls, in lots, into one file."""
+"""An export from start to end: reads whole groups in batches, joins them with their calls, writes one file."""
 
 from collections.abc import AsyncIterator
 from dataclasses import dataclass
@@ -13,13 +13,13 @@ from leyden.reading.log import Tell
 from leyden.reading.sets import Filters, TransitionSet, whole_groups
 from leyden.stack.errors import StackError
 
-LOT = 256
-"""Sequences whose calls are read together: what is in memory at a time, beside one group."""
+BATCH = 256
+"""Sequences whose calls are read together; with one group, what is in memory at a time."""
 
 
 @dataclass(frozen=True, kw_only=True)
 class ExportPlan:
-    """What the user chose."""
+    """Options of `leyden export`."""
 
     format: ExportFormat
     out: Path
@@ -31,7 +31,7 @@ class ExportPlan:
 
 @dataclass(frozen=True, kw_only=True)
 class Exported:
-    """What came of it."""
+    """Counts of an export."""
 
     groups: int
     sequences: int
@@ -41,7 +41,7 @@ class Exported:
 
 
 async def run_export(plan: ExportPlan, place: Place, tell: Tell) -> Exported:
-    """Write the file; raises StackError when there is nothing to write."""
+    """Write the file. Raises StackError if there are no transitions."""
     plan.out.parent.mkdir(parents=True, exist_ok=True)
     groups = sequences = without_text = 0
     with GroundTruth(plan.ground_truth) as truth:
@@ -49,34 +49,34 @@ async def run_export(plan: ExportPlan, place: Place, tell: Tell) -> Exported:
             if plan.format is ExportFormat.VERL:
                 await truth.read(log)
             writer: Writer | None = None
-            async for lot, count in _lots(log, plan):
-                rows = await _joined(lot, calls)
+            async for batch, count in _batches(log, plan):
+                rows = await _joined(batch, calls)
                 writer = writer or WRITERS[plan.format](plan.out, truth)
                 writer.write(rows)
-                groups, sequences = groups + count, sequences + len(lot)
+                groups, sequences = groups + count, sequences + len(batch)
                 without_text += sum(row.prompt is None for row in rows)
                 tell(f"{writer.written} rows of {groups} groups")
             if writer is None:
-                raise StackError("There are no transitions of this choice.")
+                raise StackError("No transitions match these options.")
             writer.close()
     return Exported(
         groups=groups, sequences=sequences, rows=writer.written, skipped=writer.skipped, without_text=without_text
     )
 
 
-async def _lots(log: Log, plan: ExportPlan) -> AsyncIterator[tuple[list[SequenceCredited], int]]:
-    """Sequences of whole groups, some `LOT` at a time, and of how many groups they are."""
-    lot: list[SequenceCredited] = []
+async def _batches(log: Log, plan: ExportPlan) -> AsyncIterator[tuple[list[SequenceCredited], int]]:
+    """About `BATCH` sequences of whole groups at a time, with the number of groups."""
+    batch: list[SequenceCredited] = []
     groups = 0
     async for group in whole_groups(log, plan.of, plan.filters):
         wanted = [s for s in group.sequences if plan.min_reward is None or s.rollout_reward >= plan.min_reward]
-        lot += wanted
+        batch += wanted
         groups += bool(wanted)
-        if len(lot) >= LOT:
-            yield lot, groups
-            lot, groups = [], 0
-    if lot:
-        yield lot, groups
+        if len(batch) >= BATCH:
+            yield batch, groups
+            batch, groups = [], 0
+    if batch:
+        yield batch, groups
 
 
 async def _joined(sequences: list[SequenceCredited], calls: CallReader) -> list[Row]:

@@ -1,4 +1,4 @@
-"""Reference answers by rollout, for formats that want them: kept in a file of their own, not in memory."""
+"""Reference answers by rollout, for formats that need them; kept in a temporary file, not in memory."""
 
 import json
 import sqlite3
@@ -27,19 +27,19 @@ class GroundTruth:
         self._folder.cleanup()
 
     def add(self, ended: RolloutEnded) -> None:
-        """Note the rollout's, when its task says one."""
+        """Store the rollout's reference, if its task has one."""
         value = ended.task.metadata.get(self._field) if ended.task else None
         if value is not None:
             text = value if isinstance(value, str) else json.dumps(value, ensure_ascii=False)
             self._rows.execute("INSERT OR REPLACE INTO truth VALUES (?, ?)", (ended.rollout_id, text))
 
     def of(self, rollout_id: str) -> str:
-        """The rollout's reference as text; empty when its task says none."""
+        """The rollout's reference as text; empty if its task has none."""
         found = self._rows.execute("SELECT value FROM truth WHERE rollout = ?", (rollout_id,)).fetchone()
         return str(found[0]) if found else ""
 
     async def read(self, log: Log) -> None:
-        """Note those of every rollout that has ended."""
+        """Store the references of all ended rollouts."""
         async for one in log.read(ROLLOUTS, wanted=lambda _, value: b'"rollout-ended"' in value):
             if isinstance(one.event, RolloutEnded):
                 self.add(one.event)

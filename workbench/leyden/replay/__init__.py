@@ -1,1 +1,1 @@
-"""Replay: recorded topics through today's reward, credit and trainer, beside the live ones and untouched by them."""
+"""Replays recorded topics through today's reward, credit and trainer, under a topic prefix of its own."""

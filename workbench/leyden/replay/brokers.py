@@ -1,4 +1,4 @@
-"""Kafka and Redis for a replay: those that are named, a running stack's, or a stopped stack's started again."""
+"""Kafka and Redis for a replay: as the environment names them, a running stack's, or a stopped stack's, restarted."""
 
 import os
 from collections.abc import Iterator
@@ -15,7 +15,7 @@ from leyden.stack.state import DataFolder
 
 @dataclass(frozen=True)
 class Brokers:
-    """Where the log and the working state are, and what the stack that wrote the log was made with."""
+    """Addresses of Kafka and Redis, and the configuration and model of the stack that wrote the log."""
 
     kafka_servers: str
     redis_url: str
@@ -25,10 +25,10 @@ class Brokers:
 
 @contextmanager
 def brokers_of(data_dir: Path) -> Iterator[Brokers]:
-    """The brokers of the stack in `data_dir`, running for as long as the context is open; raises StackError."""
+    """The brokers of the stack in `data_dir`; they run while the context is open. Raises StackError."""
     folder = DataFolder(data_dir)
     if not folder.config.exists():
-        raise StackError(f"There is no stack's data in {folder.root}. Name the folder of one with --data-dir.")
+        raise StackError(f"No stack data in {folder.root}. Pass the data folder of a stack with --data-dir.")
     config = StackConfig.model_validate_json(folder.config.read_text())
     state = folder.read_state()
     with ExitStack() as stack:

@@ -1,4 +1,4 @@
-"""Copying a stretch of recorded topics under another prefix: same bytes, keys, partitions and times, and origin."""
+"""Copies a time range of recorded topics under another prefix, with the same bytes, keys, partitions and times."""
 
 from datetime import datetime
 
@@ -9,7 +9,7 @@ from leyden.kafka.settings import KafkaSettings
 from leyden.kafka.types import TopicPartition
 
 REPLAYED = (ROLLOUTS, MODEL_CALLS, SPANS, VERDICTS, GROUPS)
-"""What a replay takes from the log; everything after them is made anew."""
+"""Topics that a replay copies; the topics after them are produced again."""
 
 
 async def copy_recorded(
@@ -17,7 +17,7 @@ async def copy_recorded(
 ) -> dict[str, tuple[int, int]]:
     """Copy the records of [start, end) from prefix `source` to prefix `target`.
 
-    Returns `topic/partition` → [first, last) offsets that were taken, which is the replay's whole input.
+    Returns `topic/partition` → copied offsets [first, last), which are the replay's whole input.
     """
     partitions = await topic_partitions(settings, [source + topic for topic in REPLAYED])
     wanted = await resolve_range(settings, partitions, start, end)

@@ -1,6 +1,6 @@
-"""A replay from start to end: copy, run the ordinary services under a prefix of their own, compare, tell.
+"""A replay from start to end: copy, run the ordinary services under their own prefix, compare, report.
 
-The services have no replay mode. They see a topic prefix, and a run file that says to follow the recorded decisions.
+The services have no replay mode. They get a topic prefix, and a run file that makes them follow recorded decisions.
 """
 
 import asyncio
@@ -58,7 +58,7 @@ _NAME = re.compile(r"[a-z0-9][a-z0-9-]{0,40}")
 
 @dataclass(frozen=True, kw_only=True)
 class ReplayPlan:
-    """What the user chose."""
+    """Options of `leyden replay`."""
 
     name: str
     settings: Path | None
@@ -70,7 +70,7 @@ class ReplayPlan:
 
 
 async def run_replay(plan: ReplayPlan, tell: Tell, say: Tell) -> int:
-    """Run the replay and print what came of it; 1 when the same settings did not give the same transitions, else 0."""
+    """Run the replay and print its result. Returns 1 if the same settings gave other transitions, else 0."""
     if not _NAME.fullmatch(plan.name):
         raise StackError(f"--name {plan.name!r}: use lower-case letters, digits and dashes; it becomes a topic prefix.")
     with brokers_of(plan.data_dir) as brokers:
@@ -97,7 +97,7 @@ class _Replay:
         )
         records = sum(last - first for first, last in taken.values())
         if not records:
-            raise StackError("There is nothing to replay between --from and --to.")
+            raise StackError("No records between --from and --to.")
         self.tell(f"copied {records} records to topics under {self.target}")
         stages = stages_of(_read_yaml(self.folder / "run.yaml")) + (TRAINING_STAGES if self.plan.train else ())
         await self._run_services(stages)
@@ -107,7 +107,7 @@ class _Replay:
         return self._tell_outcome(comparison, versions, same_settings)
 
     def _write_run_file(self) -> bool:
-        """The run file of this replay; True when it chooses what the live one chose."""
+        """Write the replay's run file; True if its settings are those of the live one."""
         live = _read_yaml(self.brokers.stack.run_file)
         chosen = _read_yaml(self.plan.settings) if self.plan.settings else live
         same = all(live.get(section) == chosen.get(section) for section in ("reward", "credit"))
@@ -117,7 +117,7 @@ class _Replay:
         return same
 
     async def _run_services(self, stages: tuple[tuple[str, tuple[str, ...]], ...]) -> None:
-        """Stage after stage: the input of each is whole when the one before it is done."""
+        """Run one stage after another, so that the input of each is complete."""
         with Supervisor(f"replay-{self.plan.name}-{int(time.time())}", self.folder / "logs") as supervisor:
             for (name, topics), port in zip(stages, free_ports(len(stages)), strict=True):
                 env = self._env() | {"LEYDEN_OPS_PORT": str(port)}
@@ -143,18 +143,18 @@ class _Replay:
         }
 
     async def _drained(self, supervisor: Supervisor, name: str, topics: tuple[str, ...], ready: Probe) -> None:
-        """Wait until the service has read all, is ready (reward is not while a judge is asked), and still has."""
+        """Wait until the service has read everything and is ready (reward is not ready while it waits for a judge)."""
         began, told, group = time.monotonic(), -1, consumer_group(name)
         idle = False
         while (waiting := await group_backlog(self.kafka, self.target, group, topics)) > 0 or not idle:
             supervisor.check()
             if waiting != told:
-                self.tell(f"{name}: {waiting} records to go")
+                self.tell(f"{name}: {waiting} records left")
                 told = waiting
             idle = waiting == 0 and await asyncio.to_thread(ready)
             if not idle:
                 await asyncio.sleep(0.5)
-        self.tell(f"{name} is done after {time.monotonic() - began:.1f} s")
+        self.tell(f"{name} finished after {time.monotonic() - began:.1f} s")
 
     async def _compare(self) -> Comparison:
         replayed = await read_transitions(self.kafka, self.claims, self.target)
@@ -166,7 +166,7 @@ class _Replay:
         return compare(recorded, replayed)
 
     async def _versions(self) -> list[VersionRegistered]:
-        """The candidates of this replay, once the registry has every checkpoint."""
+        """The versions that this replay registered, once there is one for each checkpoint."""
         found: dict[int, VersionRegistered] = {}
         saved: set[int] = set()
         async with TopicTail(self.kafka, self.claims, self.target, (MODELS, CHECKPOINTS)) as tail, asyncio.timeout(60):
@@ -211,19 +211,19 @@ class _Replay:
 
 
 def consumer_group(service: str) -> str:
-    """That of the service as the replay starts it: it inherits its name (`LEYDEN_CREDIT_NAME`), where it has one."""
+    """Consumer group of the service, with the name that it inherits (`LEYDEN_CREDIT_NAME`), if any."""
     name = os.environ.get(f"LEYDEN_{service.upper()}_NAME")
     return f"{service}-{name}" if name else service
 
 
 def stages_of(run_file: Mapping[str, Any]) -> tuple[tuple[str, tuple[str, ...]], ...]:
-    """The services of a replay in their order, each with what it reads: credit reads spans to tell agents apart."""
+    """The services of a replay in order, with the topics that each reads; credit reads spans only with `agents:`."""
     agents = (run_file.get("credit") or {}).get("agents")
     return tuple((name, (*topics, SPANS) if name == "credit" and agents else topics) for name, topics in STAGES)
 
 
 def following_the_record(run_file: Mapping[str, Any]) -> dict[str, Any]:
-    """The same choices, but what is complete, and who is in a group, is as the log says and not decided anew."""
+    """The same run file, but settlements and group members follow the log."""
     reward, credit = run_file.get("reward") or {}, run_file.get("credit") or {}
     group = (credit.get("group") or {}) | {"close": "recorded"}
     return {**run_file, "reward": reward | {"settle": "recorded"}, "credit": credit | {"group": group}}
@@ -234,5 +234,5 @@ def _read_yaml(path: Path | None) -> dict[str, Any]:
 
 
 def _utc(moment: datetime | None) -> datetime | None:
-    """A time without a zone is taken as UTC."""
+    """The time, as UTC if it has no zone."""
     return moment.replace(tzinfo=UTC) if moment is not None and moment.tzinfo is None else moment

@@ -1,4 +1,4 @@
-"""The formats by name. Each writes rows to a file and is whole only once it is closed."""
+"""The formats by name. Each writes rows to a file, which is complete once it is closed."""
 
 from collections.abc import Callable
 from enum import StrEnum
@@ -14,7 +14,7 @@ from leyden.export.tasks import GroundTruth
 
 
 class ExportFormat(StrEnum):
-    """What `leyden export --format` takes."""
+    """Values of `leyden export --format`."""
 
     PARQUET = "parquet"
     JSONL = "jsonl"

@@ -1,4 +1,4 @@
-"""What a format is, and a file that appears only when it is whole."""
+"""The interface of a format, JSON Lines files, and the columns that formats share."""
 
 import json
 from collections.abc import Mapping, Sequence
@@ -10,7 +10,7 @@ from leyden.export.rows import Row
 
 
 class Writer(Protocol):
-    """Takes rows as they come. `written` and `skipped` count them: a format that is text skips rows without."""
+    """Writes rows. `written` and `skipped` count them: a text format skips rows without text."""
 
     written: int
     skipped: int
@@ -20,30 +20,30 @@ class Writer(Protocol):
         ...
 
     def close(self) -> None:
-        """Put the file in its place."""
+        """Finish the file and give it its name."""
         ...
 
 
 class JsonLines:
-    """A JSON Lines file, written aside and moved into place when closed."""
+    """A JSON Lines file, written under another name and renamed when closed."""
 
     def __init__(self, path: Path) -> None:
         self.path = path
-        self._aside = path.with_name(f"{path.name}.tmp")
-        self._file: IO[str] = self._aside.open("w", encoding="utf-8")
+        self._unfinished = path.with_name(f"{path.name}.tmp")
+        self._file: IO[str] = self._unfinished.open("w", encoding="utf-8")
 
     def add(self, line: Mapping[str, object]) -> None:
-        """One line."""
+        """Write one line."""
         self._file.write(json.dumps(line, ensure_ascii=False, allow_nan=False) + "\n")
 
     def close(self) -> None:
-        """Move it into place."""
+        """Finish the file and give it its name."""
         self._file.close()
-        self._aside.replace(self.path)
+        self._unfinished.replace(self.path)
 
 
 def credit_columns(row: Row) -> dict[str, object]:
-    """What every format carries beside its own columns."""
+    """Columns that every format has besides its own."""
     return {
         "reward": row.reward,
         "return": row.return_,
@@ -70,7 +70,7 @@ def credit_columns(row: Row) -> dict[str, object]:
 
 
 def token_columns(row: Row) -> dict[str, object]:
-    """The tokens as the engine had them; never made from text again."""
+    """Token ids and logprobs as the engine returned them; text is never tokenised again."""
     following = row.next_state_T
     return {
         "state_token_ids": row.state_T.tolist(),
@@ -81,5 +81,5 @@ def token_columns(row: Row) -> dict[str, object]:
 
 
 def text_of(row: Row) -> tuple[list[Message], Message] | None:
-    """Prompt and response, where the row has its text."""
+    """Prompt and response; None if the row has no text."""
     return None if row.prompt is None or row.response is None else (row.prompt, row.response)

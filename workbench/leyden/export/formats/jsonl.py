@@ -1,4 +1,4 @@
-"""Tuples as JSON Lines: every column of the parquet format, messages as JSON and not as text."""
+"""Tuples as JSON Lines: the columns of the Parquet format, with messages as JSON instead of text."""
 
 from collections.abc import Sequence
 from pathlib import Path
@@ -8,7 +8,7 @@ from leyden.export.rows import Row
 
 
 class JsonlWriter:
-    """One transition a line."""
+    """One line per transition."""
 
     def __init__(self, path: Path) -> None:
         self.written = self.skipped = 0

@@ -1,7 +1,7 @@
 """LLaMA-Factory's sharegpt format as JSON Lines, with its entries in `dataset_info.json` beside the file.
 
-Its turns must alternate: human or observation, then gpt or function_call. Messages of one side in a row are joined, as
-its own converter joins tool results; a conversation that an assistant begins cannot be said in it and is skipped.
+Turns must alternate: human or observation, then gpt or function_call. Consecutive messages of one side are joined, as
+its own converter joins tool results; a conversation that starts with an assistant is skipped.
 Two entries name the file: the file's stem for fine-tuning, and `<stem>_kto`, where `kto_tag` is advantage > 0.
 """
 
@@ -21,7 +21,7 @@ Turn = dict[str, str]
 
 
 class LlamaFactoryWriter:
-    """One action a line; its whole conversation before it is the prompt."""
+    """One line per action; the conversation before it is the prompt."""
 
     def __init__(self, path: Path) -> None:
         self.written = self.skipped = 0
@@ -49,14 +49,14 @@ class LlamaFactoryWriter:
 
 
 def dataset_entries(path: Path) -> dict[str, object]:
-    """What `dataset_info.json` says of the file."""
+    """The entries for the file in `dataset_info.json`."""
     columns = {"messages": "conversations", "system": "system", "tools": "tools"}
     entry = {"file_name": path.name, "formatting": "sharegpt", "columns": columns}
     return {path.stem: entry, f"{path.stem}_kto": entry | {"columns": columns | {"kto_tag": "kto_tag"}}}
 
 
 def sharegpt(messages: Sequence[Message]) -> tuple[str, list[Turn]] | None:
-    """System prompt and alternating turns; None where they cannot alternate."""
+    """System prompt and alternating turns; None if they do not alternate."""
     system = "\n".join(m["content"] for m in messages if m["role"] == "system")
     turns: list[Turn] = []
     for message in messages:
@@ -83,7 +83,7 @@ def _turn(message: Message) -> Turn:
 
 
 def _parsed(arguments: str) -> object:
-    """Its tool formatter wants an object; what is no JSON stays text."""
+    """Arguments as an object, for LLaMA-Factory's tool formatter; invalid JSON stays text."""
     try:
         return json.loads(arguments)
     except ValueError:

@@ -1,7 +1,7 @@
 """TRL's conversational prompt-completion type, as JSON Lines for `datasets.load_dataset("json", …)`.
 
-`prompt` and `completion` are lists of messages, `tools` is JSON text (TRL's SFTTrainer decodes it); the other columns
-are kept by TRL for reward functions and samplers. Arguments of tool calls stay the JSON text that the model wrote.
+`prompt` and `completion` are lists of messages, `tools` is JSON text (TRL's SFTTrainer decodes it). TRL passes other
+columns to reward functions and samplers. Arguments of tool calls stay the JSON text that the model wrote.
 """
 
 import json
@@ -13,7 +13,7 @@ from leyden.export.rows import Row
 
 
 class TrlWriter:
-    """One action a line; rows without text are skipped. `prompt_ids`, `completion_ids`, `logprobs` are the engine's."""
+    """One line per action, without rows that lack text. `prompt_ids`, `completion_ids`, `logprobs` are the engine's."""
 
     def __init__(self, path: Path) -> None:
         self.written = self.skipped = 0
