@@ -1,6 +1,6 @@
-"""Ready-made graders, one class each; a class's fields are its parameters in the run file.
+"""The built-in graders, one class each. A class's fields are its parameters in the run file.
 
-A package adds one with an entry point of the group `leyden.graders`; its name is the run file's `grader`.
+A package adds one with an entry point of group `leyden.graders`, whose name is used as `grader` in the run file.
 """
 
 from leyden.extensions import Extensions, subclass_of
@@ -23,7 +23,7 @@ _KNOWN = Extensions("grader", "leyden.graders", GRADERS, subclass_of(Grader), "a
 
 
 def grader_of(name: str) -> type[Grader]:
-    """The class of grader `name`, built in or brought by a package; raises ValueError when there is no usable one."""
+    """The class of grader `name`, built in or from a package. Raises ValueError if there is no usable one."""
     return _KNOWN.find(name)
 
 

@@ -1,4 +1,4 @@
-"""What a grader is: a reward function with parameters. And how it finds the answer and the reference in a rollout."""
+"""Base class of graders (reward functions with parameters), and helpers that find answer and reference in a rollout."""
 
 import json
 import re
@@ -15,34 +15,34 @@ _FENCE = re.compile(r"```[^\n`]*\n(.*?)(?:```|\Z)", re.DOTALL)
 
 
 class BrokenReferenceError(ValueError):
-    """The task's own reference cannot be graded against: the grader fails, nobody gets a 0 for it."""
+    """The task's reference is invalid. The grader fails, which is not a reward of 0."""
 
 
 class Grader(BaseModel):
-    """A grader is its own settings. It gives None when the task has no reference, and raises when that is broken."""
+    """A grader; its fields are its parameters. Returns None if the task has no reference, raises if it is invalid."""
 
     model_config = ConfigDict(frozen=True, extra="forbid")
     isolated: ClassVar[bool] = True
-    """Whether it runs in a worker process unless the run file says otherwise."""
+    """Whether it runs in a worker process by default."""
 
     grader: str
-    """Which grader of `GRADERS` it is."""
+    """Name of the grader."""
     given: str = "answer"
-    """Where the agent's answer is: `answer` (the output or, without one, the last answer's text) or a path (`at`)."""
+    """Location of the agent's answer: `answer` (the output, or else the text of the last response) or a path (`at`)."""
 
     @property
     def longest_s(self) -> float | None:
-        """How long it may take by its own settings; None when it has no say in that."""
+        """Upper limit of its running time, in seconds, from its own settings; None if they set none."""
         return None
 
     @abstractmethod
     def __call__(self, view: RolloutView) -> Result:
-        """The rollout's reward."""
+        """The rollout's reward, or None."""
 
 
 def at(view: RolloutView, path: str) -> Json:
-    """What is at `path` in the rollout: `answer`, `output`, `text`, `input` or `metadata`, then keys and indices after
-    dots (`metadata.tests.0`); None when there is nothing.
+    """The value at `path` in the rollout: `answer`, `output`, `text`, `input` or `metadata`, followed by keys and
+    indices, each after a dot (`metadata.tests.0`). None if there is no such value.
     """
     first, *rest = path.split(".")
     found: Json
@@ -70,11 +70,11 @@ def at(view: RolloutView, path: str) -> Json:
 
 
 def as_text(value: Json) -> str | None:
-    """A text as it is, anything else as JSON; None stays None."""
+    """A string unchanged, None unchanged, anything else as JSON."""
     return value if isinstance(value, str) or value is None else json.dumps(value, ensure_ascii=False, sort_keys=True)
 
 
 def code_in(text: str) -> str:
-    """The last fenced block of a Markdown text, or all of a text without one."""
+    """The last fenced code block of a Markdown text; the whole text if there is none."""
     blocks: list[str] = _FENCE.findall(text)
     return blocks[-1] if blocks else text

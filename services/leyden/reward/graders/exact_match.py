@@ -1,4 +1,4 @@
-"""The same answer as the reference: numbers as numbers, texts without surrounding space and case."""
+"""Grader `exact_match`: compares numbers as numbers, text without surrounding space and case."""
 
 import math
 from typing import ClassVar, Literal
@@ -9,12 +9,12 @@ from leyden.reward.graders.base import Grader, at
 
 
 class ExactMatch(Grader):
-    """1.0 for an answer equal to the reference, else 0.0."""
+    """1.0 if the answer equals the reference, else 0.0."""
 
     isolated: ClassVar[bool] = False
     grader: Literal["exact_match"] = "exact_match"
     answer: str = "metadata.answer"
-    """Where the reference is."""
+    """Path of the reference."""
 
     def __call__(self, view: RolloutView) -> float | None:
         if (expected := at(view, self.answer)) is None:
@@ -23,7 +23,7 @@ class ExactMatch(Grader):
 
 
 def canonical(value: Json) -> object:
-    """What two equal answers have in common; true is not the number 1."""
+    """Canonical form: equal for equal answers. `true` and the number 1 are different."""
     if isinstance(value, bool):
         return ("boolean", value)
     if isinstance(value, list):

@@ -1,4 +1,4 @@
-"""Numbers in text: thousands' separators, percent, units, fractions, LaTeX. Linear in the text's length."""
+"""Finds numbers in text: thousands separators, percent, units, fractions, LaTeX. Takes linear time."""
 
 import math
 import re
@@ -20,24 +20,24 @@ _NUMBER = re.compile(
 )
 _BRACE = re.compile(r"\\boxed\s?\{|\{|\}")
 MAX_CHARS = 20_000
-"""More than the end of a text is not looked at."""
+"""Only this many characters, from the end of a text, are searched."""
 
 
 @dataclass(frozen=True)
 class Number:
-    """A number that was found, and what stood behind it."""
+    """A number found in a text, and the unit after it."""
 
     value: float
     unit: str = ""
 
     @property
     def is_percent(self) -> bool:
-        """Whether it was written with a percent sign, or the word."""
+        """Whether it was followed by a percent sign or the word."""
         return self.unit in ("%", "percent")
 
 
 def numbers_in(text: str) -> list[Number]:
-    """Every number of `text`, in order; those that no float can hold are left out."""
+    """All numbers in `text`, in order; those that do not fit a float are omitted."""
     text = text[-MAX_CHARS:].replace("−", "-")
     for pattern, plain in _LATEX:
         text = pattern.sub(plain, text)
@@ -45,10 +45,10 @@ def numbers_in(text: str) -> list[Number]:
 
 
 def boxed(text: str) -> str | None:
-    r"""What is in the last `\boxed{…}` that is closed; None without one."""
+    r"""The content of the last closed `\boxed{…}`; None if there is none."""
     found: str | None = None
     open_at: list[int | None] = []
-    """Per open brace, where the content begins if it is a box's."""
+    """For each open brace: the start of its content if it belongs to a box."""
     for brace in _BRACE.finditer(text[-MAX_CHARS:]):
         if brace[0] != "}":
             open_at.append(brace.end() if len(brace[0]) > 1 else None)
@@ -58,7 +58,7 @@ def boxed(text: str) -> str | None:
 
 
 def in_base_unit(number: Number, units: Mapping[str, float]) -> float | None:
-    """The value times its unit's factor; None when its unit is none of `units`."""
+    """The value times the factor of its unit; None if its unit is not in `units`."""
     if not units or not number.unit:
         return number.value
     factor = units.get(number.unit)

@@ -1,4 +1,4 @@
-"""The right number, however it was written."""
+"""Grader `numeric`: is the answer's number right, in any notation?"""
 
 import math
 from typing import ClassVar, Literal
@@ -12,23 +12,23 @@ from leyden.reward.graders.numerals import Number, boxed, in_base_unit, numbers_
 
 
 class Numeric(Grader):
-    r"""1.0 for a number within `tolerance` of the reference (absolute, or relative to it), else 0.0.
+    r"""1.0 if the number is within `tolerance` of the reference (absolute, or relative to it), else 0.0.
 
-    Of a text counts the number in the last `\boxed{…}`, else the last number. No number is a wrong answer.
+    In a text, the number in the last `\boxed{…}` counts, else the last number. A text without a number is wrong.
     """
 
     isolated: ClassVar[bool] = False
     grader: Literal["numeric"] = "numeric"
     answer: str = "metadata.answer"
-    """Where the reference is: a number, or a text with one."""
+    """Path of the reference: a number, or a text with one."""
     tolerance: float = Field(default=1e-6, ge=0, allow_inf_nan=False)
     take: Literal["boxed_or_last", "last", "first", "boxed", "only"] = "boxed_or_last"
-    """Which number of a text counts; `only`: the text is to hold exactly one."""
+    """Which number of a text counts; `only`: the text must have exactly one."""
     percent: Literal["either", "fraction", "number"] = "either"
-    """What 50% is: 0.5, 50, or whichever fits the reference."""
+    """Meaning of 50%: 0.5, 50, or whichever matches the reference."""
     units: dict[str, float] = Field(default_factory=dict)
-    """Unit → factor to the unit of the reference (`{km: 1000, m: 1}`); then a number with any other unit is wrong.
-    Empty: units are not looked at."""
+    """Unit → factor to the unit of the reference (`{km: 1000, m: 1}`). A number with any other unit is then wrong.
+    Empty: units are ignored."""
 
     def __call__(self, view: RolloutView) -> float | None:
         if (reference := at(view, self.answer)) is None:
@@ -53,7 +53,7 @@ class Numeric(Grader):
         return numbers[0 if self.take == "first" else -1]
 
     def _values(self, number: Number) -> list[float]:
-        """What the number may mean."""
+        """The possible values of the number."""
         if number.is_percent:
             both = {"fraction": [number.value / 100], "number": [number.value]}
             return both.get(self.percent, [number.value / 100, number.value])

@@ -1,4 +1,4 @@
-"""How much of what should have been retrieved was: by document ids, or by the words of a text."""
+"""Grader `retrieval_overlap`: compares retrieved documents (or the words of a text) with a reference."""
 
 import json
 import math
@@ -14,25 +14,25 @@ from leyden.reward.core.view import RolloutView
 from leyden.reward.graders.base import BrokenReferenceError, Grader, as_text, at
 
 DOCUMENTS = ("gen_ai.retrieval.documents", "retrieval.documents", "documents")
-"""Attributes of a retrieval span that hold a list of documents (or its JSON)."""
+"""Attributes of a retrieval span with a list of documents (or its JSON)."""
 _FLAT = re.compile(r"retrieval\.documents\.(\d{1,6})\.document\.id")
 _ID_KEYS = ("id", "document_id", "doc_id", "document.id")
 _WORD = re.compile(r"\w+")
 
 
 class RetrievalOverlap(Grader):
-    """Precision, recall, F1 or nDCG (0 to 1) of what was found against the reference."""
+    """Precision, recall, F1 or nDCG (0 to 1) of the found items against the reference."""
 
     isolated: ClassVar[bool] = False
     grader: Literal["retrieval_overlap"] = "retrieval_overlap"
     answer: str = "metadata.documents"
-    """Where the reference is: a list of ids (for nDCG also a mapping of ids to gains); with `of: words` a text."""
+    """Path of the reference: a list of ids (for nDCG also a mapping of ids to gains); with `of: words` a text."""
     of: Literal["spans", "given", "words"] = "spans"
-    """`spans`: documents of the rollout's retrieval spans, first seen first. `given`: a list of ids in the answer.
-    `words`: the words of the answer's text, each as often as it occurs."""
+    """`spans`: documents of the rollout's retrieval spans, in order of first appearance. `given`: a list of ids in the
+    answer. `words`: the words of the answer's text, repetitions included."""
     metric: Literal["f1", "precision", "recall", "ndcg"] = "f1"
     k: int | None = Field(default=None, ge=1)
-    """Only the first `k` that were found count; null: all."""
+    """Only the first `k` found items count; null: all."""
 
     def __call__(self, view: RolloutView) -> float | None:
         if (reference := at(view, self.answer)) is None:
@@ -52,7 +52,7 @@ class RetrievalOverlap(Grader):
         else:
             gains = dict.fromkeys(_ids(reference if isinstance(reference, list) else [reference]), 1.0)
         if not gains:
-            raise BrokenReferenceError("the reference names nothing that could be found")
+            raise BrokenReferenceError("the reference is empty")
         return gains
 
     def _found(self, view: RolloutView) -> list[str]:
@@ -66,7 +66,7 @@ class RetrievalOverlap(Grader):
 
 
 def documents_of(span: SpanRecorded) -> list[str]:
-    """The ids of the documents that a retrieval span found, best first."""
+    """Ids of the documents of a retrieval span, best first."""
     if span.retrieval is not None and span.retrieval.documents is not None:
         return _ids(span.retrieval.documents)
     for name in DOCUMENTS:
@@ -85,7 +85,7 @@ def _overlap(found: Counter[str], wanted: Counter[str], metric: str) -> float:
 
 
 def _ndcg(found: Sequence[str], gains: dict[str, float], k: int | None) -> float:
-    """Järvelin and Kekäläinen's, with the gain itself over log2(rank + 1); a document counts where it is first."""
+    """The nDCG of Järvelin and Kekäläinen, with gain / log2(rank + 1). Only the first position of a document counts."""
     best = _dcg(sorted(gains.values(), reverse=True)[:k])
     return _dcg([gains.get(id_, 0.0) for id_ in dict.fromkeys(found)]) / best
 
@@ -106,7 +106,7 @@ def _ids(documents: Iterable[Json]) -> list[str]:
 
 
 def _parsed(value: Json) -> Json:
-    """JSON in a text is read; any other text stays as it is."""
+    """Decode a string that holds JSON; any other string is unchanged."""
     if not isinstance(value, str):
         return value
     try:

@@ -1,4 +1,4 @@
-"""The same rows as the reference query, on the task's own SQLite database."""
+"""Grader `sql_result`: does the answer's query return the reference query's rows on the task's SQLite database?"""
 
 import re
 import sqlite3
@@ -17,27 +17,27 @@ _NESTED = re.compile(r"\([^()]*\)|'[^']*'")
 
 
 class SqlResult(Grader):
-    """1.0 when the answer's query gives the reference query's rows, else 0.0.
+    """1.0 if the answer's query returns the reference query's rows, else 0.0.
 
-    A query that does not parse, writes, or takes too much is a wrong answer. Columns count by place, not by name.
+    A query that does not parse, writes, or exceeds the limits is wrong. Columns are compared by position, not by name.
     """
 
     grader: Literal["sql_result"] = "sql_result"
     answer: str = "metadata.sql"
-    """Where the reference query is."""
+    """Path of the reference query."""
     schema_: str = Field(default="metadata.schema", alias="schema")
-    """Where the SQL is that makes the database: DDL and inserts."""
+    """Path of the SQL that creates the database: DDL and inserts."""
     database: str = "metadata.database"
-    """Where the name of a SQLite file in `folder` is; without one, `schema` makes the database."""
+    """Path of the name of a SQLite file in `folder`. If there is none, `schema` creates the database."""
     folder: Path | None = None
-    """Holds the database files; they are opened read only. Names that lead out of it are refused."""
+    """Folder with the database files, which are opened read-only. Names outside the folder are rejected."""
     order: Literal["auto", "ordered", "multiset"] = "auto"
-    """Whether rows must come in the reference's order; `auto`: when the reference has an ORDER BY of its own."""
+    """Whether rows must have the reference's order; `auto`: if the reference has an outermost ORDER BY."""
     digits: int = Field(default=9, ge=1, le=17)
-    """Significant digits in which two numbers must agree."""
+    """Number of significant digits in which two numbers must agree."""
     max_rows: int = Field(default=10_000, ge=1)
     max_steps: int = Field(default=20_000_000, ge=1000)
-    """Steps of SQLite's machine that a query may take: about a second, and the same everywhere."""
+    """Limit on the query's SQLite VM steps: about a second, and independent of the machine's speed."""
 
     def __call__(self, view: RolloutView) -> float | None:
         reference = at(view, self.answer)
@@ -68,7 +68,7 @@ class SqlResult(Grader):
 
     def _file(self, name: str) -> Path:
         if self.folder is None:
-            raise BrokenReferenceError("a task names a database file, but the grader has no folder for them")
+            raise BrokenReferenceError("the task names a database file, but the grader has no `folder`")
         folder = self.folder.resolve()
         if not (file := (folder / name).resolve()).is_relative_to(folder) or not file.is_file():
             raise BrokenReferenceError(f"there is no database {name!r} in the grader's folder")

@@ -1,4 +1,4 @@
-"""One SELECT on a small SQLite database, bounded by steps, not by time: a query ends the same way everywhere."""
+"""Runs one SELECT on a small SQLite database. It is limited by steps, not time, so results do not depend on speed."""
 
 import sqlite3
 from pathlib import Path
@@ -6,7 +6,7 @@ from urllib.parse import quote
 
 _ALLOWED = {sqlite3.SQLITE_SELECT, sqlite3.SQLITE_READ, sqlite3.SQLITE_RECURSIVE}
 _FORBIDDEN_FUNCTIONS = {"load_extension", "random", "randomblob", "readfile", "writefile", "fts3_tokenizer"}
-"""What reaches outside, or gives another result each time."""
+"""Functions that access anything outside the database or are not deterministic."""
 _STEPS_AT_A_TIME = 1000
 _HEAP_BYTES = 256 << 20
 _VALUE_BYTES = 16 << 20
@@ -15,7 +15,7 @@ Row = tuple[object, ...]
 
 
 class Database:
-    """A database in memory made of `script`, or a file opened read only. Closed by its `with` block."""
+    """An in-memory database created by `script`, or a file opened read-only. Use it in a `with` block."""
 
     def __init__(self, script: str | None, file: Path | None) -> None:
         if file is not None:
@@ -36,7 +36,7 @@ class Database:
         self._connection.close()
 
     def rows(self, query: str, max_rows: int, max_steps: int) -> list[Row]:
-        """The query's rows; raises `sqlite3.Error` or `MemoryError` for one that is wrong, forbidden, or too much."""
+        """The query's rows. Raises `sqlite3.Error` or `MemoryError` if it is invalid, forbidden or exceeds a limit."""
         left = max_steps // _STEPS_AT_A_TIME
 
         def used_up() -> bool:

@@ -1,4 +1,4 @@
-"""The answer's Python code against the task's tests, in processes of their own (see `confined.harness`)."""
+"""Grader `unit_tests`: runs the task's tests on the answer's Python code in other processes (`confined.harness`)."""
 
 import ast
 import json
@@ -16,30 +16,30 @@ from leyden.reward.graders.base import BrokenReferenceError, Grader, at, code_in
 
 HARNESS = Path(__file__).parent / "confined" / "harness.py"
 SPARE_S = 10.0
-"""What starting the harness and ending the last case may take above `time_s`."""
+"""Time allowed in addition to `time_s` for starting the harness and ending the last test."""
 
 
 class UnitTests(Grader):
-    """The share of the tests that pass, or 1.0 for all of them and else 0.0.
+    """The fraction of tests that pass; or 1.0 if all pass, else 0.0.
 
-    Code that does not parse, raises, loops or ends the process passes nothing. Tests that do not parse are the task's
-    fault, and nobody's 0.
+    Code that does not parse, raises, loops or exits passes no test. If the tests do not parse, the grader fails, which
+    is not a reward of 0.
     """
 
     grader: Literal["unit_tests"] = "unit_tests"
     answer: str = "metadata.tests"
-    """Where the tests are: a list of pieces of code, each a test; or one text, whose functions `test_…` are the tests,
+    """Path of the tests: a list of pieces of code, each a test; or one text, whose functions `test_…` are the tests,
     or which has `check(candidate)` (then `entry_point` names the candidate), or else is a single test."""
     entry_point: str = "metadata.entry_point"
     reward: Literal["fraction", "all"] = "fraction"
     case_s: float = Field(default=2.0, ge=1)
-    """Processor time of one test, whole seconds; and half of the time on the clock."""
+    """CPU time limit of one test, whole seconds. The limit on wall-clock time is twice that."""
     time_s: float = Field(default=10.0, gt=0)
-    """For all tests together, on the clock; tests that are not done then have not passed."""
+    """Wall-clock limit for all tests together. Tests not finished by then have not passed."""
     case_memory_mb: int = Field(default=512, ge=64)
-    """Address space of one test's process."""
+    """Address space limit of one test's process."""
     site_packages: bool = False
-    """Whether installed packages can be imported, beside the standard library."""
+    """Whether installed packages can be imported, in addition to the standard library."""
 
     @property
     def longest_s(self) -> float:
@@ -71,19 +71,19 @@ class UnitTests(Grader):
 
 
 def _cases(tests: Json, entry_point: Json) -> list[dict[str, str]]:
-    """What to run after the answer, test by test; raises `BrokenReferenceError` for tests that are no Python."""
+    """The code of each test, to run after the answer. Raises `BrokenReferenceError` if it is not valid Python."""
     if isinstance(tests, list) and tests and all(isinstance(test, str) for test in tests):
         for test in tests:
             _parsed(str(test))
         return [{"source": str(test), "call": ""} for test in tests]
     if not isinstance(tests, str) or not tests.strip():
-        raise BrokenReferenceError("the task's tests are neither a text nor a list of texts")
+        raise BrokenReferenceError("the task's tests are neither a string nor a list of strings")
     names = [node.name for node in _parsed(tests).body if isinstance(node, ast.FunctionDef)]
     if calls := [f"{name}()" for name in names if name.startswith("test")]:
         return [{"source": tests, "call": call} for call in calls]
     if "check" in names:
         if not isinstance(entry_point, str) or not entry_point.isidentifier():
-            raise BrokenReferenceError("the tests have check(candidate), and the task names no entry_point")
+            raise BrokenReferenceError("the tests have check(candidate), but the task has no entry_point")
         return [{"source": tests, "call": f"check({entry_point})"}]
     return [{"source": tests, "call": ""}]
 

@@ -1,1 +1,4 @@
-"""Asking judges: beside the consumer loop, durable, bounded, and paid for once. What is asked is in `core/judging`."""
+"""Asks judges, outside the consumer loop: durably, with bounded concurrency, paying for each response only once.
+
+What is asked is decided in `core/judging`.
+"""

@@ -1,4 +1,4 @@
-"""One question to one judge: from the cache or from its endpoint, and once more when the answer cannot be used."""
+"""Asks one judge one question: from the cache or its endpoint, and a second time if the response is invalid."""
 
 import time
 
@@ -9,7 +9,7 @@ from leyden.reward.judges.ports import AnswerCache, ChatEndpoint
 
 
 class Asker:
-    """Asks one judge. An answer is kept as soon as it is there: a retry after a kill does not pay again."""
+    """Asks one judge. Caches each response at once, so that a retry after a crash does not pay again."""
 
     def __init__(self, rule: str, endpoint: ChatEndpoint, cache: AnswerCache) -> None:
         self._rule = rule
@@ -17,7 +17,7 @@ class Asker:
         self._cache = cache
 
     async def opinions(self, question: Question) -> list[Opinion]:
-        """The judge's opinions; raises `RuleFailed`, of kind malformed when two answers in a row cannot be used."""
+        """The judge's opinions. Raises `RuleFailed`, with kind malformed after two invalid responses in a row."""
         text = await self._answer(question.request)
         try:
             return question.read(text)

@@ -1,6 +1,4 @@
-"""Where the handlers hand in what is to be judged: it goes to a queue that survives any process, and is held back when
-that grows too long.
-"""
+"""Puts attempts that need a verdict into a durable queue, and delays the handlers if the queue is too long."""
 
 import asyncio
 from collections.abc import Sequence
@@ -13,29 +11,29 @@ from leyden.reward.core.judging.ranking import Member, member_of
 from leyden.reward.judges.ports import GroupStore, JudgeQueue
 
 HOLD_S = 5.0
-"""The longest that a batch is held back: the verdicts that make room come through the same consumer."""
+"""Longest delay of a batch. It is limited because the verdicts that empty the queue need the same consumer."""
 _HOLD_STEP_S = 0.1
 _ATTEMPT = "attempt:"
 _GROUP = "group:"
 
 
 def attempt_job(subject: str) -> str:
-    """The job of judging one attempt."""
+    """Job that judges one attempt."""
     return _ATTEMPT + subject
 
 
 def group_job(judge: JudgeSettings, group_id: str) -> str:
-    """The job of ranking one group by one judge; the store's name of the group is this too."""
+    """Job in which one judge ranks one group; also the group's key in the store."""
     return f"{_GROUP}{judge.settings_hash}:{judge.name}:{group_id}"
 
 
 def subject_of_job(job: str) -> str | None:
-    """The attempt to judge; None when the job is a group."""
+    """The subject of an attempt job; None for a group job."""
     return job.removeprefix(_ATTEMPT) if job.startswith(_ATTEMPT) else None
 
 
 class Desk:
-    """`JudgeDesk` on a queue and a store of groups. `wake` is set when there may be something to do at once."""
+    """`JudgeDesk` with a queue and a group store. `wake` is set when new jobs may be due."""
 
     def __init__(
         self, judges: tuple[JudgeSettings, ...], queue: JudgeQueue, groups: GroupStore, clock: Clock, backlog: int
@@ -69,7 +67,7 @@ class Desk:
             await self._room()
 
     async def _joined(self, judge: RankingJudge, job: str, attempt: SettledAttempt) -> bool:
-        """Whether the group needs to wait for nobody any more."""
+        """Add the attempt to its group. Returns whether the group can be ranked now."""
         member: Member = member_of(judge, attempt)
         count, answered = await self._groups.join(job, member.rollout_id, member.model_dump_json().encode())
         return answered or count >= member.group_size

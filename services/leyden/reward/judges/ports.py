@@ -1,4 +1,4 @@
-"""What judging needs of the world. Every method of a store raises `Retry` when it is away."""
+"""Ports of judging. Every method of a store raises `Retry` if the store is unavailable."""
 
 from collections.abc import Mapping, Sequence
 from datetime import datetime
@@ -8,58 +8,58 @@ from leyden.reward.core.judging import ChatRequest
 
 
 class JudgeQueue(Protocol):
-    """What waits for a judge, each with the time from which it may be taken. Survives any process."""
+    """A durable queue of judging jobs, each with the time at which it is due."""
 
     async def add(self, jobs: Mapping[str, datetime]) -> None:
-        """Have these done; the time of one that is there already stays as it is."""
+        """Add jobs with their due times. The time of a job already present is not changed."""
         ...
 
     async def hurry(self, jobs: Sequence[str], at: datetime) -> None:
-        """Have those of `jobs` that are there done at `at`, if not before; a claim on them ends with that."""
+        """Make those of `jobs` that are present due at `at`, unless they are due earlier. Ends claims on them."""
         ...
 
     async def claim(self, now: datetime, until: datetime, limit: int) -> list[str]:
-        """Take at most `limit` jobs whose time has come. Nobody else gets them until `until`."""
+        """Claim at most `limit` due jobs. No other replica can claim them until `until`."""
         ...
 
     async def extend(self, claims: Mapping[str, datetime], until: datetime) -> list[str]:
-        """Move the end of claims (job → end so far) to `until`; returns those that still held."""
+        """Extend claims (job → current end) to `until`. Returns the jobs whose claims were still valid."""
         ...
 
     async def done(self, claims: Mapping[str, datetime]) -> None:
-        """Forget the jobs whose claim (job → its end) still holds; one that was hurried since stays."""
+        """Remove the jobs whose claims (job → end) are still valid. A job made due by `hurry` since then stays."""
         ...
 
     async def size(self) -> int:
-        """How many there are."""
+        """Number of jobs."""
         ...
 
 
 class GroupStore(Protocol):
-    """Members of groups that are to be ranked, and each group's one answer. `group` names judge, settings and group."""
+    """Members of groups to rank, and each group's result. `group` is the key made by `group_job`."""
 
     async def join(self, group: str, rollout_id: str, member: bytes) -> tuple[int, bool]:
-        """Keep a member (its first bytes stay); returns how many there are, and whether the group has its answer."""
+        """Add a member unless present. Returns the number of members, and whether the group has a result."""
         ...
 
     async def load(self, group: str) -> tuple[list[bytes], bytes | None]:
-        """The members, and the answer if there is one."""
+        """The members, and the result if there is one."""
         ...
 
     async def answer(self, group: str, value: bytes) -> bytes:
-        """Keep the answer unless there is one; returns the one that counts."""
+        """Store the result unless there is one. Returns the stored one."""
         ...
 
 
 class AnswerCache(Protocol):
-    """Answers that were paid for, by the content of the request."""
+    """Cache of responses by `ChatRequest.key`."""
 
     async def get(self, key: str) -> str | None:
-        """The answer, if it is there."""
+        """The cached response, or None."""
         ...
 
     async def put(self, key: str, text: str) -> None:
-        """Keep an answer for a while."""
+        """Cache a response; it expires."""
         ...
 
 
@@ -67,5 +67,5 @@ class ChatEndpoint(Protocol):
     """A model behind an OpenAI-compatible API."""
 
     async def ask(self, request: ChatRequest) -> str:
-        """The text of the answer, after whatever retries; raises `RuleFailed` (endpoint, timeout) for good."""
+        """The text of the response. Raises `RuleFailed` (endpoint, timeout) after all retries."""
         ...

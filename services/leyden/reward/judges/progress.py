@@ -1,4 +1,4 @@
-"""How far the verdicts in the log were read: whoever asks a judge before that may pay for what is known."""
+"""Waits until recorded verdicts have been read, so that no judge is asked for a verdict that exists."""
 
 import asyncio
 import logging
@@ -13,7 +13,7 @@ log = logging.getLogger(__name__)
 
 
 async def verdicts_read(kafka: KafkaSettings, prefix: str, group: str, every_s: float = 1.0) -> None:
-    """Return when `group` has handled every verdict that was in the log when this was called. Waits for Kafka."""
+    """Return once `group` has handled every verdict that was in the topic at the call. Retries while Kafka is down."""
     pause = Backoff(every_s, every_s)
 
     async def ends() -> dict[TopicPartition, int]:
@@ -28,4 +28,4 @@ async def verdicts_read(kafka: KafkaSettings, prefix: str, group: str, every_s: 
 
 
 def _tell(error: Exception, delay_s: float) -> None:
-    log.warning("cannot see yet how far verdicts were read, trying again in %.0f s: %r", delay_s, error)
+    log.warning("cannot read the offsets of verdicts, retrying in %.0f s: %r", delay_s, error)

@@ -1,4 +1,4 @@
-"""Redis behind judging's ports: reward's own keys, each operation one round trip."""
+"""The ports of judging in Redis. Each operation is one round trip."""
 
 from collections.abc import Awaitable, Mapping, Sequence
 from datetime import datetime
@@ -35,7 +35,7 @@ _MEMBER = "member:"
 
 
 class RedisJudgeQueue:
-    """A sorted set by time (ms); a claim moves a job to where the claim ends, and holds while it is still there."""
+    """A sorted set by due time (ms). A claim sets a job's time to its own end, and is valid while that is unchanged."""
 
     def __init__(self, redis: Redis, namespace: str) -> None:
         self._redis = redis
@@ -77,7 +77,7 @@ class RedisJudgeQueue:
 
 
 class RedisGroupStore:
-    """One hash a group, which goes `ttl_s` after its last member came."""
+    """One hash per group. It expires `ttl_s` after the last change."""
 
     def __init__(self, redis: Redis, namespace: str, ttl_s: int = 7 * 86_400) -> None:
         self._redis = redis
@@ -115,7 +115,7 @@ class RedisGroupStore:
 
 
 class RedisAnswerCache:
-    """Answers by content, for `ttl_s`."""
+    """Responses by request key; they expire after `ttl_s`."""
 
     def __init__(self, redis: Redis, namespace: str, ttl_s: int) -> None:
         self._redis = redis

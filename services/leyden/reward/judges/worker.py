@@ -1,7 +1,7 @@
-"""Takes what waits for a judge, asks, and publishes verdicts: beside the consumer loop, many at a time.
+"""Takes judging jobs from the queue, asks the judges and publishes verdicts, many concurrently.
 
-Nothing here is remembered: a job leaves the queue after its verdicts are in Kafka, and a claim that nobody extends runs
-out. Whoever is killed leaves the job to the next, which finds the answers that were paid for in the cache.
+The worker keeps no state. A job leaves the queue after Kafka has its verdicts, and a claim that is not extended
+expires. After a crash another worker takes the job and finds the responses so far in the cache.
 """
 
 import asyncio
@@ -33,7 +33,7 @@ ResultT = TypeVar("ResultT")
 
 @dataclass(frozen=True)
 class Pace:
-    """How much at a time, and how long a claim lasts when its holder is killed."""
+    """Concurrency, and the duration of claims."""
 
     at_a_time: int = 64
     lease_s: float = 30.0
@@ -42,7 +42,7 @@ class Pace:
 
 @dataclass(frozen=True)
 class Sources:
-    """Where the worker finds what it needs."""
+    """The stores that the worker reads."""
 
     evidence: EvidenceStore
     groups: GroupStore
@@ -50,7 +50,7 @@ class Sources:
 
 
 class JudgeWorker:
-    """`run` it beside the consumer; `release` at the end hands its claims on."""
+    """Runs judging jobs. `run` is a background task; `release` gives the claims back at shutdown."""
 
     def __init__(
         self,
@@ -80,21 +80,21 @@ class JudgeWorker:
         self._tasks: dict[str, asyncio.Task[None]] = {}
 
     async def run(self) -> None:
-        """Work for ever, from when the verdicts that the log has at the start were read: nobody is asked for those."""
+        """Work forever, after the verdicts recorded before the start have been read: they are not asked for again."""
         await self._verdicts_read()
         try:
             while True:
                 try:
                     await self.turn()
                 except Retry as error:
-                    log.warning("judging will be tried again: %s", error)
+                    log.warning("judging failed, will retry: %s", error)
                 await self._pause()
         finally:
             for task in self._tasks.values():
                 task.cancel()
 
     async def turn(self) -> None:
-        """Keep the claims alive and begin what is due, as far as there is room."""
+        """Extend the claims and start due jobs, up to the concurrency limit."""
         self._desk.wake.clear()
         self._reap()
         metrics.JUDGE_WAITING.set(await self._queue.size())
@@ -106,18 +106,18 @@ class JudgeWorker:
             for job in await self._queue.claim(self._clock.now(), until, room) if room > 0 else []:
                 self._claims[job] = until
                 if job in self._tasks:
-                    self._again.add(job)  # it was hurried while it was being done: somebody came late
+                    self._again.add(job)  # made due again while it was running: a member joined late
                 else:
                     self._tasks[job] = asyncio.create_task(self._work(job))
 
     async def idle(self) -> None:
-        """Wait until every job that was begun is done or given back."""
+        """Wait until all running jobs have ended."""
         while self._tasks:
             await asyncio.wait(self._tasks.values())
             self._reap()
 
     async def release(self) -> None:
-        """At the end: hand the claims on at once, so that nobody waits for them to run out."""
+        """Shutdown step: make claimed jobs due now, so that no worker has to wait for the claims to expire."""
         await self._queue.hurry(list(self._claims), self._clock.now())
 
     def _reap(self) -> None:
@@ -127,7 +127,7 @@ class JudgeWorker:
                 raise error
 
     async def _pause(self) -> None:
-        """Until something new may be done, something in hand was done, or the interval is over."""
+        """Wait for new jobs, for the end of a running job, or for the interval."""
         wake = asyncio.create_task(self._desk.wake.wait())
         anything = [wake, *self._tasks.values()]
         try:
@@ -141,7 +141,7 @@ class JudgeWorker:
         try:
             is_done = await (self._attempt(subject) if subject is not None else self._group(job))
         except Retry as error:
-            log.warning("%s will be judged when its claim has run out: %s", job, error)
+            log.warning("%s failed and will be retried when its claim expires: %s", job, error)
         async with self._claiming:
             until = self._claims.pop(job, None)
             if is_done and until is not None and job not in self._again:
@@ -151,7 +151,7 @@ class JudgeWorker:
     async def _attempt(self, subject: str) -> bool:
         attempt = (await self._settled([subject])).get(subject)
         if attempt is None:
-            return True  # closed; or its evidence is not all here, and it will be handed in again
+            return True  # closed, or its evidence is incomplete; in that case it will be submitted again
         judges = [judge for judge in lacking(self._judges, attempt) if isinstance(judge, AttemptJudge)]
         await _all(self._judge(judge, attempt) for judge in judges)
         return True
@@ -171,12 +171,12 @@ class JudgeWorker:
     async def _group(self, job: str) -> bool:
         judge = next((j for j in self._rankings if job.startswith(group_job(j, ""))), None)
         if judge is None:
-            return True  # of settings that are no more
+            return True  # its judge's settings have changed since
         stored, answer = await self._sources.groups.load(job)
         members = [Member.model_validate_json(value) for value in stored]
         is_whole = bool(members) and len(members) >= members[0].group_size
         if answer is None and not is_whole and await self._sources.waiting.behind():
-            return False  # who seems missing may only be unread: looked at again when the claim has run out
+            return False  # missing members may only be unread: try again when the claim expires
         attempts = await self._settled([member.subject for member in members])
         lack = [m for m in members if m.subject in attempts and lacking((judge,), attempts[m.subject])]
         if lack and answer is None:
@@ -198,7 +198,7 @@ class JudgeWorker:
             return GroupAnswer(failure=str(failure))
 
     async def _asked(self, judge: JudgeSettings, questions: Sequence[Question]) -> list[list[Opinion]]:
-        """The answers to all `questions`; each is asked, so that a retry finds the others paid for."""
+        """The opinions for all `questions`. All are asked even if one fails, so that a retry finds them cached."""
         asker = self._askers[judge.name]
         return await _all(asker.opinions(question) for question in questions)
 
@@ -220,7 +220,7 @@ class JudgeWorker:
 
 
 async def _all(coroutines: Iterable[Coroutine[object, object, ResultT]]) -> list[ResultT]:
-    """All results, when every one has ended; or else the first failure, in their order."""
+    """Run all to the end. Returns their results, or raises the first exception in order."""
     results: list[ResultT] = []
     for result in await asyncio.gather(*coroutines, return_exceptions=True):
         if isinstance(result, BaseException):

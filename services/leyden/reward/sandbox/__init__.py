@@ -1,5 +1,5 @@
-"""Reward functions run here: in worker processes with limits, or in the service itself where that was chosen.
+"""Runs reward functions: in worker processes with limits, or within the service if `isolated: false`.
 
-A guard against accidents (endless loops, memory, crashes), not against hostile code: a worker has the service's user,
-files and network.
+This protects against accidents (endless loops, memory use, crashes), not against hostile code: a worker has the
+service's user, files and network.
 """

@@ -1,4 +1,4 @@
-"""Calling a reward function: sync or async, one view or many. Used on both sides of the wall."""
+"""Calls a reward function: sync or async, one view or many. Used in workers and in the service."""
 
 import asyncio
 import inspect
@@ -15,15 +15,15 @@ AnyFunction = Callable[[Any], Any]
 
 
 def is_async(function: AnyFunction) -> bool:
-    """Whether calling `function` gives something to await."""
-    return inspect.iscoroutinefunction(function) or inspect.iscoroutinefunction(getattr(function, "__call__", None))  # noqa: B004 - asks what kind of call it is, not whether there is one
+    """Whether calling `function` returns an awaitable."""
+    return inspect.iscoroutinefunction(function) or inspect.iscoroutinefunction(getattr(function, "__call__", None))  # noqa: B004 - checks the kind of `__call__`, not whether it exists
 
 
 def call_one(function: AnyFunction, view: RolloutView) -> Answer:
     """A sync function's answer for one view."""
     try:
         return Answer.of(function(view))
-    except (Exception, SystemExit) as error:  # noqa: BLE001 - other people's code: one that raises is data
+    except (Exception, SystemExit) as error:  # noqa: BLE001 - user code: an exception is recorded as data
         return failed(error)
 
 
@@ -37,7 +37,7 @@ async def await_one(function: AnyFunction, view: RolloutView, timeout_s: float) 
 
 
 def call_many(function: AnyFunction, views: Sequence[RolloutView]) -> list[Answer]:
-    """A batched sync function's answers, one per view; when it fails, it fails for all of them."""
+    """A batched sync function's answers, one per view. If it fails, it fails for all views."""
     try:
         return _one_each(function(list(views)), len(views))
     except (Exception, SystemExit) as error:  # noqa: BLE001 - the same
@@ -54,7 +54,7 @@ async def await_many(function: AnyFunction, views: Sequence[RolloutView], timeou
 
 
 def failed(error: BaseException) -> Answer:
-    """The kind of failure that `error` is. A reward function that times out by itself has timed out."""
+    """The failure for `error`. A TimeoutError raised by the function itself counts as a timeout."""
     if isinstance(error, MemoryError):
         return Answer.failed(FailureKind.MEMORY, str(error) or "out of memory")
     if isinstance(error, TimeoutError):

@@ -1,4 +1,4 @@
-"""One function behind worker processes of its own: a broken one is replaced, and only the view at fault pays."""
+"""Runs one function in its own worker processes. A broken worker is replaced; only the view that broke it fails."""
 
 import asyncio
 from collections.abc import Callable
@@ -12,11 +12,11 @@ from leyden.reward.sandbox.views import Views
 from leyden.settings import RunFileError
 
 VIEWS_AT_A_TIME = 32
-"""Views in one frame, and so the async calls that run side by side in a worker."""
+"""Views per frame, and so the number of concurrent async calls in a worker."""
 
 
 class IsolatedFunction:
-    """Answers views through at most `workers` processes, each started at its first use and kept."""
+    """Answers views with at most `workers` processes, each started at its first use and kept."""
 
     def __init__(self, spec: CallSpec, workers: int = 1, answered: Callable[[], None] = lambda: None) -> None:
         """`answered` is called after every answer, for whoever watches that work goes on."""
@@ -27,7 +27,7 @@ class IsolatedFunction:
             self._idle.put_nowait(None)
 
     async def start(self) -> None:
-        """Have one worker load the function; raises `RunFileError` when it cannot."""
+        """Load the function in one worker. Raises `RunFileError` if that fails."""
         worker = await self._idle.get()
         try:
             worker = worker or await WorkerProcess.start(self._spec)
@@ -37,14 +37,14 @@ class IsolatedFunction:
             self._idle.put_nowait(worker)
 
     async def answers(self, views: Views) -> list[Answer | None]:
-        """An answer per view, failures among them; None for one whose turn did not come before its worker broke."""
+        """One answer per view, which may be a failure; None for a view not reached before its worker broke."""
         size = len(views) if self._spec.batched else VIEWS_AT_A_TIME
         parts = [range(at, min(at + size, len(views))) for at in range(0, len(views), size)]
         answered = await asyncio.gather(*(self._part(views.choice(part)) for part in parts))
         return [answer for part in answered for answer in part]
 
     async def close(self) -> None:
-        """End the workers that are idle."""
+        """Stop idle workers."""
         for worker in [self._idle.get_nowait() for _ in range(self._idle.qsize())]:
             if worker is not None:
                 await worker.end()
@@ -63,7 +63,7 @@ class IsolatedFunction:
     async def _try(
         self, worker: WorkerProcess | None, views: Views, found: list[Answer | None]
     ) -> WorkerProcess | None:
-        """Put one answer or more into `found`; gives back the worker when it can be used again."""
+        """Put at least one answer into `found`. Returns the worker if it can be used again."""
         try:
             worker = worker or await WorkerProcess.start(self._spec)
             reusable = await self._ask(worker, views, found)
@@ -84,7 +84,7 @@ class IsolatedFunction:
         return None
 
     async def _ask(self, worker: WorkerProcess, views: Views, found: list[Answer | None]) -> bool:
-        """Ask for all of `views`; False once the worker is out of memory, and not to be trusted with what is left."""
+        """Ask for all `views`. False if the worker ran out of memory and must not get the remaining ones."""
         async with aclosing(worker.answers(views.encoded())) as answers:
             async for index, answer in answers:
                 found[index] = answer

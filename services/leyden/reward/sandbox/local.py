@@ -1,4 +1,4 @@
-"""One function inside the service's own process: nothing to start, nothing to copy, and nothing to stop it."""
+"""Runs one function within the service's process: no start-up or copying cost, but no enforced limits."""
 
 import asyncio
 from collections.abc import Callable, Sequence
@@ -12,7 +12,7 @@ from leyden.settings import RunFileError
 
 
 class LocalFunction:
-    """For code that is quick, pure and known. An async one is cancelled after `timeout_s`; a sync one cannot be."""
+    """For fast, trusted functions. An async function is cancelled after `timeout_s`; a sync one cannot be stopped."""
 
     def __init__(self, spec: CallSpec, answered: Callable[[], None] = lambda: None) -> None:
         """`answered` is called after every answer, for whoever watches that work goes on."""
@@ -24,13 +24,13 @@ class LocalFunction:
             raise RunFileError(str(error)) from error
 
     async def start(self) -> None:
-        """Loaded already."""
+        """No-op: the function is already loaded."""
 
     async def close(self) -> None:
-        """Nothing to end."""
+        """No-op."""
 
     async def answers(self, views: Views) -> Sequence[Answer]:
-        """One answer per view, failures among them."""
+        """One answer per view, which may be a failure."""
         function, items, timeout_s = self._function, views.items, self._spec.timeout_s
         if is_async(function):
             if self._spec.batched:

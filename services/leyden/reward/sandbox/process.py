@@ -1,4 +1,4 @@
-"""The service's end of one worker process: start it, put views in, take answers out in time, end it for good."""
+"""The service's side of one worker process: starts it, sends views, reads answers within time limits, kills it."""
 
 import asyncio
 import contextlib
@@ -15,23 +15,23 @@ from leyden.reward.sandbox.wire import LENGTH_BYTES, MAX_ANSWER_BYTES, framed, r
 from leyden.reward.sandbox.worker import READY, READY_ASYNC
 
 START_PATIENCE_S = 120.0
-"""How long a function's import may take."""
+"""Time limit for importing a function."""
 SPARE_S = 1.0
-"""Time above `timeout_s` in which an async function is cancelled by its own worker, which then lives on."""
+"""Extra time after `timeout_s` in which the worker can cancel an async function itself, and so survive."""
 
 
 class WorkerProcess:
-    """A running worker. Not for two callers at a time, and not to be used again after anything was raised."""
+    """A running worker. Not for concurrent use; must not be used again after an exception."""
 
     def __init__(self, process: Process, spec: CallSpec) -> None:
         self._process = process
         self._spec = spec
         self.one_by_one = True
-        """Whether it takes its views one after the other, so that the first without an answer is the one at work."""
+        """Whether it handles views one after another, so that the first one without an answer is the current one."""
 
     @classmethod
     async def start(cls, spec: CallSpec) -> "WorkerProcess":
-        """A worker that has loaded its function; raises `RuleFailed` when it could not."""
+        """Start a worker and load its function. Raises `RuleFailed` if that fails."""
         path = os.pathsep.join(entry or os.getcwd() for entry in sys.path)  # noqa: PTH109 - what "" in sys.path means
         process = await asyncio.create_subprocess_exec(
             *(sys.executable, "-m", "leyden.reward.sandbox.worker", str(os.getpid())),
@@ -54,7 +54,7 @@ class WorkerProcess:
         return worker
 
     async def answers(self, encoded: Sequence[bytes]) -> AsyncGenerator[tuple[int, Answer], None]:
-        """(Index, answer) for each of the encoded views, as they come; raises `RuleFailed` when no more will come."""
+        """Yield (index, answer) for the encoded views as they arrive. Raises `RuleFailed` if the worker fails."""
         self._put(views_frame(encoded))
         missing = set(range(len(encoded)))
         while missing:
@@ -67,7 +67,7 @@ class WorkerProcess:
             yield index, answer
 
     async def end(self) -> None:
-        """Kill it with everything in its session, and wait until it is gone."""
+        """Kill all processes of its session and wait for its end."""
         with contextlib.suppress(ProcessLookupError):
             os.killpg(self._process.pid, signal.SIGKILL)
         assert self._process.stdin is not None
@@ -76,11 +76,11 @@ class WorkerProcess:
 
     @property
     def pid(self) -> int:
-        """Its process id."""
+        """The process id."""
         return self._process.pid
 
     def _put(self, data: bytes) -> None:
-        """No waiting until it is read: the worker may be busy saying something first."""
+        """Write without waiting for the worker to read: it may be writing itself."""
         assert self._process.stdin is not None
         self._process.stdin.write(data)
 

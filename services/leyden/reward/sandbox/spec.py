@@ -1,4 +1,4 @@
-"""How one function of the run file is called, as data that fits through a pipe; and the function that it names."""
+"""How to call one function of the run file, as serialisable data, and how to load it."""
 
 from dataclasses import asdict, dataclass, field
 from importlib import import_module
@@ -14,45 +14,45 @@ GROUP = "leyden.reward_functions"
 
 
 class UnusableFunctionError(ValueError):
-    """The run file names a function that is not there; the text says what is."""
+    """The run file names a function that cannot be loaded. The message lists the available ones."""
 
 
 @dataclass(frozen=True)
 class CallSpec:
-    """What to call and within which limits."""
+    """A function to call, and its limits."""
 
     entry: str = ""
-    """Entry point or `module:function`; "" for a grader."""
+    """Entry point or `module:function`; "" if it is a grader."""
     grader: str = ""
     parameters: JsonObject = field(default_factory=dict)
-    """The grader's own."""
+    """Parameters of the grader."""
     batched: bool = False
     timeout_s: float = 10.0
     memory_mb: int = 1024
 
     @property
     def called(self) -> str:
-        """What messages call it."""
+        """Its name in messages."""
         return self.entry or self.grader
 
     def encode(self) -> bytes:
-        """As JSON, for the worker."""
+        """JSON for the worker."""
         return orjson.dumps(asdict(self))
 
     @classmethod
     def decode(cls, body: bytes) -> "CallSpec":
-        """What `encode` made."""
+        """The inverse of `encode`."""
         return cls(**orjson.loads(body))
 
     def load(self) -> AnyFunction:
-        """The function itself; raises `UnusableFunctionError` naming the remedy."""
+        """Load the function. Raises `UnusableFunctionError`."""
         if self.grader:
             return grader_of(self.grader).model_validate(self.parameters)
         return load_function(self.entry)
 
 
 def load_function(entry: str) -> AnyFunction:
-    """The function that `entry` names; raises `UnusableFunctionError` saying what is known instead."""
+    """Load the function named `entry`. Raises `UnusableFunctionError`, which lists the installed ones."""
     known = {point.name: point for point in entry_points(group=GROUP)}
     module, colon, name = entry.partition(":")
     try:

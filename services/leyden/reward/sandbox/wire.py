@@ -1,4 +1,4 @@
-"""What goes between the service and its workers: frames of JSON. No pickle: a worker's bytes are data, never code."""
+"""The protocol between the service and its workers: frames of JSON. Not pickle, so a worker cannot send code."""
 
 from collections.abc import Mapping, Sequence
 from typing import Any, BinaryIO
@@ -12,28 +12,28 @@ from leyden.reward.core.view import RolloutView
 
 LENGTH_BYTES = 4
 MAX_ANSWER_BYTES = 1 << 20
-"""A longer frame from a worker is no answer."""
+"""Maximum size of a frame from a worker; a longer one is rejected."""
 _VIEW = TypeAdapter(RolloutView)
 _VIEWS = TypeAdapter(list[RolloutView])
 
 
 def encode_view(view: RolloutView) -> bytes:
-    """The view's JSON, floats exact."""
+    """The view as JSON; floats are exact."""
     return _VIEW.dump_json(view)
 
 
 def decode_views(frame: bytes) -> list[RolloutView]:
-    """The views of a frame that `views_frame` made."""
+    """The views in a frame made by `views_frame`."""
     return _VIEWS.validate_json(frame)
 
 
 def views_frame(encoded: Sequence[bytes]) -> bytes:
-    """One frame of views that are JSON already."""
+    """One frame with views already encoded as JSON."""
     return framed(b"[" + b",".join(encoded) + b"]")
 
 
 def framed(body: bytes) -> bytes:
-    """`body` behind its length."""
+    """`body` with its length in front."""
     return len(body).to_bytes(LENGTH_BYTES) + body
 
 
@@ -44,16 +44,16 @@ def read_frame(stream: BinaryIO) -> bytes | None:
 
 
 def answer_frame(index: int, answer: Answer) -> bytes:
-    """What a worker says of view `index` of the frame it was given."""
+    """A worker's frame with the answer for view `index` of the frame it got."""
     if answer.failure is None:
         return framed(orjson.dumps({"index": index, "values": answer.values}))
     return framed(orjson.dumps({"index": index, "failure": answer.failure, "message": printable(answer.message)}))
 
 
 def read_answer(body: bytes) -> tuple[int, Answer]:
-    """The index and the answer in a worker's frame; raises ValueError for what is neither.
+    """The index and the answer in a worker's frame. Raises ValueError for an invalid frame.
 
-    Checked again here: the function ran beside the worker's own code and may have written the frame itself.
+    The answer is validated again, because the function runs in the worker and may have written the frame itself.
     """
     found: Any = orjson.loads(body)
     if not isinstance(found, Mapping) or not isinstance(index := found.get("index"), int):
@@ -66,5 +66,5 @@ def read_answer(body: bytes) -> tuple[int, Answer]:
 
 
 def printable(text: str) -> str:
-    """`text` as UTF-8 can hold it: a message may quote half a surrogate pair."""
+    """`text` with everything replaced that UTF-8 cannot encode: a message may contain a lone surrogate."""
     return text.encode(errors="backslashreplace").decode()

@@ -1,6 +1,6 @@
-"""A worker process: frames of views in, an answer for each out, until its input ends. Started by `sandbox.process`.
+"""A worker process: reads frames of views and writes an answer for each, until its input ends.
 
-What the function prints goes to the service's standard error; the pipes are not where it would find them.
+Started by `sandbox.process`. What the function prints goes to the service's standard error, not into the pipes.
 """
 
 import asyncio
@@ -22,7 +22,7 @@ Say = Callable[[int, Answer], None]
 
 
 def main(parent: int) -> None:
-    """Load the function, say so, and answer."""
+    """Load the function, report that, and answer frames."""
     die_with_parent(parent)
     incoming, outgoing = os.fdopen(os.dup(0), "rb"), os.dup(1)
     os.dup2(os.open(os.devnull, os.O_RDONLY), 0)
@@ -30,7 +30,7 @@ def main(parent: int) -> None:
     spec = CallSpec.decode(read_frame(incoming) or b"{}")
     try:
         function = spec.load()
-    except Exception as error:  # noqa: BLE001 - whatever its import does: the service names it and does not start
+    except Exception as error:  # noqa: BLE001 - any error of the import: the service reports it and does not start
         text = str(error) if isinstance(error, UnusableFunctionError) else f"{type(error).__name__}: {error}"
         _write(outgoing, framed(printable(text).encode()))
         return
@@ -39,7 +39,7 @@ def main(parent: int) -> None:
     myself, answers = os.getpid(), _answers(function, spec)
 
     def say(index: int, answer: Answer) -> None:
-        if os.getpid() != myself:  # a fork that the function left behind must not answer a second time
+        if os.getpid() != myself:  # a forked process left by the function must not answer again
             os._exit(0)
         _write(outgoing, answer_frame(index, answer))
 
@@ -50,7 +50,7 @@ def main(parent: int) -> None:
 
 
 def _answers(function: AnyFunction, spec: CallSpec) -> Callable[[Sequence[RolloutView], Say], None]:
-    """How to answer one frame."""
+    """The function that answers one frame."""
     if is_async(function):
         loop = asyncio.new_event_loop()
         several = _batch_aloud if spec.batched else _all_aloud

@@ -1,1 +1,1 @@
-"""The script in which an answer's code runs. Standard library only: its interpreter knows nothing of Leyden."""
+"""The script that runs an answer's code. Standard library only, because its interpreter cannot import Leyden."""

@@ -1,8 +1,8 @@
-"""What a process that runs an answer's code takes from itself for good. Linux; standard library only.
+"""Permanently restricts the process that runs an answer's code. Linux; standard library only.
 
-Limits on memory, processor time and files always; no further process, signal or socket where the kernel has seccomp;
-no writing outside its folder where it has Landlock. It keeps out accidents and plain tricks, not an attacker: the code
-still reads what the service's user can read.
+Memory, CPU time and files are always limited. If the kernel has seccomp, the process cannot start processes, send
+signals or open sockets; if it has Landlock, it cannot write outside its folder. This protects against accidents and
+simple tricks, not against an attacker: the code can still read whatever the service's user can read.
 """
 
 import ctypes
@@ -16,17 +16,17 @@ LIBC = ctypes.CDLL(None, use_errno=True)
 
 
 def die_with_parent() -> None:
-    """Be killed when the parent ends."""
+    """Have the kernel kill this process when its parent ends."""
     LIBC.prctl(PR_SET_PDEATHSIG, signal.SIGKILL)
 
 
 def become_reaper() -> None:
-    """Orphaned descendants become this process's own children."""
+    """Make orphaned descendants children of this process."""
     LIBC.prctl(PR_SET_CHILD_SUBREAPER, 1)
 
 
 def confine(cpu_s: float, memory_mb: int, folder: str) -> None:
-    """Put every limit on this process."""
+    """Apply all restrictions to this process."""
     die_with_parent()
     cpu, memory = max(1, int(cpu_s)), memory_mb << 20
     for what, soft, hard in (
@@ -44,11 +44,11 @@ def confine(cpu_s: float, memory_mb: int, folder: str) -> None:
 
 
 LANDLOCK_CREATE, LANDLOCK_ADD, LANDLOCK_RESTRICT = 444, 445, 446
-"""The calls' numbers on every machine."""
+"""System call numbers, the same on all architectures."""
 WRITING = 1 << 1 | sum(1 << bit for bit in range(4, 13))
-"""Writing a file; removing and making anything."""
+"""Access rights: writing files, removing and creating anything."""
 TRUNCATING = 1 << 14
-"""Since the third version."""
+"""Exists since version 3 of the ABI."""
 
 
 class PathRule(ctypes.Structure):
@@ -59,7 +59,7 @@ class PathRule(ctypes.Structure):
 
 
 def write_only_in(folder: str) -> None:
-    """Landlock: files are written, made and removed in `folder` alone. A kernel without it forbids nothing."""
+    """Allow writing, creating and removing files only in `folder`. Has no effect on kernels without Landlock."""
     version = LIBC.syscall(LANDLOCK_CREATE, None, 0, 1)
     if version < 1:
         return
@@ -76,8 +76,8 @@ MACHINES = {
     "x86_64": (0xC000003E, 56, (41, 53, 57, 58, 59, 62, 101, 129, 200, 234, 297, 302, 310, 311, 322, 424, 425)),
     "aarch64": (0xC00000B7, 220, (117, 129, 130, 131, 138, 198, 199, 221, 240, 261, 270, 271, 281, 424, 425)),
 }
-"""Per machine: its audit architecture, clone, and the calls that start processes, signal, trace or limit others, open
-sockets, or go round this list (io_uring)."""
+"""By machine: its audit architecture, the number of clone, and the system calls that start processes, signal, trace or
+limit others, open sockets, or bypass this list (io_uring)."""
 CLONE3 = 435
 LOAD, EQUAL, AT_LEAST, SET, RETURN = 0x20, 0x15, 0x35, 0x45, 0x06
 ALLOW, DENIED, NO_SUCH_CALL, KILL = 0x7FFF0000, 0x00050001, 0x00050026, 0x80000000
@@ -99,13 +99,13 @@ class Program(ctypes.Structure):
 
 
 def forbid_calls() -> None:
-    """A seccomp filter: threads yes, processes, signals and sockets no (EPERM). Without seccomp there is none."""
+    """Install a seccomp filter: allows threads; processes, signals and sockets get EPERM. No-op without seccomp."""
     if (machine := MACHINES.get(os.uname().machine)) is None:
         return
     architecture, clone, calls = machine
     steps = [(LOAD, 0, 0, 4), (EQUAL, 1, 0, architecture), (RETURN, 0, 0, KILL), (LOAD, 0, 0, 0)]
     steps += [(AT_LEAST, 0, 1, X32_CALLS), (RETURN, 0, 0, DENIED)]
-    # clone3 hides its flags behind a pointer; libc falls back to clone when there is no such call.
+    # clone3 has its flags behind a pointer, where the filter cannot see them; libc falls back to clone on ENOSYS.
     steps += [(EQUAL, 0, 1, CLONE3), (RETURN, 0, 0, NO_SUCH_CALL)]
     for call in calls:
         steps += [(EQUAL, 0, 1, call), (RETURN, 0, 0, DENIED)]

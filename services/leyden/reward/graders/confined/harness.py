@@ -1,8 +1,8 @@
-"""Runs an answer's Python code against test cases, each in a process of its own. A script: it knows nothing of Leyden.
+"""Runs an answer's Python code against test cases, each in its own process. A script that does not import Leyden.
 
-Reads one JSON job from standard input, writes one JSON list of results to standard output. The harness never runs the
-answer's code itself. A case has passed when its process says so at its end; ending early, with any status, is no pass.
-What a case may do is in `confinement`; whatever it leaves running is killed.
+Reads one JSON job from standard input and writes one JSON list of results to standard output. The harness never runs
+the answer's code itself. A case passes if its process reports so at the end; exiting early, with any status, fails.
+`confinement` restricts what a case may do; processes that it leaves behind are killed.
 """
 
 import json
@@ -16,17 +16,17 @@ import time
 from pathlib import Path
 from typing import Any, NoReturn
 
-# Run by its path, in an interpreter that knows no other module of ours: `confinement` lies beside it.
+# The script is run by its path, so `confinement` in the same folder is the only module of ours it can import.
 sys.path.insert(0, str(Path(__file__).resolve().parent))
 from confinement import become_reaper, confine, die_with_parent  # type: ignore[import-not-found]
 
 Job = dict[str, Any]
 UNCONFINED = b"the limits cannot be set: "
-"""Longer than a token, and so never one."""
+"""Longer than a token, so that longer output never counts as one."""
 
 
 def main() -> None:
-    """Every case in turn, until the job's time is over."""
+    """Run all cases in order, until the job's time limit."""
     job: Job = json.load(sys.stdin)
     die_with_parent()
     become_reaper()
@@ -55,7 +55,7 @@ def run_case(job: Job, case: dict[str, str], end: float) -> bool:
 
 
 def said(reading: int, end: float) -> bytes:
-    """What the child wrote at its end; nothing when it did not come to its end in time."""
+    """What the child wrote at its end; empty if it did not finish in time."""
     found = b""
     while (left := end - time.monotonic()) > 0 and select.select([reading], [], [], left)[0]:
         if not (data := os.read(reading, 64)):
@@ -67,7 +67,7 @@ def said(reading: int, end: float) -> bytes:
 
 
 def end_all(pid: int) -> None:
-    """Kill the case and all that it started: orphans become the harness's own children."""
+    """Kill the case and all processes it started; orphans have become children of the harness."""
     kill_group(pid)
     while True:
         try:
@@ -89,7 +89,7 @@ def kill_group(pid: int) -> None:
 
 
 def children() -> list[int]:
-    """The harness's children, by the process table."""
+    """The harness's children, from the process table."""
     mine, found = os.getpid(), []
     for folder in Path("/proc").iterdir():
         if folder.name.isdecimal():
@@ -103,7 +103,7 @@ def children() -> list[int]:
 
 
 def in_child(job: Job, case: dict[str, str], folder: str, writing: int, token: bytes) -> NoReturn:
-    """The answer, then the case, within limits; says the token at the end."""
+    """Run the answer and then the case, restricted; writes the token at the end."""
     status = 1
     try:
         os.setsid()
@@ -126,7 +126,7 @@ def in_child(job: Job, case: dict[str, str], folder: str, writing: int, token: b
 
 
 def keep_only(writing: int) -> None:
-    """Close every file but `writing`; the standard ones lead nowhere."""
+    """Close all files except `writing`; standard streams are redirected to /dev/null."""
     null = os.open(os.devnull, os.O_RDWR)
     for standard in (0, 1, 2):
         os.dup2(null, standard)
