@@ -11,7 +11,7 @@ from leyden.events import Event
 from leyden.events.codec import encode
 from leyden.kafka.claims import ClaimStore
 from leyden.kafka.delivered import Delivered, Publisher
-from leyden.kafka.loop import RetrySettings
+from leyden.kafka.loop import LoopSettings
 from leyden.kafka.settings import KafkaSettings
 from leyden.kafka.subscriber import BatchConsumer, Subscription
 
@@ -60,7 +60,7 @@ def consumer_of(
     clock: Clock | None = None,
 ) -> BatchConsumer:
     """A consumer that waits for nothing, and whose process ends by an entry in `exits`."""
-    retry = RetrySettings(0, 0)
+    retry = LoopSettings(0, 0)
     claims = ClaimStore(f"file://{folder}/claims")
     return BatchConsumer(subscription, KafkaSettings(), publisher, claims, "", retry, exits.append, clock, _no_kafka)
 

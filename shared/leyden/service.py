@@ -28,7 +28,7 @@ from leyden.extensions import ExtensionError
 from leyden.kafka import Retry
 from leyden.kafka.claims import ClaimStore
 from leyden.kafka.clients import KafkaBroker, make_broker
-from leyden.kafka.loop import RetrySettings
+from leyden.kafka.loop import LoopSettings
 from leyden.kafka.publisher import KafkaPublisher
 from leyden.kafka.settings import KafkaSettings
 from leyden.kafka.subscriber import FATAL_EXIT, BatchConsumer, Subscription
@@ -177,7 +177,7 @@ def register(
     """
     broker = make_broker(runtime.name, runtime.kafka)
     prefix, claims = runtime.settings.topic_prefix, ClaimStore(runtime.settings.claims)
-    retry = RetrySettings(dead_letter_limit=runtime.settings.dead_letter_limit)
+    retry = LoopSettings(dead_letter_limit=runtime.settings.dead_letter_limit)
     consumers = [
         BatchConsumer(s, runtime.kafka, runtime.publisher, claims, prefix, retry, die) for s in service.subscriptions
     ]

@@ -32,7 +32,7 @@ from leyden.kafka import Delivered
 from leyden.kafka.admin import ensure_topics, topic_partitions
 from leyden.kafka.claims import ClaimStore
 from leyden.kafka.clients import make_broker
-from leyden.kafka.loop import RetrySettings
+from leyden.kafka.loop import LoopSettings
 from leyden.kafka.publisher import KafkaPublisher
 from leyden.kafka.reading import LogReader, read_topics
 from leyden.kafka.settings import KafkaSettings
@@ -73,7 +73,7 @@ class Way:
         broker = make_broker("ingest", self.kafka)
         clock = ManualClock(datetime(2026, 1, 1, tzinfo=UTC))
         handlers = IngestHandlers(self.publisher, DIALECTS, clock, Limits())
-        retry = RetrySettings(first_delay_s=0.01, max_delay_s=0.05, dead_letter_limit=3)
+        retry = LoopSettings(first_delay_s=0.01, max_delay_s=0.05, dead_letter_limit=3)
         subscription = Subscription((OTLP,), handlers.on_otlp, "ingest", max_records=100)
         consumer = BatchConsumer(
             subscription, self.kafka, self.publisher, self.claims, self.prefix, retry, self.deaths.append

@@ -15,7 +15,7 @@ from leyden.kafka import Delivered, Outgoing, Poison, Retry
 from leyden.kafka.admin import TopicMismatchError, ensure_topics, set_group_offsets, topic_partitions
 from leyden.kafka.claims import ClaimStore
 from leyden.kafka.clients import make_broker
-from leyden.kafka.loop import RetrySettings
+from leyden.kafka.loop import LoopSettings
 from leyden.kafka.publisher import KafkaPublisher
 from leyden.kafka.reading import LogReader, read_topics
 from leyden.kafka.settings import KafkaSettings
@@ -52,7 +52,7 @@ class Bus:
     @asynccontextmanager
     async def consuming(self, handler, *, group: str | None = "g", limit: int = 100):  # type: ignore[no-untyped-def]
         broker = make_broker("consumer", self.settings)
-        retry = RetrySettings(first_delay_s=0.01, max_delay_s=0.05, dead_letter_limit=limit)
+        retry = LoopSettings(first_delay_s=0.01, max_delay_s=0.05, dead_letter_limit=limit)
         subscription = Subscription((REWARDS,), handler, group)
         consumer = BatchConsumer(
             subscription, self.settings, self.publisher, self.claims, self.prefix, retry, self.deaths.append

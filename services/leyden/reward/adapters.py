@@ -1,4 +1,4 @@
-"""Redis behind `WaitingAttempts`, and the run file's functions where each is to run."""
+"""`WaitingAttempts` in Redis, and the runner of the run file's reward functions."""
 
 from collections.abc import Callable, Mapping, Sequence
 from datetime import datetime
@@ -17,7 +17,7 @@ DEFAULT_TIMEOUT_S = 10.0
 
 
 class RedisWaitingAttempts:
-    """A sorted set by deadline under `namespace`, and whether a backlog is being read."""
+    """`WaitingAttempts` as a sorted set by deadline under `namespace`."""
 
     def __init__(self, redis: Redis, namespace: str) -> None:
         self._redis = redis
@@ -62,7 +62,10 @@ class RedisWaitingAttempts:
 def function_runner(
     settings: Sequence[FunctionSettings], answered: Callable[[], None] = lambda: None
 ) -> FunctionRunner:
-    """What runs the functions of the run file; raises `RunFileError` for a local one that cannot be loaded."""
+    """The runner of the run file's functions. Raises `RunFileError` if a local one cannot be loaded.
+
+    `answered` is called after each answer.
+    """
     return FunctionRunner(
         [
             RetriedFunction(one.rule_name, _executor(one, answered), RetrySettings(retries=one.retries))

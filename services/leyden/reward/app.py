@@ -10,7 +10,7 @@ from leyden.reward.core.judging import rule_of
 from leyden.reward.core.rules import FunctionRule, Rule
 from leyden.reward.core.weighing import default_cap
 from leyden.reward.handlers import RewardConfig, RewardHandlers
-from leyden.reward.judges.bench import make_bench
+from leyden.reward.judges.build import build_judging
 from leyden.reward.late import LateRewards
 from leyden.reward.late_store import RedisLateStates
 from leyden.reward.settings import FunctionSettings, RewardSection, RewardSettings
@@ -29,13 +29,13 @@ def build(runtime: Runtime) -> Service:
     evidence = RedisEvidenceStore(runtime.redis, runtime.namespace("rollouts"), closed_ttl_s=86_400 + horizon_s)
     waiting = RedisWaitingAttempts(runtime.redis, runtime.namespace("waiting"))
     config = RewardConfig(rulebook(section), section.settle == "live", section.grace_s, section.judges)
-    bench = make_bench(runtime, section, knobs, evidence, waiting, clock, CONSUMER_GROUP)
+    judging = build_judging(runtime, section, knobs, evidence, waiting, clock, CONSUMER_GROUP)
     states = RedisLateStates(runtime.redis, runtime.namespace("late"), ttl_s=86_400 + horizon_s)
     late = LateRewards(config.rulebook, section.late_horizon_s, states, runtime.publisher)
     heartbeat = Heartbeat()
     functions = function_runner(section.functions, heartbeat.beat)
-    desk = bench.desk if bench else None
-    handlers = RewardHandlers(evidence, waiting, runtime.publisher, config, clock, desk, late, functions)
+    submitter = judging.submitter if judging else None
+    handlers = RewardHandlers(evidence, waiting, runtime.publisher, config, clock, submitter, late, functions)
     sweeper = Sweeper(
         handlers, waiting, clock, grace_s=section.grace_s, interval_s=knobs.sweep_interval_s, limit=knobs.sweep_limit
     )
@@ -43,10 +43,10 @@ def build(runtime: Runtime) -> Service:
         subscriptions=subscriptions(handlers, knobs, heartbeat),
         publishes=PUBLISHES,
         before=[functions.start, *([sweeper.hold_off] if config.decides else [])],
-        beside=[*([sweeper.run] if config.decides else []), *([bench.worker.run] if bench else [])],
-        after=[functions.close, *([bench.close] if bench else [])],
+        beside=[*([sweeper.run] if config.decides else []), *([judging.worker.run] if judging else [])],
+        after=[functions.close, *([judging.close] if judging else [])],
         # A replay is finished when no job waits for a judge. A live service is ready even if jobs are waiting.
-        ready=bench.waiting if bench and not config.decides else None,
+        ready=judging.waiting if judging and not config.decides else None,
     )
 
 

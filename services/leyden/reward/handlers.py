@@ -28,7 +28,7 @@ from leyden.reward.core.evidence import (
 from leyden.reward.core.judging import JudgeSettings, lacking
 from leyden.reward.core.settle import settle
 from leyden.reward.late import LateRewards
-from leyden.reward.ports import Functions, JudgeDesk, WaitingAttempts
+from leyden.reward.ports import Functions, JudgeSubmitter, WaitingAttempts
 from leyden.state import EvidenceStore
 
 log = logging.getLogger(__name__)
@@ -68,7 +68,7 @@ class RewardHandlers:
         publisher: Publisher,
         config: RewardConfig,
         clock: Clock,
-        desk: JudgeDesk | None = None,
+        submitter: JudgeSubmitter | None = None,
         late: LateRewards | None = None,
         functions: Functions | None = None,
     ) -> None:
@@ -77,7 +77,7 @@ class RewardHandlers:
         self._publisher = publisher
         self._config = config
         self._clock = clock
-        self._desk = desk
+        self._submitter = submitter
         self._late = late or LateRewards(config.rulebook, 0.0, None, publisher)
         self._functions = functions
 
@@ -109,9 +109,9 @@ class RewardHandlers:
 
     async def _judged(self, settled: Sequence[SettledAttempt]) -> list[SettledAttempt]:
         """Submit attempts to their judges. Returns those that wait for no verdict."""
-        if self._desk is None:
+        if self._submitter is None:
             return list(settled)
-        await self._desk.submit(settled)
+        await self._submitter.submit(settled)
         waits = {attempt.subject for attempt in settled if lacking(self._config.judges, attempt)}
         await self._waiting.put_off(list(waits), self._clock.now() + JUDGING)
         return [attempt for attempt in settled if attempt.subject not in waits]

@@ -57,7 +57,7 @@ class LateStates(Protocol):
         ...
 
 
-class JudgeDesk(Protocol):
+class JudgeSubmitter(Protocol):
     """Accepts settled attempts for judging."""
 
     async def submit(self, attempts: Sequence[SettledAttempt]) -> None:

@@ -41,7 +41,7 @@ class TooManyDeadLettersError(RuntimeError):
 
 
 @dataclass(frozen=True)
-class RetrySettings:
+class LoopSettings:
     """Delays between tries of a batch (doubling), and how many consecutive dead letters stop the process."""
 
     first_delay_s: float = 0.2
@@ -66,7 +66,7 @@ class _Decoded:
     dead: list[_DeadLetter] = field(default_factory=list)
 
 
-DEFAULT_RETRY = RetrySettings()
+DEFAULT_RETRY = LoopSettings()
 
 
 class BatchLoop:
@@ -80,7 +80,7 @@ class BatchLoop:
         publisher: Publisher,
         claims: ClaimStore,
         prefix: str = "",
-        retry: RetrySettings = DEFAULT_RETRY,
+        retry: LoopSettings = DEFAULT_RETRY,
         heartbeat: Heartbeat | None = None,
     ) -> None:
         self._label = "+".join(topics)

@@ -27,7 +27,7 @@ from leyden.kafka.claims import ClaimStore
 from leyden.kafka.delivered import BatchHandler, Publisher, RawBatchHandler
 from leyden.kafka.lag import Consumer, EndOffsets, LagMeter
 from leyden.kafka.liveness import Heartbeat, Liveness, Phase, Sample
-from leyden.kafka.loop import DEFAULT_RETRY, BatchLoop, RetrySettings
+from leyden.kafka.loop import DEFAULT_RETRY, BatchLoop, LoopSettings
 from leyden.kafka.settings import KafkaSettings
 
 log = logging.getLogger(__name__)
@@ -68,7 +68,7 @@ class BatchConsumer:
         publisher: Publisher,
         claims: ClaimStore,
         prefix: str,
-        retry: RetrySettings = DEFAULT_RETRY,
+        retry: LoopSettings = DEFAULT_RETRY,
         die: Callable[[int], None] = os._exit,
         clock: Clock | None = None,
         ask_kafka: EndOffsets | None = None,

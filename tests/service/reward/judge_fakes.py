@@ -14,7 +14,7 @@ from leyden.reward.core.late import LateState
 from leyden.reward.core.rules import Emitted, Rule
 from leyden.reward.handlers import RewardConfig, RewardHandlers
 from leyden.reward.judges.ask import Asker
-from leyden.reward.judges.desk import Desk
+from leyden.reward.judges.submit import QueueingSubmitter
 from leyden.reward.judges.worker import JudgeWorker, Pace, Sources
 from leyden.reward.late import LateRewards
 from leyden.reward.sweep import Sweeper
@@ -181,14 +181,14 @@ class JudgedWorld:
 
     def restart(self) -> None:
         config = RewardConfig(self.book, self.decides, 30.0, self.judges)
-        self.desk = Desk(self.judges, self.queue, self.groups, self.clock, 1000)
+        self.submitter = QueueingSubmitter(self.judges, self.queue, self.groups, self.clock, 1000)
         late = LateRewards(self.book, self.horizon_s, self.states, self.log)
-        self.handlers = RewardHandlers(self.evidence, self.waiting, self.log, config, self.clock, self.desk, late)
+        self.handlers = RewardHandlers(self.evidence, self.waiting, self.log, config, self.clock, self.submitter, late)
         self.sweeper = Sweeper(self.handlers, self.waiting, self.clock, grace_s=30.0, interval_s=1.0, limit=100)
         self.worker = JudgeWorker(
             self.judges,
             {judge.name: Asker(judge.name, self.endpoint, self.cache) for judge in self.judges},
-            self.desk,
+            self.submitter,
             self.queue,
             Sources(self.evidence, self.groups, self.waiting),
             self.log,

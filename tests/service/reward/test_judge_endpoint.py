@@ -19,7 +19,7 @@ from starlette.routing import Route
 from leyden.clock import ManualClock
 from leyden.reward.core.failures import FailureKind, RuleFailed
 from leyden.reward.core.judging import ChatRequest, RubricJudge
-from leyden.reward.judges.bench import key_of
+from leyden.reward.judges.build import key_of
 from leyden.reward.judges.endpoint import HttpEndpoint
 from leyden.settings import RunFileError
 from leyden.stack.ports import free_port

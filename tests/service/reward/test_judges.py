@@ -379,7 +379,7 @@ async def test_too_many_waiting_attempts_hold_a_batch_back_but_not_for_ever(monk
     async def sleep(seconds: float) -> None:
         slept.append(seconds)
 
-    monkeypatch.setattr("leyden.reward.judges.desk.asyncio.sleep", sleep)
+    monkeypatch.setattr("leyden.reward.judges.submit.asyncio.sleep", sleep)
     world = JudgedWorld([a_rubric()])
     world.queue.jobs = {str(n): NOW + timedelta(days=1) for n in range(1001)}
     await world.deliver(*a_rollout(ROLLOUTS_G[0], "4"))

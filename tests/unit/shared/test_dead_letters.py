@@ -14,7 +14,7 @@ from leyden.events.codec import batch_decoder
 from leyden.kafka.claims import ClaimStore
 from leyden.kafka.delivered import CLAIM_HEADER, ERROR_HEADER, BatchHandler, Delivered, Poison
 from leyden.kafka.liveness import Heartbeat
-from leyden.kafka.loop import BatchLoop, RetrySettings, TooManyDeadLettersError
+from leyden.kafka.loop import BatchLoop, LoopSettings, TooManyDeadLettersError
 
 VALUE = b'{"type":"t", "event_id":"e","event_time":"2026-01-01T00:00:00Z","producer":"p","text":"not read", "body":{}}'
 
@@ -44,7 +44,7 @@ def loop_of(
     def decode(_: str, values: Sequence[bytes]) -> list[Event]:
         return batch_decoder((OnlyIdentity,))(values)
 
-    return BatchLoop(("model-calls.v1",), handler, decode, kept, claims, retry=RetrySettings(0, 0), heartbeat=heartbeat)
+    return BatchLoop(("model-calls.v1",), handler, decode, kept, claims, retry=LoopSettings(0, 0), heartbeat=heartbeat)
 
 
 def call_record(offset: int, value: bytes = VALUE, claim: bytes | None = None) -> ConsumerRecord:

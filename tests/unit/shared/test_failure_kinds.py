@@ -14,7 +14,7 @@ from leyden.events.codec import OTLP, REWARDS, encode
 from leyden.kafka import Delivered, Poison, Retry
 from leyden.kafka.claims import ClaimStore
 from leyden.kafka.delivered import ERROR_HEADER, ORIGIN_HEADER, BatchHandler, RawBatchHandler
-from leyden.kafka.loop import BatchLoop, RetrySettings, TooManyDeadLettersError
+from leyden.kafka.loop import BatchLoop, LoopSettings, TooManyDeadLettersError
 from leyden.kafka.subscriber import FATAL_EXIT, Subscription
 
 ONE, TWO = TopicPartition(REWARDS, 0), TopicPartition(REWARDS, 1)
@@ -165,7 +165,7 @@ async def test_a_partition_that_is_taken_away_in_mid_handler_is_not_committed_an
 
 def loop_of(handler: Callable[[Batch], object], dead: FakePublisher, limit: int) -> BatchLoop:
     subscription = Subscription((REWARDS,), handler, "g")  # type: ignore[arg-type]
-    retry = RetrySettings(0, 0, dead_letter_limit=limit)
+    retry = LoopSettings(0, 0, dead_letter_limit=limit)
     return BatchLoop((REWARDS,), subscription.handler, subscription.decode, dead, ClaimStore("file:///no"), retry=retry)
 
 

@@ -1,4 +1,4 @@
-"""A judge's endpoint over HTTP: bounded concurrency, retries with jitter, no key in any text.
+"""HTTP client for a judge's endpoint: limited concurrency, retries with jitter, the key removed from all messages.
 
 Uses httpx for its one POST: the `openai` package would add retries of its own, outside our time limit and metrics.
 """
@@ -32,7 +32,7 @@ class _TransientError(Exception):
 
 
 class HttpEndpoint:
-    """`ChatEndpoint` for one judge. `key` None: without authorization."""
+    """`ChatEndpoint` for one judge. `key` None: no authorization header is sent."""
 
     def __init__(
         self,
@@ -51,7 +51,7 @@ class HttpEndpoint:
         self._structured = judge.structured
 
     async def ask(self, request: ChatRequest) -> str:
-        async with self._slots:  # held while waiting too: an endpoint that says 429 gets fewer requests
+        async with self._slots:  # also held during back-off, so that an endpoint that returns 429 gets fewer requests
             for left, delay_s in zip(range(self._judge.retries, -1, -1), BACKOFF.delays(), strict=False):
                 try:
                     return await self._try(request)
@@ -67,10 +67,10 @@ class HttpEndpoint:
             async with asyncio.timeout(self._judge.timeout_s):
                 response = await self._post(request)
                 if self._structured and response.status_code in (400, 422) and "response_format" in response.text:
-                    self._structured = False  # from now on; the answer is read as strictly as before
+                    self._structured = False  # for all later requests, too; the response is still validated
                     response = await self._post(request)
         except TimeoutError as error:
-            failure = RuleFailed(FailureKind.TIMEOUT, f"no answer in {self._judge.timeout_s:g} s")
+            failure = RuleFailed(FailureKind.TIMEOUT, f"no response within {self._judge.timeout_s:g} s")
             raise _TransientError(failure) from error
         except (httpx.HTTPError, httpx.InvalidURL) as error:
             raise _TransientError(self._failed(f"{type(error).__name__}: {error}")) from error
@@ -102,7 +102,7 @@ class HttpEndpoint:
 
 
 def _content(body: object) -> str:
-    """The answer's text; empty when the model gave none. Raises for a body that is no chat completion."""
+    """The text of the response; empty if there is none. Raises if the body is not a chat completion."""
     if not isinstance(body, dict):
         raise TypeError("not an object")
     content = body["choices"][0]["message"].get("content")

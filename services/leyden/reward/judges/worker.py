@@ -22,8 +22,8 @@ from leyden.reward.core.judging import AttemptJudge, JudgeSettings, Opinion, Que
 from leyden.reward.core.judging.questions import attempt_questions, explained, judgements_of
 from leyden.reward.core.judging.ranking import GroupAnswer, Member, ranking_of, ranking_verdict
 from leyden.reward.judges.ask import Asker
-from leyden.reward.judges.desk import Desk, group_job, subject_of_job
 from leyden.reward.judges.ports import GroupStore, JudgeQueue
+from leyden.reward.judges.submit import QueueingSubmitter, group_job, subject_of_job
 from leyden.reward.ports import WaitingAttempts
 from leyden.state import EvidenceStore
 
@@ -56,7 +56,7 @@ class JudgeWorker:
         self,
         judges: Sequence[JudgeSettings],
         askers: Mapping[str, Asker],
-        desk: Desk,
+        submitter: QueueingSubmitter,
         queue: JudgeQueue,
         sources: Sources,
         publisher: Publisher,
@@ -67,7 +67,7 @@ class JudgeWorker:
         self._judges = tuple(judges)
         self._rankings = [judge for judge in judges if isinstance(judge, RankingJudge)]
         self._askers = askers
-        self._desk = desk
+        self._submitter = submitter
         self._queue = queue
         self._sources = sources
         self._publisher = publisher
@@ -95,7 +95,7 @@ class JudgeWorker:
 
     async def turn(self) -> None:
         """Extend the claims and start due jobs, up to the concurrency limit."""
-        self._desk.wake.clear()
+        self._submitter.wake.clear()
         self._reap()
         metrics.JUDGE_WAITING.set(await self._queue.size())
         until = self._clock.now() + timedelta(seconds=self._pace.lease_s)
@@ -128,7 +128,7 @@ class JudgeWorker:
 
     async def _pause(self) -> None:
         """Wait for new jobs, for the end of a running job, or for the interval."""
-        wake = asyncio.create_task(self._desk.wake.wait())
+        wake = asyncio.create_task(self._submitter.wake.wait())
         anything = [wake, *self._tasks.values()]
         try:
             await asyncio.wait(anything, timeout=self._pace.interval_s, return_when=asyncio.FIRST_COMPLETED)

@@ -120,7 +120,7 @@ class RetriedFunction:
 
 
 class FunctionRunner:
-    """All functions of the run file, side by side."""
+    """Runs all functions of the run file concurrently."""
 
     def __init__(self, functions: Sequence[RetriedFunction]) -> None:
         self._functions = functions
@@ -130,11 +130,11 @@ class FunctionRunner:
         await asyncio.gather(*(function.executor.start() for function in self._functions))
 
     async def close(self) -> None:
-        """End every worker."""
+        """Stop all workers."""
         await asyncio.gather(*(function.executor.close() for function in self._functions))
 
     async def answers(self, views: Sequence[RolloutView]) -> list[Mapping[str, Answer]]:
-        """Per view, the answer of each function by its rule's name."""
+        """For each view, the functions' answers by rule name."""
         if not views or not self._functions:
             return [{} for _ in views]
         shared = Views(views)

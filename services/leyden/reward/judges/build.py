@@ -1,4 +1,4 @@
-"""Everything that judging is made of, put together: part of the composition root."""
+"""Builds the objects needed for judging; part of the composition root."""
 
 import os
 from dataclasses import dataclass
@@ -9,10 +9,10 @@ import httpx
 from leyden.clock import Clock
 from leyden.reward.core.judging import JudgeSettings
 from leyden.reward.judges.ask import Asker
-from leyden.reward.judges.desk import Desk
 from leyden.reward.judges.endpoint import HttpEndpoint
 from leyden.reward.judges.progress import verdicts_read
 from leyden.reward.judges.store import RedisAnswerCache, RedisGroupStore, RedisJudgeQueue
+from leyden.reward.judges.submit import QueueingSubmitter
 from leyden.reward.judges.worker import JudgeWorker, Pace, Sources
 from leyden.reward.ports import WaitingAttempts
 from leyden.reward.settings import RewardSection, RewardSettings
@@ -22,26 +22,26 @@ from leyden.state import EvidenceStore
 
 
 @dataclass(frozen=True)
-class Bench:
-    """The judges of a run."""
+class Judging:
+    """Everything needed for judging: submitter, worker, queue, HTTP client."""
 
-    desk: Desk
+    submitter: QueueingSubmitter
     worker: JudgeWorker
     queue: RedisJudgeQueue
     client: httpx.AsyncClient
 
     async def close(self) -> None:
-        """Hand on what is in hand, and let the connections go."""
+        """Release claimed jobs and close connections."""
         await self.worker.release()
         await self.client.aclose()
 
     async def waiting(self) -> str | None:
-        """One sentence while anything waits for a judge."""
+        """One sentence if jobs are waiting for a judge, else None."""
         size = await self.queue.size()
         return f"{size} attempts or groups wait for a judge" if size else None
 
 
-def make_bench(
+def build_judging(
     runtime: Runtime,
     section: RewardSection,
     knobs: RewardSettings,
@@ -49,8 +49,8 @@ def make_bench(
     waiting: WaitingAttempts,
     clock: Clock,
     group: str,
-) -> Bench | None:
-    """The judges that the run file names; None when it names none. Raises `RunFileError` when a key is missing."""
+) -> Judging | None:
+    """Build judging for the judges of the run file; None if it has none. Raises `RunFileError` if a key is missing."""
     judges = section.judges
     if not judges:
         return None
@@ -61,11 +61,11 @@ def make_bench(
     askers = {j.name: Asker(j.name, HttpEndpoint(j, client, key_of(j, needed), clock), cache) for j in judges}
     queue = RedisJudgeQueue(runtime.redis, runtime.namespace("judging"))
     groups = RedisGroupStore(runtime.redis, runtime.namespace("ranking"))
-    desk = Desk(judges, queue, groups, clock, knobs.judge_backlog)
+    submitter = QueueingSubmitter(judges, queue, groups, clock, knobs.judge_backlog)
     worker = JudgeWorker(
         judges,
         askers,
-        desk,
+        submitter,
         queue,
         Sources(evidence, groups, waiting),
         runtime.publisher,
@@ -73,14 +73,14 @@ def make_bench(
         partial(verdicts_read, runtime.kafka, runtime.settings.topic_prefix, group),
         Pace(knobs.judge_attempts, knobs.judge_lease_s),
     )
-    return Bench(desk, worker, queue, client)
+    return Judging(submitter, worker, queue, client)
 
 
 def key_of(judge: JudgeSettings, needed: bool) -> str | None:
-    """The judge's key from the environment. A replay may have none: it asks nobody whose verdicts are recorded."""
+    """The judge's API key from the environment. A replay may lack it, because it uses recorded verdicts."""
     if judge.api_key_env is None:
         return None
     key = os.environ.get(judge.api_key_env)
     if not key and needed:
-        raise RunFileError(f"judge {judge.name}: the environment variable {judge.api_key_env} holds no key")
+        raise RunFileError(f"judge {judge.name}: environment variable {judge.api_key_env} is not set")
     return key or None

@@ -32,8 +32,8 @@ def subject_of_job(job: str) -> str | None:
     return job.removeprefix(_ATTEMPT) if job.startswith(_ATTEMPT) else None
 
 
-class Desk:
-    """`JudgeDesk` with a queue and a group store. `wake` is set when new jobs may be due."""
+class QueueingSubmitter:
+    """`JudgeSubmitter` that puts jobs into a queue. `wake` is set when new jobs may be due."""
 
     def __init__(
         self, judges: tuple[JudgeSettings, ...], queue: JudgeQueue, groups: GroupStore, clock: Clock, backlog: int
