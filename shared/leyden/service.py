@@ -46,7 +46,7 @@ STARTUP_TIMEOUT_S = 120.0
 
 
 class WrongSettingsError(Exception):
-    """The environment or the run file cannot be used; the message says which setting, and why."""
+    """The environment or the run file is invalid. The message names the setting and the reason."""
 
 
 @dataclass(frozen=True)
@@ -123,7 +123,7 @@ def main(
 
 @contextmanager
 def _settings_are_read() -> Iterator[None]:
-    """What is invalid in here is a setting; anywhere else it is a bug."""
+    """Convert a validation error in the block to `WrongSettingsError`; elsewhere such an error is a bug."""
     try:
         yield
     except (ValidationError, RunFileError, ExtensionError) as error:

@@ -13,13 +13,13 @@ PackedInts = Annotated[bytes, Field(description="little-endian int32 array, URL-
 PackedFloats = Annotated[bytes, Field(description="little-endian float32 array, URL-safe base64 in JSON")]
 MAX_REWARD = 1e9
 Reward = Annotated[float, Field(ge=-MAX_REWARD, le=MAX_REWARD)]
-"""A reward or a weight, where one enters. No sum of such rewards, and no square of one, leaves a float32's range.
+"""A reward or weight as input. The range is such that sums and squares of rewards fit into a float32.
 
-Events take any finite number, as they always did: readers check what they compute with.
+Events accept any finite number, as before; readers must check the numbers they compute with.
 """
 MAX_TIMEOUT_S = 365 * 86_400.0
 Timeout = Annotated[float, Field(gt=0, le=MAX_TIMEOUT_S)]
-"""Seconds, at most a year, where a time limit enters."""
+"""A time limit as input: seconds, at most a year."""
 Json = JsonValue
 JsonObject = dict[str, JsonValue]
 ARRAYS = (list, np.ndarray)

@@ -35,9 +35,9 @@ class UndeclaredTopicError(RuntimeError):
 
 
 TOO_LARGE = (MessageSizeTooLargeError, RecordListTooLargeError, RecordTooLargeError)
-"""No further try helps: the record itself is wrong."""
+"""Errors for which a retry cannot succeed, because the record itself is invalid."""
 PRODUCER_LOST = (InvalidProducerEpoch, OutOfOrderSequenceNumber, ProducerClosed, ProducerFenced, UnknownProducerId)
-"""After these an idempotent producer sends nothing more; a new one does."""
+"""Errors after which an idempotent producer sends no more records; a new producer is needed."""
 HEADERS_BYTES = 256 * 1024
 """Part of `max_request_size` reserved for a record's key and headers."""
 
@@ -87,7 +87,7 @@ class KafkaPublisher:
                 await producer.stop()
 
     async def watch(self) -> None:
-        """Wait until the producer can send nothing more, and raise why: the process must start anew."""
+        """Wait until the producer can send no more records, then raise the reason: the process must restart."""
         await self._lost.wait()
         assert self._lost_by is not None
         raise self._lost_by
@@ -152,7 +152,7 @@ class KafkaPublisher:
             raise Retry(f"{len(failed)} of {len(results)} records were not acknowledged: {failed[0]!r}") from failed[0]
 
     def _note(self, error: BaseException) -> None:
-        """A bare `KafkaError` is how aiokafka says that its sending task has ended."""
+        """Record an error that ended the producer. A plain `KafkaError` means that the sending task of aiokafka ended."""
         if isinstance(error, PRODUCER_LOST) or type(error) is KafkaError:
             self._lost_by = self._lost_by or error
             self._lost.set()

@@ -19,7 +19,7 @@ class IsolatedFunction:
     """Answers views with at most `workers` processes, each started at its first use and kept."""
 
     def __init__(self, spec: CallSpec, workers: int = 1, answered: Callable[[], None] = lambda: None) -> None:
-        """`answered` is called after every answer, for whoever watches that work goes on."""
+        """`answered` is called after every answer, as a sign of progress."""
         self._spec = spec
         self._answered = answered
         self._idle: asyncio.LifoQueue[WorkerProcess | None] = asyncio.LifoQueue()

@@ -15,7 +15,7 @@ class LocalFunction:
     """For fast, trusted functions. An async function is cancelled after `timeout_s`; a sync one cannot be stopped."""
 
     def __init__(self, spec: CallSpec, answered: Callable[[], None] = lambda: None) -> None:
-        """`answered` is called after every answer, for whoever watches that work goes on."""
+        """`answered` is called after every answer, as a sign of progress."""
         self._spec = spec
         self._answered = answered
         try:
