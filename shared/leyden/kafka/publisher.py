@@ -152,7 +152,7 @@ class KafkaPublisher:
             raise Retry(f"{len(failed)} of {len(results)} records were not acknowledged: {failed[0]!r}") from failed[0]
 
     def _note(self, error: BaseException) -> None:
-        """Record an error that ended the producer. A plain `KafkaError` means that the sending task of aiokafka ended."""
+        """Record an error that ended the producer. A plain `KafkaError` means that aiokafka's sending task ended."""
         if isinstance(error, PRODUCER_LOST) or type(error) is KafkaError:
             self._lost_by = self._lost_by or error
             self._lost.set()
