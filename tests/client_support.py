@@ -40,6 +40,11 @@ class FakeGateway:
         self.answers: dict[str, list[Response]] = {}
         """Spoiled answers by path ending, given before the real ones."""
         self.rejected_spans = 0
+        self.lease_s = 30.0
+        """Of rollouts that are started or queued from now on."""
+        self.silent: set[str] = set()
+        """Path endings that get no answer until the gateway stops."""
+        self.refused_heartbeats: list[str] = []
         self._server: uvicorn.Server | None = None
         self._thread: threading.Thread | None = None
 
@@ -88,7 +93,7 @@ class FakeGateway:
             "group_id": "group-1",
             "mode": "train",
             "timeout_s": 30.0,
-            "lease_s": 30.0,
+            "lease_s": self.lease_s,
             "input": None,
             **fields,
         }
@@ -96,6 +101,8 @@ class FakeGateway:
     def _spoilable(self, handler: Handler) -> Handler:
         async def answer(request: Request) -> Response:
             self.keys.add(request.headers.get("authorization"))
+            while request.url.path.endswith(tuple(self.silent)) and self._server and not self._server.should_exit:
+                await asyncio.sleep(0.01)
             for ending, answers in self.answers.items():
                 if request.url.path.endswith(ending) and answers:
                     return answers.pop(0)
@@ -124,6 +131,7 @@ class FakeGateway:
     async def _heartbeat(self, request: Request) -> Response:
         trace = _trace_of(request)
         if trace in self.over or trace in self.ends:
+            self.refused_heartbeats.append(trace)
             return JSONResponse({"error": {"type": "over", "message": "the attempt is over"}}, 409)
         self.heartbeats.append(trace)
         return JSONResponse({"lease_s": 0.3})

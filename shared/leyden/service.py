@@ -112,7 +112,7 @@ def main(
         with _settings_are_read():
             settings, kafka = ServiceSettings(), KafkaSettings()
         setup_logging(name, settings.log_level)
-        with asyncio.Runner(loop_factory=_loop_factory()) as runner:
+        with asyncio.Runner(loop_factory=loop_factory()) as runner:
             runner.run(serve(name, build, settings, kafka))
     except WrongSettingsError as error:
         raise SystemExit(f"leyden {name}: invalid settings: {error}") from error
@@ -130,7 +130,7 @@ def _settings_are_read() -> Iterator[None]:
         raise WrongSettingsError(str(error)) from error
 
 
-def _loop_factory() -> Callable[[], asyncio.AbstractEventLoop] | None:
+def loop_factory() -> Callable[[], asyncio.AbstractEventLoop] | None:
     """The loop factory of uvloop if it is installed: the event loop takes much of a busy service's CPU time."""
     if importlib.util.find_spec("uvloop") is None:
         return None
@@ -158,7 +158,7 @@ async def serve(name: str, build: Build, settings: ServiceSettings, kafka: Kafka
         watchers = [asyncio.create_task(consumer.watch_backlog()) for consumer in consumers]
         _tune_garbage_collector()
         beside = [*service.beside, publisher.watch, *(consumer.watch for consumer in consumers)]
-        await _until_stopped(_servers(service, settings, consumers), beside)
+        await until_stopped(_servers(service, settings, consumers), beside)
         for watcher in watchers:
             watcher.cancel()
         for subscriber in broker.subscribers:
@@ -224,17 +224,19 @@ def health_checks(service: Service, consumers: Sequence[BatchConsumer], stall_af
 def _servers(service: Service, settings: ServiceSettings, consumers: Sequence[BatchConsumer]) -> list[uvicorn.Server]:
     """The ops server (health, metrics) and, if the service has routes, a second server for them."""
     alive, ready = health_checks(service, consumers, settings.stall_after_s)
-    servers = [_server([*health_routes(alive, ready), metrics_route()], settings.ops_host, settings.ops_port)]
+    ops_routes = [*health_routes(alive, ready), metrics_route()]
+    configs = [http_config(ops_routes, settings.ops_host, settings.ops_port)]
     if service.routes:
         routes = [*health_routes(alive, ready), *service.routes]
-        servers.append(_server(routes, service.host, service.port, service.http))
-    return servers
+        configs.append(http_config(routes, service.host, service.port, service.http))
+    return [uvicorn.Server(config) for config in configs]
 
 
-def _server(
+def http_config(
     routes: Sequence[BaseRoute], host: str, port: int, http: type[asyncio.Protocol] | None = None
-) -> uvicorn.Server:
-    config = uvicorn.Config(
+) -> uvicorn.Config:
+    """How a service serves HTTP; `http` is uvicorn's protocol, None the fastest that is installed."""
+    return uvicorn.Config(
         Starlette(routes=routes),
         host=host,
         port=port,
@@ -245,7 +247,6 @@ def _server(
         timeout_graceful_shutdown=20,
         lifespan="off",
     )
-    return uvicorn.Server(config)
 
 
 def _tune_garbage_collector() -> None:
@@ -258,7 +259,7 @@ def _tune_garbage_collector() -> None:
     gc.set_threshold(*GC_THRESHOLDS)
 
 
-async def _until_stopped(servers: Sequence[uvicorn.Server], beside: Sequence[Callable[[], Awaitable[None]]]) -> None:
+async def until_stopped(servers: Sequence[uvicorn.Server], beside: Sequence[Callable[[], Awaitable[None]]]) -> None:
     """Serve until a signal, or until a task of `beside` ends; raises that task's error."""
     for number in (signal.SIGTERM, signal.SIGINT):
         # uvicorn raises the signal again once it has stopped; it must not end the process before the shutdown steps.

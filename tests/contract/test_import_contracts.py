@@ -188,3 +188,16 @@ def test_a_core_imports_only_what_does_no_io() -> None:
 )
 def test_a_planted_line_of_io_in_a_core_is_found(line: str) -> None:
     assert impure(line, "credit")
+
+
+def private_names(source: str) -> set[str]:
+    """The private modules and names of ours that a source file imports."""
+    imports = [node for node in ast.walk(ast.parse(source)) if isinstance(node, ast.ImportFrom)]
+    names = {f"{node.module}.{alias.name}" for node in imports if node.module for alias in node.names}
+    return {name for name in names if name.startswith("leyden.") and "._" in name.replace(".__main__", "")}
+
+
+def test_no_test_imports_a_private_name() -> None:
+    found = {str(file): private_names(file.read_text()) for file in (ROOT / "tests").rglob("*.py")}
+    assert {file: names for file, names in found.items() if names} == {}
+    assert private_names("from leyden.service import _server, main") == {"leyden.service._server"}

@@ -221,11 +221,17 @@ def test_a_process_that_hides_its_environment_is_found_by_its_session(tmp_path: 
 
 
 def test_a_watchdog_that_was_killed_is_replaced(tmp_path: Path, stack_id: str) -> None:
+    def watchdogs() -> list[int]:
+        """Its last argument names the stack that it is for."""
+        found = {child: Path(f"/proc/{child}/cmdline").read_bytes() for child in children(os.getpid())}
+        return [child for child, argv in found.items() if stack_id.encode() in argv.split(b"\0")]
+
     with Supervisor(stack_id, tmp_path) as supervisor:
         supervisor.start(python("first", SLEEPER))
-        watchdog = supervisor._watchdog
-        watchdog.kill()
-        watchdog.wait()
+        assert until(lambda: len(watchdogs()) == 1)
+        [watchdog] = watchdogs()
+        os.kill(watchdog, signal.SIGKILL)
+        os.waitid(os.P_PID, watchdog, os.WEXITED | os.WNOWAIT)
         supervisor.start(python("second", SLEEPER))
-        assert supervisor._watchdog.poll() is None and supervisor._watchdog is not watchdog
+        assert until(lambda: len(watchdogs()) == 1 and watchdogs() != [watchdog])
     assert sweep.find(stack_id) == []

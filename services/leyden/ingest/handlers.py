@@ -63,12 +63,19 @@ class _RecentIds:
 class IngestHandlers:
     """Stateless: the same requests always give the same events. Recent ids and the clock serve metrics only."""
 
-    def __init__(self, publisher: Publisher, dialects: Sequence[Dialect], clock: Clock, limits: Limits) -> None:
+    def __init__(
+        self,
+        publisher: Publisher,
+        dialects: Sequence[Dialect],
+        clock: Clock,
+        limits: Limits,
+        remembered: int = REMEMBERED,
+    ) -> None:
         self._publisher = publisher
         self._dialects = dialects
         self._clock = clock
         self._limits = limits
-        self._seen = _RecentIds(REMEMBERED)
+        self._seen = _RecentIds(remembered)
 
     async def on_otlp(self, batch: Sequence[Delivered[bytes]]) -> None:
         """Publish every span of `batch` once. Invalid items go to the dead letters one by one.

@@ -21,7 +21,7 @@ class ClaimStore:
         target = f"{self._url}/{hashlib.sha256(value).hexdigest()}"
         fs, path = fsspec.core.url_to_fs(target)
         if not fs.exists(path):
-            fs.makedirs(fs._parent(path), exist_ok=True)
+            fs.makedirs(fs._parent(path), exist_ok=True)  # noqa: SLF001 - fsspec has no public name for it
             written = f"{path}.{secrets.token_hex(8)}.tmp"  # another process may be writing the same value
             fs.pipe_file(written, value)
             fs.mv(written, path)
@@ -52,7 +52,7 @@ class ClaimStore:
         try:
             value = bytes(fs.cat_file(path))
         except FileNotFoundError as error:
-            if fs.exists(fs._parent(path)):
+            if fs.exists(fs._parent(path)):  # noqa: SLF001 - as above
                 raise ValueError(f"claim {url} is no longer in the store") from error
             raise
         if hashlib.sha256(value).hexdigest() != url.rsplit("/", 1)[1]:

@@ -127,8 +127,7 @@ def test_signals_reach_the_program_and_do_not_blame_it(gateway: FakeGateway) -> 
 
 
 def test_output_passes_while_the_program_runs_and_the_lease_is_kept(gateway: FakeGateway) -> None:
-    made = gateway._rollout
-    gateway._rollout = lambda **fields: made(**{"lease_s": 0.3, **fields})  # type: ignore[method-assign]
+    gateway.lease_s = 0.3
     program = start(gateway, "--", "sh", "-c", "echo first; sleep 1; echo second")
     assert program.stdout
     began = None

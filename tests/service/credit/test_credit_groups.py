@@ -23,6 +23,7 @@ from leyden.credit.sweep import Sweeper, SweepSettings
 from leyden.events import Event, FailureClass, GroupClosed, GroupClosing, ModelCallRecorded
 from leyden.ids import derive
 from leyden.kafka import Delivered
+from sample_values import value_of
 
 RECORDED = CreditSection(group=GroupSection(close="recorded"))
 DEADLINE = CreditSection(group=GroupSection(deadline_s=600))
@@ -56,7 +57,7 @@ def record(*indices: int, group_id: str = "g", reason: GroupClosing = GroupClosi
 
 
 def late_members() -> float:
-    return metrics.LATE_MEMBERS._value.get()
+    return value_of(metrics.LATE_MEMBERS)
 
 
 async def feed(one: CreditLoop, *batches: list[Event]) -> None:
@@ -276,15 +277,15 @@ async def test_a_late_reward_before_the_group_closes_replaces_the_member() -> No
 @pytest.mark.parametrize(("rules", "after_s"), [(LATE, 3601.0), (CreditSection(), 1.0)])
 async def test_past_the_horizon_a_reward_is_counted_and_changes_nothing(rules: CreditSection, after_s: float) -> None:
     first = one_rollout(0, 1.0, size=2)
-    count = metrics.LATE_REWARDS.labels(outcome="past_horizon")._value
+    count = metrics.LATE_REWARDS.labels(outcome="past_horizon")
     for batches in (
         [first, late_rewards(first, 3.0, after_s=after_s), one_rollout(1, 0.0, size=2)],
         [first + one_rollout(1, 0.0, size=2), late_rewards(first, 3.0, after_s=after_s)],
     ):
-        one, before = loop(rules), count.get()
+        one, before = loop(rules), value_of(count)
         await feed(one, *batches)
         assert [(group.revision, group.reward_mean) for group in one.publisher.groups] == [(0, 0.5)]
-        assert count.get() - before == 1
+        assert value_of(count) - before == 1
 
 
 async def test_what_nobody_completes_is_shown_and_at_last_forgotten_and_counted() -> None:
@@ -295,14 +296,14 @@ async def test_what_nobody_completes_is_shown_and_at_last_forgotten_and_counted(
     pass_time(one, 60)
     await sweep.sweep()
     for what in ("attempts", "groups"):
-        assert metrics.OPEN.labels(what=what)._value.get() == 1
-        assert metrics.OLDEST.labels(what=what)._value.get() == 60.0
-    before = {what: metrics.AGED_OUT.labels(what=what)._value.get() for what in ("attempts", "groups")}
+        assert value_of(metrics.OPEN.labels(what=what)) == 1
+        assert value_of(metrics.OLDEST.labels(what=what)) == 60.0
+    before = {what: value_of(metrics.AGED_OUT.labels(what=what)) for what in ("attempts", "groups")}
     pass_time(one, 41)
     await sweep.sweep()
     for what in ("attempts", "groups"):
-        assert metrics.AGED_OUT.labels(what=what)._value.get() - before[what] == 1
-        assert metrics.OPEN.labels(what=what)._value.get() == 0
+        assert value_of(metrics.AGED_OUT.labels(what=what)) - before[what] == 1
+        assert value_of(metrics.OPEN.labels(what=what)) == 0
     await feed(one, one_rollout(1, 0.0, size=3), one_rollout(2, 0.0, size=3))
     assert one.publisher.published == [], "what was forgotten stays forgotten"
 

@@ -15,6 +15,7 @@ from pydantic import SecretStr
 from starlette.applications import Starlette
 
 from fakes import FakePublisher
+from http_servers import served
 from leyden.clock import ManualClock
 from leyden.events import ModelCallRecorded, PolicyServed
 from leyden.gateway.adapters.engines import AiohttpEngines
@@ -493,16 +494,8 @@ async def asgi_server(app: Starlette) -> AsyncIterator[str]:
         lifespan="off",
         ws="none",
     )
-    server = uvicorn.Server(config)
-    server.install_signal_handlers = lambda: None  # type: ignore[attr-defined]
-    serving = asyncio.create_task(server._serve())
-    while not server.started:
-        await asyncio.sleep(0.005)
-    try:
-        yield f"http://127.0.0.1:{server.servers[0].sockets[0].getsockname()[1]}"
-    finally:
-        server.should_exit = True
-        await serving
+    async with served(config) as url:
+        yield url
 
 
 def operations() -> list[Operation]:

@@ -9,9 +9,11 @@ import httpx
 import pytest
 from prometheus_client import REGISTRY
 
+import http_servers
 from leyden.gateway.http.protocol import StampedProtocol, bounded
-from leyden.service import _server
+from leyden.service import http_config
 from service.gateway.gateway_fakes import API_KEY, Bench, bench
+from waiting import until
 
 V1 = "/leyden/v1"
 KEY = {"authorization": f"Bearer {API_KEY}"}
@@ -26,29 +28,12 @@ def gauge(name: str, **labels: str) -> float:
     return REGISTRY.get_sample_value(f"leyden_gateway_{name}", labels) or 0.0
 
 
-async def until(holds: Any) -> None:
-    async with asyncio.timeout(5):
-        while not holds():
-            await asyncio.sleep(0.01)
-
-
 @asynccontextmanager
 async def served(gate: Bench, most: int) -> AsyncIterator[None]:
     """The gateway behind the service's own server, with a bound on connections."""
-    server = _server(
-        gate.gateway.routes(),
-        "127.0.0.1",
-        0,
-        bounded(StampedProtocol, max_header_bytes=4096, max_headers=32, max_connections=most, retry_after_s=3.0),
-    )
-    serving = asyncio.create_task(server._serve())
-    await until(lambda: server.started)
-    gate.url = f"http://127.0.0.1:{server.servers[0].sockets[0].getsockname()[1]}"
-    try:
+    protocol = bounded(StampedProtocol, max_header_bytes=4096, max_headers=32, max_connections=most, retry_after_s=3.0)
+    async with http_servers.served(http_config(gate.gateway.routes(), "127.0.0.1", 0, protocol)) as gate.url:
         yield
-    finally:
-        server.should_exit = True
-        await serving
 
 
 async def test_claims_that_wait_have_a_bound_of_their_own() -> None:

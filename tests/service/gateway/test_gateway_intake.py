@@ -9,10 +9,11 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
+from http_servers import served
 from leyden.gateway.core.refusals import Refusal
 from leyden.gateway.core.request import MAX_JSON_DEPTH, json_object
 from leyden.gateway.http.protocol import BoundedProtocol, StampedProtocol, bounded
-from leyden.service import _server
+from leyden.service import http_config
 from service.gateway.gateway_fakes import API_KEY, Bench, bench
 
 HEAD_BYTES = 4096
@@ -37,22 +38,10 @@ POSTS = (
 async def small() -> AsyncIterator[Bench]:
     """A gateway with small limits, behind the service's own server."""
     async with bench(max_body_bytes=MAX_BODY, max_concurrent_calls=1) as made:
-        server = _server(
-            made.gateway.routes(),
-            "127.0.0.1",
-            0,
-            bounded(StampedProtocol, max_header_bytes=HEAD_BYTES, max_headers=HEADERS),
-        )
-        serving = asyncio.create_task(server._serve())
-        while not server.started:
-            await asyncio.sleep(0.005)
-        made.url = f"http://127.0.0.1:{server.servers[0].sockets[0].getsockname()[1]}"
-        try:
+        protocol = bounded(StampedProtocol, max_header_bytes=HEAD_BYTES, max_headers=HEADERS)
+        async with served(http_config(made.gateway.routes(), "127.0.0.1", 0, protocol)) as made.url:
             yield made
-        finally:
             made.engine.hold.set()
-            server.should_exit = True
-            await serving
 
 
 @pytest.fixture

@@ -17,7 +17,7 @@ from leyden.events.otlp import ATTEMPT_BY_HEADER, ATTEMPT_HEADER, PROJECT_HEADER
 from leyden.ids import derive
 from leyden.ingest.core.limits import Limits
 from leyden.ingest.dialects import DIALECTS
-from leyden.ingest.handlers import IngestHandlers, _RecentIds
+from leyden.ingest.handlers import IngestHandlers
 from leyden.kafka.delivered import Delivered
 from unit.ingest.otlp_builders import ATTEMPT, END, FOREIGN_TRACE, ROLLOUT, START, key_values, otlp_request, otlp_span
 
@@ -31,16 +31,6 @@ def published_spans(publisher: FakePublisher) -> list[SpanRecorded]:
 
 def record(value: bytes, offset: int = 0, headers: dict[str, str] | None = None) -> Delivered[bytes]:
     return Delivered(value, "otlp.v1", "k", 0, offset, f"otlp.v1/0/{offset}", headers or {})
-
-
-@pytest.mark.parametrize("sizes", [[3, 3], [1, 1, 1, 1, 1, 3]])
-def test_of_the_spans_that_came_a_bounded_number_is_remembered(sizes: list[int]) -> None:
-    seen, ids = _RecentIds(3), iter(range(100))
-    for size in sizes:
-        first = {str(next(ids)) for _ in range(size)}
-        assert seen.again(first) == 0
-        assert seen.again(first) == size
-    assert seen.again({"0"}) == 0
 
 
 def metric(name: str, **labels: str) -> float:
@@ -83,6 +73,27 @@ async def test_a_span_sent_again_later_is_the_same_event_and_counted(
     await handlers.on_otlp([record(value, 1)])
     assert metric("duplicate_spans") == before + 2
     assert publisher.published[:2] == publisher.published[2:]
+
+
+@pytest.mark.parametrize("sizes", [[3, 3], [1, 1, 1, 1, 1, 3]])
+async def test_of_the_spans_that_came_a_bounded_number_is_remembered(
+    sizes: list[int], publisher: FakePublisher
+) -> None:
+    few = IngestHandlers(publisher, DIALECTS, ManualClock(NOW), Limits(), remembered=3)
+    numbers = iter(range(1, 100))
+
+    async def duplicates(spans: list[int]) -> float:
+        """How many of the spans are counted as having come before."""
+        request = otlp_request(*(otlp_span(span_id=f"{number:016x}") for number in spans))
+        before = metric("duplicate_spans")
+        await few.on_otlp([record(request.SerializeToString())])
+        return metric("duplicate_spans") - before
+
+    for size in sizes:
+        spans = [next(numbers) for _ in range(size)]
+        assert await duplicates(spans) == 0
+        assert await duplicates(spans) == size
+    assert await duplicates([1]) == 0
 
 
 async def test_a_redelivered_batch_publishes_the_same_bytes(handlers: IngestHandlers, publisher: FakePublisher) -> None:

@@ -10,6 +10,12 @@ from typing import Any
 from leyden.reward.functions import RolloutView
 
 
+def begun(marker: Path) -> None:
+    """Write into `marker` which process this is."""
+    marker.with_suffix(".new").write_text(str(os.getpid()))
+    marker.with_suffix(".new").rename(marker)
+
+
 def length(view: RolloutView) -> float:
     return float(len(str(view.output)))
 
@@ -49,6 +55,8 @@ def too_few(views: list[RolloutView]) -> list[float]:
 def as_told(view: RolloutView) -> Any:
     """Does what the output says, so that one function shows every way to break."""
     match view.output:
+        case "pid":
+            return float(os.getpid())
         case "loop":
             while True:
                 pass
@@ -93,9 +101,16 @@ def waits_once(view: RolloutView) -> float:
     """Takes for ever the first time that it sees its marker file missing."""
     marker = Path(str(view.output))
     if not marker.exists():
-        marker.touch()
+        begun(marker)
         time.sleep(1000)
     return 1.0
+
+
+def loops(view: RolloutView) -> float:
+    """Never returns; the output is the marker file that says it has begun."""
+    begun(Path(str(view.output)))
+    while True:
+        pass
 
 
 def pid(view: RolloutView) -> float:

@@ -5,7 +5,6 @@ import os
 import signal
 import sys
 import time
-from asyncio.subprocess import PIPE
 from collections.abc import AsyncIterator, Callable
 from pathlib import Path
 from typing import Any
@@ -24,6 +23,7 @@ from leyden.reward.sandbox.spec import CallSpec
 from leyden.reward.sandbox.views import Views
 from leyden.settings import RunFileError
 from unit.reward.reward_builders import ROLLOUT
+from waiting import until
 
 MODULE = "service.reward.functions_for_tests"
 AT_ONCE = RetrySettings(retries=0, first_delay_s=0.01, suspend_after=0)
@@ -113,14 +113,6 @@ async def test_a_batched_function_with_too_few_results_has_failed_for_all(isolat
     assert {(a.failure, a.message) for a in found} == {(FailureKind.MALFORMED, "1 results for 2 rollouts")}
 
 
-async def pid_of(function: IsolatedFunction) -> int:
-    await function.start()
-    worker = await function._idle.get()
-    function._idle.put_nowait(worker)
-    assert worker is not None
-    return worker.pid
-
-
 def runs(pid: int) -> bool:
     return Path(f"/proc/{pid}").exists()
 
@@ -129,14 +121,13 @@ async def test_a_worker_killed_in_the_middle_is_replaced_and_the_call_made_again
     isolated: Isolated, tmp_path: Path
 ) -> None:
     function, marker = isolated("waits_once", timeout_s=60.0), tmp_path / "marker"
-    pid = await pid_of(function)
     settings = RetrySettings(retries=1, first_delay_s=0.01)
     task = asyncio.create_task(answers(function, str(marker), "/", settings=settings))
-    while not marker.exists():
-        await asyncio.sleep(0.01)
+    await until(marker.exists)
+    pid = int(marker.read_text())
     os.kill(pid, signal.SIGKILL)
     assert values(await task) == [1.0, 1.0]
-    assert await pid_of(function) != pid
+    assert not runs(pid)
 
 
 async def test_a_worker_killed_while_idle_costs_one_retry(isolated: Isolated) -> None:
@@ -149,41 +140,34 @@ async def test_a_worker_killed_while_idle_costs_one_retry(isolated: Isolated) ->
     assert second != first
 
 
-async def test_a_cancelled_call_leaves_no_process(isolated: Isolated) -> None:
-    function = isolated("as_told", timeout_s=60.0)
-    pid = await pid_of(function)
-    task = asyncio.create_task(answers(function, "loop"))
-    await asyncio.sleep(0.2)
+async def test_a_cancelled_call_leaves_no_process(isolated: Isolated, tmp_path: Path) -> None:
+    marker = tmp_path / "marker"
+    task = asyncio.create_task(answers(isolated("loops", timeout_s=60.0), str(marker)))
+    await until(marker.exists)
     task.cancel()
     with pytest.raises(asyncio.CancelledError):
         await task
-    assert not runs(pid)
+    assert not runs(int(marker.read_text()))
 
 
 async def test_a_worker_dies_with_the_service(tmp_path: Path) -> None:
     """The service is killed while its worker is in an endless loop: nobody is left who could end it."""
+    marker = tmp_path / "marker"
     script = f"""
-import asyncio, sys
-from service.reward.test_function_workers import IsolatedFunction, CallSpec, answers, pid_of
+import asyncio
+from service.reward.test_function_workers import IsolatedFunction, CallSpec, answers
 async def main():
-    function = IsolatedFunction(CallSpec(entry="{MODULE}:as_told", timeout_s=600.0))
-    print(await pid_of(function), flush=True)
-    await answers(function, "loop")
+    await answers(IsolatedFunction(CallSpec(entry="{MODULE}:loops", timeout_s=600.0)), {str(marker)!r})
 asyncio.run(main())
 """
     env = os.environ | {"PYTHONPATH": os.pathsep.join(sys.path)}
-    service = await asyncio.create_subprocess_exec(sys.executable, "-c", script, stdout=PIPE, env=env)
-    assert service.stdout is not None
-    worker = int(await service.stdout.readline())
+    service = await asyncio.create_subprocess_exec(sys.executable, "-c", script, env=env)
+    await until(marker.exists)
+    worker = int(marker.read_text())
     assert runs(worker)
-    await asyncio.sleep(0.2)
     service.kill()
     await service.wait()
-    for _ in range(200):
-        if not runs(worker):
-            break
-        await asyncio.sleep(0.02)
-    assert not runs(worker)
+    await until(lambda: not runs(worker))
 
 
 async def test_an_endless_function_does_not_hold_up_another(isolated: Isolated) -> None:

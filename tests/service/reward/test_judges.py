@@ -401,8 +401,6 @@ async def test_what_is_in_hand_is_handed_on_at_the_end() -> None:
     assert world.queue.jobs["attempt:x:0"] > NOW
     await world.worker.release()
     assert world.queue.jobs["attempt:x:0"] == NOW
-    [task] = world.worker._tasks.values()
-    task.cancel()
 
 
 async def test_a_verdict_is_one_rule_beside_the_others() -> None:

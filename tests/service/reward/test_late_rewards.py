@@ -13,6 +13,7 @@ from leyden.events.codec import encode
 from leyden.kafka.delivered import Delivered
 from leyden.reward import metrics
 from leyden.reward.core.late import LateOutcome
+from sample_values import value_of
 from service.reward.judge_fakes import JudgedWorld
 from service.reward.reward_fakes import Fuse
 from unit.reward.reward_builders import ROLLOUT, a_call, a_score, a_span, an_end
@@ -32,7 +33,7 @@ LATE = [late_score(2, 0.25), late_score(3, -1.0, 120)]
 
 
 def outcomes() -> dict[str, float]:
-    return {o: metrics.LATE.labels(outcome=o)._value.get() for o in LateOutcome}
+    return {o: value_of(metrics.LATE.labels(outcome=o)) for o in LateOutcome}
 
 
 def counted(before: dict[str, float]) -> dict[str, float]:
@@ -119,13 +120,13 @@ async def test_a_label_without_a_number_makes_no_revision() -> None:
 
 async def test_any_other_span_that_comes_after_the_judgement_is_let_go_and_counted() -> None:
     world = await judged()
-    before, tool = metrics.LATE_SPANS._value.get(), a_span(9, 5, SpanKind.TOOL_CALL)
+    before, tool = value_of(metrics.LATE_SPANS), a_span(9, 5, SpanKind.TOOL_CALL)
     published = len(world.log.published)
     await world.deliver(tool)
-    assert (metrics.LATE_SPANS._value.get(), len(world.log.published)) == (before + 1, published)
+    assert (value_of(metrics.LATE_SPANS), len(world.log.published)) == (before + 1, published)
     await world.deliver(LATE[0])
     await JudgedWorld(horizon_s=HORIZON_S).deliver(CALL, tool, END)
-    assert metrics.LATE_SPANS._value.get() == before + 1
+    assert value_of(metrics.LATE_SPANS) == before + 1
 
 
 async def test_an_evaluation_of_a_running_rollout_is_not_late() -> None:

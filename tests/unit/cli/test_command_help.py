@@ -1,5 +1,7 @@
 """`--help` of every command: a summary of one line, every option described, and the bounds and defaults said."""
 
+# ruff: noqa: SLF001 - argparse shows a parser's options in no public way
+
 import argparse
 from collections.abc import Iterator
 from typing import Any

@@ -5,11 +5,11 @@ import asyncio
 import pytest
 
 from leyden import service
-from leyden.service import _loop_factory
+from leyden.service import loop_factory
 
 
 def test_a_service_runs_on_uvloop_where_that_is_installed() -> None:
-    with asyncio.Runner(loop_factory=_loop_factory()) as runner:
+    with asyncio.Runner(loop_factory=loop_factory()) as runner:
         assert type(runner.get_loop()).__module__.split(".")[0] == "uvloop"
 
 
@@ -33,5 +33,5 @@ async def test_a_library_that_swallows_a_cancellation_does_not_keep_a_service_fr
 
     async with asyncio.timeout(10):
         with pytest.raises(RuntimeError, match="what ended it"):
-            await service._until_stopped([], [stubborn, ends])
+            await service.until_stopped([], [stubborn, ends])
     assert cancellations == 3

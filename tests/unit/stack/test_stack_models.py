@@ -57,7 +57,7 @@ def test_the_tiny_models_tokenizer_knows_its_chat_and_every_byte(tmp_path: Path)
     tokenizers = pytest.importorskip("tokenizers")
     from leyden.stack import tiny
 
-    tiny._write_tokenizer(tmp_path)
+    tiny.write_tokenizer(tmp_path)
     tokenizer = tokenizers.Tokenizer.from_file(str(tmp_path / "tokenizer.json"))
     text = "<|im_start|>user\nTom has 23 äpfel ☃<|im_end|>\n"
     encoded = tokenizer.encode(text)

@@ -127,10 +127,11 @@ def test_a_good_revision_mends_a_group_that_could_not_be_used(sequence: Make, cl
 
 def test_a_late_reward_that_breaks_the_tie_brings_a_dropped_group_back(sequence: Make, closing: Close) -> None:
     log = Log(sequence, closing)
-    buffer = GroupBuffer(BatchRules(policy="policy", groups_per_step=1, drop_zero_variance=True))
+    rules = BatchRules(policy="policy", groups_per_step=1, drop_zero_variance=True)
+    buffer = GroupBuffer(rules)
     feed(buffer, log.group("a", zero_variance=True, advantage=0.0))
     assert buffer.take_dropped() == {"zero_variance": 1}
-    resumed = GroupBuffer(buffer._rules, buffer.positions, buffer.finished)
+    resumed = GroupBuffer(rules, buffer.positions, buffer.finished)
     feed(resumed, log.group("a", 1), start=3)
     batch = resumed.take(0)
     assert taken(batch) == [("a", 1)]
