@@ -6,7 +6,7 @@ from typing import TypeVar
 
 from leyden.events import Event
 from leyden.events.codec import encode
-from leyden.kafka.delivered import Outgoing, Retry
+from leyden.kafka.delivered import Delivered, Outgoing, Retry
 
 AnyEvent = TypeVar("AnyEvent", bound=Event)
 
@@ -61,6 +61,15 @@ class FakePublisher:
     def of(self, kind: type[AnyEvent]) -> list[AnyEvent]:
         """Published events of a kind, in order."""
         return [one.event for one in self.published if isinstance(one.event, kind)]
+
+    def delivered(self, topic: str) -> list[Delivered[Event]]:
+        """Published events of a topic, as a consumer of one partition gets them."""
+        found = [one for one in self.published if one.topic == topic]
+        return [
+            Delivered(one.event, topic, one.key, 0, offset, f"{topic}/0/{offset}")
+            for offset, one in enumerate(found)
+            if isinstance(one.event, Event)
+        ]
 
     @property
     def values(self) -> list[bytes]:

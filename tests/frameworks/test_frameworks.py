@@ -38,7 +38,7 @@ def test_what_a_framework_does_is_recorded_as_it_was(
 def test_what_an_agent_for_node_does_is_recorded_as_it_was(
     doors: Doors, node_folder: Path, question: str, request: pytest.FixtureRequest
 ) -> None:
-    command = [NODE, "--import", node_folder / "instrumentation.mjs", node_folder / "agent.mjs"]
+    command: list[str | Path] = [NODE, "--import", node_folder / "instrumentation.mjs", node_folder / "agent.mjs"]
     told = doors.run(command, "node_openai", QUESTIONS[question])
     assert told == expected(f"node_openai.{question}", told, request)
 

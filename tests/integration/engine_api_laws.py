@@ -45,6 +45,7 @@ class Door:
         (outgoing,) = self.gate.log.published
         self.gate.log.published.clear()
         assert outgoing.topic == MODEL_CALLS
+        assert not isinstance(outgoing.event, bytes)
         call = decode(MODEL_CALLS, encode(outgoing.event))
         assert isinstance(call, ModelCallRecorded)
         assert (call.route, call.rollout_id, call.attempt, call.error) == (route, *REF, None)

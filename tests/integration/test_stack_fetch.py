@@ -24,7 +24,7 @@ def test_the_models_package_is_fetched_by_a_program_of_this_environment(
 
 def test_an_environment_that_cannot_fetch_says_what_to_install(tmp_path: Path) -> None:
     subprocess.run([sys.executable, "-m", "venv", "--without-pip", tmp_path / "env"], check=True)
-    command = [tmp_path / "env/bin/python", "-m", "leyden.stack.models"]
+    command = [str(tmp_path / "env/bin/python"), "-m", "leyden.stack.models"]
     env = {"PATH": os.environ["PATH"], "LEYDEN_CACHE": str(tmp_path / "cache"), "PYTHONPATH": python_path()}
     done = subprocess.run(command, env=env, capture_output=True, text=True, check=False)
     assert done.returncode == 1

@@ -21,7 +21,7 @@ SERVICES = ("gateway", "ingest", "reward", "credit", "trainer", "registry", "pol
 def settings_of(service: str) -> list[type[BaseModel]]:
     """The service's environment, and its section of the run file."""
     module: Any = importlib.import_module(f"leyden.{service}.settings")
-    found = [
+    found: list[Any] = [
         value for value in vars(module).values() if isinstance(value, type) and value.__module__ == module.__name__
     ]
     environments = [one for one in found if issubclass(one, BaseSettings)]
@@ -33,7 +33,8 @@ def test_help_lists_every_setting_of_the_service_and_those_of_all(service: str) 
     command = [sys.executable, "-m", f"leyden.{service}", "--help"]
     done = subprocess.run(command, capture_output=True, text=True, check=True, timeout=120)
     listed = {line.split()[0] for line in done.stdout.splitlines() if line.startswith("  ") and line.strip()}
-    for model in [*settings_of(service), ServiceSettings, KafkaSettings]:
+    models: list[type[BaseModel]] = [*settings_of(service), ServiceSettings, KafkaSettings]
+    for model in models:
         prefix = str(model.model_config.get("env_prefix", ""))
         for name, field in model.model_fields.items():
             alias = field.validation_alias

@@ -4,6 +4,7 @@ Needs opentelemetry-exporter-otlp-json-http, in an environment of its own.
 """
 
 import sys
+from typing import Any
 
 from opentelemetry._logs import LogRecord, SeverityNumber
 from opentelemetry.exporter.otlp.json.http._log_exporter import OTLPLogExporter
@@ -29,7 +30,7 @@ class Ids(RandomIdGenerator):
 spans = TracerProvider(resource=resource, id_generator=Ids())
 spans.add_span_processor(SimpleSpanProcessor(OTLPSpanExporter(f"{endpoint}/v1/traces")))
 parent = SpanContext(trace_id, 0x00F067AA0BA902B8, is_remote=True, trace_flags=TraceFlags(1))
-attributes = {
+attributes: dict[str, Any] = {
     "gen_ai.operation.name": "chat", "gen_ai.request.model": "policy", "gen_ai.usage.input_tokens": 12,
     "big": 9007199254740991, "share": 0.5, "yes": True, "list": ["a", "b"], "unicode": "Grüße, 世界",
 }  # fmt: skip
@@ -43,7 +44,7 @@ span.end(1_700_000_001_987_654_321)
 
 logs = LoggerProvider(resource=resource)
 logs.add_log_record_processor(SimpleLogRecordProcessor(OTLPLogExporter(f"{endpoint}/v1/logs")))
-evaluation = {"gen_ai.evaluation.name": "quality", "gen_ai.evaluation.score.value": 0.75}
+evaluation: dict[str, Any] = {"gen_ai.evaluation.name": "quality", "gen_ai.evaluation.score.value": 0.75}
 logs.get_logger("golden", "1").emit(
     LogRecord(
         timestamp=start,

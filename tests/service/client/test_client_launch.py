@@ -32,7 +32,7 @@ def start(gateway: FakeGateway, *arguments: str, **options: Any) -> "subprocess.
     environment = {
         **os.environ, "PYTHONPATH": os.pathsep.join(sys.path), "LEYDEN_GATEWAY_URL": gateway.url, "LEYDEN_API_KEY": KEY,
     }  # fmt: skip
-    piped = {"stdin": subprocess.DEVNULL, "stdout": subprocess.PIPE, "stderr": subprocess.PIPE}
+    piped: dict[str, Any] = {"stdin": subprocess.DEVNULL, "stdout": subprocess.PIPE, "stderr": subprocess.PIPE}
     return subprocess.Popen(
         [sys.executable, "-m", "leyden.cli", "run", *arguments], env=environment, text=True, **piped, **options
     )

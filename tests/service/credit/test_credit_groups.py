@@ -177,7 +177,8 @@ async def test_no_group_is_given_up_while_a_backlog_is_read() -> None:
     await sweep.sweep()
     assert one.publisher.log.records == [], "nothing was read yet"
     pass_time(one, 29)
-    old = [event for event in one_rollout(7, 1.0, size=9, group_id="h") if isinstance(event, ModelCallRecorded)]
+    late = one_rollout(7, 1.0, size=9, group_id="h")
+    old: list[Event] = [event for event in late if isinstance(event, ModelCallRecorded)]
     await feed(one, old)
     pass_time(one, 29)
     await sweep.sweep()

@@ -12,7 +12,7 @@ def events_of(groups: int) -> list[Event]:
     """Groups of two rollouts, each with a planner's call and a writer's, and a reward for the tool that one used."""
     events: list[Event] = []
     for index in range(2 * groups):
-        about = {"rollout_id": rollout(index)}
+        about: dict[str, Any] = {"rollout_id": rollout(index)}
         plan, write = (
             call(f"{index}-{name}", [n, index], [n], at=n, **about).model_copy(update={"agent_name": name})
             for n, name in enumerate(("planner", "writer"), 1)

@@ -232,7 +232,8 @@ class DyingStore(MemoryEvidenceStore):
 async def test_a_kill_after_any_write_loses_no_group_and_doubles_none(store: str, write: int, horizon_s: float) -> None:
     """Two batches; the process dies after a write, starts again, and the batch that was not committed comes again."""
     stores, publisher, rules = memory_stores(), CreditPublisher(), CreditSection(late_horizon_s=horizon_s)
-    stores = replace(stores, **{store: DyingStore(write)})
+    dying: dict[str, Any] = {store: DyingStore(write)}
+    stores = replace(stores, **dying)
     for batch in (delivered(one_rollout(0, 1.0, size=2)), delivered(one_rollout(1, 0.0, size=2))):
         try:
             await handlers(publisher, stores, rules).on_batch(batch)

@@ -56,6 +56,7 @@ def _encode_what_is_logged(gate: Bench) -> None:
 
     async def publish_all(outgoing: Sequence[Outgoing]) -> None:
         for one in outgoing:
+            assert not isinstance(one.event, bytes)
             decode(one.topic, encode(one.event))
         await publish(outgoing)
 

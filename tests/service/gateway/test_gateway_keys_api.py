@@ -15,7 +15,6 @@ from leyden.cli.keys import KeyAdmin, Wanted, row
 from leyden.client.gateway import GatewayClient
 from leyden.events import KeyCreated, KeyRevoked
 from leyden.gateway.core.keys import rollout_key
-from leyden.kafka import Delivered
 from leyden.stack.errors import StackError
 from service.gateway.gateway_fakes import API_KEY, REF, SECRET, START, Bench, bench
 from service.gateway.gateway_keys import CHAT, KEYS, MESSAGES, bearer, call, made
@@ -92,10 +91,7 @@ async def test_another_replica_knows_a_key_and_its_end_from_the_topic_alone(
 
 
 async def _read_keys(source: Bench, target: Bench) -> None:
-    events = [o for o in source.log.published if o.topic == "keys.v1"]
-    await target.gateway.keys.on_keys(
-        [Delivered(o.event, o.topic, o.key, 0, i, f"k/0/{i}") for i, o in enumerate(events)]
-    )
+    await target.gateway.keys.on_keys(source.log.delivered("keys.v1"))
 
 
 async def test_a_replica_that_is_still_reading_its_keys_asks_to_be_asked_again(

@@ -45,6 +45,7 @@ async def test_a_retry_waits_for_its_time(gate: Bench, http: httpx.AsyncClient) 
     (rollout,) = await claim(http)
     assert (await end(http, rollout, BAD)).json()["final"] is False
     (ended,) = gate.log.of(RolloutEnded)
+    assert ended.retry_at is not None
     assert START + timedelta(seconds=4) <= ended.retry_at <= START + timedelta(seconds=8)
     assert (await http.get(f"{V1}/queue")).json()["delayed"] == 1
     gate.clock.set(ended.retry_at - timedelta(milliseconds=5))

@@ -21,7 +21,7 @@ from leyden.gateway.core.rollouts import EndReport, Running, TaskRequest
 from leyden.gateway.handlers.restoring import Restorer, RestoringTimes
 from leyden.gateway.handlers.rollouts import LifeSettings, Rollouts
 from leyden.gateway.handlers.tasks import TasksHandler
-from leyden.kafka import Delivered, Retry
+from leyden.kafka import Retry
 from service.gateway.gateway_fakes import START, FakeLog, MemoryStore
 
 TASKS = 3
@@ -60,10 +60,7 @@ class World:
         )
 
     async def consume(self, _: int) -> None:
-        outgoing = [o for o in self.log.published if o.topic == "tasks.v1"]
-        await self.tasks.on_tasks(
-            [Delivered(o.event, o.topic, o.key, 0, i, f"t/0/{i}") for i, o in enumerate(outgoing)]
-        )
+        await self.tasks.on_tasks(self.log.delivered("tasks.v1"))
 
     async def claim(self, number: int) -> None:
         self.held += await self.rollouts.claim("r", 1 + number % 3)
@@ -136,6 +133,7 @@ def judge(world: World) -> None:
     over: set[str] = set()
     for outgoing in world.log.published:
         event = outgoing.event
+        assert not isinstance(event, bytes)
         if not isinstance(event, RolloutStarted):  # one that was written, not acknowledged and given back begins later
             bytes_of[event.event_id].add(encode(event))
         if isinstance(event, RolloutStarted) and event.attempt not in ends[event.rollout_id]:

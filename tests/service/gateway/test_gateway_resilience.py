@@ -16,7 +16,7 @@ from service.gateway.gateway_servers import as_another_vendor, first, passed_to,
 
 HELLO: list[Any] = [{"role": "user", "content": "Say hi"}]
 CHAT = "/v1/chat/completions"
-QUICK = {"retry_base_s": 0.01, "retry_cap_s": 0.02}
+QUICK: dict[str, Any] = {"retry_base_s": 0.01, "retry_cap_s": 0.02}
 NOBODY = "http://127.0.0.1:9"
 
 
@@ -164,7 +164,7 @@ async def test_a_stream_whose_first_byte_does_not_come_is_left_too_and_a_slow_on
 
 
 async def test_the_total_time_bounds_all_tries_together() -> None:
-    knobs = {"retry_tries": 1000, "retry_base_s": 0.1, "retry_cap_s": 0.2, "circuit_failures": 1000}
+    knobs: dict[str, Any] = {"retry_tries": 1000, "retry_base_s": 0.1, "retry_cap_s": 0.2, "circuit_failures": 1000}
     async with bench(engine_timeout_s=0.6, **knobs) as gate:
         gate.engine.reply = status(503)
         async with client(gate) as http:

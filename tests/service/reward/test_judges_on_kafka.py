@@ -10,7 +10,7 @@ from pathlib import Path
 import pytest
 from starlette.responses import Response
 
-from leyden.events import RewardAssigned, RewardsCompleted, VerdictRecorded
+from leyden.events import JsonObject, RewardAssigned, RewardsCompleted, VerdictRecorded
 from leyden.events.codec import MODEL_CALLS, REWARDS, ROLLOUTS, SPANS, VERDICTS
 from leyden.ids import derive, rollout_id_of
 from leyden.kafka.admin import ensure_topics
@@ -48,7 +48,7 @@ async def write(stack: Stack) -> None:
     outgoing = []
     for n, (rollout, group) in enumerate(rollouts()):
         fields = {"rollout_id": rollout, "call_id": f"call-{rollout}", "event_id": f"event-{rollout}"}
-        said = {"role": "assistant", "content": f"answer {n}"}
+        said: JsonObject = {"role": "assistant", "content": f"answer {n}"}
         call = a_call(1, 1, said, **fields)
         end = an_end([call], rollout_id=rollout, event_id=f"end-{rollout}", group_id=f"g{group}", group_size=2)
         outgoing += [Outgoing(MODEL_CALLS, rollout, call), Outgoing(ROLLOUTS, rollout, end)]

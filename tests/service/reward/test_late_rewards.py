@@ -174,7 +174,7 @@ async def test_a_sweep_that_judges_beside_a_late_evaluation_loses_nothing() -> N
 
 
 async def test_dying_at_any_step_changes_no_byte() -> None:
-    batches = [[CALL, EARLY, END], [LATE[0]], [LATE[1]]]
+    batches: list[list[Event]] = [[CALL, EARLY, END], [LATE[0]], [LATE[1]]]
     unharmed = JudgedWorld(horizon_s=HORIZON_S)
     await unharmed.live(*batches)
     assert unharmed.fuse.steps > 30

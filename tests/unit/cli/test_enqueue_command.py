@@ -257,7 +257,7 @@ def test_help_names_every_option(command: str, options: list[str]) -> None:
 
 def test_steering_the_queue_says_what_was_done(monkeypatch: pytest.MonkeyPatch) -> None:
     asked: list[tuple[str, Any]] = []
-    answers = {
+    answers: dict[str, dict[str, Any]] = {
         "tasks/cancel": {"tasks": [{"task_id": "t", "rollouts": 4, "cancelled": 3}]},
         "rollouts/cancel": {"rollouts": [{"rollout_id": "r", "cancelled": False}]},
         "queue/pause": {"project": None, "paused": True},

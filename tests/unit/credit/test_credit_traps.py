@@ -1,7 +1,7 @@
 """Traps that other systems fell into, from the events to what is trained."""
 
 from collections.abc import Sequence
-from typing import Any
+from typing import Any, cast
 
 import pytest
 
@@ -17,7 +17,7 @@ from leyden.events import Event, FailureClass, ModelCallRecorded, SequenceCredit
 def trained(*rollouts: list[Event], **section: Any) -> CreditedGroup:
     """What a group of these rollouts gives for their one policy."""
     rules = CreditSection.model_validate(section)
-    evidence = ((Evidence(one.event, one.origin) for one in delivered(events)) for events in rollouts)
+    evidence = ((Evidence(cast(Any, one.event), one.origin) for one in delivered(events)) for events in rollouts)
     members = [member_of(assemble(of_rollout), rules) for of_rollout in evidence]  # type: ignore[arg-type]
     [group] = group_events(members, rules)
     return group
@@ -25,7 +25,7 @@ def trained(*rollouts: list[Event], **section: Any) -> CreditedGroup:
 
 def one(index: int, calls: Sequence[ModelCallRecorded], outcome: float, *more: Any, **changes: Any) -> list[Event]:
     """Rollout number `index`: its calls, its outcome and more rewards."""
-    about = {"rollout_id": rollout(index), "group_size": 2}
+    about: dict[str, Any] = {"rollout_id": rollout(index), "group_size": 2}
     return finished(calls, [reward(outcome, rollout_id=rollout(index)), *more], **about, **changes)
 
 

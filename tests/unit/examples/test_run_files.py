@@ -2,9 +2,11 @@
 
 from itertools import product
 from pathlib import Path
+from typing import Any
 
 import pytest
 import yaml
+from pydantic import BaseModel
 
 from leyden.credit.core.advantage import ADVANTAGES
 from leyden.credit.core.section import CreditSection
@@ -14,7 +16,7 @@ from leyden.settings import load_section
 from leyden.trainer.settings import TrainerSettings
 
 EXAMPLES = Path(__file__).resolve().parents[3] / "examples"
-SECTIONS = {"reward": RewardSection, "credit": CreditSection, "trainer": TrainerSettings}
+SECTIONS: dict[str, type[BaseModel]] = {"reward": RewardSection, "credit": CreditSection, "trainer": TrainerSettings}
 
 
 @pytest.mark.parametrize("file", sorted(EXAMPLES.glob("*/*.yaml")), ids=lambda file: f"{file.parent.name}/{file.name}")
@@ -29,7 +31,8 @@ def test_every_section_of_an_example_says_what_its_service_takes(file: Path) -> 
 def test_a_run_file_can_choose_any_strategy_with_any_advantage_that_it_makes_sense_with(tmp_path: Path) -> None:
     file, chosen = tmp_path / "run.yaml", set()
     for strategy, advantage in product(STRATEGIES, ADVANTAGES):
-        if STRATEGIES[strategy]().conflict(ADVANTAGES[advantage]) is None:
+        made: Any = STRATEGIES[strategy]  # each of them has its own `name`
+        if made().conflict(ADVANTAGES[advantage]) is None:
             file.write_text(f"credit: {{strategy: {strategy}, advantage: {advantage}}}\n")
             section = load_section(file, "credit", CreditSection)
             chosen.add((section.strategy.name, section.advantage))

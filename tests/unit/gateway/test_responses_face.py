@@ -98,7 +98,8 @@ def test_a_turn_of_the_assistant_is_one_chat_message_again() -> None:
 
 def test_what_the_gateway_answered_is_a_turn_that_says_the_same() -> None:
     call = {"id": "call_1", "type": "function", "function": {"name": "weather", "arguments": "{}"}}
-    message = {"content": "Let me see.", "reasoning": "hm", "tool_calls": [call, call | {"id": "call_2"}]}
+    calls = [call, call | {"id": "call_2"}]
+    message: dict[str, Any] = {"content": "Let me see.", "reasoning": "hm", "tool_calls": calls}
     output = RESPONSES.whole(reply(**message), {"model": "policy"})["output"]
     assert asked(input=output)["messages"] == [{"role": "assistant"} | message]
 

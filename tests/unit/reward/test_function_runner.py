@@ -53,8 +53,9 @@ async def test_exceptions_never_make_a_function_rest() -> None:
 
 
 def test_a_view_goes_through_the_pipe_unchanged() -> None:
-    events = [a_call(1, 1.25, asking(("t1", "add", {"x": 0.1 + 0.2}))), a_call(2, 3), a_span(1, 2)]
-    ended = an_end(events[:2], output={"nested": [1, None, "\u2028"]}, reward=1 / 3)
+    calls = [a_call(1, 1.25, asking(("t1", "add", {"x": 0.1 + 0.2}))), a_call(2, 3)]
+    events = [*calls, a_span(1, 2)]
+    ended = an_end(calls, output={"nested": [1, None, "\u2028"]}, reward=1 / 3)
     evidence = evidence_of([*events, ended])
     settled = settle(ended, evidence)
     assert settled is not None

@@ -10,7 +10,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from pydantic import ValidationError
 
-from leyden.events import Event, SpanKind
+from leyden.events import Event, JsonObject, SpanKind
 from leyden.reward.core.rules import (
     Emitted,
     HumanFeedback,
@@ -186,7 +186,8 @@ def test_shaping_is_the_same_whatever_the_order_in_which_evidence_came() -> None
 
 
 def test_the_worked_example_of_the_docs() -> None:
-    wrong, right = {"x": "one"}, {"x": 1}
+    wrong: JsonObject = {"x": "one"}
+    right: JsonObject = {"x": 1}
     asked = [a_call(n, n, asking((f"t{n}", "add", x)), policy="p") for n, x in ((1, wrong), (2, wrong), (3, right))]
     calls = [call.model_copy(update={"request": call.request | {"messages": [call.call_id]}}) for call in asked]
     spans = [a_span(n, n + 0.5, status="error", error_type="TypeError") for n in (1, 2)]

@@ -22,12 +22,15 @@ GARBAGE = b"{not json"
 Batch = Sequence[Delivered[Event]]
 
 
-def good(offset: int, partition: int = 0) -> ConsumerRecord:
-    event = RewardsCompleted(
+def completed(offset: int) -> RewardsCompleted:
+    return RewardsCompleted(
         event_id=f"e{offset}", event_time=datetime(2026, 1, 1, tzinfo=UTC), producer="test", rollout_id="r", attempt=0,
         reward_ids=[],
     )  # fmt: skip
-    return record(REWARDS, partition, offset, encode(event))
+
+
+def good(offset: int, partition: int = 0) -> ConsumerRecord:
+    return record(REWARDS, partition, offset, encode(completed(offset)))
 
 
 def bad(offset: int) -> ConsumerRecord:
@@ -135,7 +138,7 @@ async def test_a_passing_fault_is_waited_for_however_often_it_comes() -> None:
 
 
 async def test_poison_for_a_record_that_is_not_in_the_batch_is_a_bug() -> None:
-    stranger: Delivered[Event] = Delivered(RewardsCompleted.model_construct(), REWARDS, "", 0, 99, "")
+    stranger: Delivered[Event] = Delivered(completed(99), REWARDS, "", 0, 99, "")
 
     async def handler(batch: Batch) -> None:
         raise Poison("not mine", stranger)

@@ -16,7 +16,8 @@ ASKED = asking(("call_1", "add", {"x": 1, "y": 2}))
 
 def called(message: JsonObject, **fields: Any) -> ModelCallRecorded:
     usage = Usage(prompt_tokens=20, completion_tokens=4)
-    return a_call(1, 1, message, **{"policy": "policy", "policy_version": 3, "usage": usage} | fields)
+    said: dict[str, Any] = {"policy": "policy", "policy_version": 3, "usage": usage}
+    return a_call(1, 1, message, **said | fields)
 
 
 def told(message: JsonObject, model: str = "policy", **fields: Any) -> SpanRecorded:
