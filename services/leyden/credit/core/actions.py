@@ -1,4 +1,4 @@
-"""Which model calls are actions of a policy, and what of them is trained. Everything else is context."""
+"""Decides which model calls are actions of a policy. All other calls are context."""
 
 from collections.abc import Collection, Sequence
 from dataclasses import dataclass
@@ -17,17 +17,17 @@ class Context(StrEnum):
     """Why a call is context and not an action."""
 
     ERROR = "error"
-    """It was answered by an error."""
+    """The engine answered with an error."""
     NO_POLICY = "no_policy"
     """Its model is not trained."""
     OTHER_POLICY = "other_policy"
     """Its policy is not among the configured ones."""
     NO_TRAINED_AGENT = "no_trained_agent"
-    """A rule of `agents` says that the agent that made it is not trained."""
+    """A rule of `agents` says that its agent is not trained."""
     NO_VERSION = "no_version"
-    """The engine did not say which version answered, so its staleness is unknowable."""
+    """The engine did not say which version answered, so its staleness is unknown."""
     GREEDY = "greedy"
-    """Temperature 0: the action had no probability that a ratio could correct."""
+    """Temperature 0: the action has no probability, so no importance ratio."""
     NO_TOKENS = "no_tokens"
     """Token ids of prompt or response are missing."""
     NO_LOGPROBS = "no_logprobs"
@@ -49,13 +49,13 @@ class Action:
     origin: str
     agent_name: str | None = None
     strategy: Strategy | None = None
-    """How it is credited; None: as the run says for all."""
+    """How it is credited; None: by the section's `strategy`."""
 
 
 def actions_of(
     call: RecordedCall, policies: Collection[str] | None, agents: Sequence[AgentRule] = ()
 ) -> list[Action] | Context:
-    """The actions of a call, one per sampled choice in the order of their index; or why it has none."""
+    """The actions of a call, one per sampled choice in order of index; or why it is context."""
     event, rule = call.event, rule_for(call.agent, agents)
     version = event.policy_version
     if event.error is not None:
@@ -101,5 +101,5 @@ def _trainable(event: ModelCallRecorded) -> list[Choice] | Context:
 
 
 def _whole(packed: bytes) -> bool:
-    """Whether `packed` holds at least one token and no piece of one."""
+    """Whether `packed` is at least one token, and only whole tokens."""
     return len(packed) > 0 and len(packed) % TOKEN_BYTES == 0

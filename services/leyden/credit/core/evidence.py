@@ -1,4 +1,4 @@
-"""One piece of evidence about an attempt: an event and where it was first recorded; and how it is kept as bytes."""
+"""Evidence about an attempt: an event and where it was first recorded; and its form as bytes in the store."""
 
 from dataclasses import dataclass
 
@@ -23,7 +23,7 @@ EvidenceEvent = ModelCallRecorded | RewardAssigned | RewardsCompleted | RolloutE
 _LINK, _ANSWERED = "span", "answered-call"
 
 _NOT_READ = "leyden-not-read"
-"""Name of a field that no record has."""
+"""Alias that no record has, so that the field keeps its default."""
 
 
 class _TrimmedChoice(Choice):
@@ -31,20 +31,20 @@ class _TrimmedChoice(Choice):
 
 
 class KeptCall(ModelCallRecorded):
-    """A call as it is kept: without its texts, but for what recognises its reply in a span."""
+    """A call as it is stored: without its texts, but with what recognises its reply in a span."""
 
     replies: tuple[str, ...] = ()
     """See `leyden.events.replies`."""
 
 
 class AnsweredCall(ModelCallRecorded):
-    """A call as it is read from its topic where spans tell whose it is: its prompt is passed over."""
+    """A call as it is read from its topic when spans are needed: without its prompt."""
 
     request: JsonObject = Field(default_factory=dict, validation_alias=_NOT_READ)
 
 
 class TrimmedCall(ModelCallRecorded):
-    """A call as it is read from its topic: its texts are passed over, its numbers are all there."""
+    """A call as it is read from its topic: without its texts, with all its numbers."""
 
     request: JsonObject = Field(default_factory=dict, validation_alias=_NOT_READ)
     choices: list[_TrimmedChoice] = Field(default_factory=list)  # type: ignore[assignment]  # events are frozen
@@ -60,7 +60,7 @@ class Evidence:
 
 
 def subject_of(event: object) -> str | None:
-    """The attempt that `event` is evidence for (`<rollout id>:<attempt>`), or None when it is evidence for none."""
+    """The attempt that `event` belongs to, as `<rollout id>:<attempt>`; None if it belongs to none."""
     if isinstance(event, ModelCallRecorded | SpanRecorded):
         return f"{event.rollout_id}:{event.attempt}" if event.rollout_id else None
     if isinstance(event, RewardAssigned | RewardsCompleted | RolloutEnded | RolloutSettled):
@@ -69,7 +69,7 @@ def subject_of(event: object) -> str | None:
 
 
 def pack(one: Evidence) -> bytes:
-    """Kind, origin, trace context and event as bytes: of a call without its texts, of a span its place alone."""
+    """Type, origin, trace context and event as bytes; a call without its texts, a span as its `SpanLink`."""
     event: Event | SpanLink = one.event
     if isinstance(event, SpanRecorded):
         event = SpanLink.of(event)
@@ -87,7 +87,7 @@ def pack(one: Evidence) -> bytes:
 
 
 def unpack(value: bytes) -> Evidence:
-    """What `pack` packed."""
+    """Inverse of `pack`."""
     kind, origin, traceparent, body = value.split(b"\n", 3)
     if kind.decode() == _LINK:
         return Evidence(SpanLink.model_validate_json(body), origin.decode(), traceparent.decode())

@@ -1,8 +1,8 @@
 """Actions merged into lineages: one exact token sequence per conversation, however many of them interleave.
 
-An action whose prompt begins with all tokens of a lineage (its prompts and responses so far) extends it. Any other one
-begins a lineage of its own, with its whole prompt as context: an edited history forks, parallel samples stay apart. So
-every response is trained exactly once, and a token that the policy did not write is never trained.
+An action whose prompt starts with all tokens of a lineage (its prompts and responses so far) extends it. Any other
+action starts a new lineage, with its whole prompt as context: an edited history forks, parallel samples stay separate.
+So every response is trained exactly once, and a token that the policy did not generate is never trained.
 """
 
 from collections import Counter
@@ -15,16 +15,16 @@ from leyden.credit.core.prefixes import PrefixIndex
 
 
 class Joined(StrEnum):
-    """How an action came into its lineage."""
+    """How an action joined its lineage."""
 
     STARTED = "started"
-    """Nothing before it had its beginning: the first call of an agent."""
+    """No earlier call shares its start: the first call of an agent."""
     EXTENDED = "extended"
-    """Its prompt holds an earlier prompt and response exactly."""
+    """Its prompt starts with exactly an earlier prompt and response."""
     PARALLEL = "parallel"
     """Another sample of a prompt that was sampled before."""
     FORKED = "forked"
-    """It begins like an earlier conversation and differs later: the history was edited, or text drifted."""
+    """It starts like an earlier conversation and differs later: the history was edited, or its text drifted."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -38,7 +38,7 @@ class LineageAction:
 
 @dataclass(slots=True)
 class Lineage:
-    """One conversation: all its tokens, packed, and where the policy's own are among them."""
+    """One conversation: all its tokens, packed, and its actions."""
 
     policy: str
     root: bytes
@@ -47,7 +47,7 @@ class Lineage:
     actions: list[LineageAction] = field(default_factory=list)
 
     def append(self, action: Action) -> None:
-        """Make the action's prompt and response the lineage's tokens; the prompt must begin with what they are now."""
+        """Extend the lineage by `action`, whose prompt must start with the lineage's tokens."""
         start = len(action.prompt) // TOKEN_BYTES
         self.tokens = action.prompt + action.response
         self.actions.append(LineageAction(action, start, len(self.tokens) // TOKEN_BYTES))
@@ -59,9 +59,9 @@ class Lineage:
 
 
 def merge(actions: Iterable[Action]) -> tuple[list[Lineage], Counter[Joined]]:
-    """The lineages of `actions` (given in their order), by first action, and how many actions came in which way.
+    """The lineages of `actions`, in order of their first action, and how many actions joined in which way.
 
-    Of several lineages that an action could extend the longest is taken, of equally long ones the earliest.
+    If an action could extend several lineages, the longest is taken; of equally long ones, the earliest.
     """
     lineages: list[Lineage] = []
     joined: Counter[Joined] = Counter()
@@ -82,7 +82,7 @@ def merge(actions: Iterable[Action]) -> tuple[list[Lineage], Counter[Joined]]:
 
 
 class _Known:
-    """What came before of one policy, so that an action finds its lineage without a look at every other."""
+    """Index of one policy's earlier calls, so that an action finds its lineage without comparing with each."""
 
     def __init__(self) -> None:
         self.ends = PrefixIndex[int]()
@@ -90,15 +90,15 @@ class _Known:
         self._roots = PrefixIndex[None]()
         self._prompts: set[bytes] = set()
         self._unread: list[bytes] = []
-        """Prompts that are not among `_prompts` yet: most rollouts never ask for them."""
+        """Prompts not yet added to `_prompts`; most rollouts never need them."""
 
     def extended_by(self, action: Action) -> int | None:
-        """The number of the lineage that `action` goes on from."""
+        """Index of the lineage that `action` extends; None if it extends none."""
         longest = next(self.ends.beginnings_of(action.prompt), None)
         return min(longest) if longest else None
 
     def how(self, action: Action) -> Joined:
-        """What it means that `action` begins a lineage beside the others."""
+        """How `action`, which starts a new lineage, relates to earlier calls."""
         self._prompts.update(self._unread)
         self._unread.clear()
         if action.prompt in self._prompts:

@@ -1,7 +1,7 @@
-"""What becomes of a lineage that is longer than a training sequence may be. Every action stays whole, or is dropped.
+"""Cuts lineages that are longer than a training sequence may be. Every action stays whole or is dropped.
 
-A piece is a window over the lineage's tokens: it ends with an action, what it trains are whole actions in it, and all
-that stands before them is context, whoever wrote it. No action is in two pieces.
+A piece is a window over the lineage's tokens. It ends with an action and trains whole actions; all tokens before them
+are context, also those of the policy. No action is in two pieces.
 """
 
 from collections import Counter
@@ -14,20 +14,20 @@ from leyden.credit.core.merge import Lineage, LineageAction
 
 Overlong = Literal["drop", "truncate", "split"]
 ActionSlice = tuple[int, int]
-"""The first and the last action of a piece, by their number in the lineage."""
+"""Indices of the first and last action of a piece in the lineage."""
 
 
 class Fitted(StrEnum):
-    """What the limit did to an action."""
+    """Effect of the limit on an action."""
 
     TOO_LONG = "too_long"
     """It is not trained."""
     TRUNCATED = "truncated"
-    """It is trained, and its state lost its oldest tokens."""
+    """It is trained, but its state lost its oldest tokens."""
 
 
 def fit(lineages: Sequence[Lineage], limit: int, overlong: Overlong) -> tuple[list[Lineage], Counter[Fitted]]:
-    """`lineages` as sequences of at most `limit` tokens, in their order, and what became of how many actions."""
+    """`lineages` as sequences of at most `limit` tokens, in order, and how many actions were affected how."""
     pieces: list[Lineage] = []
     fitted: Counter[Fitted] = Counter()
     for lineage in lineages:
@@ -102,6 +102,6 @@ def _piece(lineage: Lineage, slice_: ActionSlice, limit: int) -> Lineage:
 def _pairs(
     pieces: Sequence[Lineage], slices: Sequence[ActionSlice], lineage: Lineage
 ) -> Iterator[tuple[LineageAction, LineageAction]]:
-    """Each action that is trained: as its piece has it, and as the lineage has it."""
+    """Each trained action, as in its piece and as in the lineage."""
     for piece, (first, last) in zip(pieces, slices, strict=True):
         yield from zip(piece.actions, lineage.actions[first : last + 1], strict=True)

@@ -1,18 +1,18 @@
-"""Byte strings found again as beginnings of longer ones, without comparing with each. No tokens, no policies."""
+"""Index of byte strings that finds those which a longer string starts with."""
 
 from collections.abc import Iterator
 from typing import Generic, TypeVar
 
 TAIL_BYTES = 64
-"""What a string is looked up by is its length and its last bytes; only strings that agree there are compared whole."""
+"""Strings are indexed by length and last bytes; only strings that agree in these are compared."""
 
 V = TypeVar("V")
 
 
 class PrefixIndex(Generic[V]):
-    """Values under byte strings; several may share one string.
+    """Values by byte string; several values may share one string.
 
-    A look-up costs one small dictionary access per distinct length, and a comparison per string that looks right.
+    A lookup costs one dictionary access per distinct length, and one comparison per candidate.
     """
 
     def __init__(self) -> None:
@@ -23,7 +23,7 @@ class PrefixIndex(Generic[V]):
         self._by_length.setdefault(len(string), {}).setdefault(_tail(string, len(string)), []).append((string, value))
 
     def remove(self, string: bytes, value: V) -> None:
-        """Forget one `value` under `string`; raises when there is none."""
+        """Remove one `value` under `string`; raises KeyError or ValueError if it is not there."""
         tails = self._by_length[len(string)]
         entries = tails[_tail(string, len(string))]
         entries.remove((string, value))
@@ -33,7 +33,7 @@ class PrefixIndex(Generic[V]):
             del self._by_length[len(string)]
 
     def beginnings_of(self, string: bytes) -> Iterator[list[V]]:
-        """The values under each string that `string` begins with, the longest string first."""
+        """The values under each string that `string` starts with, longest first."""
         for length in sorted((length for length in self._by_length if length <= len(string)), reverse=True):
             likely = self._by_length[length].get(_tail(string, length), ())
             if values := [value for kept, value in likely if string.startswith(kept)]:

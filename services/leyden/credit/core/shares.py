@@ -1,8 +1,8 @@
-"""A policy's actions as episodes: what each earned for itself, what the outcome is, and which strategy credits it.
+"""Splits a rollout's rewards over a policy's actions, as one episode per strategy.
 
-An episode holds the actions that one strategy credits, and all rewards of the rollout. Whatever these actions did not
-earn for themselves (the outcome, rewards of context, of other policies and of other strategies' actions) is, as they
-see it, the outcome: it falls on the last of them.
+An episode has the actions that one strategy credits, and all rewards of the rollout. Rewards that name none of these
+actions (of the rollout, of context, of other policies and of other strategies' actions) are its outcome, which goes to
+the last action.
 """
 
 import hashlib
@@ -18,7 +18,7 @@ from leyden.events import RewardAssigned
 Key = tuple[str, int]
 """An action: call id and choice."""
 VALUE = "value"
-"""Name of a reward of weight 0 that says what a call's state is worth: a critic's estimate, and no reward at all."""
+"""Name of a zero-weight reward that is a critic's estimate of the state's value, and not a reward."""
 DIGEST_BYTES = 8
 
 
@@ -32,14 +32,14 @@ class ActionStep:
 
 
 def is_estimate(reward: RewardAssigned) -> bool:
-    """Whether `reward` is a critic's estimate, which judges nothing."""
+    """Whether `reward` is a critic's estimate of a value."""
     return reward.name == VALUE and reward.weight == 0.0 and reward.call_id is not None
 
 
 def parts_of(
     actions: Sequence[Action], rewards: Sequence[RewardAssigned], strategy: Strategy
 ) -> tuple[list[Part], dict[Key, ActionStep]]:
-    """The parts of one policy's `actions`, and the place of each; `strategy` credits those that name none."""
+    """The parts of one policy's `actions`, and the step of each; `strategy` credits actions without their own."""
     of_strategy: dict[Strategy, list[Action]] = {}
     for action in actions:
         of_strategy.setdefault(action.strategy or strategy, []).append(action)
@@ -51,7 +51,7 @@ def parts_of(
 
 
 def _episode(actions: Sequence[Action], rewards: Sequence[RewardAssigned]) -> Episode:
-    """The actions as steps. A call's rewards go to its first choice, its estimate to all of them."""
+    """The actions as steps. A call's rewards go to its first choice; its value estimate goes to all choices."""
     own: dict[Key, list[float]] = {_key(action): [] for action in actions}
     first_choice = {call_id: (call_id, choice) for call_id, choice in reversed(own)}
     values = {reward.call_id: reward.value for reward in reversed(rewards) if is_estimate(reward)}

@@ -1,4 +1,4 @@
-"""What a credit strategy is given and what it gives."""
+"""The interface of credit strategies: episodes in, credit per step out."""
 
 import math
 from abc import ABC, abstractmethod
@@ -15,34 +15,34 @@ class Step:
     """One action."""
 
     own: float
-    """What the rules gave for this action alone."""
+    """Rewards that name this action's call."""
     reward: float
-    """The same, and on the last step the episode's outcome as well: the rewards of an episode add up to its total."""
+    """`own`, plus the outcome on the last step: the rewards of an episode add up to its total."""
     state: str
-    """Digest of the prompt's token ids: equal states are equal, in all rollouts."""
+    """Digest of the prompt's token ids; the same in all rollouts."""
     value: float | None = None
-    """An estimate of the state's value that came with the call, from a critic for instance."""
+    """A recorded estimate of the state's value, such as a critic's."""
 
 
 @dataclass(frozen=True, slots=True)
 class Episode:
-    """A rollout as a strategy sees it: those of its actions that this strategy credits, in order, at least one."""
+    """A rollout as a strategy sees it: the actions that it credits, in order; at least one."""
 
     steps: tuple[Step, ...]
     total: float
     """All rewards of the rollout."""
     outcome: float
-    """The part of the total that no action of the episode earned for itself; it falls on the last step."""
+    """Rewards that name no action of the episode; they go to the last step."""
 
 
 @dataclass(frozen=True, slots=True)
 class StepCredit:
-    """What a step is worth."""
+    """Return and advantage of a step."""
 
     return_: float
     advantage: float
     value: float | None = None
-    """The baseline of this very step, where the strategy has one."""
+    """Baseline of this step, if the strategy has one."""
 
 
 class Strategy(BaseModel, ABC):
@@ -54,22 +54,22 @@ class Strategy(BaseModel, ABC):
 
     @abstractmethod
     def assign_credit(self, episodes_G: Sequence[Episode], estimator: Advantage) -> list[list[StepCredit]]:
-        """The worth of each step of each of a group's G episodes, in their order.
+        """The credit of each step of a group's G episodes, in their order.
 
-        In every mean and spread a rollout weighs the same, however many steps it has.
+        In means and deviations every rollout must weigh the same, however many steps it has.
         """
 
     def missing(self, episode: Episode) -> str | None:
-        """What the strategy needs and `episode` lacks, so that its rollout must be left out; None when nothing."""
+        """What the strategy needs and `episode` lacks, so that its rollout is left out; None if nothing."""
         return None
 
     def conflict(self, estimator: Advantage) -> str | None:
-        """Why the strategy makes no sense with `baseline`; None when it does."""
+        """Why the strategy cannot be used with `estimator`; None if it can."""
         return None
 
 
 def with_advantages(returns_GT: Sequence[Sequence[float]], estimator: Advantage) -> list[list[StepCredit]]:
-    """Each return with the advantage that `baseline` gives it."""
+    """Each return with its advantage by `estimator`."""
     return [
         [StepCredit(return_, advantage) for return_, advantage in zip(returns_T, advantages_T, strict=True)]
         for returns_T, advantages_T in zip(returns_GT, estimator(returns_GT), strict=True)

@@ -1,6 +1,6 @@
 """Generalised advantage estimation (arXiv 1506.02438) over the turns of a rollout, each action a time step.
 
-The values are its estimator, so the run's `advantage` is not used; scale is left to the trainer's whitening.
+The values are its baseline, so the run's `advantage` is not used; scale is left to the trainer's whitening.
 """
 
 from collections import defaultdict
