@@ -24,7 +24,8 @@ from leyden.kafka.reading import read_topics
 from leyden.kafka.settings import KafkaSettings
 from leyden.stack.ports import free_port
 from roots import ROOT
-from service.gateway.gateway_fakes import START, ScriptedEngine, engine_server
+from service.gateway.gateway_engine_fake import ScriptedEngine, engine_server
+from service.gateway.gateway_fakes import START
 
 pytestmark = [pytest.mark.integration, pytest.mark.filterwarnings("default"), pytest.mark.timeout(200)]
 

@@ -39,6 +39,7 @@ from leyden.kafka.settings import KafkaSettings
 from leyden.kafka.subscriber import BatchConsumer, Subscription
 from service.gateway import gateway_fakes as fakes
 from service.gateway.gateway_rates_fake import MemoryRates
+from service.gateway.gateway_store_fake import MemoryStore
 
 pytestmark = [pytest.mark.integration, pytest.mark.timeout(200)]
 VECTORS = Path(__file__).parents[1] / "golden" / "otlp"
@@ -59,9 +60,7 @@ class Way:
         self.deaths: list[int] = []
         log = KafkaLog(self.publisher, 30.0, 0.0, 30.0)
         engines = AiohttpEngines(4.0, 100, MIB)
-        self.gateway = Gateway(
-            fakes.settings(), fakes.MemoryStore(), engines, log, ManualClock(fakes.START), MemoryRates()
-        )
+        self.gateway = Gateway(fakes.settings(), MemoryStore(), engines, log, ManualClock(fakes.START), MemoryRates())
 
     async def post(self, body: bytes, headers: dict[str, str], signal: str = "traces") -> int:
         transport = httpx.ASGITransport(Starlette(routes=self.gateway.routes()))

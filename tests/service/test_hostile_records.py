@@ -43,7 +43,8 @@ from leyden.registry.handlers import RegistryHandlers
 from leyden.reward.app import rulebook
 from leyden.reward.settings import RewardSection
 from registry_support import MemoryPromotions, checkpoint
-from service.gateway.gateway_fakes import MemoryStore, bench
+from service.gateway.gateway_fakes import bench
+from service.gateway.gateway_store_fake import MemoryStore
 from service.reward.reward_fakes import World
 from service.trainer.test_trainer_service import Process, group
 from unit.policy.test_policy_agent import FakeEngine

@@ -12,7 +12,8 @@ from prometheus_client import REGISTRY
 from leyden.gateway.core.keys import rollout_key
 from leyden.ids import AttemptRef
 from leyden.kafka import Retry
-from service.gateway.gateway_fakes import REF, SECRET, Bench, bench, chunks, completion
+from service.gateway.gateway_engine_fake import chunks, completion
+from service.gateway.gateway_fakes import REF, SECRET, Bench, bench
 
 USER = {"role": "user", "content": "say hi"}
 SAID = {"role": "assistant", "content": "Hi!"}

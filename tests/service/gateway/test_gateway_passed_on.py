@@ -9,7 +9,8 @@ import pytest
 from aiohttp import web
 from openai import AsyncOpenAI
 
-from service.gateway.gateway_fakes import API_KEY, REF, Bench, ScriptedEngine, bench, engine_server
+from service.gateway.gateway_engine_fake import ScriptedEngine, engine_server
+from service.gateway.gateway_fakes import API_KEY, REF, Bench, bench
 from service.gateway.gateway_servers import as_another_vendor, passed_to, status
 
 HELLO: list[Any] = [{"role": "user", "content": "Say hi"}]

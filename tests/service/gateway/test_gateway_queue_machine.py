@@ -22,7 +22,8 @@ from leyden.gateway.handlers.restoring import Restorer, RestoringTimes
 from leyden.gateway.handlers.rollouts import LifeSettings, Rollouts
 from leyden.gateway.handlers.tasks import TasksHandler
 from leyden.kafka import Retry
-from service.gateway.gateway_fakes import START, FakeLog, MemoryStore
+from service.gateway.gateway_fakes import START, FakeLog
+from service.gateway.gateway_store_fake import MemoryStore
 
 TASKS = 3
 SAMPLES = 2

@@ -11,7 +11,8 @@ from aiohttp import web
 from prometheus_client import REGISTRY
 
 from leyden.gateway.core.upstreams import Timeouts
-from service.gateway.gateway_fakes import API_KEY, Bench, ScriptedEngine, bench, engine_server
+from service.gateway.gateway_engine_fake import ScriptedEngine, engine_server
+from service.gateway.gateway_fakes import API_KEY, Bench, bench
 from service.gateway.gateway_servers import as_another_vendor, first, passed_to, raw_server, status
 
 HELLO: list[Any] = [{"role": "user", "content": "Say hi"}]

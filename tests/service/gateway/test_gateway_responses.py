@@ -11,7 +11,8 @@ from openai import AsyncOpenAI
 from openai.types.responses import ResponseFunctionToolCall
 from pydantic import BaseModel
 
-from service.gateway.gateway_fakes import Bench, completion, logprobs
+from service.gateway.gateway_engine_fake import completion, logprobs
+from service.gateway.gateway_fakes import Bench
 
 WEATHER: Any = {
     "type": "function", "name": "weather", "description": "The weather.", "strict": True,

@@ -13,7 +13,8 @@ from leyden.events.codec import EVENTS_BY_TOPIC, encode
 from leyden.gateway.handlers.restoring import Restorer, RestoringTimes
 from leyden.ids import rollout_id_of
 from leyden.kafka import Retry
-from service.gateway.gateway_fakes import START, Bench, FakeLog, MemoryStore
+from service.gateway.gateway_fakes import START, Bench, FakeLog
+from service.gateway.gateway_store_fake import MemoryStore
 
 V1 = "/leyden/v1"
 BAD = {"status": "failed", "failure": {"failure_class": "agent_exception", "message": "boom"}}

@@ -13,7 +13,8 @@ from aiohttp import web
 from leyden.events import PolicyServed, unpack_ints
 from leyden.ids import AttemptRef, rollout_id_of
 from leyden.kafka import Delivered
-from service.gateway.gateway_fakes import API_KEY, START, Bench, ScriptedEngine, bench, chunks, engine_server
+from service.gateway.gateway_engine_fake import ScriptedEngine, chunks, engine_server
+from service.gateway.gateway_fakes import API_KEY, START, Bench, bench
 
 HELLO: list[Any] = [{"role": "user", "content": "Say hi"}]
 REFS = [AttemptRef(rollout_id_of("routing", n), 0) for n in range(24)]

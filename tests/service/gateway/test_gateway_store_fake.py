@@ -2,7 +2,7 @@
 
 import pytest
 
-from service.gateway.gateway_fakes import MemoryStore
+from service.gateway.gateway_store_fake import MemoryStore
 from service.gateway.rollout_store_laws import RolloutStoreLaws
 
 
