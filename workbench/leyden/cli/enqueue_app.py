@@ -4,11 +4,15 @@ import json
 from contextlib import closing
 from enum import StrEnum
 from itertools import islice
-from typing import Annotated, Any
+from pathlib import Path
+from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
 from leyden.cli.shell import STACK_DIR, ApiKey, DataDir, GatewayUrl, clear_errors, examples, progress, say
+
+if TYPE_CHECKING:
+    from leyden.cli.enqueueing import EnqueuePlan
 
 DRY_RUN_TASKS = 3
 ROWS, TASKS = "Rows", "Tasks"
@@ -106,10 +110,7 @@ def enqueue(
 
     The same row is the same task, so after an interruption run the command again: it enqueues only what is missing.
     """
-    from leyden.cli.enqueueing import EnqueuePlan, columns_of, tasks_of, told
-    from leyden.cli.enqueueing import enqueue as send
-    from leyden.cli.feedback import gateway_of
-    from leyden.cli.gateway_requests import TaskQueue
+    from leyden.cli.enqueueing import EnqueuePlan, columns_of, tasks_of
     from leyden.cli.task_rows import Source
 
     retry: dict[str, Any] = {"backoff_s": backoff} | ({"on": retry_on} if retry_on else {})
@@ -128,8 +129,18 @@ def enqueue(
         if dry_run:
             for task in islice(tasks_of(plan), DRY_RUN_TASKS):
                 say(json.dumps(task, ensure_ascii=False))
-            return
-        with closing(gateway_of(gateway, api_key, data_dir)) as client:
-            with progress() as tell:
-                done = send(plan, TaskQueue(client), tell)
-            say(told(done))
+        else:
+            _send(plan, gateway, api_key, data_dir)
+
+
+def _send(plan: "EnqueuePlan", gateway: str | None, api_key: str | None, data_dir: Path) -> None:
+    """Enqueue the tasks and print how many there were. Raises StackError."""
+    from leyden.cli.enqueueing import enqueue as enqueue_tasks
+    from leyden.cli.enqueueing import told
+    from leyden.cli.feedback import gateway_of
+    from leyden.cli.gateway_requests import TaskQueue
+
+    with closing(gateway_of(gateway, api_key, data_dir)) as client:
+        with progress() as tell:
+            done = enqueue_tasks(plan, TaskQueue(client), tell)
+        say(told(done))
