@@ -8,11 +8,12 @@ from pathlib import Path
 
 import pytest
 from aiokafka import AIOKafkaProducer, TopicPartition
+from aiokafka.admin import RecordsToDelete
 
 from leyden.events import Event, RewardsCompleted
 from leyden.events.codec import REWARDS, encode
 from leyden.kafka import Delivered, Outgoing, Poison, Retry
-from leyden.kafka.admin import TopicMismatchError, ensure_topics, set_group_offsets, topic_partitions
+from leyden.kafka.admin import TopicMismatchError, admin_client, ensure_topics, set_group_offsets, topic_partitions
 from leyden.kafka.claims import ClaimStore
 from leyden.kafka.clients import make_broker
 from leyden.kafka.loop import LoopSettings
@@ -115,6 +116,16 @@ async def test_what_was_handled_is_committed_and_not_delivered_again(bus: Bus) -
     assert sorted(first.got) == sorted(f"e{n}" for n in range(50))
     assert second.got == ["e50"]
     assert await group_backlog(bus.settings, bus.prefix, "g", [REWARDS]) == 0
+
+
+async def test_records_that_expired_unread_are_no_backlog(bus: Bus) -> None:
+    await bus.publish(*(reward(n) for n in range(50)))
+    partitions = await topic_partitions(bus.settings, [bus.prefix + REWARDS])
+    async with admin_client(bus.settings) as admin:
+        await admin.delete_records({tp: RecordsToDelete(before_offset=-1) for tp in partitions})
+    assert await group_backlog(bus.settings, bus.prefix, "g", [REWARDS]) == 0
+    await bus.publish(reward(50))
+    assert await group_backlog(bus.settings, bus.prefix, "g", [REWARDS]) == 1
 
 
 async def test_a_passing_fault_delivers_the_same_batch_until_it_is_handled(bus: Bus) -> None:

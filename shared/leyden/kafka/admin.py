@@ -107,14 +107,16 @@ async def end_offsets(settings: KafkaSettings, partitions: Iterable[TopicPartiti
         return dict(await consumer.end_offsets(wanted))
 
 
-async def occupied_ends(settings: KafkaSettings, partitions: Iterable[TopicPartition]) -> dict[TopicPartition, int]:
-    """The offset after the last record of each partition that is not empty."""
+async def stored_ranges(
+    settings: KafkaSettings, partitions: Iterable[TopicPartition]
+) -> dict[TopicPartition, tuple[int, int]]:
+    """First stored offset and the offset after the last record, for each partition that is not empty."""
     wanted = list(partitions)
     if not wanted:
         return {}
     async with _consumer(settings) as consumer:
         first, ends = await consumer.beginning_offsets(wanted), await consumer.end_offsets(wanted)
-    return {tp: end for tp, end in ends.items() if end > first[tp]}
+    return {tp: (first[tp], end) for tp, end in ends.items() if end > first[tp]}
 
 
 async def committed_offsets(

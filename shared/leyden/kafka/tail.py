@@ -7,7 +7,7 @@ from aiokafka import AIOKafkaConsumer
 
 from leyden.events import Event
 from leyden.events.codec import decode
-from leyden.kafka.admin import committed_offsets, end_offsets, topic_partitions
+from leyden.kafka.admin import committed_offsets, stored_ranges, topic_partitions
 from leyden.kafka.claims import ClaimStore
 from leyden.kafka.settings import KafkaSettings
 
@@ -49,8 +49,11 @@ class TopicTail:
 
 
 async def group_backlog(settings: KafkaSettings, prefix: str, group: str, topics: Sequence[str]) -> int:
-    """Number of records of `topics` that consumer group `group` has not committed. Names are without prefix."""
+    """Number of stored records of `topics` that consumer group `group` has not committed. Names are without prefix.
+
+    Records that expired unread do not count: they will never be committed.
+    """
     partitions = await topic_partitions(settings, [prefix + topic for topic in topics])
     done = await committed_offsets(settings, prefix + group, partitions)
-    ends = await end_offsets(settings, partitions)  # read last, so that no committed offset is beyond the end
-    return sum(max(0, end - done[tp]) for tp, end in ends.items())
+    ranges = await stored_ranges(settings, partitions)  # read last, so that no committed offset is beyond the end
+    return sum(max(0, end - max(first, done[tp])) for tp, (first, end) in ranges.items())

@@ -5,7 +5,7 @@ import logging
 
 from leyden.backoff import Backoff, retrying
 from leyden.events.codec import VERDICTS
-from leyden.kafka.admin import committed_offsets, occupied_ends, topic_partitions
+from leyden.kafka.admin import committed_offsets, stored_ranges, topic_partitions
 from leyden.kafka.settings import KafkaSettings
 from leyden.kafka.types import KafkaError, TopicPartition
 
@@ -17,7 +17,8 @@ async def verdicts_read(kafka: KafkaSettings, prefix: str, group: str, every_s: 
     pause = Backoff(every_s, every_s)
 
     async def ends() -> dict[TopicPartition, int]:
-        return await occupied_ends(kafka, await topic_partitions(kafka, [prefix + VERDICTS]))
+        ranges = await stored_ranges(kafka, await topic_partitions(kafka, [prefix + VERDICTS]))
+        return {tp: end for tp, (_, end) in ranges.items()}
 
     wanted = await retrying(ends, pause, KafkaError, failed=_tell)
     while wanted:
