@@ -1,7 +1,7 @@
 """Anthropic `/v1/messages`: the face, its errors, plain and streamed replies. Requests are in `messages_request`.
 
-Text and thinking leave as they come. A tool's input leaves in one piece, when the reply is finished: clients parse it,
-and half of them stop the agent at arguments that are not JSON, which a model in training will write.
+Text and thinking are sent as they arrive. A tool's input is sent in one piece when the reply is complete: clients parse
+it, and many stop the agent at invalid JSON, which a model in training will write.
 """
 
 from collections.abc import Mapping
@@ -33,14 +33,14 @@ ERRORS = {
 
 
 def message_id(engine_id: str) -> str:
-    """`msg_…` for the engine's `chatcmpl-…`."""
+    """The message id `msg_…` for the engine's id `chatcmpl-…`."""
     return "msg_" + engine_id.removeprefix("chatcmpl-")
 
 
 def stop_of(choice: Mapping[str, Any], tool_calls: object) -> tuple[str, str | None]:
-    """Why a finished choice stopped: `stop_reason` and `stop_sequence`.
+    """`stop_reason` and `stop_sequence` of a finished choice.
 
-    vLLM says in `stop_reason` which stop string was met, and "stop" for a tool call that was demanded by name.
+    vLLM's `stop_reason` is the stop string that matched; its `finish_reason` is "stop" for a tool call forced by name.
     """
     finish, met = choice.get("finish_reason") or "stop", choice.get("stop_reason")
     if finish == "stop" and tool_calls:
@@ -51,7 +51,7 @@ def stop_of(choice: Mapping[str, Any], tool_calls: object) -> tuple[str, str | N
 
 
 def usage_of(usage: Mapping[str, Any] | None) -> JsonDict:
-    """Token counts; Anthropic's input tokens leave out those that were read from a cache."""
+    """Token counts under Anthropic's names. Its input tokens do not include tokens read from a cache."""
     usage = usage or {}
     cached = (usage.get("prompt_tokens_details") or {}).get("cached_tokens") or 0
     return {
@@ -63,7 +63,7 @@ def usage_of(usage: Mapping[str, Any] | None) -> JsonDict:
 
 
 def tool_use(call: Mapping[str, Any]) -> JsonDict:
-    """A tool call as a block. Arguments that are no JSON object are shown whole, under the one name `arguments`."""
+    """The `tool_use` block of a tool call. Arguments that are not a JSON object become `{"arguments": <text>}`."""
     function = call["function"]
     text = function.get("arguments") or "{}"
     try:
@@ -76,7 +76,7 @@ def tool_use(call: Mapping[str, Any]) -> JsonDict:
 
 
 def anthropic_error(refusal: Refusal) -> JsonDict:
-    """The body of an error in Anthropic's shape, which has no `param`: the message begins with it."""
+    """An error body in Anthropic's format. It has no `param`, so the message starts with it."""
     kind = ERRORS.get(refusal.status, "api_error" if refusal.status >= 500 else "invalid_request_error")
     message = f"{refusal.param}: {refusal.message}" if refusal.param else refusal.message
     return {"type": "error", "error": {"type": kind, "message": message}, "request_id": refusal.request_id}
@@ -84,18 +84,18 @@ def anthropic_error(refusal: Refusal) -> JsonDict:
 
 PING = named_event("ping", {"type": "ping"})
 PING_EVERY = 32
-"""Held pieces of a tool's input between two pings: a reader must not take a long tool call for a dead stream."""
+"""Held-back pieces of tool input per ping, so that clients do not take a long tool call for a dead stream."""
 
 
 class MessagesStream(StreamFace):
-    """The events of one message."""
+    """The events of one streamed message."""
 
     def __init__(self) -> None:
         self._started = False
         self._open: str | None = None
         self._index = -1
         self._answered = False
-        """Whether a text or a tool use came: thinking alone is no answer."""
+        """Whether text or a tool use was sent; thinking alone is not an answer."""
         self._tools: dict[int, JsonDict] = {}
         self._held = 0
         self._stop: tuple[str, str | None] = ("end_turn", None)
@@ -141,7 +141,7 @@ class MessagesStream(StreamFace):
         return [named_event("message_start", {"type": "message_start", "message": message}), PING]
 
     def _grow(self, kind: str, text: str | None) -> list[bytes]:
-        """Add to the open block of this kind; another kind's is closed first."""
+        """Add text to the open block of this kind; an open block of another kind is closed first."""
         if not text:
             return []
         events = []
@@ -152,7 +152,7 @@ class MessagesStream(StreamFace):
         return [*events, self._delta({"type": f"{kind}_delta", kind: text})]
 
     def _hold(self, call: JsonDict) -> list[bytes]:
-        """Keep a piece of a tool call; now and then a ping says that there is more to come."""
+        """Hold back a piece of a tool call; every `PING_EVERY` pieces return a ping."""
         kept = self._tools.setdefault(call.get("index") or 0, {"id": "", "function": {"name": "", "arguments": ""}})
         kept["id"] = call.get("id") or kept["id"]
         for name, value in (call.get("function") or {}).items():
@@ -161,7 +161,7 @@ class MessagesStream(StreamFace):
         return [PING] if self._held % PING_EVERY == 0 else []
 
     def _finish(self) -> list[bytes]:
-        """Close what is open, then the tool uses; a message that has neither those nor text gets an empty text."""
+        """Close the open block, then send tool uses. A message with neither text nor tool uses gets an empty text."""
         events = self._close()
         tools, self._tools = self._tools, {}
         for _, call in sorted(tools.items()):
@@ -198,7 +198,7 @@ _SIGNED: dict[str, JsonDict] = {"thinking": {"signature": ""}}
 
 
 class MessagesFace(Face):
-    """Anthropic messages."""
+    """Anthropic's Messages API."""
 
     route = "/v1/messages"
 
@@ -233,7 +233,7 @@ class MessagesFace(Face):
 
 
 def _content(message: Mapping[str, Any]) -> list[JsonDict]:
-    """A reply's blocks: thinking where the model's reply has reasoning, text, tool uses; never none at all."""
+    """The content blocks of a reply: thinking (if it has reasoning), text, tool uses. At least one block."""
     blocks: list[JsonDict] = []
     if thinking := reasoning_of(message):
         blocks.append({"type": "thinking", "thinking": thinking, "signature": ""})
@@ -244,7 +244,7 @@ def _content(message: Mapping[str, Any]) -> list[JsonDict]:
 
 
 def count_request(body: JsonDict) -> JsonDict:
-    """What an engine's `/tokenize` is asked to count for a `count_tokens` body, but for its `model`."""
+    """The body for an engine's `/tokenize`, without `model`, from a `count_tokens` body."""
     chat = chat_request(body)
     fields = ("messages", "tools", "add_generation_prompt", "continue_final_message", "chat_template_kwargs")
     return {name: chat[name] for name in fields if name in chat}
