@@ -1,4 +1,4 @@
-"""An Anthropic messages request as the chat request that means the same. What no engine could mean is refused."""
+"""Translates an Anthropic messages request to an equivalent chat request. What has no chat form is refused."""
 
 from collections.abc import Callable, Mapping
 from typing import Any
@@ -10,7 +10,7 @@ from leyden.gateway.core.refusals import Refusal
 from leyden.gateway.core.request import JsonDict
 
 SAME = ("model", "max_tokens", "temperature", "top_p", "top_k", "stream")
-"""Fields with one meaning in both."""
+"""Fields with the same name and meaning in both APIs."""
 MEANINGLESS = (
     "thinking",
     "service_tier",
@@ -24,14 +24,14 @@ MEANINGLESS = (
     "user_profile_id",
     "workspace_id",
 )
-"""Fields of Anthropic's own service that change nothing here: thinking is up to the model and its template."""
+"""Fields of Anthropic's own service, ignored here. Whether a model thinks depends on it and its template."""
 TRANSLATED = ("messages", "system", "stop_sequences", "tools", "tool_choice", "metadata", "output_config", "n")
 SEPARATOR = "\n\n"
-"""Between the text blocks of a system prompt; other texts are joined as they are."""
+"""Joins the text blocks of a system prompt; other texts are joined without a separator."""
 
 
 def chat_request(body: JsonDict) -> JsonDict:
-    """The chat request. Fields that this API does not know pass through. Raises a 400 `Refusal` for what is wrong."""
+    """The chat request. Unknown fields pass through. Raises a 400 `Refusal` with `param` for an invalid field."""
     if body.get("n") not in (None, 1):
         raise _refused("n", "messages have one choice")
     own = {*SAME, *MEANINGLESS, *TRANSLATED}
@@ -39,7 +39,7 @@ def chat_request(body: JsonDict) -> JsonDict:
     chat |= {name: body[name] for name in SAME if body.get(name) is not None}
     chat["messages"] = _messages(body)
     if chat["messages"][-1]["role"] == "assistant":
-        # Anthropic continues a last message of the assistant's.
+        # If the last message is the assistant's, Anthropic continues it.
         chat |= {"add_generation_prompt": False, "continue_final_message": True}
     if body.get("stream") is True:
         chat["stream_options"] = {"include_usage": True}
@@ -88,7 +88,7 @@ def _system(system: object) -> str:
 
 
 def _of_user(blocks: list[Any], where: str) -> list[JsonDict]:
-    """Tool results are messages of their own, before what else the user says in the same turn."""
+    """Tool results become separate messages, before the rest of the user's turn."""
     results, parts = [], []
     for index, block in enumerate(blocks):
         at = f"{where}.content.{index}"
@@ -151,7 +151,7 @@ def _tool_call(block: Mapping[str, Any], where: str) -> JsonDict:
 
 
 def _part(block: Any, where: str) -> JsonDict:
-    """A block of a user's, or of a tool's result, as a part of a chat message."""
+    """A part of a chat message, from a block of a user message or a tool result."""
     kind = _kind(block, where)
     source = block.get("source")
     if kind == "image" and isinstance(source, dict):
@@ -170,7 +170,7 @@ def _image_url(source: Mapping[str, Any], where: str) -> str:
 
 
 def _simplest(parts: list[JsonDict]) -> str | list[JsonDict]:
-    """Parts as one text where all are text: what every chat template takes."""
+    """One string if all parts are text, as every chat template accepts that; otherwise `parts`."""
     if all(part["type"] == "text" for part in parts):
         return "".join(part["text"] for part in parts)
     return parts
