@@ -1,7 +1,7 @@
-"""What a face is: one model API, translated to and from chat completions; and OpenAI's own three.
+"""Base classes of faces (a face translates one model API to and from chat completions), and OpenAI's three faces.
 
-A face decides nothing about routing or recording. Requests are translated before anything else happens; replies after
-`show` took out what only the record needs, so that a face sees exactly what a caller of chat completions would.
+A face does not route or record. Requests are translated first. Replies are translated after `show` has removed what
+only the record needs, so a face sees exactly what a caller of chat completions sees.
 """
 
 from abc import ABC, abstractmethod
@@ -14,36 +14,36 @@ from leyden.gateway.core.refusals import Refusal
 from leyden.gateway.core.request import Api, JsonDict
 
 REASONING = "reasoning"
-"""What vLLM's chat API calls an assistant's reasoning in requests and replies; its older name is read too."""
+"""Name of an assistant's reasoning in vLLM's chat API, in requests and replies. The older name is read too."""
 OLD_REASONING = "reasoning_content"
 NO_ROUTE = (404, 405)
 KINDS = {401: "authentication_error", 403: "permission_error", 404: "not_found_error", 429: "rate_limit_error"}
 
 
 class StreamFace(ABC):
-    """One streamed reply in a face's events. `feed` for each shown chunk in order, then `end` once, or `error` once.
+    """Translates one streamed reply. Call `feed` for each shown chunk in order, then `end` or `error` once.
 
-    What `feed` gives for the chunk that finishes the last choice, and all after it, leaves only when the call's record
-    is in Kafka; so does what `end` gives.
+    The events from the chunk that finishes the last choice on, including those of `end`, are sent only after the call's
+    record is in Kafka.
     """
 
     prompt_tokens: int = 0
-    """How long the prompt was, set before the first `feed` where the engine says so up front; 0 when unknown."""
+    """Length of the prompt, set before the first `feed` if the engine reports it at the start; 0 if unknown."""
 
     @abstractmethod
     def feed(self, chunk: JsonDict) -> list[bytes]:
-        """The events (whole, with their blank line) that a shown chunk makes."""
+        """The events for a shown chunk, each with its final blank line."""
 
     @abstractmethod
     def end(self) -> list[bytes]:
-        """The events after the last chunk of a reply that came whole."""
+        """The events after the last chunk of a complete reply."""
 
     @abstractmethod
     def error(self, refusal: Refusal) -> bytes:
-        """The event that tells of a failure in the middle of a stream; nothing follows it."""
+        """The event for a failure during the stream. No event follows it."""
 
     def engine_error(self, chunk: JsonDict) -> bytes:
-        """The event for a chunk that is the engine's own error."""
+        """The event for a chunk that is an error from the engine."""
         return self.error(Refusal(500, "engine_error", message_of(chunk)))
 
 
@@ -51,38 +51,38 @@ class Face(ABC):
     """One model API."""
 
     route: str
-    """Its path, such as `/v1/chat/completions`: what `ModelCallRecorded.route` says."""
+    """Its path, such as `/v1/chat/completions`; recorded as `ModelCallRecorded.route`."""
     upstream_route = "/v1/chat/completions"
-    """The engine's path that answers it."""
+    """The engine's path to which requests are sent."""
     api = Api.CHAT
-    """The form of what is asked and answered there."""
+    """The API of `upstream_route`."""
 
     def request(self, body: JsonDict) -> JsonDict:
-        """The chat request that `body` means; a new dict or `body` itself. Raises a 400 `Refusal` with `param`."""
+        """The chat request for `body`: a new dict, or `body` itself. Raises a 400 `Refusal` with `param`."""
         return body
 
     def response_id(self, engine_id: str) -> str:
-        """The id that the caller sees in place of the engine's."""
+        """The reply id that the caller sees instead of the engine's."""
         return engine_id
 
     @abstractmethod
     def whole(self, shown: JsonDict, body: JsonDict) -> JsonDict:
-        """The plain reply, from the shown chat reply and the caller's own body."""
+        """The reply without streaming, from the shown chat reply and the caller's request body."""
 
     @abstractmethod
     def stream(self, body: JsonDict) -> StreamFace:
-        """A new stream for the caller's own body."""
+        """A new stream for the caller's request body."""
 
     def error(self, refusal: Refusal) -> JsonDict:
-        """The body of an error."""
+        """The body of an error in this API's format."""
         return openai_error(refusal)
 
     def engine_error(self, status: int, body: bytes, call_id: str) -> bytes:
-        """The body of an engine's error answer: passed on where it has OpenAI's shape, told in it where not."""
+        """The body for an engine's error: unchanged if it has OpenAI's format, otherwise converted to it."""
         return body if _is_openai_error(body) and not _no_route(status, body) else self.retold(status, body, call_id)
 
     def retold(self, status: int, body: bytes, call_id: str) -> bytes:
-        """An engine's error answer in this face's shape."""
+        """An engine's error in this API's format."""
         refusal = engine_refusal(status, body)
         if _no_route(status, body):
             text = f"what answers for this model does not serve {self.upstream_route}"
@@ -92,7 +92,7 @@ class Face(ABC):
 
 
 def engine_refusal(status: int, body: bytes) -> Refusal:
-    """An engine's error answer as a refusal, to be told in another shape."""
+    """An engine's error as a `Refusal`, for conversion to another format."""
     try:
         parsed = orjson.loads(body)
     except orjson.JSONDecodeError:
@@ -103,25 +103,25 @@ def engine_refusal(status: int, body: bytes) -> Refusal:
 
 
 def reasoning_of(message: Mapping[str, Any]) -> str | None:
-    """A message's or a delta's reasoning, by either of the names that servers have for it."""
+    """The reasoning of a message or delta, under either of the two names that servers use."""
     text = message.get(REASONING) or message.get(OLD_REASONING)
     return text if isinstance(text, str) else None
 
 
 def message_of(body: object) -> str:
-    """The message of an error in OpenAI's shape, or as much of anything else as helps."""
+    """The message of an error in OpenAI's format; for anything else, its text. At most 500 characters."""
     error = body.get("error", body) if isinstance(body, Mapping) else body
     text = error.get("message", error) if isinstance(error, Mapping) else error
     return str(text)[:500]
 
 
 def kind_of(status: int) -> str:
-    """The error's `type`, by status."""
+    """OpenAI's error `type` for a status."""
     return KINDS.get(status, "server_error" if status >= 500 else "invalid_request_error")
 
 
 def openai_error(refusal: Refusal) -> JsonDict:
-    """The body of an error in OpenAI's shape."""
+    """The body of an error in OpenAI's format."""
     return {
         "error": {
             "message": refusal.message,
@@ -143,7 +143,7 @@ def named_event(name: str, payload: JsonDict) -> bytes:
 
 
 def _no_route(status: int, body: bytes) -> bool:
-    """Whether a server says that it has no such route at all, as web frameworks do."""
+    """Whether a server has no such route, judged by the error texts of web frameworks."""
     return status in NO_ROUTE and any(words in body for words in (b"Not Found", b"Method Not Allowed"))
 
 
@@ -159,7 +159,7 @@ DONE = data_event(b"[DONE]")
 
 
 class OpenAIStream(StreamFace):
-    """Chunks as they are, then `[DONE]`; after an error no `[DONE]` follows."""
+    """Chunks unchanged, then `[DONE]`, except after an error."""
 
     def feed(self, chunk: JsonDict) -> list[bytes]:
         return [data_event(orjson.dumps(chunk))]
@@ -190,7 +190,7 @@ CHAT = ChatFace()
 
 
 class CompletionsFace(Face):
-    """OpenAI text completions: a text or token ids in, a text out."""
+    """OpenAI text completions: text or token ids in, text out."""
 
     route = upstream_route = "/v1/completions"
     api = Api.COMPLETIONS
