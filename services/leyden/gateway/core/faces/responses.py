@@ -1,8 +1,8 @@
-"""`/v1/responses`: OpenAI's Responses API without its server's memory, translated to and from chat completions.
+"""`/v1/responses`: OpenAI's Responses API without stored state, translated to and from chat completions.
 
-Nothing is stored, so every request carries its whole conversation; tools that run on OpenAI's servers are refused.
-In a stream, a text is done when something else begins. Function calls are done only when the chat reply gives its
-finish reason: an agent acts on a call that is done, and what it acts on must be in the record.
+Nothing is stored, so every request contains its whole conversation. Tools that run on OpenAI's servers are refused.
+In a stream, a text is done when another item begins. Function calls are done only when the chat reply gives its finish
+reason: an agent executes a call that is done, and what it executes must be in the record.
 """
 
 from collections.abc import Mapping
@@ -19,7 +19,7 @@ from leyden.gateway.core.request import JsonDict
 
 @dataclass(slots=True)
 class _Part:
-    """One part of an item's content: a text of the model, its refusal, or its reasoning."""
+    """One part of an item's content: text, refusal or reasoning."""
 
     kind: str
     index: int
@@ -39,7 +39,7 @@ class _Part:
 
 @dataclass(slots=True)
 class _Item:
-    """One output item as it comes in."""
+    """One output item, filled as chunks arrive."""
 
     kind: str
     index: int
@@ -61,7 +61,7 @@ class _Item:
 
 
 class ResponseEvents(StreamFace):
-    """The events of one streamed response. Fed with every shown chunk in order, then ended or failed, once."""
+    """The events of one streamed response."""
 
     def __init__(self, body: JsonDict) -> None:
         self._body = body
@@ -74,7 +74,7 @@ class ResponseEvents(StreamFace):
         self._out: list[bytes] = []
 
     def feed(self, chunk: JsonDict) -> list[bytes]:
-        """The events that a chunk makes."""
+        """The events for a chunk."""
         self._open(chunk)
         self._usage = chunk.get("usage") or self._usage
         for choice in chunk.get("choices") or ():
@@ -82,7 +82,7 @@ class ResponseEvents(StreamFace):
         return self._told()
 
     def end(self) -> list[bytes]:
-        """What is still open is done, and `response.completed` or `response.incomplete` says all of it again."""
+        """Events that finish open items, then `response.completed` or `response.incomplete` with the whole output."""
         self._open({})
         self._finish()
         assert self._opened is not None
@@ -92,7 +92,7 @@ class ResponseEvents(StreamFace):
         return self._told()
 
     def error(self, refusal: Refusal) -> bytes:
-        """`error`, and `response.failed` where the response had begun: clients look for the one or the other."""
+        """`error`, and `response.failed` if the response had started: clients look for either of them."""
         self._tell("error", code=refusal.code, message=refusal.message, param=refusal.param)
         if self._opened is not None:
             error = {"code": "server_error", "message": refusal.message}
@@ -133,7 +133,7 @@ class ResponseEvents(StreamFace):
         self._about(item, f"response.{part_kind}.delta", **part.told("delta", text, logprobs))
 
     def _current(self, kind: str) -> _Item:
-        """The open item of a kind."""
+        """The open item of a kind; starts one if the last item is of another kind or done."""
         last = self._items[-1] if self._items else None
         if last and last.kind == kind and not last.done:
             return last
@@ -150,7 +150,7 @@ class ResponseEvents(StreamFace):
         return item
 
     def _call(self, delta: Mapping[str, Any]) -> None:
-        """A piece of a tool call. The call is announced once its name is known, which comes first and whole."""
+        """Add a piece of a tool call. The call is announced once its name is known; it arrives first, in one piece."""
         function = delta.get("function") or {}
         index = int(delta.get("index") or 0)
         if index not in self._calls:
@@ -168,12 +168,12 @@ class ResponseEvents(StreamFace):
             self._about(item, "response.function_call_arguments.delta", delta=arguments)
 
     def _end_last(self) -> None:
-        """Another item begins: what was said before it is done. Calls stay open until the reply is whole."""
+        """Finish the last item, as another begins. Function calls stay open until the reply is complete."""
         if self._items and self._items[-1].kind != "function_call":
             self._close(self._items[-1], "completed")
 
     def _finish(self) -> None:
-        """The reply is whole: what is open is done. A reply of nothing is an empty message."""
+        """Finish all open items, as the reply is complete. An empty reply becomes an empty message."""
         if not self._items:
             self._say("message", "output_text", "", [])
         cut = self._finish_reason in reply.INCOMPLETE
@@ -212,7 +212,7 @@ class ResponseEvents(StreamFace):
 
 
 class ResponsesFace(Face):
-    """OpenAI responses."""
+    """OpenAI's Responses API."""
 
     route = "/v1/responses"
 
