@@ -17,7 +17,7 @@ def seal(text: str) -> str:
 
 
 def unseal(sealed: object) -> str | None:
-    """The text in a result of `seal`; None for that of another server."""
+    """Inverse of `seal`; None for content sealed by another server."""
     if not isinstance(sealed, str) or not sealed.startswith(MARK):
         return None
     try:
