@@ -33,7 +33,7 @@ SEPARATOR = "\n\n"
 def chat_request(body: JsonDict) -> JsonDict:
     """The chat request. Unknown fields pass through. Raises a 400 `Refusal` with `param` for an invalid field."""
     if body.get("n") not in (None, 1):
-        raise _refused("n", "messages have one choice")
+        raise _refused("n", "`n` must be 1: a message has one choice")
     own = {*SAME, *MEANINGLESS, *TRANSLATED}
     chat = {name: value for name, value in body.items() if name not in own}
     chat |= {name: body[name] for name in SAME if body.get(name) is not None}
@@ -53,29 +53,29 @@ def chat_request(body: JsonDict) -> JsonDict:
 def _object(body: JsonDict, name: str) -> JsonDict:
     value = body.get(name)
     if value is not None and not isinstance(value, dict):
-        raise _refused(name, f"`{name}` is an object")
+        raise _refused(name, f"`{name}` must be an object")
     return value or {}
 
 
 def _messages(body: JsonDict) -> list[JsonDict]:
     messages = body.get("messages")
     if not isinstance(messages, list) or not messages:
-        raise _refused("messages", "at least one message is needed")
+        raise _refused("messages", "must contain at least one message")
     system = _system(body.get("system"))
     made: list[JsonDict] = [{"role": "system", "content": system}] if system else []
     for index, message in enumerate(messages):
         where = f"messages.{index}"
         if not isinstance(message, dict) or message.get("role") not in tuple(_ROLES):
-            raise _refused(f"{where}.role", "a message's role is `user`, `assistant` or `system`")
+            raise _refused(f"{where}.role", "must be `user`, `assistant` or `system`")
         content = message.get("content")
         if isinstance(content, str):
             made.append({"role": message["role"], "content": content})
         elif isinstance(content, list):
             made += _ROLES[message["role"]](content, where)
         else:
-            raise _refused(f"{where}.content", "content is a string or a list of blocks")
+            raise _refused(f"{where}.content", "must be a string or a list of blocks")
     if not made:
-        raise _refused("messages", "a message says something")
+        raise _refused("messages", "messages must not be empty")
     return made
 
 
@@ -84,7 +84,7 @@ def _system(system: object) -> str:
         return SEPARATOR.join(_text(block, f"system.{index}") for index, block in enumerate(system))
     if system is None or isinstance(system, str):
         return system or ""
-    raise _refused("system", "a system prompt is a string or a list of text blocks")
+    raise _refused("system", "must be a string or a list of text blocks")
 
 
 def _of_user(blocks: list[Any], where: str) -> list[JsonDict]:
@@ -102,12 +102,12 @@ def _of_user(blocks: list[Any], where: str) -> list[JsonDict]:
 def _tool_result(block: Mapping[str, Any], where: str) -> JsonDict:
     call_id = block.get("tool_use_id")
     if not isinstance(call_id, str):
-        raise _refused(f"{where}.tool_use_id", "a tool result names its tool use")
+        raise _refused(f"{where}.tool_use_id", "a tool result must have a `tool_use_id`")
     content = block.get("content")
     if isinstance(content, list):
         content = _simplest([_part(part, f"{where}.content.{index}") for index, part in enumerate(content)])
     elif content is not None and not isinstance(content, str):
-        raise _refused(f"{where}.content", "a tool result is a string or a list of blocks")
+        raise _refused(f"{where}.content", "must be a string or a list of blocks")
     return {"role": "tool", "tool_call_id": call_id, "content": content or ""}
 
 
@@ -145,7 +145,7 @@ _ROLES: dict[str, Callable[[list[Any], str], list[JsonDict]]] = {
 def _tool_call(block: Mapping[str, Any], where: str) -> JsonDict:
     call_id, name, given = block.get("id"), block.get("name"), block.get("input")
     if not isinstance(call_id, str) or not isinstance(name, str):
-        raise _refused(where, "a tool use has an id and a name")
+        raise _refused(where, "a tool use must have an `id` and a `name`")
     arguments = orjson.dumps({} if given is None else given).decode()
     return {"id": call_id, "type": "function", "function": {"name": name, "arguments": arguments}}
 
@@ -166,7 +166,7 @@ def _image_url(source: Mapping[str, Any], where: str) -> str:
         return f"data:{source.get('media_type') or 'image/png'};base64,{source['data']}"
     if source.get("type") == "url" and isinstance(source.get("url"), str):
         return str(source["url"])
-    raise _refused(f"{where}.source", "an image comes as base64 or by url")
+    raise _refused(f"{where}.source", "must be of type `base64` or `url`")
 
 
 def _simplest(parts: list[JsonDict]) -> str | list[JsonDict]:
@@ -184,7 +184,7 @@ def _text(block: Any, where: str) -> str:
 
 def _kind(block: Any, where: str) -> str:
     if not isinstance(block, dict):
-        raise _refused(where, "a block is an object with a `type`")
+        raise _refused(where, "must be an object with a `type`")
     return str(block.get("type"))
 
 
@@ -192,14 +192,14 @@ def _tools(body: JsonDict) -> JsonDict:
     chat: JsonDict = {}
     if tools := body.get("tools"):
         if not isinstance(tools, list):
-            raise _refused("tools", "tools are a list")
+            raise _refused("tools", "must be a list")
         chat["tools"] = [_tool(tool, f"tools.{index}") for index, tool in enumerate(tools)]
     choice = body.get("tool_choice")
     if choice is None:
         return chat
     kind = choice.get("type") if isinstance(choice, dict) else None
     if kind not in tuple(_CHOICES) and (kind != "tool" or not isinstance(choice.get("name"), str)):
-        raise _refused("tool_choice", "`type` is `auto`, `any`, `none`, or `tool` with a `name`")
+        raise _refused("tool_choice", "`type` must be `auto`, `any`, `none`, or `tool` with a `name`")
     chat["tool_choice"] = _CHOICES.get(kind) or {"type": "function", "function": {"name": choice["name"]}}
     if choice.get("disable_parallel_tool_use") is True:
         chat["parallel_tool_calls"] = False
@@ -211,10 +211,12 @@ _CHOICES = {"auto": "auto", "any": "required", "none": "none"}
 
 def _tool(tool: Any, where: str) -> JsonDict:
     if not isinstance(tool, dict) or not isinstance(tool.get("name"), str):
-        raise _refused(f"{where}.name", "a tool has a name")
+        raise _refused(f"{where}.name", "a tool must have a name")
     if tool.get("type") not in (None, "custom") or not isinstance(tool.get("input_schema"), dict):
         kind = str(tool.get("type"))[:64]
-        raise _refused(where, f"a tool needs an `input_schema`: {kind!r} is one that only Anthropic's models know")
+        raise _refused(
+            where, f"a tool must have an `input_schema`; tools of type {kind!r} work with Anthropic's models only"
+        )
     function = {"name": tool["name"], "description": tool.get("description"), "parameters": tool["input_schema"]}
     if tool.get("strict") is not None:
         function["strict"] = tool["strict"]
