@@ -205,7 +205,7 @@ def test_every_row_and_every_checkpoint_is_a_sign_of_life(tmp_path: Path, tiny_l
     training = TorchTraining(settings, environment, tmp_path, heartbeat.beat)
     assert training.open() is None
     sequences = tuple(to_sequence(event) for event in group("g", 2))
-    metrics = training.step([ReadyGroup("g", sequences, 0, False)], 0)
+    metrics = training.step([ReadyGroup(group_id="g", sequences=sequences, left_out=0, zero_variance=False)], 0)
     rows = heartbeat.beats
     assert rows == metrics["tokens/rows"] > 0
     training.save(progress_at(1, training.base_model, settings.settings_hash))
