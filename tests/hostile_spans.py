@@ -70,7 +70,7 @@ def _items(request: Any) -> Iterator[Any]:
     for group in getattr(request, "resource_spans", None) or getattr(request, "resource_logs", ()):
         yield group.resource
         for scope in getattr(group, "scope_spans", None) or getattr(group, "scope_logs", ()):
-            yield from getattr(scope, "spans", None) or getattr(scope, "log_records", ())
+            yield from getattr(scope, "spans", None) or getattr(scope, "log_records", ())  # type: ignore[misc]
 
 
 def _spoil(item: Any, random: Random) -> None:

@@ -51,7 +51,7 @@ class Replica:
     async def queue(self, *names: str) -> None:
         await self.tasks.accept([TaskRequest(task_id=name, max_attempts=3) for name in names])
         sent = [Delivered(o.event, o.topic, o.key, 0, i, f"t/0/{i}") for i, o in enumerate(self.log.published)]
-        await self.tasks.on_tasks([one for one in sent if one.topic == TASKS])
+        await self.tasks.on_tasks([one for one in sent if one.topic == TASKS])  # type: ignore[misc]
 
     async def claim(self) -> Running:
         (running,) = await self.rollouts.claim("runner", 1)

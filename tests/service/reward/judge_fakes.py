@@ -210,7 +210,7 @@ class JudgedWorld:
 
     def own(self) -> list[Event]:
         """What the service wrote and consumes."""
-        return [record.event for record in self.log.published if record.topic in (ROLLOUTS, VERDICTS)]
+        return [record.event for record in self.log.published if record.topic in (ROLLOUTS, VERDICTS)]  # type: ignore[misc]
 
     async def settle(self) -> None:
         """Read back and judge until nothing more comes of it."""

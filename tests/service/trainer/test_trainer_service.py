@@ -82,7 +82,7 @@ class Process:
     @property
     def told(self) -> list[Event]:
         assert self.publisher.raw == [], "the trainer publishes events only"
-        return [outgoing.event for outgoing in self.publisher.published]
+        return [outgoing.event for outgoing in self.publisher.published]  # type: ignore[misc]
 
 
 def group(name: str, first_offset: int, revision: int = 0, credit: str = "") -> list[Delivered[Event]]:

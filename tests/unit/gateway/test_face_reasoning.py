@@ -47,7 +47,7 @@ def test_vllm_reads_and_writes_the_name() -> None:
     """Its text is read, as importing it takes half a minute."""
     if (vllm := find_spec("vllm")) is None:
         pytest.skip("vLLM is not installed")
-    (folder,) = vllm.submodule_search_locations or ()
+    (folder,) = vllm.submodule_search_locations or ()  # type: ignore[misc]
     text = (Path(folder) / "entrypoints/openai/chat_completion/protocol.py").read_text()
     replies = text[text.index("class ChatMessage(") :]
     assert f"    {REASONING}: str | None = None" in replies[: replies.index("class ChatCompletionLogProb")]
