@@ -85,7 +85,7 @@ class Face(ABC):
         """An engine's error in this API's format."""
         refusal = engine_refusal(status, body)
         if _no_route(status, body):
-            text = f"the server of this model does not have {self.upstream_route}"
+            text = f"the server of this model does not serve {self.upstream_route}"
             refusal = Refusal(status, "api_not_served", text, param="model")
         refusal.request_id = call_id
         return orjson.dumps(self.error(refusal))
