@@ -13,7 +13,8 @@ from typer.testing import CliRunner, Result
 
 import command_support as s
 from leyden.cli.app import app
-from leyden.cli.feedback import Feedback, gateway_of, send_feedback
+from leyden.cli.feedback import Feedback, send_feedback
+from leyden.cli.gateway_requests import gateway_of
 from leyden.client.gateway import GatewayClient
 from leyden.events import SpanKind
 from leyden.ingest.core.event import Normalised

@@ -168,7 +168,8 @@ def feedback(
 
     A late reward counts if it comes within the run file's `late_horizon_s`; the rollout's group is then credited again.
     """
-    from leyden.cli.feedback import Feedback, gateway_of, send_feedback
+    from leyden.cli.feedback import Feedback, send_feedback
+    from leyden.cli.gateway_requests import gateway_of
 
     with clear_errors():
         given = Feedback(rollout, attempt, name, value, comment)

@@ -1,7 +1,6 @@
 """`leyden enqueue`: options, and how they become a plan."""
 
 import json
-from contextlib import closing
 from enum import StrEnum
 from itertools import islice
 from pathlib import Path
@@ -137,10 +136,9 @@ def _send(plan: "EnqueuePlan", gateway: str | None, api_key: str | None, data_di
     """Enqueue the tasks and print how many there were. Raises StackError."""
     from leyden.cli.enqueueing import enqueue as enqueue_tasks
     from leyden.cli.enqueueing import told
-    from leyden.cli.feedback import gateway_of
-    from leyden.cli.gateway_requests import TaskQueue
+    from leyden.cli.gateway_requests import task_queue
 
-    with closing(gateway_of(gateway, api_key, data_dir)) as client:
+    with task_queue(gateway, api_key, data_dir) as queue:
         with progress() as tell:
-            done = enqueue_tasks(plan, TaskQueue(client), tell)
+            done = enqueue_tasks(plan, queue, tell)
         say(told(done))

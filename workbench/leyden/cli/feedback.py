@@ -1,10 +1,8 @@
 """`leyden feedback`: sends a reward as an evaluation span in the rollout's trace, through the gateway's OTLP API."""
 
 import math
-import os
 import time
 from dataclasses import dataclass
-from pathlib import Path
 
 from opentelemetry.exporter.otlp.proto.common.trace_encoder import encode_spans
 from opentelemetry.sdk.resources import Resource
@@ -16,9 +14,6 @@ from leyden.client.errors import GatewayError, GatewayRefusedError, GatewayUnava
 from leyden.client.gateway import GatewayClient
 from leyden.ids import AttemptRef, attempt_of_trace
 from leyden.stack.errors import StackError
-from leyden.stack.state import DataFolder
-
-RETRY_TIMEOUT_S = 10.0
 
 
 @dataclass(frozen=True)
@@ -87,21 +82,3 @@ def send_feedback(feedback: Feedback, gateway: GatewayClient) -> None:
         raise StackError(f"The feedback failed: {error}") from error
     if rejected:
         raise StackError("The feedback was refused: the gateway rejected its span.")
-
-
-def gateway_of(url: str | None, api_key: str | None, data_dir: Path) -> GatewayClient:
-    """A client of the gateway at `url`, else LEYDEN_GATEWAY_URL, else of the stack that runs in `data_dir`."""
-    url = url or os.environ.get("LEYDEN_GATEWAY_URL")
-    api_key = api_key or os.environ.get("LEYDEN_API_KEY")
-    folder = DataFolder(data_dir)
-    if not url:
-        state = folder.read_state()
-        if not state.is_running:
-            raise StackError(
-                f"No gateway given, and no stack runs in {folder.root}. Start one with `leyden up`, or pass --gateway, "
-                "LEYDEN_GATEWAY_URL, or the --data-dir of a running stack."
-            )
-        url, api_key = state.gateway_url, api_key or folder.secrets().api_key
-    if not url.startswith(("http://", "https://")):
-        raise StackError(f"{url!r} is not a gateway URL: it must begin with http:// or https://.")
-    return GatewayClient(url, api_key, RETRY_TIMEOUT_S)

@@ -1,15 +1,21 @@
 """Requests of the commands to the gateway. Failures become a `StackError` that says what to do."""
 
-from collections.abc import Mapping
+import os
+from collections.abc import Iterator, Mapping
+from contextlib import closing, contextmanager
+from pathlib import Path
 from typing import Any
 
 from leyden.client.errors import GatewayError, GatewayRefusedError, GatewayUnavailableError
 from leyden.client.gateway import GatewayClient
 from leyden.stack.errors import StackError
+from leyden.stack.state import DataFolder
 
 REQUEST_TIMEOUT_S = 60.0
 """For one request; a batch of tasks is answered once it is in Kafka."""
 RETRY_TIMEOUT_S = 60.0
+CLIENT_RETRY_TIMEOUT_S = 10.0
+"""For requests that set no other limit."""
 HINTS: Mapping[int, str] = {401: " Pass a valid key with --api-key or LEYDEN_API_KEY."}
 
 
@@ -53,6 +59,31 @@ class TaskQueue:
             hints={403: " Pass a key with that scope."},
             if_unavailable=" Run the command again to continue.",
         )
+
+
+def gateway_of(url: str | None, api_key: str | None, data_dir: Path) -> GatewayClient:
+    """A client of the gateway at `url`, else LEYDEN_GATEWAY_URL, else of the stack that runs in `data_dir`."""
+    url = url or os.environ.get("LEYDEN_GATEWAY_URL")
+    api_key = api_key or os.environ.get("LEYDEN_API_KEY")
+    folder = DataFolder(data_dir)
+    if not url:
+        state = folder.read_state()
+        if not state.is_running:
+            raise StackError(
+                f"No gateway given, and no stack runs in {folder.root}. Start one with `leyden up`, or pass --gateway, "
+                "LEYDEN_GATEWAY_URL, or the --data-dir of a running stack."
+            )
+        url, api_key = state.gateway_url, api_key or folder.secrets().api_key
+    if not url.startswith(("http://", "https://")):
+        raise StackError(f"{url!r} is not a gateway URL: it must begin with http:// or https://.")
+    return GatewayClient(url, api_key, CLIENT_RETRY_TIMEOUT_S)
+
+
+@contextmanager
+def task_queue(url: str | None, api_key: str | None, data_dir: Path) -> Iterator[TaskQueue]:
+    """The task queue of the gateway that `gateway_of` finds, with a connection of its own."""
+    with closing(gateway_of(url, api_key, data_dir)) as gateway:
+        yield TaskQueue(gateway)
 
 
 def _sentence(error: GatewayError) -> str:

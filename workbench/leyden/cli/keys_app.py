@@ -58,7 +58,7 @@ def create(
     data_dir: DataDir = STACK_DIR,
 ) -> None:
     """Create a key and print it. It is printed only once: the gateway stores just its digest."""
-    from leyden.cli.feedback import gateway_of
+    from leyden.cli.gateway_requests import gateway_of
     from leyden.cli.keys import KeyAdmin, Wanted, expiry
 
     with clear_errors():
@@ -79,7 +79,7 @@ def create(
 @keys_app.command("list")
 def list_keys(gateway: GatewayUrl = None, api_key: AdminKey = None, data_dir: DataDir = STACK_DIR) -> None:
     """List all keys with their ids, states and limits, not their secrets."""
-    from leyden.cli.feedback import gateway_of
+    from leyden.cli.gateway_requests import gateway_of
     from leyden.cli.keys import KeyAdmin, row
 
     with clear_errors():
@@ -99,7 +99,7 @@ def revoke(
     data_dir: DataDir = STACK_DIR,
 ) -> None:
     """Revoke a key for good, together with all rollout keys issued through it."""
-    from leyden.cli.feedback import gateway_of
+    from leyden.cli.gateway_requests import gateway_of
     from leyden.cli.keys import KeyAdmin
 
     with clear_errors():

@@ -1,11 +1,8 @@
 """Commands of the task queue: cancel, pause and resume; and errors, the failed attempts."""
 
 import asyncio
-from collections.abc import Iterator
-from contextlib import closing, contextmanager
 from datetime import UTC, datetime
-from pathlib import Path
-from typing import TYPE_CHECKING, Annotated
+from typing import Annotated
 
 import typer
 
@@ -25,21 +22,9 @@ from leyden.cli.shell import (
     say,
 )
 
-if TYPE_CHECKING:
-    from leyden.cli.gateway_requests import TaskQueue
-
 work_app = typer.Typer()
 Project = Annotated[str | None, typer.Option(help="Only tasks of this project. Default: the key's project, else all.")]
 Reason = Annotated[str, typer.Option(help="Reason, recorded in the log.")]
-
-
-@contextmanager
-def _task_queue(gateway: str | None, api_key: str | None, data_dir: Path) -> Iterator["TaskQueue"]:
-    from leyden.cli.feedback import gateway_of
-    from leyden.cli.gateway_requests import TaskQueue
-
-    with closing(gateway_of(gateway, api_key, data_dir)) as found:
-        yield TaskQueue(found)
 
 
 @work_app.command()
@@ -56,7 +41,9 @@ def cancel(
 
     Cancelled rollouts stay in the log with the class `cancelled`, and are not trained on.
     """
-    with clear_errors(), _task_queue(gateway, api_key, data_dir) as queue:
+    from leyden.cli.gateway_requests import task_queue
+
+    with clear_errors(), task_queue(gateway, api_key, data_dir) as queue:
         if tasks:
             for one in queue.post("tasks/cancel", {"task_ids": ids, "reason": reason})["tasks"]:
                 say(f"{one['task_id']}: {one['cancelled']} of {one['rollouts']} rollouts cancelled")
@@ -74,7 +61,9 @@ def pause(
     data_dir: DataDir = STACK_DIR,
 ) -> None:
     """Stop handing out rollouts until `leyden resume`. Running rollouts continue."""
-    with clear_errors(), _task_queue(gateway, api_key, data_dir) as queue:
+    from leyden.cli.gateway_requests import task_queue
+
+    with clear_errors(), task_queue(gateway, api_key, data_dir) as queue:
         done = queue.post("queue/pause", {"project": project, "reason": reason})
         say(f"paused: {done['project'] or 'all projects'}")
 
@@ -84,7 +73,9 @@ def resume(
     project: Project = None, gateway: GatewayUrl = None, api_key: ApiKey = None, data_dir: DataDir = STACK_DIR
 ) -> None:
     """Hand out rollouts again after `leyden pause`."""
-    with clear_errors(), _task_queue(gateway, api_key, data_dir) as queue:
+    from leyden.cli.gateway_requests import task_queue
+
+    with clear_errors(), task_queue(gateway, api_key, data_dir) as queue:
         done = queue.post("queue/resume", {"project": project})
         say(f"resumed: {done['project'] or 'all projects'}")
 
