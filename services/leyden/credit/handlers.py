@@ -28,7 +28,7 @@ from leyden.events import (
     RolloutSettled,
     SpanRecorded,
 )
-from leyden.events.base import MAX_REWARD
+from leyden.events.base import MAX_REWARD, in_reward_range
 from leyden.kafka import Delivered, Poison
 
 FINISHED = (State.COMPLETE, State.INCOMPLETE, State.FAILED)
@@ -138,7 +138,7 @@ class CreditHandlers:
 def _refuse_too_large(batch: Sequence[Delivered[Event]]) -> None:
     """Sums and variances of what is left stay finite numbers."""
     rewards = [(one, one.event) for one in batch if isinstance(one.event, RewardAssigned)]
-    bad = [one for one, reward in rewards if max(abs(reward.value), abs(reward.value * reward.weight)) > MAX_REWARD]
+    bad = [one for one, reward in rewards if not in_reward_range(reward.value, reward.weight)]
     if bad:
         raise Poison(f"the reward, or its value times its weight, is not within ±{MAX_REWARD:g}", *bad)
 

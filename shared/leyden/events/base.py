@@ -60,6 +60,11 @@ class OfAttempt(Event):
         return AttemptRef(self.rollout_id, self.attempt)
 
 
+def in_reward_range(value: float, weight: float = 1.0) -> bool:
+    """Whether a reward and its weighted value are finite and within ±`MAX_REWARD`."""
+    return abs(value) <= MAX_REWARD and abs(value * weight) <= MAX_REWARD
+
+
 def pack_ints(values: Iterable[int] | npt.NDArray[Any]) -> bytes:
     """`values` as little-endian int32. Raises OverflowError if one does not fit."""
     return np.asarray(values if isinstance(values, ARRAYS) else list(values), dtype="<i4").tobytes()

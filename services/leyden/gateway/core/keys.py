@@ -157,14 +157,15 @@ class KeyRing:
         self.complete: Callable[[], bool] = lambda: True
 
     def note_created(self, event: KeyCreated) -> None:
-        """Add a key, unless it was revoked."""
+        """Add a key, unless it was revoked. Raises ValueError, and adds nothing, if the digest is not hexadecimal."""
+        digest = bytes.fromhex(event.digest)
         known = self._states.get(event.key_id)
         revoked_at = known.revoked_at if known else None
         self._states[event.key_id] = KeyState(event.key_id, event.name, event, revoked_at)
         if revoked_at is None:
             scopes = frozenset[Scope]().union(*(INCLUDED[Scope(scope)] for scope in event.scopes))
             caller = Caller(None, scopes, event.key_id, event.project, tuple(event.models), event.limits)
-            self._callers[event.key_id] = (bytes.fromhex(event.digest), caller)
+            self._callers[event.key_id] = (digest, caller)
 
     def note_revoked(self, event: KeyRevoked) -> None:
         """Revoke a key, and with it all per-rollout keys that it claimed."""

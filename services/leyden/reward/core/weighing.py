@@ -4,7 +4,7 @@ import math
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass, replace
 
-from leyden.events.base import MAX_REWARD
+from leyden.events.base import MAX_REWARD, in_reward_range
 from leyden.reward.core.rules.base import IntermediateRule, Rule, Shaping, Signal
 from leyden.reward.core.shaping import shaped
 from leyden.reward.core.view import RolloutView
@@ -79,7 +79,7 @@ def weighed(rule: Rule, view: RolloutView, budget: float | None) -> list[Weighed
         room = math.inf if budget is None else budget / abs(rule.weight)
         signals = shaped(list(signals), view, shaping.gamma, room)
     for signal in signals:
-        if not (abs(signal.value) <= MAX_REWARD and abs(signal.value * rule.weight) <= MAX_REWARD):
+        if not in_reward_range(signal.value, rule.weight):
             name = signal.name or rule.name
             raise ValueError(f"{name} is {signal.value}, not a finite number of at most {MAX_REWARD:g}")
         key = (signal.name or rule.name, signal.evidence.id)
