@@ -4,7 +4,7 @@ from collections.abc import Iterable, Sequence
 from datetime import UTC, datetime, timedelta
 from typing import Any
 
-from fakes import FakePublisher
+from fakes import TOPIC_OF, FakePublisher
 from leyden.clock import Clock, ManualClock
 from leyden.credit.core.section import CreditSection
 from leyden.credit.handlers import CreditHandlers
@@ -28,7 +28,6 @@ from leyden.events import (
     pack_floats,
     pack_ints,
 )
-from leyden.events.codec import EVENTS_BY_TOPIC
 from leyden.ids import derive, rollout_id_of
 from leyden.kafka import Delivered, Outgoing
 from leyden.state import MemoryEvidenceStore
@@ -191,11 +190,10 @@ def late_rewards(events: Sequence[Event], *values: float, after_s: float = 100.0
 
 def delivered(events: Iterable[Event]) -> list[Delivered[Event]]:
     """The events as records, each at an offset of its own topic."""
-    topics = {kind: topic for topic, kinds in EVENTS_BY_TOPIC.items() for kind in kinds}
     offsets: dict[str, int] = {}
     records = []
     for event in events:
-        topic = topics[type(event)]
+        topic = TOPIC_OF[type(event)]
         offset = offsets[topic] = offsets.get(topic, -1) + 1
         headers = {"traceparent": f"00-{event.event_id}-00f067aa0ba902b7-01"}
         records.append(Delivered(event, topic, "key", 0, offset, f"{topic}/0/{offset}", headers))

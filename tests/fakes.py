@@ -5,10 +5,12 @@ from collections.abc import Callable, Sequence
 from typing import TypeVar
 
 from leyden.events import Event
-from leyden.events.codec import encode
+from leyden.events.codec import EVENTS_BY_TOPIC, encode
 from leyden.kafka.delivered import Delivered, Outgoing, Retry
 
 AnyEvent = TypeVar("AnyEvent", bound=Event)
+TOPIC_OF = {kind: topic for topic, kinds in EVENTS_BY_TOPIC.items() for kind in kinds}
+"""Event type → its topic, without prefix."""
 
 
 class FakePublisher:

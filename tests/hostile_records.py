@@ -7,8 +7,9 @@ from typing import Any
 
 from pydantic import ValidationError
 
+from fakes import TOPIC_OF
 from leyden.events import Event
-from leyden.events.codec import EVENTS_BY_TOPIC, decode, encode
+from leyden.events.codec import decode, encode
 
 NUMBERS = (0, -1, 2**31, 2**63, 10**30, 1e-320, 1e308, -1e308, "NaN", "-Infinity")
 TEXTS = (
@@ -16,7 +17,6 @@ TEXTS = (
     "0001-01-01T00:00:00Z", "9999-12-31T23:59:59.999999Z", "9999-12-31T23:59:59-23:59", "0001-01-01T00:00:00+23:59",
 )  # fmt: skip
 OTHERS: tuple[Any, ...] = (None, True, [], {}, [[]] * 3, {"": {"": []}}, ["x", "x"])
-TOPIC_OF = {kind: topic for topic, kinds in EVENTS_BY_TOPIC.items() for kind in kinds}
 DEEPEST = 3
 """Places further inside an event are left alone: there is only what requests and messages hold."""
 Place = tuple[str | int, ...]

@@ -16,8 +16,9 @@ from faststream.kafka import TestKafkaBroker
 from faststream.kafka.subscriber.usecase import BatchSubscriber
 from redis.asyncio import Redis
 
+from fakes import TOPIC_OF
 from leyden.events import Event
-from leyden.events.codec import EVENTS_BY_TOPIC, decode, encode
+from leyden.events.codec import decode, encode
 from leyden.kafka import Publisher
 from leyden.kafka.claims import ClaimStore
 from leyden.kafka.publisher import KafkaPublisher
@@ -27,7 +28,6 @@ from leyden.kafka.topics import DEAD_LETTER_SUFFIX, load_topics
 from leyden.service import Runtime, Service, register
 from leyden.settings import ServiceSettings
 
-TOPIC_OF = {kind: topic for topic, kinds in EVENTS_BY_TOPIC.items() for kind in kinds}
 Headers = Sequence[tuple[str, bytes]]
 
 

@@ -8,10 +8,11 @@ import pytest
 from typer.testing import CliRunner
 
 import command_support as s
+from fakes import TOPIC_OF
 from leyden.cli.app import app
 from leyden.cli.shell import console
 from leyden.events import Event
-from leyden.events.codec import EVENTS_BY_TOPIC, MODEL_CALLS
+from leyden.events.codec import MODEL_CALLS
 from leyden.ids import rollout_id_of
 from leyden.kafka import Outgoing
 from leyden.kafka.admin import ensure_topics
@@ -21,7 +22,6 @@ from leyden.kafka.settings import KafkaSettings
 from leyden.reading import Log, Place
 
 pytestmark = pytest.mark.integration
-TOPIC_OF = {kind: topic for topic, kinds in EVENTS_BY_TOPIC.items() for kind in kinds}
 TOO_BIG = 1_500
 """Values above this go to the claim store: the calls with their texts do, and must be read from there."""
 

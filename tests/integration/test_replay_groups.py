@@ -16,8 +16,9 @@ import pytest
 import yaml
 
 from credit_support import T0, call, finished, rollout
+from fakes import TOPIC_OF
 from leyden.events import Event, GroupClosing, GroupCredited, RolloutEnded, SequenceCredited
-from leyden.events.codec import EVENTS_BY_TOPIC, TRANSITIONS, decode
+from leyden.events.codec import TRANSITIONS, decode
 from leyden.events.spans import Evaluation, SpanKind, SpanRecorded
 from leyden.ids import AttemptRef, derive
 from leyden.kafka import Outgoing
@@ -35,7 +36,6 @@ RUN = {
     "reward": {"late_horizon_s": 3600},
     "credit": {"late_horizon_s": 3600, "group": {"deadline_s": 6}},
 }
-TOPIC_OF = {kind: topic for topic, kinds in EVENTS_BY_TOPIC.items() for kind in kinds}
 
 
 def ended_rollout(index: int, value: float, size: int, group_id: str) -> list[Event]:

@@ -12,8 +12,9 @@ from pathlib import Path
 import pytest
 
 from credit_support import CreditLoop, CreditPublisher, call, delivered, finished, reward, rollout
+from fakes import TOPIC_OF
 from leyden.events import Event, ModelCallRecorded
-from leyden.events.codec import EVENTS_BY_TOPIC, TRANSITIONS, decode
+from leyden.events.codec import TRANSITIONS, decode
 from leyden.kafka import Outgoing
 from leyden.kafka.admin import ensure_topics
 from leyden.kafka.claims import ClaimStore
@@ -23,7 +24,6 @@ from leyden.kafka.settings import KafkaSettings
 
 pytestmark = pytest.mark.integration
 GROUPS = 30
-TOPIC_OF = {kind: topic for topic, kinds in EVENTS_BY_TOPIC.items() for kind in kinds}
 
 
 def log_of_groups() -> list[Event]:
