@@ -21,7 +21,6 @@ from leyden.events import (
     PolicyPromoted,
     PolicyServed,
     QueuePaused,
-    RewardAssigned,
     RewardsCompleted,
     RolloutStarted,
     Task,
@@ -239,15 +238,6 @@ async def test_two_evaluations_whose_sum_is_no_number_fail_their_rule_alone() ->
 
 
 @pytest.mark.parametrize("value", [1e9, 1e308])
-async def test_rewards_of_both_signs_are_credited_or_set_aside_and_credit_goes_on(value: float) -> None:
+async def test_rewards_of_both_signs_are_credited_or_left_out_and_credit_goes_on(value: float) -> None:
     rollouts = [one_rollout(index, value * (-1) ** index, size=130) for index in range(130)]
     await credit([event for events in rollouts for event in events])
-
-
-async def test_a_reward_that_is_too_large_is_poison_with_its_reason() -> None:
-    loop = CreditLoop(CreditPublisher())
-    batch = delivered(one_rollout(0, 1e308, size=1))
-    [refused] = await without_poison(loop.on_batch, batch)
-    assert isinstance(refused.event, RewardAssigned)
-    with pytest.raises(Poison, match=r"not within ±1e\+09"):
-        await loop.on_batch(batch)

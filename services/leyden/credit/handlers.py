@@ -22,14 +22,12 @@ from leyden.events import (
     Event,
     GroupClosed,
     ModelCallRecorded,
-    RewardAssigned,
     RewardsCompleted,
     RolloutEnded,
     RolloutSettled,
     SpanRecorded,
 )
-from leyden.events.base import MAX_REWARD, in_reward_range
-from leyden.kafka import Delivered, Poison
+from leyden.kafka import Delivered
 
 FINISHED = (State.COMPLETE, State.INCOMPLETE, State.FAILED)
 """States in which an attempt becomes a member of its group."""
@@ -74,11 +72,7 @@ class CreditHandlers:
         self.grouping = Grouping(stores, publisher, section, clock, name=name)
 
     async def on_batch(self, batch: Sequence[Delivered[Event]]) -> None:
-        """Handle a batch. When this returns, every group that it completes is in Kafka.
-
-        Raises `Retry`, and `Poison` for rewards that are too large to compute with.
-        """
-        _refuse_too_large(batch)
+        """Handle a batch. When this returns, every group that it completes is in Kafka. Raises `Retry`."""
         await self._hold_off(batch)
         items = list(_items(batch, self._section.needs_spans))
         records = [one.event for one in batch if isinstance(one.event, GroupClosed)]
@@ -133,14 +127,6 @@ class CreditHandlers:
             await self._attempts.close([*decided.finished, *decided.abandoned])
         await self._open.seen(decided.open, self._clock.now())
         await self._open.gone([*decided.finished, *decided.abandoned])
-
-
-def _refuse_too_large(batch: Sequence[Delivered[Event]]) -> None:
-    """Sums and variances of what is left stay finite numbers."""
-    rewards = [(one, one.event) for one in batch if isinstance(one.event, RewardAssigned)]
-    bad = [one for one, reward in rewards if not in_reward_range(reward.value, reward.weight)]
-    if bad:
-        raise Poison(f"the reward, or its value times its weight, is not within ±{MAX_REWARD:g}", *bad)
 
 
 def _items(batch: Sequence[Delivered[Event]], with_spans: bool) -> Iterable[tuple[str, str, bytes]]:

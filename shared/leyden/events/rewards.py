@@ -38,6 +38,8 @@ class RewardsCompleted(OfAttempt):
     """Incremented when a reward arrives late. The newest revision lists all rewards, including earlier ones."""
     failed_rules: list[str] = Field(default_factory=list)
     """`rule: reason` for each rule that failed. A failed rule gives no reward, not a reward of 0."""
+    outcome_missing: bool = False
+    """Whether rules for the outcome are configured and none of them gave a reward. Such a rollout is not trained."""
 
 
 class Judgement(Record):

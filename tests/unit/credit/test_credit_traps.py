@@ -6,11 +6,13 @@ from typing import Any, cast
 import pytest
 
 from credit_support import call, delivered, finished, reward, rollout
+from leyden.credit.core.advantage import Advantage
 from leyden.credit.core.assemble import assemble
 from leyden.credit.core.evidence import Evidence
 from leyden.credit.core.group_events import CreditedGroup, group_events
 from leyden.credit.core.membership import member_of
 from leyden.credit.core.section import CreditSection
+from leyden.credit.core.strategies import Episode, StepCredit, Strategy
 from leyden.events import Event, FailureClass, ModelCallRecorded, SequenceCredited, Transition, unpack_ints
 
 
@@ -142,3 +144,22 @@ def test_without_a_comparison_in_the_group_equal_returns_are_left_to_the_batch(v
     group = trained(one(0, turns(0, 2), value), one(1, turns(1, 2), value), advantage="reinforce_plus_plus")
     assert not group.group.zero_variance
     assert {t.advantage for index in range(2) for t in transitions(group, index)} == {value}
+
+
+class Overflowing(Strategy):
+    """A strategy that a package brings, with arithmetic that no float holds."""
+
+    name: str = "overflowing"
+    how: str = "raises"
+
+    def assign_credit(self, episodes_G: Sequence[Episode], estimator: Advantage) -> list[list[StepCredit]]:
+        number = 10.0**400 if self.how == "raises" else float(self.how)
+        return [[StepCredit(number, number) for _ in episode.steps] for episode in episodes_G]
+
+
+@pytest.mark.parametrize("how", ["raises", "inf", "-inf", "nan"])
+def test_a_group_whose_arithmetic_overflows_is_published_with_all_its_members_left_out(how: str) -> None:
+    group = trained(one(0, turns(0, 1), 1.0), one(1, turns(1, 1), 0.0), strategy=Overflowing(how=how))
+    assert (group.sequences, group.group.members, group.group.reward_mean) == ([], 0, 0.0)
+    assert set(group.group.left_out) == {rollout(0), rollout(1)}
+    assert all(reason.startswith("not finite: overflowing, grpo: ") for reason in group.group.left_out.values())

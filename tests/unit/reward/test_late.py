@@ -108,3 +108,15 @@ def test_a_shaped_rule_gives_nothing_late() -> None:
     feedback = HumanFeedback(rule="human_feedback", evaluations=("helpful",), shaping=Shaping(gamma=1.0))
     book = Rulebook((feedback,), 100.0)
     assert revise(book, state_of(book), late(2, 1.0), HOUR).outcome is LateOutcome.NO_OPINION
+
+
+def test_an_outcome_that_comes_late_is_no_longer_missing() -> None:
+    book = Rulebook((Emitted(), HumanLike()), 100.0)
+    ended = an_end()
+    evidence = evidence_of([ended])
+    settled = settle(ended, evidence)
+    assert settled is not None
+    first = assess(book, ended, settled, evidence)
+    state = opened(book, ended, first, [])
+    *_, completed = revise(book, state, late(2, 1.0), HOUR).events
+    assert (first.completed.outcome_missing, completed.outcome_missing) == (True, False)  # type: ignore[union-attr]

@@ -6,9 +6,9 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from leyden.events import Json, RewardAssigned, ToolCall
+from leyden.events import Event, Json, RewardAssigned, SpanKind, ToolCall
 from leyden.ids import derive
-from leyden.reward.core.rules import Emitted, SchemaValidArguments, ToolStatus
+from leyden.reward.core.rules import Emitted, HumanFeedback, Rule, SchemaValidArguments, Signal, ToolStatus
 from leyden.reward.core.rules.schema_valid_arguments import valid_arguments
 from leyden.reward.functions import RolloutView, exact_match
 from unit.reward.reward_builders import ROLLOUT, SCHEMA, Called, a_call, a_score, a_span, asking, judged
@@ -153,3 +153,48 @@ def test_intermediate_rewards_never_outweigh_their_caps(
     assert sizes["a"] + sizes["b"] <= cap + 1e-9
     assert sizes["emitted"] == 50.0
     assert len({r.event_id for r in rewards}) == 2 * n + 1
+
+
+class Silent(Rule):
+    """An outcome rule that has no opinion."""
+
+    name: str = "silent"
+
+    def signals(self, view: RolloutView) -> list[Signal]:
+        return []
+
+
+THUMB = HumanFeedback(evaluations=("helpful",))
+TOOL = a_span(1, 1)
+
+
+@pytest.mark.parametrize(
+    ("rules", "events", "reward", "missing"),
+    [
+        ([Emitted(), ToolStatus()], [TOOL], None, True),
+        ([Emitted(), ToolStatus()], [TOOL], 0.0, False),
+        ([Emitted(), Silent(), ToolStatus()], [TOOL], 0.0, False),
+        ([Silent(), ToolStatus()], [TOOL], 1.0, True),
+        ([ToolStatus()], [TOOL], 1.0, False),
+        ([Emitted(weight=0.0), ToolStatus()], [TOOL], None, False),
+        ([Emitted(weight=0.0), Silent(), ToolStatus()], [TOOL], 1.0, True),
+        ([Emitted().leaving(("helpful",)), THUMB], [a_score(2, 1.0)], None, False),
+        ([Emitted().leaving(("helpful",)), THUMB], [], None, True),
+    ],
+)
+def test_an_outcome_is_missing_where_rules_for_it_are_configured_and_none_speaks(
+    rules: list[Rule], events: list[Event], reward: float | None, missing: bool
+) -> None:
+    assert judged(rules, *events, end={"reward": reward}).completed.outcome_missing is missing
+
+
+def test_feedback_for_one_call_is_no_outcome() -> None:
+    events = [a_call(1, 1, parent_span_id=f"{11:016x}"), a_span(11, 1, SpanKind.LLM_CALL)]
+    thumb = a_score(2, 1.0).model_copy(update={"parent_span_id": f"{11:016x}"})
+    found = judged([Emitted().leaving(("helpful",)), THUMB], *events, thumb)
+    assert [reward.call_id for reward in found.rewards] == ["call-1"]
+    assert found.completed.outcome_missing
+
+
+def test_a_failed_rollout_misses_no_outcome() -> None:
+    assert not judged([Emitted()], end={"status": "failed"}).completed.outcome_missing

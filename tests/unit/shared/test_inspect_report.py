@@ -107,6 +107,7 @@ def test_whatever_keeps_credit_from_training_is_explained() -> None:
     assert set(CONTEXT_REASONS) == set(Context)
     assert set(WAITS) == set(Missing)
     of_the_group = {Reason.NO_VALUE, Reason.TOO_LONG, Reason.STALE, Reason.TOO_FEW, Reason.GROUP_CLOSED}
+    of_the_group |= {Reason.NOT_FINITE}
     assert set(LEFT_OUT) == set(Reason) - of_the_group
 
 

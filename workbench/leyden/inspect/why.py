@@ -31,6 +31,8 @@ LEFT_OUT = {
     Reason.INCOMPLETE: "Its evidence is incomplete, missing {}.",
     Reason.RULE_FAILED: "A reward rule failed, so its return is unknown: {}.",
     Reason.NO_REWARD: "It has no reward: nothing judged it.",
+    Reason.NO_OUTCOME: "No rule for the outcome gave it a reward. Its intermediate rewards alone are not trained.",
+    Reason.REWARD_OUT_OF_RANGE: "A reward, or its value times its weight, is not within ±1e9; given by {}.",
     Reason.NO_POLICY_CALL: "It has no call that can be trained.",
 }
 """What `reasons_to_leave_out` says of one attempt; the other reasons are only known with its group."""

@@ -1,5 +1,6 @@
 """The events of a closed group, per policy: its sequences with their advantages, then the group itself."""
 
+import math
 from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
 from datetime import datetime
@@ -46,10 +47,20 @@ def group_events(members: Iterable[Member], section: CreditSection) -> list[Cred
 
 
 def _of_policy(policy: str, members: Sequence[Member], section: CreditSection) -> CreditedGroup:
+    """The group's events for `policy`. A group whose arithmetic overflows is published with all members left out."""
+    try:
+        return _credited(policy, members, section)
+    except ArithmeticError as error:
+        reason = reason_text(Reason.NOT_FINITE, f"{section.strategy.name}, {section.advantage}: {error}")
+        return _credited(policy, [m if m.left_out else m.without_training(reason) for m in members], section)
+
+
+def _credited(policy: str, members: Sequence[Member], section: CreditSection) -> CreditedGroup:
     acting = [(m, trajectory) for m in members for trajectory in m.trajectories if trajectory.policy == policy]
     returns_G = [trajectory.total for _, trajectory in acting]
     estimator = advantage_of(section.advantage)
     credits_G = credit_trajectories([trajectory for _, trajectory in acting], estimator)
+    _check_finite(credits_G)
     credited = [_CreditedMember(m, t, credit) for (m, t), credit in zip(acting, credits_G, strict=True)]
     ended_at = max(member.ended_at for member in members)
     sequences = _sequences(policy, credited, ended_at)
@@ -70,6 +81,13 @@ def _of_policy(policy: str, members: Sequence[Member], section: CreditSection) -
     return CreditedGroup(
         sequences, [one.member.traceparent for one in credited for _ in one.trajectory.sequences], group
     )
+
+
+def _check_finite(credits_G: Sequence[TrajectoryCredit]) -> None:
+    """Raises OverflowError for a credit that is infinite or not a number: events cannot hold it."""
+    steps = [step for parts in credits_G for steps in parts for step in steps]
+    if not all(math.isfinite(number) for step in steps for number in (step.return_, step.advantage, step.value or 0.0)):
+        raise OverflowError("a return or an advantage is not a finite number")
 
 
 def _left_out(policy: str, members: Sequence[Member], section: CreditSection) -> dict[str, str]:

@@ -153,7 +153,7 @@ def apply_group_limits(members: Iterable[Member], record: GroupClosed, section: 
     usable = sum(member.left_out is None for member in found)
     if record.reason is GroupClosing.DEADLINE and usable < section.group.min_members:
         text = reason_text(Reason.TOO_FEW, f"{usable} of {section.group.min_members}")
-        found = [_leave_out(member, text) if member.left_out is None else member for member in found]
+        found = [member.without_training(text) if member.left_out is None else member for member in found]
     return found
 
 
@@ -166,7 +166,7 @@ def _without_stale(members: Sequence[Member], window: int) -> list[Member]:
     for member in members:
         behind = max((newest[policy] - min(versions) for policy, versions in _versions(member).items()), default=0)
         stale = reason_text(Reason.STALE, f"{behind} versions behind") if behind > window else None
-        found.append(_leave_out(member, stale) if stale else member)
+        found.append(member.without_training(stale) if stale else member)
     return found
 
 
@@ -177,10 +177,6 @@ def _versions(member: Member) -> dict[str, list[int]]:
         for sequence in trajectory.sequences:
             found.setdefault(trajectory.policy, []).extend(t.policy_version for t in sequence.transitions)
     return found
-
-
-def _leave_out(member: Member, reason: str) -> Member:
-    return member.model_copy(update={"left_out": reason, "trajectories": []})
 
 
 def with_revision(one: CreditedGroup, record: GroupClosed, revision: int) -> CreditedGroup:

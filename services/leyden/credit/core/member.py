@@ -71,3 +71,7 @@ class Member(Record):
     """By policy; empty when left out."""
     calls: dict[str, int] = Field(default_factory=dict)
     """How calls were used → how many; for the metrics."""
+
+    def without_training(self, reason: str) -> "Member":
+        """The member left out for `reason`."""
+        return self.model_copy(update={"left_out": reason, "trajectories": []})

@@ -14,6 +14,7 @@ from leyden.credit.core.reasons import Reason, reason_text
 from leyden.credit.core.section import CreditSection
 from leyden.credit.core.shares import ActionStep, Key, is_estimate, parts_of
 from leyden.events import RewardAssigned, unpack_floats
+from leyden.events.base import in_reward_range
 
 
 def member_of(attempt: Attempt, section: CreditSection) -> Member:
@@ -70,8 +71,13 @@ def reasons_to_leave_out(
     if completed is not None and completed.failed_rules:
         yield Reason.RULE_FAILED, "; ".join(sorted(completed.failed_rules))
     if attempt.missing is None:
-        if all(is_estimate(reward) for reward in attempt.completed_rewards()):
+        rewards = attempt.completed_rewards()
+        if beyond := {reward.rule for reward in rewards if not in_reward_range(reward.value, reward.weight)}:
+            yield Reason.REWARD_OUT_OF_RANGE, "; ".join(sorted(beyond))
+        if all(is_estimate(reward) for reward in rewards):
             yield Reason.NO_REWARD, ""
+        elif completed is not None and completed.outcome_missing:
+            yield Reason.NO_OUTCOME, ""
         if not actions:
             yield Reason.NO_POLICY_CALL, ""
 

@@ -20,6 +20,11 @@ class Rulebook:
     rules: tuple[Rule, ...]
     intermediate_cap: float
 
+    @property
+    def expects_outcome(self) -> bool:
+        """Whether a rule for the outcome is configured. A rule of weight 0 only measures."""
+        return any(not rule.intermediate and rule.weight != 0 for rule in self.rules)
+
 
 @dataclass(frozen=True)
 class Assessment:
@@ -32,7 +37,11 @@ class Assessment:
 
 
 def assess(book: Rulebook, ended: RolloutEnded, settled: RolloutSettled, evidence: AttemptEvidence) -> Assessment:
-    """Apply the rules to exactly the evidence that `settled` names. A failed rollout gets no reward."""
+    """Apply the rules to exactly the evidence that `settled` names. A failed rollout gets no reward.
+
+    A missing outcome is not an outcome of 0: where rules for it are configured and none gave a reward, the event says
+    so, and credit leaves the rollout out, whatever its intermediate rewards.
+    """
     items: list[Weighed] = []
     failed: list[str] = []
     if ended.status == "succeeded":
@@ -45,7 +54,8 @@ def assess(book: Rulebook, ended: RolloutEnded, settled: RolloutSettled, evidenc
                 failed.append(f"{rule.name}: {described(error)}")
     items = intermediate_capped(items, book.intermediate_cap)
     rewards = tuple(_reward(item, ended) for item in items)
-    return Assessment(rewards, _completed(rewards, failed, ended), tuple(totals(items)))
+    missing = book.expects_outcome and ended.status == "succeeded" and not any(item.rates_outcome for item in items)
+    return Assessment(rewards, _completed(rewards, failed, ended, missing), tuple(totals(items)))
 
 
 def _reward(item: Weighed, ended: RolloutEnded) -> RewardAssigned:
@@ -66,7 +76,9 @@ def _reward(item: Weighed, ended: RolloutEnded) -> RewardAssigned:
     )
 
 
-def _completed(rewards: Iterable[RewardAssigned], failed: list[str], ended: RolloutEnded) -> RewardsCompleted:
+def _completed(
+    rewards: Iterable[RewardAssigned], failed: list[str], ended: RolloutEnded, outcome_missing: bool
+) -> RewardsCompleted:
     return RewardsCompleted(
         event_id=derive("rewards-completed", ended.rollout_id, ended.attempt),
         event_time=ended.event_time,
@@ -75,4 +87,5 @@ def _completed(rewards: Iterable[RewardAssigned], failed: list[str], ended: Roll
         attempt=ended.attempt,
         reward_ids=sorted(reward.event_id for reward in rewards),
         failed_rules=failed,
+        outcome_missing=outcome_missing,
     )

@@ -46,6 +46,7 @@ class LateState(Record):
     revision: int = 0
     reward_ids: list[str]
     failed_rules: list[str] = Field(default_factory=list)
+    outcome_missing: bool = False
     known: list[str]
     """Event ids of the evaluations already counted."""
     spent: dict[str, float] = Field(default_factory=dict)
@@ -77,6 +78,7 @@ def opened(book: Rulebook, ended: RolloutEnded, result: Assessment, settled: Seq
         ended_at=ended.event_time,
         reward_ids=result.completed.reward_ids,
         failed_rules=result.completed.failed_rules,
+        outcome_missing=result.completed.outcome_missing,
         known=sorted(span.event_id for span in settled),
         spent=spent,
         spent_intermediate=intermediate,
@@ -92,6 +94,7 @@ def revise(book: Rulebook, state: LateState, span: SpanRecorded, horizon: timede
     assert span.rollout_id is not None
     view = _view(span, AttemptRef(span.rollout_id, span.attempt))
     rewards: list[RewardAssigned] = []
+    outcome_missing = state.outcome_missing
     after = state
     for rule in book.rules:
         if not rule.judges_late or shaping_of(rule) is not None:
@@ -101,6 +104,7 @@ def revise(book: Rulebook, state: LateState, span: SpanRecorded, horizon: timede
         except Exception:  # noqa: BLE001 - rules are user code: an exception is recorded as data
             return Revision(LateOutcome.FAILED, state)
         rewards += [_reward(item, view, span) for item in items]
+        outcome_missing = outcome_missing and not any(item.rates_outcome for item in items)
         after = _with_spent(after, rule, math.fsum(abs(item.contribution) for item in items))
     if not rewards:
         return Revision(LateOutcome.NO_OPINION, state)
@@ -109,6 +113,7 @@ def revise(book: Rulebook, state: LateState, span: SpanRecorded, horizon: timede
             "revision": state.revision + 1,
             "reward_ids": sorted([*state.reward_ids, *(reward.event_id for reward in rewards)]),
             "known": sorted([*state.known, span.event_id]),
+            "outcome_missing": outcome_missing,
         }
     )
     return Revision(LateOutcome.REVISED, after, (*rewards, _completed(after, view, span)))
@@ -168,4 +173,5 @@ def _completed(state: LateState, view: RolloutView, span: SpanRecorded) -> Rewar
         reward_ids=state.reward_ids,
         revision=state.revision,
         failed_rules=state.failed_rules,
+        outcome_missing=state.outcome_missing,
     )

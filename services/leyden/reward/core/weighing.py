@@ -23,6 +23,12 @@ class Weighed:
         """The amount that it adds to the return."""
         return self.signal.value * self.weight
 
+    @property
+    def rates_outcome(self) -> bool:
+        """Whether it rates the rollout's outcome: of any outcome rule, or a person's rating of the whole rollout."""
+        rule = self.rule
+        return rule.rates_outcome and rule.weight != 0 and (not rule.intermediate or self.signal.call_id is None)
+
 
 @dataclass(frozen=True)
 class RuleTotal:

@@ -26,6 +26,7 @@ class StepJudgeRule(JudgeRule):
     """`JudgeRule` for a judge of single actions; `intermediate_cap` applies to its signals."""
 
     intermediate: ClassVar[bool] = True
+    rates_outcome: ClassVar[bool] = False
 
 
 def rule_of(judge: JudgeSettings) -> JudgeRule:

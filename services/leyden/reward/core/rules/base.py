@@ -31,6 +31,8 @@ class Rule(BaseModel):
     model_config = ConfigDict(frozen=True, extra="forbid", arbitrary_types_allowed=True)
     intermediate: ClassVar[bool] = False
     """Whether its signals are intermediate rewards, limited by `intermediate_cap`."""
+    rates_outcome: ClassVar[bool] = True
+    """Whether its signals for the whole rollout rate the outcome (see `core/assess.py`)."""
     judges_late: ClassVar[bool] = False
     """Whether it also rates evaluations that arrive after the settlement, each alone (see `core/late.py`)."""
 
@@ -64,6 +66,7 @@ class IntermediateRule(Rule):
     """
 
     intermediate: ClassVar[bool] = True
+    rates_outcome: ClassVar[bool] = False
     filters: ClassVar[frozenset[FilterName]] = frozenset({"tool", "agent", "step"})
     """The filters that the rule supports; any other in the run file is an error."""
 

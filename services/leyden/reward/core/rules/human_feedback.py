@@ -18,6 +18,7 @@ class HumanFeedback(IntermediateRule):
     call or model call, the signal is for that call, else for the whole rollout.
     """
 
+    rates_outcome: ClassVar[bool] = True
     judges_late: ClassVar[bool] = True
     filters = frozenset[FilterName]({"agent", "step"})
 
