@@ -46,6 +46,30 @@ async def test_names_and_single_items_can_be_had_without_the_rest(store: Evidenc
     assert await store.pick({"r1": ["b", "z"], "r2": ["a"]}) == {"r1": {"b": b"2"}, "r2": {"a": b"3"}}
 
 
+HOSTILE = ["", "\n", "a\nb", "\x00", " ", "5 5", ":", "*", "{r}", "a" * 5000, "\u00e9\U0001f600", "1e308"]
+"""Texts that a schema allows as an id, and that a store could take for its own separators, patterns or numbers."""
+
+
+async def test_subjects_and_ids_may_be_any_text(store: EvidenceStore) -> None:
+    held = {
+        subject: {item: f"{subject}/{item}".encode() for item in [*HOSTILE[place:], *HOSTILE[:place]]}
+        for place, subject in enumerate(HOSTILE)
+    }
+    await store.add((subject, item, value) for subject, items in held.items() for item, value in items.items())
+    assert await store.load(HOSTILE) == held
+    names = await store.names(HOSTILE)
+    assert {subject: sorted(ids) for subject, ids in names.items()} == dict.fromkeys(HOSTILE, sorted(HOSTILE))
+    assert await store.pick(dict.fromkeys(HOSTILE, HOSTILE)) == held
+    await store.close(HOSTILE[:6])
+    assert set(await store.load(HOSTILE)) == set(HOSTILE[6:])
+
+
+async def test_an_item_without_id_or_bytes_is_still_an_item(store: EvidenceStore) -> None:
+    await store.add([("r1", "", b""), ("r2", "", b"2")])
+    assert await store.load(["r1", "r2"]) == {"r1": {"": b""}, "r2": {"": b"2"}}
+    assert await store.names(["r1", "r2"]) == {"r1": [""], "r2": [""]}
+
+
 async def test_a_subject_that_is_kept_for_a_time_still_takes_items(store: EvidenceStore) -> None:
     await store.add([("r1", "a", b"1")])
     await store.keep(["r1"], 60)

@@ -19,7 +19,7 @@ Items = dict[str, bytes]
 
 
 class EvidenceStore(Protocol):
-    """Items by subject, for one service. Item ids must not be empty or contain a line break."""
+    """Items by subject, for one service. Subjects and item ids may be any text."""
 
     async def add(self, items: Iterable[tuple[str, str, bytes]]) -> set[str]:
         """Store (subject, item id, bytes); the first item of an id is kept.
@@ -115,13 +115,16 @@ class RedisEvidenceStore:
     async def load(self, subjects: Sequence[str]) -> Mapping[str, Items]:
         distinct = list(dict.fromkeys(subjects))
         raw = iter(cast(list[bytes], await self._run(self._items_of, map(self._key, distinct))))
-        loaded = zip(distinct, raw, raw, raw, strict=True)
-        return {subject: _items(ids, sizes, values) for subject, ids, sizes, values in loaded if ids}
+        return {subject: _items(sizes, parts) for subject, sizes, parts in zip(distinct, raw, raw, strict=True) if sizes}
 
     async def names(self, subjects: Sequence[str]) -> Mapping[str, list[str]]:
         distinct = list(dict.fromkeys(subjects))
-        found = cast(list[bytes], await self._run(self._ids_of, map(self._key, distinct)))
-        return {subject: ids.decode().split("\n") for subject, ids in zip(distinct, found, strict=True) if ids}
+        raw = iter(cast(list[bytes], await self._run(self._ids_of, map(self._key, distinct))))
+        return {
+            subject: [part.decode() for part in _parts(sizes, ids)]
+            for subject, sizes, ids in zip(distinct, raw, raw, strict=True)
+            if sizes
+        }
 
     async def pick(self, wanted: Mapping[str, Sequence[str]]) -> Mapping[str, Items]:
         asked = [(subject, item_id) for subject, ids in wanted.items() for item_id in ids]
@@ -164,11 +167,15 @@ class RedisEvidenceStore:
         return f"{self._namespace}:closed:{subject}"
 
 
-def _items(ids: bytes, sizes: bytes, values: bytes) -> Items:
-    """Items from their ids (lines), sizes (separated by spaces) and concatenated values."""
-    items: Items = {}
+def _items(sizes: bytes, joined: bytes) -> Items:
+    """Items from alternating ids and values."""
+    parts = _parts(sizes, joined)
+    return {item_id.decode(): value for item_id, value in zip(parts, parts, strict=True)}
+
+
+def _parts(sizes: bytes, joined: bytes) -> Iterator[bytes]:
+    """The pieces of `joined`, given their sizes separated by spaces."""
     start = 0
-    for item_id, size in zip(ids.decode().split("\n"), map(int, sizes.split()), strict=True):
-        items[item_id] = values[start : start + size]
+    for size in map(int, sizes.split()):
+        yield joined[start : start + size]
         start += size
-    return items
