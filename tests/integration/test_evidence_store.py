@@ -96,7 +96,7 @@ async def test_a_subject_is_closed_once_the_time_it_was_kept_for_is_over(
 async def test_nothing_asked_is_nothing_answered(store: EvidenceStore) -> None:
     await store.add([])
     await store.close([])
-    assert await store.load([]) == await store.names([]) == await store.pick({}) == {}
+    assert (await store.load([]), await store.names([]), await store.pick({})) == ({}, {}, {})
 
 
 async def test_a_redis_that_is_away_is_a_passing_fault() -> None:
