@@ -22,7 +22,7 @@ from leyden.events.codec import MODEL_CALLS, decode
 from leyden.kafka.claims import ClaimStore
 from leyden.kafka.reading import read_topics
 from leyden.kafka.settings import KafkaSettings
-from leyden.reading.place import claims_url_of
+from leyden.reading.location import claims_url_of
 from leyden.stack.config import Ports, StackConfig
 from leyden.stack.stack import Stack
 

@@ -23,7 +23,7 @@ from leyden.events.codec import (
 from leyden.kafka.claims import ClaimStore
 from leyden.kafka.settings import KafkaSettings
 from leyden.kafka.tail import TopicTail
-from leyden.reading.place import claims_url_of
+from leyden.reading.location import claims_url_of
 from leyden.stack.stack import Stack
 
 GROUPS_PER_STEP = 2

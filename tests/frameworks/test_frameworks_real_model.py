@@ -22,7 +22,7 @@ from leyden.events import ModelCallRecorded, SpanRecorded, model_calls
 from leyden.events.base import unpack_floats, unpack_ints
 from leyden.kafka.claims import ClaimStore
 from leyden.kafka.settings import KafkaSettings
-from leyden.reading.place import claims_url_of
+from leyden.reading.location import claims_url_of
 from leyden.stack.config import Ports, StackConfig
 from leyden.stack.stack import Stack
 from roots import ROOT, python_path
@@ -89,10 +89,10 @@ def served(kafka_servers: str, redis_server_url: str, tmp_path_factory: pytest.T
         patch.setenv("KAFKA_BOOTSTRAP_SERVERS", kafka_servers)
         patch.setenv("REDIS_URL", redis_server_url)
         with Stack(config) as stack:
-            assert stack.place is not None
+            assert stack.inputs is not None
             wait_live(stack)
             kafka = KafkaSettings(bootstrap_servers=kafka_servers)
-            tokenizer = Tokenizer.from_file(str(stack.place.model / "tokenizer.json"))
+            tokenizer = Tokenizer.from_file(str(stack.inputs.model / "tokenizer.json"))
             claims = ClaimStore(claims_url_of(config))
             yield Served(Doors(stack.gateway_url, kafka, config.topic_prefix, claims), tokenizer)
 

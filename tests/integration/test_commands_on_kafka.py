@@ -19,7 +19,7 @@ from leyden.kafka.admin import ensure_topics
 from leyden.kafka.claims import ClaimStore
 from leyden.kafka.publisher import KafkaPublisher
 from leyden.kafka.settings import KafkaSettings
-from leyden.reading import Log, Place
+from leyden.reading import Log, LogLocation
 
 pytestmark = pytest.mark.integration
 TOO_BIG = 1_500
@@ -38,26 +38,26 @@ def recorded(kafka_servers: str, topic_prefix: str, tmp_path: Path, monkeypatch:
         monkeypatch.setenv(name, value)
     monkeypatch.setattr("signal.signal", lambda *_: None)
     monkeypatch.setattr(console, "width", 120)
-    asyncio.run(_record(Place(KafkaSettings(bootstrap_servers=kafka_servers), topic_prefix, claims)))
+    asyncio.run(_record(LogLocation(KafkaSettings(bootstrap_servers=kafka_servers), topic_prefix, claims)))
 
 
-async def _record(place: Place) -> None:
-    replay = "again-" + place.prefix
-    for prefix in (place.prefix, replay):
-        await ensure_topics(place.kafka, prefix)
-    async with _publisher(place, place.prefix) as live, _publisher(place, replay) as again:
+async def _record(location: LogLocation) -> None:
+    replay = "again-" + location.prefix
+    for prefix in (location.prefix, replay):
+        await ensure_topics(location.kafka, prefix)
+    async with _publisher(location, location.prefix) as live, _publisher(location, replay) as again:
         await live.publish_all(
             _outgoing([*s.life(s.A, s.calls_of_a(), 1.0), s.tool_span(), *s.life(s.B, [s.call_of_b()], 0.0)])
         )
-        async with Log(place) as log:
+        async with Log(location) as log:
             origins = {one.event.call_id: one.origin async for one in log.read(MODEL_CALLS)}  # type: ignore[attr-defined]
         await live.publish_all(_outgoing(_credited(origins, (0.7, -0.7))))
         await live.publish_all(_outgoing(_credited(origins, (0.7, 0.7), credit="other")))
         await again.publish_all(_outgoing(_credited(origins, (-0.7, -0.7))))
 
 
-def _publisher(place: Place, prefix: str) -> KafkaPublisher:
-    return KafkaPublisher(place.kafka, prefix, ClaimStore(place.claims_url), max_value_bytes=TOO_BIG)
+def _publisher(location: LogLocation, prefix: str) -> KafkaPublisher:
+    return KafkaPublisher(location.kafka, prefix, ClaimStore(location.claims_url), max_value_bytes=TOO_BIG)
 
 
 def _credited(origins: dict[str, str], advantages: tuple[float, float], **changes: object) -> list[Event]:

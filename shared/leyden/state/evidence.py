@@ -115,16 +115,15 @@ class RedisEvidenceStore:
     async def load(self, subjects: Sequence[str]) -> Mapping[str, Items]:
         distinct = list(dict.fromkeys(subjects))
         raw = iter(cast(list[bytes], await self._run(self._items_of, map(self._key, distinct))))
-        return {subject: _items(sizes, parts) for subject, sizes, parts in zip(distinct, raw, raw, strict=True) if sizes}
+        return {
+            subject: _items(sizes, parts) for subject, sizes, parts in zip(distinct, raw, raw, strict=True) if sizes
+        }
 
     async def names(self, subjects: Sequence[str]) -> Mapping[str, list[str]]:
         distinct = list(dict.fromkeys(subjects))
         raw = iter(cast(list[bytes], await self._run(self._ids_of, map(self._key, distinct))))
-        return {
-            subject: [part.decode() for part in _parts(sizes, ids)]
-            for subject, sizes, ids in zip(distinct, raw, raw, strict=True)
-            if sizes
-        }
+        found = zip(distinct, raw, raw, strict=True)
+        return {subject: [item_id.decode() for item_id in _parts(sizes, ids)] for subject, sizes, ids in found if sizes}
 
     async def pick(self, wanted: Mapping[str, Sequence[str]]) -> Mapping[str, Items]:
         asked = [(subject, item_id) for subject, ids in wanted.items() for item_id in ids]

@@ -12,7 +12,7 @@ from leyden.stack.errors import StackError
 from leyden.stack.probes import HttpProbe
 from leyden.stack.requirements import needs_of
 
-PLACE = plan.Place(
+PLACE = plan.StartInputs(
     kafka_servers="127.0.0.1:9092",
     redis_url="redis://127.0.0.1:6379/0",
     model=Path("/models/base"),

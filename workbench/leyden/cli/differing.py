@@ -7,7 +7,7 @@ from rich.table import Table
 
 from leyden.analysis.differences import Difference, Side, difference
 from leyden.cli.formatting import TABLE, number, safe
-from leyden.reading import Log, Place, place_of
+from leyden.reading import Log, LogLocation, log_location
 from leyden.reading.log import Tell
 from leyden.reading.sets import Filters, TransitionSet, named_set, whole_groups
 from leyden.stack.errors import StackError
@@ -16,18 +16,18 @@ from leyden.stack.errors import StackError
 async def compare_sets(a: str, b: str, *, policy: str | None, top: int, data_dir: Path, tell: Tell) -> Difference:
     """How set `b` differs from set `a`. Raises StackError if one is empty or they have no group in common."""
     named_a, named_b = named_set(a), named_set(b)
-    with place_of(data_dir) as place:
-        of_a = await _side(place, named_a, policy, tell)
-        of_b = await _side(place, named_b, policy, tell)
+    with log_location(data_dir) as location:
+        of_a = await _side(location, named_a, policy, tell)
+        of_b = await _side(location, named_b, policy, tell)
     found = difference(of_a, of_b, top)
     if not found.groups:
         raise StackError(f"{a} and {b} have no group in common, so there is nothing to compare.")
     return found
 
 
-async def _side(place: Place, of: TransitionSet, policy: str | None, tell: Tell) -> Side:
+async def _side(location: LogLocation, of: TransitionSet, policy: str | None, tell: Tell) -> Side:
     side = Side()
-    async with Log(place, of.prefix, tell) as log:
+    async with Log(location, of.prefix, tell) as log:
         async for group in whole_groups(log, of, Filters(policy=policy)):
             side.add(group.end.policy, group.end.group_id, group.sequences)
     if not side.groups:

@@ -7,7 +7,7 @@ from pathlib import Path
 from leyden.export.formats import ExportFormat
 from leyden.export.formats.llama_factory import INFO, dataset_entries
 from leyden.export.run import Exported, ExportPlan, run_export
-from leyden.reading import place_of
+from leyden.reading import log_location
 from leyden.reading.log import Tell
 from leyden.reading.sets import Filters, named_set
 from leyden.stack.errors import StackError
@@ -37,8 +37,8 @@ def run_export_command(
         min_reward=min_reward,
         ground_truth=ground_truth,
     )
-    with place_of(data_dir) as place:
-        return _told(plan, asyncio.run(run_export(plan, place, tell)))
+    with log_location(data_dir) as location:
+        return _told(plan, asyncio.run(run_export(plan, location, tell)))
 
 
 def as_utc(moment: datetime | None) -> datetime | None:

@@ -15,7 +15,7 @@ from leyden.cli.formatting import TABLE, safe, short
 from leyden.events import FailureClass, ModelCallRecorded, RolloutEnded
 from leyden.events.codec import MODEL_CALLS, ROLLOUTS
 from leyden.ids import AttemptRef, attempt_of_trace
-from leyden.reading import Log, place_of
+from leyden.reading import Log, log_location
 from leyden.reading.log import Tell
 from leyden.stack.errors import StackError
 from leyden.stack.program import as_typed
@@ -63,8 +63,8 @@ async def look_at_failures(plan: ErrorsPlan, tell: Tell) -> Failures:
     """The failed attempts. Raises StackError for an unknown failure class."""
     if plan.kind is not None and plan.kind not in list(FailureClass):
         raise StackError(f"--class {plan.kind}: use one of {', '.join(FailureClass)}.")
-    with place_of(plan.data_dir) as place:
-        async with Log(place, plan.prefix, tell) as log:
+    with log_location(plan.data_dir) as location:
+        async with Log(location, plan.prefix, tell) as log:
             return await read_failures(log, plan)
 
 

@@ -11,7 +11,7 @@ from leyden.ids import attempt_of_trace
 from leyden.inspect.evidence import RolloutEvidence, gather
 from leyden.inspect.report import CallLine, CreditLine, RewardLine, RolloutReport, ToolLine
 from leyden.inspect.tell import report_on
-from leyden.reading import Log, place_of
+from leyden.reading import Log, log_location
 from leyden.reading.log import Tell
 from leyden.stack.errors import StackError
 
@@ -23,8 +23,8 @@ async def find_rollout(
     ref = attempt_of_trace(name)
     if ref is None:
         raise StackError(f"{name} is neither a rollout id (28 hex digits) nor an attempt's trace id (32 hex digits).")
-    with place_of(data_dir) as place:
-        async with Log(place, prefix, tell) as log:
+    with log_location(data_dir) as location:
+        async with Log(location, prefix, tell) as log:
             evidence = await gather(log, ref.rollout_id)
     if evidence is None:
         raise StackError(f"No rollout {ref.rollout_id} in the log. Check the id, --data-dir and --prefix.")

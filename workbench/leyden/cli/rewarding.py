@@ -12,7 +12,7 @@ from leyden.analysis.hacking import MIN_WINDOWS, Suspicion, suspicions
 from leyden.analysis.judged import read_judged
 from leyden.analysis.rewards import JudgedRollout, Window, statistics, versions_of, windows_of
 from leyden.cli.formatting import TABLE, number, safe
-from leyden.reading import Log, place_of
+from leyden.reading import Log, log_location
 from leyden.reading.log import Tell
 from leyden.stack.errors import StackError
 from leyden.stack.program import as_typed
@@ -44,8 +44,8 @@ class RewardsReport:
 
 async def look_at_rewards(plan: RewardsPlan, tell: Tell) -> RewardsReport:
     """Read the log and compute the report. Raises StackError if no rollout has rewards."""
-    with place_of(plan.data_dir) as place:
-        async with Log(place, plan.prefix, tell) as log:
+    with log_location(plan.data_dir) as location:
+        async with Log(location, plan.prefix, tell) as log:
             judged = await read_judged(log, plan.by_version, plan.start, plan.end)
     if not judged.rollouts:
         raise StackError("No rollout has rewards in this log and time range.")

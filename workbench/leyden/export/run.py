@@ -8,7 +8,7 @@ from leyden.events import SequenceCredited
 from leyden.export.formats import WRITERS, ExportFormat, Writer
 from leyden.export.rows import Row, origins_of, rows_of
 from leyden.export.tasks import GroundTruth
-from leyden.reading import CallReader, Log, Place
+from leyden.reading import CallReader, Log, LogLocation
 from leyden.reading.log import Tell
 from leyden.reading.sets import Filters, TransitionSet, whole_groups
 from leyden.stack.errors import StackError
@@ -40,12 +40,12 @@ class Exported:
     without_text: int
 
 
-async def run_export(plan: ExportPlan, place: Place, tell: Tell) -> Exported:
+async def run_export(plan: ExportPlan, location: LogLocation, tell: Tell) -> Exported:
     """Write the file. Raises StackError if there are no transitions."""
     plan.out.parent.mkdir(parents=True, exist_ok=True)
     groups = sequences = without_text = 0
     with GroundTruth(plan.ground_truth) as truth:
-        async with Log(place, plan.of.prefix, tell) as log, CallReader(place) as calls:
+        async with Log(location, plan.of.prefix, tell) as log, CallReader(location) as calls:
             if plan.format is ExportFormat.VERL:
                 await truth.read(log)
             writer: Writer | None = None

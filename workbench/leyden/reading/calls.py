@@ -5,15 +5,15 @@ from typing import Self
 
 from leyden.events import ModelCallRecorded
 from leyden.events.codec import MODEL_CALLS
+from leyden.reading.location import LogLocation
 from leyden.reading.log import Log
-from leyden.reading.place import Place
 
 
 class CallReader:
     """Reads single calls from the live topic. Use as an async context manager."""
 
-    def __init__(self, place: Place) -> None:
-        self._log = Log(place)
+    def __init__(self, location: LogLocation) -> None:
+        self._log = Log(location)
 
     async def __aenter__(self) -> Self:
         await self._log.__aenter__()

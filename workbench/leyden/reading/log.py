@@ -14,7 +14,7 @@ from leyden.kafka.claims import ClaimStore
 from leyden.kafka.delivered import ORIGIN_HEADER, Retry
 from leyden.kafka.reading import LogReader, partition_of
 from leyden.kafka.types import ConsumerRecord, KafkaError, TopicPartition
-from leyden.reading.place import Place
+from leyden.reading.location import LogLocation
 from leyden.stack.errors import StackError
 
 Tell = Callable[[str], None]
@@ -56,12 +56,12 @@ def _overlap(one: tuple[int, int], other: tuple[int, int]) -> tuple[int, int]:
 class Log:
     """The topics under one prefix. Use as an async context manager; one read at a time."""
 
-    def __init__(self, place: Place, prefix: str | None = None, tell: Tell = lambda _: None) -> None:
-        self.prefix = place.prefix if prefix is None else prefix
-        self._place = place
+    def __init__(self, location: LogLocation, prefix: str | None = None, tell: Tell = lambda _: None) -> None:
+        self.prefix = location.prefix if prefix is None else prefix
+        self._location = location
         self._tell = tell
-        self._claims = ClaimStore(place.claims_url)
-        self._reader = LogReader(place.kafka)
+        self._claims = ClaimStore(location.claims_url)
+        self._reader = LogReader(location.kafka)
         self._partitions: dict[str, int] = {}
 
     async def __aenter__(self) -> Self:
@@ -71,7 +71,7 @@ class Log:
         except KafkaError as error:
             await self._reader.__aexit__()
             raise StackError(
-                f"Kafka at {self._place.kafka.bootstrap_servers} does not answer: {error}. "
+                f"Kafka at {self._location.kafka.bootstrap_servers} does not answer: {error}. "
                 "Check KAFKA_BOOTSTRAP_SERVERS."
             ) from error
         if not self._partitions:
@@ -137,7 +137,7 @@ class Log:
                     yield found
 
     async def _count_partitions(self) -> dict[str, int]:
-        async with admin_client(self._place.kafka) as admin:
+        async with admin_client(self._location.kafka) as admin:
             described = await admin.describe_topics([self.prefix + topic for topic in EVENTS_BY_TOPIC])
         return {t["topic"].removeprefix(self.prefix): len(t["partitions"]) for t in described if not t["error_code"]}
 

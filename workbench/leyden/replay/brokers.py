@@ -6,7 +6,7 @@ from contextlib import ExitStack, contextmanager
 from dataclasses import dataclass
 from pathlib import Path
 
-from leyden.reading.place import kafka_of
+from leyden.reading.location import kafka_of
 from leyden.stack.config import StackConfig
 from leyden.stack.errors import StackError
 from leyden.stack.redis import RedisServer

@@ -34,7 +34,7 @@ from leyden.kafka.admin import ensure_topics
 from leyden.kafka.claims import ClaimStore
 from leyden.kafka.settings import KafkaSettings
 from leyden.kafka.tail import TopicTail, group_backlog
-from leyden.reading.place import claims_url_of
+from leyden.reading.location import claims_url_of
 from leyden.replay.brokers import Brokers, brokers_of
 from leyden.replay.compare import Comparison, Wanted, compare, read_transitions
 from leyden.replay.copy import copy_recorded

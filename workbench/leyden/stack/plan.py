@@ -20,7 +20,7 @@ LOADING_DEATH_WINDOW_S = 600.0
 
 
 @dataclass(frozen=True)
-class Place:
+class StartInputs:
     """What is known only at start: addresses of Kafka and Redis, the model's folder, the gateway's secrets."""
 
     kafka_servers: str
@@ -68,21 +68,21 @@ def engine_spec(config: StackConfig, model: Path) -> ProcessSpec:
     )
 
 
-def service_specs(config: StackConfig, place: Place) -> list[ProcessSpec]:
+def service_specs(config: StackConfig, inputs: StartInputs) -> list[ProcessSpec]:
     """The services of `config`, in the order of their start."""
-    return [_service_spec(name, config, place) for name in SERVICES if name in config.services]
+    return [_service_spec(name, config, inputs) for name in SERVICES if name in config.services]
 
 
-def topics_command(config: StackConfig, place: Place) -> tuple[tuple[str, ...], dict[str, str]]:
+def topics_command(config: StackConfig, inputs: StartInputs) -> tuple[tuple[str, ...], dict[str, str]]:
     """Command line and environment of the program that creates the topics."""
-    return (sys.executable, "-m", "leyden.kafka.admin"), shared_env(config, place)
+    return (sys.executable, "-m", "leyden.kafka.admin"), shared_env(config, inputs)
 
 
-def shared_env(config: StackConfig, place: Place) -> dict[str, str]:
+def shared_env(config: StackConfig, inputs: StartInputs) -> dict[str, str]:
     """The environment of every service, and of other programs that use the stack."""
     env = {
-        "KAFKA_BOOTSTRAP_SERVERS": place.kafka_servers,
-        "REDIS_URL": place.redis_url,
+        "KAFKA_BOOTSTRAP_SERVERS": inputs.kafka_servers,
+        "REDIS_URL": inputs.redis_url,
         "LEYDEN_TOPIC_PREFIX": config.topic_prefix,
         "LEYDEN_DATA_DIR": str(config.data_dir / "services"),
     }
@@ -91,15 +91,15 @@ def shared_env(config: StackConfig, place: Place) -> dict[str, str]:
     return python_env(config) | env | config.env
 
 
-def _service_spec(name: str, config: StackConfig, place: Place) -> ProcessSpec:
+def _service_spec(name: str, config: StackConfig, inputs: StartInputs) -> ProcessSpec:
     ops_port = config.ports.ops[SERVICES.index(name)]
-    env = {"LEYDEN_OPS_PORT": str(ops_port)} | _own_env(name, config, place)
+    env = {"LEYDEN_OPS_PORT": str(ops_port)} | _own_env(name, config, inputs)
     if name != "trainer":  # a stale static member would keep the trainer from resetting its group's offsets
         env["KAFKA_GROUP_INSTANCE_ID"] = name
     return ProcessSpec(
         name=name,
         argv=(sys.executable, "-m", f"leyden.{name}"),
-        env=shared_env(config, place) | env | config.process_env.get(name, {}),
+        env=shared_env(config, inputs) | env | config.process_env.get(name, {}),
         ready=HttpProbe(f"http://127.0.0.1:{ops_port}/readyz"),
         ready_timeout_s=300.0,
         death_window_s=LOADING_DEATH_WINDOW_S if name == "trainer" else DEATH_WINDOW_S,
@@ -107,18 +107,18 @@ def _service_spec(name: str, config: StackConfig, place: Place) -> ProcessSpec:
     )
 
 
-def _own_env(name: str, config: StackConfig, place: Place) -> dict[str, str]:
+def _own_env(name: str, config: StackConfig, inputs: StartInputs) -> dict[str, str]:
     if name == "gateway":
         return {
             "LEYDEN_GATEWAY_PORT": str(config.ports.gateway),
-            "LEYDEN_GATEWAY_API_KEYS": ",".join(place.api_keys),
-            "LEYDEN_GATEWAY_SECRET": place.gateway_secret,
+            "LEYDEN_GATEWAY_API_KEYS": ",".join(inputs.api_keys),
+            "LEYDEN_GATEWAY_SECRET": inputs.gateway_secret,
         }
     if name == "policy":
         return {"LEYDEN_POLICY_ENGINE_URL": engine_url(config), "LEYDEN_POLICY_NAME": config.policy}
     if name == "trainer":
         checkpoints = config.data_dir / "checkpoints"
-        return {"LEYDEN_TRAINER_MODEL": str(place.model), "LEYDEN_TRAINER_CHECKPOINT_DIR": str(checkpoints)}
+        return {"LEYDEN_TRAINER_MODEL": str(inputs.model), "LEYDEN_TRAINER_CHECKPOINT_DIR": str(checkpoints)}
     return {}
 
 

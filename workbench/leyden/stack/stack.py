@@ -45,7 +45,7 @@ class Stack:
         self.config = config.absolute()
         self.folder = DataFolder(self.config.data_dir)
         self.engine = plan.choose_engine(self.config.engine)
-        self.place: plan.Place | None = None
+        self.inputs: plan.StartInputs | None = None
         self._progress = on_progress
         self._machine = machine
         self._lock: int | None = None
@@ -79,9 +79,9 @@ class Stack:
     @property
     def env(self) -> dict[str, str]:
         """The environment of the services, for other programs that use the stack."""
-        if self.place is None:
+        if self.inputs is None:
             raise StackError("The stack is not up; call up() first.")
-        return plan.shared_env(self.config, self.place)
+        return plan.shared_env(self.config, self.inputs)
 
     def __enter__(self) -> Self:
         self.up()
@@ -171,15 +171,15 @@ class Stack:
         supervisor = Supervisor(self.folder.stack_id, self.folder.logs, held=(self._lock,), on_change=self._write)
         self._supervisor = supervisor
         model = self._prepare_model()
-        self.place = self._find_place(model)
+        self.inputs = self._start_inputs(model)
         self._tell(f"engine: {self.engine}")
         servers = self._start_servers(supervisor)
         supervisor.start(plan.engine_spec(self.config, model))
         if servers:
             self._wait(supervisor, *servers)
         with self._step("topics"):
-            self._create_topics(self.place)
-        services = plan.service_specs(self.config, self.place)
+            self._create_topics(self.inputs)
+        services = plan.service_specs(self.config, self.inputs)
         for spec in services:
             supervisor.start(spec)
         self._wait(supervisor, "engine", *(spec.name for spec in services))
@@ -193,7 +193,7 @@ class Stack:
             raise FetchError(_last_line(done.stderr) or "The model could not be prepared; no reason was given.")
         return Path(done.stdout.strip().splitlines()[-1])
 
-    def _find_place(self, model: Path) -> plan.Place:
+    def _start_inputs(self, model: Path) -> plan.StartInputs:
         kept = self.folder.secrets()
         self._write(
             model=str(model),
@@ -202,7 +202,7 @@ class Stack:
             kafka_servers=self.kafka_servers,
             redis_url=self.redis_url,
         )
-        return plan.Place(
+        return plan.StartInputs(
             kafka_servers=self.kafka_servers,
             redis_url=self.redis_url,
             model=model,
@@ -228,9 +228,9 @@ class Stack:
             started.append("redis")
         return started
 
-    def _create_topics(self, place: plan.Place) -> None:
+    def _create_topics(self, inputs: plan.StartInputs) -> None:
         self._tell("creating topics")
-        command, env = plan.topics_command(self.config, place)
+        command, env = plan.topics_command(self.config, inputs)
         done = self._helper(command, env)
         if done.returncode != 0:
             raise StackError(_last_line(done.stderr) or "The topics could not be created; no reason was given.")

@@ -24,7 +24,7 @@ from leyden.kafka.claims import ClaimStore
 from leyden.kafka.settings import KafkaSettings
 from leyden.kafka.tail import TopicTail, group_backlog
 from leyden.kafka.types import KafkaError
-from leyden.reading.place import claims_url_of
+from leyden.reading.location import claims_url_of
 from leyden.stack.config import Ports, StackConfig
 from leyden.stack.daemon import reset
 from leyden.stack.errors import StackError

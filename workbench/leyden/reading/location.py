@@ -15,7 +15,7 @@ from leyden.stack.state import DataFolder
 
 
 @dataclass(frozen=True)
-class Place:
+class LogLocation:
     """A Kafka cluster, the prefix of its live topics, and the store of its claim checks."""
 
     kafka: KafkaSettings
@@ -42,7 +42,7 @@ def kafka_of(folder: DataFolder) -> Iterator[str]:
 
 
 @contextmanager
-def place_of(data_dir: Path) -> Iterator[Place]:
+def log_location(data_dir: Path) -> Iterator[LogLocation]:
     """The log of the stack in `data_dir`, or else of KAFKA_BOOTSTRAP_SERVERS. Raises StackError."""
     folder = DataFolder(data_dir)
     settings = ServiceSettings()
@@ -52,8 +52,8 @@ def place_of(data_dir: Path) -> Iterator[Place]:
                 f"{folder.root} has no data of a stack. Pass the folder of one with --data-dir, "
                 "or set KAFKA_BOOTSTRAP_SERVERS."
             )
-        yield Place(KafkaSettings(), settings.topic_prefix, settings.claims)
+        yield LogLocation(KafkaSettings(), settings.topic_prefix, settings.claims)
         return
     config = StackConfig.model_validate_json(folder.config.read_text())
     with kafka_of(folder) as servers:
-        yield Place(KafkaSettings(bootstrap_servers=servers), config.topic_prefix, claims_url_of(config))
+        yield LogLocation(KafkaSettings(bootstrap_servers=servers), config.topic_prefix, claims_url_of(config))
