@@ -39,6 +39,7 @@ SHARED = {
     "leyden.failures",
     "leyden.ids",
     "leyden.retry_after",
+    "leyden.scalar",
 }
 IO = re.compile(
     r"\b(open|print|input|(datetime|date)\.(now|utcnow|today)|Path\.(cwd|home))\(|\.(read|write)_(text|bytes)\("

@@ -10,6 +10,7 @@ from typing import Any, Literal
 
 from leyden.client.claims import Claim
 from leyden.failures import MAX_TRACEBACK, FailureClass, classify, type_name
+from leyden.scalar import as_number
 
 MAX_MESSAGE = 2000
 """Maximum characters of a failure's message."""
@@ -75,13 +76,13 @@ def _call_sync(agent: Callable[[Claim], Any], claim: Claim) -> Outcome:
 def from_return(value: Any) -> Outcome:
     """The outcome of an agent that returned `value`.
 
-    None: no reward, no output. A finite number or bool: the reward. NaN or infinity: a failure. Anything else: the
-    output, as JSON.
+    None: no reward, no output. A finite number or bool, of any class (`np.float32`): the reward. NaN or infinity: a
+    failure. Anything else: the output, as JSON.
     """
     if value is None:
         return Outcome()
-    if isinstance(value, int | float):
-        reward = float(value)
+    if (number := as_number(value)) is not None:
+        reward = float(number)
         if not math.isfinite(reward):
             return _failed("agent_exception", f"the agent returned {value!r} as its reward", "ValueError")
         return Outcome(reward=reward)
@@ -113,11 +114,17 @@ def interrupted(reason: str) -> Outcome:
 
 
 def jsonable(value: Any) -> Any:
-    """`value` after a round trip through JSON; values that JSON cannot represent become their `str`."""
+    """`value` after a round trip through JSON. Numbers of any class stay numbers; other objects become their `str`."""
     try:
-        return json.loads(json.dumps(value, default=str, allow_nan=False))
+        return json.loads(json.dumps(value, default=plain, allow_nan=False))
     except (TypeError, ValueError, RecursionError):
         return str(value)
+
+
+def plain(value: Any) -> Any:
+    """For `json.dumps(default=)`: a number as a number, anything else as its `str`."""
+    number = as_number(value)
+    return str(value) if number is None else number
 
 
 def _failed(failure_class: FailureClass, message: str, error_type: str) -> Outcome:

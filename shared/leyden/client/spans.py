@@ -21,11 +21,12 @@ from opentelemetry.trace import Status, StatusCode, format_trace_id
 from leyden.client import semconv
 from leyden.client.decorators import name_of, wrap
 from leyden.client.errors import NoRolloutError
-from leyden.client.outcomes import MAX_MESSAGE, jsonable
+from leyden.client.outcomes import MAX_MESSAGE, jsonable, plain
 from leyden.client.rollouts import in_rollout, parent_context, root_span
 from leyden.client.session import current_session, tracer
 from leyden.failures import type_name
 from leyden.ids import attempt_of_trace
+from leyden.scalar import as_number
 
 T = TypeVar("T")
 Attributes = dict[str, str | int | float | bool]
@@ -193,18 +194,22 @@ def operation(name: Any = None, /, **values: Any) -> Any:
 
 def annotations(values: Mapping[str, Any]) -> Attributes:
     """Values as attributes with the annotation prefix, which avoids collisions with other instrumentations."""
-    plain = (str, bool, int, float)
     return {
-        f"{semconv.LEYDEN_ANNOTATION}{key}": value if isinstance(value, plain) else json_text(value)
-        for key, value in values.items()
-        if value is not None
+        f"{semconv.LEYDEN_ANNOTATION}{key}": _attribute(value) for key, value in values.items() if value is not None
     }
+
+
+def _attribute(value: Any) -> str | bool | int | float:
+    if isinstance(value, str):
+        return value
+    number = as_number(value)
+    return json_text(value) if number is None else number
 
 
 def json_text(value: Any) -> str:
     """`value` as JSON text; values that JSON cannot represent become their `str`."""
     try:
-        return json.dumps(value, default=str, allow_nan=False, ensure_ascii=False)
+        return json.dumps(value, default=plain, allow_nan=False, ensure_ascii=False)
     except (TypeError, ValueError, RecursionError):
         return json.dumps(jsonable(value), ensure_ascii=False)
 

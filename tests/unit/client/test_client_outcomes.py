@@ -1,8 +1,11 @@
 """What an agent returns or raises, as the gateway is told it."""
 
 import math
+from decimal import Decimal
+from fractions import Fraction
 from typing import Any
 
+import numpy as np
 import pytest
 
 from leyden.client.outcomes import from_error, from_return, jsonable, timed_out
@@ -17,7 +20,13 @@ def test_a_number_returned_is_the_reward(value: Any, reward: float) -> None:
     assert from_return(value).body(None) == {"status": "succeeded", "span_count": None, "reward": reward}
 
 
-@pytest.mark.parametrize("value", [math.nan, math.inf])
+@pytest.mark.parametrize("value", [np.float32(0.5), np.array(0.5), Decimal("0.5"), Fraction(1, 2)])
+def test_a_number_of_any_class_is_the_reward(value: Any) -> None:
+    assert from_return(value).body(None) == {"status": "succeeded", "span_count": None, "reward": 0.5}
+    assert jsonable({"score": [value]}) == {"score": [0.5]}
+
+
+@pytest.mark.parametrize("value", [math.nan, math.inf, np.float32(math.nan)])
 def test_a_number_that_is_not_finite_is_a_failure(value: float) -> None:
     assert from_return(value).failure_class == "agent_exception"
 

@@ -3,10 +3,10 @@
 import math
 from collections.abc import Awaitable, Callable, Mapping, Sequence
 from dataclasses import dataclass, field
-from numbers import Real
 
 from leyden.reward.core.failures import FailureKind
 from leyden.reward.core.view import RolloutView
+from leyden.scalar import as_number
 
 Result = float | Mapping[str, float | None] | None
 """A number, None (no reward), or several named numbers."""
@@ -41,10 +41,10 @@ class Answer:
 
 
 def _number(value: object) -> float:
-    if not isinstance(value, Real):
+    if (found := as_number(value)) is None:
         raise TypeError(
             f"a reward function must return a number, None or a dict of numbers, not {type(value).__name__}"
         )
-    if not math.isfinite(number := float(value)):
+    if not math.isfinite(number := float(found)):
         raise ValueError(f"a reward must be a finite number, not {number}")
     return number
