@@ -20,6 +20,7 @@ from opentelemetry.trace import format_trace_id
 
 from leyden.client.errors import GatewayError
 from leyden.client.session import SpanStats
+from leyden.client.span_text import encodable
 from leyden.ids import attempt_of_trace
 
 logger = logging.getLogger("leyden.client")
@@ -162,7 +163,7 @@ class RolloutSpanProcessor(SpanProcessor):
     def _work(self) -> None:
         while spans := self._next_batch():
             try:
-                rejected = self._send(encode_spans(spans).SerializeToString())
+                rejected = self._send(encode_spans([encodable(span) for span in spans]).SerializeToString())
             except GatewayError as error:
                 self._settle_batch(spans, str(error))
             except Exception as error:  # noqa: BLE001 - a span that cannot be encoded must not end the thread

@@ -31,6 +31,7 @@ from opentelemetry.sdk.trace.export import SimpleSpanProcessor
 from leyden.events import KeyCreated
 from leyden.gateway.core.keys import rollout_key
 from leyden.ids import AttemptRef
+from leyden.ingest.core.decode import decode
 from service.gateway.gateway_fakes import API_KEY, REF, SECRET, Bench, bench
 
 PROTOBUF = {"content-type": "application/x-protobuf"}
@@ -208,6 +209,30 @@ async def test_what_is_no_otlp_is_refused_with_a_status_in_its_own_encoding(
         assert reply.headers["content-type"] == "application/x-protobuf"
         assert Status.FromString(reply.content).message
     assert gate.log.raw == []
+
+
+@pytest.mark.parametrize("limit", [1024, 1_000_000])
+@pytest.mark.parametrize(("half", "means"), [("\\ud83d", "�"), ("\udcff", "�"), ("\\ud83d\\ude00", "😀")])
+async def test_half_an_emoji_costs_one_character_not_the_request(limit: int, half: str, means: str) -> None:
+    span = '{"traceId": "%s", "spanId": "%016x", "name": "%s"}'
+    told = ", ".join(span % ("ab" * 16, n, name) for n, name in enumerate(("one" * 500, f"two {half}", "three"), 1))
+    body = ('{"resourceSpans": [{"scopeSpans": [{"spans": [%s]}]}]}' % told).encode("utf-8", "surrogateescape")  # noqa: UP031
+    async with bench(trace_record_bytes=limit) as gate, httpx.AsyncClient(trust_env=False, headers=KEY) as http:
+        reply = await http.post(f"{gate.url}/v1/traces", content=body, headers=JSON)
+        assert (reply.status_code, reply.json()) == (200, {})
+        records = [
+            decode(value, headers) for (_, _, value), headers in zip(gate.log.raw, gate.log.raw_headers, strict=True)
+        ]
+    found = [s.name for one in records for s in one.traces.resource_spans[0].scope_spans[0].spans]
+    assert found == ["one" * 500, f"two {means}", "three"]
+
+
+async def test_bytes_that_are_no_text_cost_one_character_in_protobuf_too(gate: Bench, http: httpx.AsyncClient) -> None:
+    body = spans("one") + spans("two !") + spans("three")
+    reply = await http.post("/v1/traces", content=body.replace(b"two !", b"two \xf0"), headers=PROTOBUF)
+    assert reply.status_code == 200
+    found = decode(gate.log.raw[0][2], gate.log.raw_headers[0]).traces.resource_spans
+    assert [group.scope_spans[0].spans[0].name for group in found] == ["one", "two �", "three"]
 
 
 @pytest.mark.parametrize("encoding", sorted(ENCODERS))

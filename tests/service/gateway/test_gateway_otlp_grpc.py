@@ -23,6 +23,7 @@ from opentelemetry.sdk.trace.export import SimpleSpanProcessor
 from leyden.events.otlp import Signal
 from leyden.gateway.core.keys import rollout_key
 from leyden.gateway.rpc import DETAILS, SERVICES, GrpcOtlp
+from leyden.ingest.core.decode import decode
 from leyden.stack.ports import free_port
 from service.gateway.gateway_fakes import API_KEY, REF, SECRET, Bench, bench
 
@@ -121,6 +122,12 @@ async def test_a_rollouts_key_and_the_session_header_bind(gate: Bench, address: 
     await call(address, spans(), (*KEY, ("x-leyden-rollout", REF.trace_id)))
     bound = [(one["leyden-attempt"], one["leyden-attempt-by"]) for one in gate.log.raw_headers]
     assert bound == [(REF.trace_id, "key"), (REF.trace_id, "url")]
+
+
+async def test_bytes_that_are_no_text_cost_one_character_not_the_request(gate: Bench, address: str) -> None:
+    await call(address, (spans("one") + spans("two !") + spans("three")).replace(b"two !", b"two \xf0"))
+    found = decode(gate.log.raw[0][2], gate.log.raw_headers[0]).traces.resource_spans
+    assert [group.scope_spans[0].spans[0].name for group in found] == ["one", "two �", "three"]
 
 
 async def test_metrics_are_answered_with_a_warning(gate: Bench, address: str) -> None:

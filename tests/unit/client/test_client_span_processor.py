@@ -65,6 +65,26 @@ def test_the_count_is_of_acknowledged_spans(receiver: Receiver) -> None:
     assert receiver.sent == ["a", "b", "c"]
 
 
+def test_half_an_emoji_costs_one_character_of_one_span() -> None:
+    requests: list[ExportTraceServiceRequest] = []
+
+    def receive(payload: bytes) -> int:
+        requests.append(ExportTraceServiceRequest.FromString(payload))
+        return 0
+
+    processor = RolloutSpanProcessor(receive, delay_s=60)
+    agent = Agent(processor)
+    agent.works("first")
+    agent.works("name \ud83d", text="text \ud83d")
+    agent.works("third 😀")
+    assert processor.force_flush()
+    spans = [span for request in requests for span in request.resource_spans[0].scope_spans[0].spans]
+    assert [(span.name, span.attributes[0].value.string_value) for span in spans] == [
+        ("first", ""), ("name �", "text �"), ("third 😀", ""),
+    ]  # fmt: skip
+    processor.shutdown()
+
+
 def test_each_rollout_has_its_own_count(receiver: Receiver) -> None:
     processor = RolloutSpanProcessor(receiver, delay_s=60)
     one, other = Agent(processor), Agent(processor)

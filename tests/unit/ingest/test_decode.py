@@ -1,5 +1,6 @@
 """Records of otlp.v1 read: both encodings, both signals, and one item that cannot be read beside others that can."""
 
+import json
 from pathlib import Path
 from typing import Any
 
@@ -82,7 +83,7 @@ def test_log_records_in_protobuf() -> None:
 def test_one_unreadable_span_in_protobuf_is_set_apart() -> None:
     good = otlp_span(name="good")
     whole = otlp_request(otlp_span(name="ab"), good, resource={"service.name": "s"}).SerializeToString()
-    decoded = decode(whole.replace(b"ab", b"\xff\xff", 1), {})  # no UTF-8
+    decoded = decode(whole.replace(b"\x2a\x02ab", b"\x2f\x02ab", 1), {})  # a wire type that does not exist
     scope = decoded.traces.resource_spans[0].scope_spans[0]
     assert [span.name for span in scope.spans] == ["good"]
     assert (scope.scope.name, decoded.traces.resource_spans[0].resource.attributes[0].key) == ("tests", "service.name")
@@ -90,6 +91,44 @@ def test_one_unreadable_span_in_protobuf_is_set_apart() -> None:
     again = decode(bad.request, {})
     assert [one.request for one in again.bad] == [bad.request]
     assert not again.traces.resource_spans[0].scope_spans[0].spans
+
+
+HALF, CUT = "go \ud83d", "go �"
+
+
+def three_texts(request: ExportTraceServiceRequest) -> list[list[str]]:
+    """Every text of each span, with those of its resource and scope."""
+    group = request.resource_spans[0]
+    around = [group.resource.attributes[0].value.string_value, group.scope_spans[0].scope.name]
+    return [
+        [*around, s.name, s.status.message, s.attributes[0].key, s.attributes[0].value.string_value, s.events[0].name]
+        for s in group.scope_spans[0].spans
+    ]
+
+
+@pytest.mark.parametrize("where", range(7))
+@pytest.mark.parametrize("in_json", [True, False])
+def test_half_an_emoji_costs_one_character_and_the_neighbours_are_kept(where: int, in_json: bool) -> None:
+    marks = [f"<text {number}>" for number in range(7)]
+    scope = {"name": marks[1]}
+    spans = [
+        {"traceId": "ab" * 16, "spanId": f"{number:016x}", "name": text[2], "status": {"message": text[3], "code": 2},
+         "attributes": [{"key": text[4], "value": {"stringValue": text[5]}}], "events": [{"name": text[6]}]}
+        for number, text in enumerate([["first"] * 7, marks, ["third"] * 7], 1)
+    ]  # fmt: skip
+    resource = {"attributes": [{"key": "service.name", "value": {"stringValue": marks[0]}}]}
+    group = {"resource": resource, "scopeSpans": [{"scope": scope, "spans": spans}]}
+    whole = json.dumps({"resourceSpans": [group]}).encode()
+    expected = three_texts(decode(whole.replace(marks[where].encode(), CUT.encode()), IN_JSON).traces)
+    if in_json:
+        broken = decode(whole.replace(marks[where].encode(), HALF.encode("ascii", "backslashreplace")), IN_JSON)
+    else:
+        proto = decode(whole, IN_JSON).traces.SerializeToString()
+        raw = HALF.encode("utf-8", "surrogatepass").ljust(len(marks[where]))
+        expected = [[CUT + " " * (len(raw) - 6) if text == CUT else text for text in texts] for texts in expected]
+        broken = decode(proto.replace(marks[where].encode(), raw), {})
+    assert broken.bad == []
+    assert three_texts(broken.traces) == expected
 
 
 @pytest.mark.parametrize(

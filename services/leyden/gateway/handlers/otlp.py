@@ -4,7 +4,7 @@ import asyncio
 import threading
 from collections.abc import Iterator
 from contextlib import contextmanager
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
 from leyden.events.codec import OTLP
 from leyden.events.otlp import (
@@ -16,6 +16,7 @@ from leyden.events.otlp import (
     AttemptBy,
     Signal,
 )
+from leyden.events.wellformed import well_formed_json
 from leyden.gateway.core.keys import Caller
 from leyden.gateway.core.otlp.look import look
 from leyden.gateway.core.otlp.split import split
@@ -92,6 +93,15 @@ class OtlpHandler:
         if export.signal is Signal.METRICS:
             OTLP_NOT_KEPT.inc(len(export.body))
             return
+        try:
+            await self._publish(export)
+        except Refusal as refusal:
+            if refusal.code != "invalid_json":
+                raise
+            body = await asyncio.to_thread(well_formed_json, export.body)
+            await self._publish(replace(export, body=body))
+
+    async def _publish(self, export: Export) -> None:
         records = [export.body]
         if len(export.body) > self._record_bytes:
             records = await asyncio.to_thread(

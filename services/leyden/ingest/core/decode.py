@@ -27,6 +27,8 @@ from leyden.events.otlp import (
     Signal,
 )
 from leyden.events.outline import outline
+from leyden.events.wellformed import well_formed_json, well_formed_protobuf, well_formed_text
+from leyden.events.wire import MalformedError
 from leyden.ids import AttemptRef, attempt_of_trace
 from leyden.ingest.core.hex_ids import with_bytes_for_hex
 
@@ -108,24 +110,36 @@ def _read_protobuf(request: Any, form: _Form, value: bytes) -> list[BadItem]:
 
 
 def _read_each(request: Any, form: _Form, value: bytes) -> list[BadItem]:
-    """Decode item by item, to find the invalid ones."""
+    """Decode item by item: texts that are not UTF-8 are repaired, items that are invalid otherwise are set apart."""
     bad: list[BadItem] = []
     for group in outline(value).groups:
-        into_group = getattr(request, form.fields[0]).add(schema_url=group.schema_url)
-        into_group.resource.ParseFromString(group.resource)
+        into_group = getattr(request, form.fields[0]).add(schema_url=well_formed_text(group.schema_url))
+        _parse_repaired(group.resource, into_group.resource)
         for scope in group.scopes:
-            into_scope = getattr(into_group, form.fields[1]).add(schema_url=scope.schema_url)
-            into_scope.scope.ParseFromString(scope.scope)
+            into_scope = getattr(into_group, form.fields[1]).add(schema_url=well_formed_text(scope.schema_url))
+            _parse_repaired(scope.scope, into_scope.scope)
             items = getattr(into_scope, form.fields[2])
             for item in scope.items:
                 try:
-                    items.append(form.item.FromString(item))
+                    read = form.item()
+                    _parse_repaired(item, read)
+                    items.append(read)
                 except DecodeError as error:
                     head: Any = type(request)()
                     alone = getattr(head, form.fields[0]).add(resource=into_group.resource)
                     getattr(alone, form.fields[1]).add(scope=into_scope.scope)
                     bad.append(BadItem(str(error), _with_item(head.SerializeToString(), item)))
     return bad
+
+
+def _parse_repaired(value: bytes, into: Message) -> None:
+    try:
+        into.ParseFromString(value)
+    except DecodeError as error:
+        try:
+            into.ParseFromString(well_formed_protobuf(value, into.DESCRIPTOR))
+        except MalformedError:
+            raise error from None
 
 
 def _with_item(request: bytes, item: bytes) -> bytes:
@@ -137,7 +151,7 @@ def _with_item(request: bytes, item: bytes) -> bytes:
 
 def _read_json(request: Any, form: _Form, value: bytes) -> list[BadItem]:
     bad: list[BadItem] = []
-    for group in _list(orjson.loads(value), form.names[0]):
+    for group in _list(_loaded(value), form.names[0]):
         into_group = getattr(request, form.fields[0]).add()
         _parse(group.get("resource"), into_group.resource)
         for scope in _list(group, form.names[1]):
@@ -154,6 +168,13 @@ def _read_json(request: Any, form: _Form, value: bytes) -> list[BadItem]:
                     alone = {form.names[0]: [{**group, form.names[1]: scopes}]}
                     bad.append(BadItem(str(error), orjson.dumps(alone)))
     return bad
+
+
+def _loaded(value: bytes) -> Any:
+    try:
+        return orjson.loads(value)
+    except orjson.JSONDecodeError:
+        return orjson.loads(well_formed_json(value))
 
 
 def _parse(value: Any, into: Message) -> None:

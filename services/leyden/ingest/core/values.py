@@ -6,6 +6,7 @@ from collections.abc import Iterator
 import orjson
 
 from leyden.events import Json, JsonObject
+from leyden.events.wellformed import well_formed_json
 
 MAX_DEPTH = 64
 """JSON that is nested deeper stays a text: its writer, not its reader, would give up."""
@@ -39,14 +40,19 @@ def integer(value: Json) -> int | None:
 def parsed(value: Json) -> Json:
     """Decode a string that holds JSON; return anything else unchanged. Instrumentations send both.
 
-    orjson rejects what it could not encode again (lone surrogates, NaN); such a string stays a string.
+    A string that is not valid JSON stays a string, except that half an emoji in it is replaced.
     """
     if not isinstance(value, str) or value.lstrip()[:1] not in ("{", "[", '"'):
         return value
     try:
         found: Json = orjson.loads(value)
     except orjson.JSONDecodeError:
-        return value
+        if "\\u" not in value:
+            return value
+        try:
+            found = orjson.loads(well_formed_json(value.encode()))
+        except orjson.JSONDecodeError:
+            return value
     if value.count("[") + value.count("{") > MAX_DEPTH and _depth(found) > MAX_DEPTH:
         return value
     return found

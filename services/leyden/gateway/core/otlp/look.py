@@ -11,9 +11,9 @@ from dataclasses import dataclass
 import msgspec
 from google.protobuf.message import DecodeError
 
+from leyden.events import wire
 from leyden.events.otlp import JSON, Signal
 from leyden.events.outline import outline
-from leyden.gateway.core.otlp import wire
 from leyden.gateway.core.refusals import Refusal
 
 TRACE_ID_FIELD = {Signal.TRACES: 1, Signal.LOGS: 9}

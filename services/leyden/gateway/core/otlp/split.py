@@ -11,8 +11,8 @@ from typing import Protocol
 
 import msgspec
 
+from leyden.events import wire
 from leyden.events.otlp import JSON, Signal
-from leyden.gateway.core.otlp import wire
 from leyden.gateway.core.otlp.look import JsonGroup, JsonScope, read_json
 from leyden.gateway.core.refusals import Refusal
 
