@@ -39,8 +39,17 @@ class _BatchResult:
     unbound: int = 0
     duplicates: int = 0
     before_parent: int = 0
+    unfinished: dict[str, str] = field(default_factory=dict)
+    """Event id of an unfinished span → that of the finished one."""
     waited_for: Counter[str] = field(default_factory=Counter)
     """Span ids of parents not seen yet → number of their children seen."""
+
+    def drop_replaced(self) -> None:
+        """Drop unfinished spans whose finished span is in the batch too."""
+        for event_id, finished_id in self.unfinished.items():
+            if finished_id in self.spans:
+                del self.spans[event_id]
+                self.duplicates += 1
 
 
 class _RecentIds:
@@ -86,6 +95,7 @@ class IngestHandlers:
         now = int(self._clock.now().timestamp() * 1e9)
         for delivered in batch:
             self._take(delivered, found, now)
+        found.drop_replaced()
         await asyncio.gather(*(self._dead_letter(delivered, bad) for delivered, bad in found.refused))
         await self._publisher.publish_all(list(found.spans.values()))
         found.duplicates += self._seen.again(found.spans.keys())
@@ -115,6 +125,8 @@ class IngestHandlers:
             else:
                 found.spans[one.event_id] = Outgoing(SPANS, one.key, one.value, traceparent)
                 newest = max(newest, one.ended_unix_nano)
+                if one.finished_id is not None:
+                    found.unfinished[one.event_id] = one.finished_id
                 _note(one, found, now)
         if newest:
             metrics.AGE.observe(max(now - newest, 0) / 1e9)

@@ -19,7 +19,7 @@ BAD_SPANS = Counter("leyden_ingest_bad_spans", "Invalid spans and log records, s
 ANOMALOUS_SPANS = Counter(
     "leyden_ingest_anomalous_spans",
     "Spans kept despite an anomaly: cut (too large, truncated), end_before_start (the end is set to the start), "
-    "in_the_future (more than an hour; kept unchanged).",
+    "in_the_future (more than an hour; kept unchanged), unfinished (no end: replaced by the finished span).",
     ["what"],
 )
 LOG_RECORDS_SKIPPED = Counter(

@@ -1,6 +1,6 @@
 """Events of `spans.v1`: spans of all instrumentations, normalised to one model."""
 
-from collections.abc import Sequence
+from collections.abc import Iterable, Sequence
 from enum import StrEnum
 from typing import Literal
 
@@ -93,7 +93,7 @@ class Evaluation(Record):
 
 
 class SpanRecorded(Event):
-    """One finished span. `attributes` holds everything that has no field of its own."""
+    """One span. `attributes` holds everything that has no field of its own."""
 
     type: Literal["span-recorded"] = "span-recorded"
     trace_id: str
@@ -125,6 +125,16 @@ class SpanRecorded(Event):
     outcome: Outcome | None = None
     project: str | None = None
     """Project of the API key that the span was sent with."""
+    unfinished: bool = False
+    """Exported while it was running, without an end. The finished span is an event of its own and replaces it (see
+    `without_replaced`). Not included in `RolloutEnded.span_count`."""
+
+
+def without_replaced(spans: Iterable[SpanRecorded]) -> list[SpanRecorded]:
+    """`spans` in their order, without unfinished ones whose finished span is there too."""
+    found = list(spans)
+    finished = {(span.trace_id, span.span_id, span.project) for span in found if not span.unfinished}
+    return [s for s in found if not s.unfinished or (s.trace_id, s.span_id, s.project) not in finished]
 
 
 def model_calls(spans: Sequence[SpanRecorded]) -> list[SpanRecorded]:
@@ -133,6 +143,7 @@ def model_calls(spans: Sequence[SpanRecorded]) -> list[SpanRecorded]:
     A framework and its client library may both report a call. Of nested model call spans (with no tool or agent between
     them), and of spans with the same response id, only the innermost is returned.
     """
+    spans = without_replaced(spans)
     by_id = {(span.trace_id, span.span_id): span for span in spans}
     outer: set[tuple[str, str]] = set()
     depths: dict[str, tuple[int, SpanRecorded]] = {}

@@ -13,6 +13,7 @@ from leyden.events import (
     SequenceCredited,
     SpanKind,
     SpanRecorded,
+    without_replaced,
 )
 from leyden.ids import AttemptRef
 from leyden.inspect.evidence import RolloutEvidence
@@ -29,7 +30,8 @@ def report_on(evidence: RolloutEvidence, attempt: int) -> RolloutReport:
     assembled = attempt_of(evidence.own, AttemptRef(evidence.rollout_id, attempt))
     ended, settled, completed = assembled.ended, assembled.settled, assembled.completed
     calls = sorted(evidence.of(ModelCallRecorded, attempt), key=lambda call: (call.started_at, call.call_id))
-    spans = sorted(evidence.of(SpanRecorded, attempt), key=lambda span: (span.start_unix_nano, span.span_id))
+    spans = without_replaced(evidence.of(SpanRecorded, attempt))
+    spans.sort(key=lambda span: (span.start_unix_nano, span.span_id))
     rewards = evidence.of(RewardAssigned, attempt)
     sequences, groups = newest_credit(evidence.credited, attempt)
     lines = _calls(calls, settled, sequences, bool(groups))

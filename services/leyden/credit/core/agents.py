@@ -76,6 +76,8 @@ class SpanLink(Record):
     """Id of the reply, for the span of a model call."""
     reply: str | None = None
     """The reply itself, where the span has no reply id (see `leyden.events.replies`)."""
+    unfinished: bool = False
+    """The finished span, where it is there too, replaces this one."""
 
     @classmethod
     def of(cls, span: SpanRecorded) -> "SpanLink":
@@ -90,6 +92,7 @@ class SpanLink(Record):
             agent_role=role if isinstance(role, str) else None,
             response_id=span.llm.response_id if span.llm is not None else None,
             reply=reply_of_span(span),
+            unfinished=span.unfinished,
         )
 
 

@@ -141,10 +141,10 @@ class Attempt:
         )
 
     def _trace(self) -> dict[tuple[str, str], SpanLink]:
-        """The settled spans by trace and span id; of two with one id, the one with the lower event id."""
-        wanted = sorted(set(self.settled.span_ids) & self.spans.keys()) if self.settled and self.needs_spans else []
+        """The settled spans by trace and span id; of two, the finished one, then that with the lower event id."""
+        wanted = set(self.settled.span_ids) & self.spans.keys() if self.settled and self.needs_spans else set()
         found: dict[tuple[str, str], SpanLink] = {}
-        for span in (self.spans[event_id] for event_id in wanted):
+        for span in sorted(map(self.spans.__getitem__, wanted), key=lambda span: (span.unfinished, span.event_id)):
             found.setdefault((span.trace_id, span.span_id), span)
         return found
 

@@ -74,7 +74,7 @@ def pack(one: Evidence) -> bytes:
     if isinstance(event, SpanRecorded):
         event = SpanLink.of(event)
     if isinstance(event, SpanLink):
-        return f"{_LINK}\n\n\n{event.model_dump_json(exclude_none=True)}".encode()
+        return f"{_LINK}\n\n\n{event.model_dump_json(exclude_defaults=True)}".encode()
     kind = _ANSWERED if isinstance(event, KeptCall) else event.type
     if isinstance(event, ModelCallRecorded) and not isinstance(event, TrimmedCall | KeptCall):
         choices = [choice.model_copy(update={"message": {}}) for choice in event.choices]

@@ -38,10 +38,17 @@ class Normalised:
     ended_unix_nano: int = 0
     span_id: str = ""
     parent_span_id: str | None = None
+    finished_id: str | None = None
+    """For an unfinished span: the event id of the finished one, which replaces it."""
 
     def event(self) -> SpanRecorded:
         """The event, decoded."""
         return SpanRecorded.model_validate_json(self.value)
+
+
+def unfinished_id_of(finished_id: str) -> str:
+    """Event id of a span that was exported before its end; that of the finished span is `finished_id`."""
+    return derive("unfinished-span", finished_id)
 
 
 def event_id_of(trace_id: str, span_id: str, project: str | None) -> str:
@@ -77,6 +84,9 @@ def written(
 ) -> Normalised:
     """Encode the event of `span`. Its end must not be before its start."""
     event_id = event_id_of(span.trace_id, span.span_id, admission.project)
+    finished_id = None
+    if span.unfinished and not derived:
+        finished_id, event_id, odd = event_id, unfinished_id_of(event_id), (*odd, "unfinished")
     value = orjson.dumps({
         "type": "span-recorded",
         "event_id": event_id,
@@ -109,8 +119,9 @@ def written(
         "retrieval": meaning.retrieval,
         "outcome": meaning.outcome,
         "project": admission.project,
+        "unfinished": finished_id is not None,
     })  # fmt: skip
     key = attempt.rollout_id if attempt else span.trace_id
     bound = attempt is not None
-    ids = (span.span_id, span.parent_span_id)
+    ids = (span.span_id, span.parent_span_id, finished_id)
     return Normalised(event_id, key, meaning.kind, dialect, bound, value, odd, span.end_unix_nano, *ids)

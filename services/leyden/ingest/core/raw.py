@@ -51,6 +51,8 @@ class RawSpan:
     resource: JsonObject
     context: JsonObject
     """Further fields of the span, unchanged: `otel.scope`, `otel.kind`, `otel.links`."""
+    unfinished: bool = False
+    """It has no end yet; `end_unix_nano` is its start."""
 
 
 def plain_attributes(attributes: Iterable[KeyValue]) -> JsonObject:
@@ -103,6 +105,7 @@ def read_span(
         events=tuple([RawEvent(e.name, e.time_unix_nano, plain(e.attributes)) for e in events]) if events else (),
         resource=resource,
         context=_context(span, scope),
+        unfinished=not span.end_time_unix_nano,
     )
 
 

@@ -14,6 +14,7 @@ from leyden.events import (
     SpanKind,
     SpanRecorded,
     VerdictRecorded,
+    without_replaced,
 )
 from leyden.events.codec import MODEL_CALLS, ROLLOUTS, SPANS, VERDICTS, decode_batch, encode
 from leyden.ids import AttemptRef
@@ -23,7 +24,7 @@ SETTLED = "settled"
 CALL = "call:"
 SPAN = "span:"
 DERIVED = "derived:"
-"""A span made from an event inside another span; not included in the exporter's count."""
+"""A span made from an event inside another span, or an unfinished one; not included in the exporter's count."""
 VERDICT = "verdict:"
 """Followed by the hash of the judge's settings and its rule. The first verdict counts."""
 ARRIVED = "arrived:"
@@ -59,11 +60,15 @@ def stored_item(event: Event) -> StoredItem | None:
             return StoredItem(subject, CALL + event.call_id, encode(_without_tokens(event)))
         case SpanRecorded(rollout_id=str(rollout_id)):
             subject = subject_of(AttemptRef(rollout_id, event.attempt))
-            return StoredItem(subject, (DERIVED if event.derived else SPAN) + event.event_id, encode(event))
+            return StoredItem(subject, _span_prefix(event) + event.event_id, encode(event))
         case VerdictRecorded():
             item_id = f"{VERDICT}{event.settings_hash}:{event.rule}"
             return StoredItem(subject_of(event.ref), item_id, encode(event))
     return None
+
+
+def _span_prefix(span: SpanRecorded) -> str:
+    return DERIVED if span.derived or span.unfinished else SPAN
 
 
 def is_late_span(event: Event, closed: Collection[str]) -> bool:
@@ -74,10 +79,10 @@ def is_late_span(event: Event, closed: Collection[str]) -> bool:
 
 
 def evaluation_of(event: Event) -> SpanRecorded | None:
-    """`event` if it is an evaluation of a rollout, else None. Evaluations can give a reward after the settlement."""
-    if isinstance(event, SpanRecorded) and event.kind is SpanKind.EVALUATION and event.rollout_id is not None:
-        return event
-    return None
+    """`event` if it is a finished evaluation of a rollout, else None. It can give a reward after the settlement."""
+    if not isinstance(event, SpanRecorded) or event.rollout_id is None or event.unfinished:
+        return None
+    return event if event.kind is SpanKind.EVALUATION else None
 
 
 def arrival_item(evaluation: SpanRecorded, offset: int) -> StoredItem:
@@ -142,9 +147,9 @@ class AttemptEvidence:
         return [event for event in events if isinstance(event, SpanRecorded)]
 
     def named_spans(self, span_ids: Iterable[str]) -> list[SpanRecorded]:
-        """The spans with these event ids, by start time, then span id."""
+        """The spans with these event ids, by start time, then span id, without replaced ones (`without_replaced`)."""
         events = decode_batch(SPANS, [self.spans[i] for i in sorted(set(span_ids))])
-        spans = [event for event in events if isinstance(event, SpanRecorded)]
+        spans = without_replaced(event for event in events if isinstance(event, SpanRecorded))
         return sorted(spans, key=lambda span: (span.start_unix_nano, span.span_id, span.trace_id))
 
 
