@@ -9,7 +9,7 @@ from opentelemetry.proto.trace.v1.trace_pb2 import Span
 from fakes import FakePublisher
 from leyden.clock import ManualClock
 from leyden.credit.core.assemble import assemble
-from leyden.credit.core.evidence import Evidence, pack, unpack
+from leyden.credit.core.evidence import Evidence, EvidenceEvent, pack, unpack
 from leyden.events import RolloutSettled, SpanRecorded
 from leyden.events.codec import SPANS, decode
 from leyden.ingest.core.limits import Limits
@@ -66,7 +66,8 @@ async def test_the_finished_span_counts_at_every_order_of_arrival(seed: int) -> 
     view = view_of(end, settled, evidence)
     found = [(span.span_id[-1], span.status, span.agent_name, span.unfinished) for span in view.spans]
     assert found == [("1", "error", "finder", False), ("2", "unset", "finder", False), ("3", "error", "finder", False)]
-    packed = [unpack(pack(Evidence(event, "t/0/0"))) for event in (call, *spans, end, settled)]
+    events: list[EvidenceEvent] = [call, *spans, end, settled]
+    packed = [unpack(pack(Evidence(event, "t/0/0"))) for event in events]
     calls_from_credit = assemble(packed, needs_spans=True).settled_calls()
     assert [recorded.event.call_id for recorded in calls_from_credit] == [call.call_id]
 
