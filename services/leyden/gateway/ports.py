@@ -87,13 +87,14 @@ class EngineUnreachable(Exception):  # noqa: N818
 class EngineBroke(Exception):  # noqa: N818
     """The engine was asked and gave no complete reply. `timed_out`: because the time was over.
 
-    `too_long`: the gateway cut it off. Once a reply has begun, neither of the two is the server's fault.
+    `too_long`: the gateway cut it off. `misframed`: the connection ended in order, and the reply before its end. Once a
+    reply has begun, none of the three says that the server is down.
     """
 
-    def __init__(self, message: str, timed_out: bool = False, too_long: bool = False) -> None:
+    def __init__(self, message: str, timed_out: bool = False, too_long: bool = False, misframed: bool = False) -> None:
         super().__init__(message)
         self.timed_out = timed_out
-        self.servers_fault = not (timed_out or too_long)
+        self.is_down = not (timed_out or too_long or misframed)
 
 
 class EngineReply(Protocol):

@@ -148,7 +148,7 @@ async def test_a_stream_whose_first_byte_does_not_come_is_left_too_and_a_slow_on
         writer.write(b"HTTP/1.1 200 OK\r\ncontent-type: text/event-stream\r\nconnection: close\r\n\r\n")
         await writer.drain()
         if b"x-slow" in head:
-            for piece in (b'data: {"object":"chat.completion.chunk","choices":[]}\n\n', b"", b"data: [DONE]\n\n"):
+            for piece in (b'data: {"object":"c","choices":[{"index":0,"delta":{}}]}\n\n', b"", b"data: [DONE]\n\n"):
                 writer.write(piece)
                 await writer.drain()
                 await asyncio.sleep(0.25)

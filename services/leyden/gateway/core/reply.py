@@ -1,25 +1,36 @@
 """Processes an engine's reply for the record and for the caller: plain replies, and streams chunk by chunk."""
 
 import json
+from array import array
 from collections.abc import Mapping
+from contextlib import suppress
 from dataclasses import dataclass, field
 from functools import cache
 from typing import Any
+
+import orjson
 
 from leyden.events import Choice, ModelCallRecorded, Usage, pack_floats, pack_ints
 from leyden.gateway.core.faces.openai import message_of
 from leyden.gateway.core.request import JsonDict, Visible
 from leyden.gateway.core.routing import RoutedCall
+from leyden.gateway.core.tool_calls import ToolCalls, whole_calls
 from leyden.ids import derive
 
 ALWAYS_HIDDEN = ("prompt_text", "metrics")
 CHOICE_HIDDEN = ("routed_experts",)
 MALFORMED = (LookupError, TypeError, ValueError, AttributeError)
 """Raised for a reply that is not a chat completion (`orjson.JSONDecodeError` is a `ValueError`)."""
+NOT_NUMBERS = (TypeError, ValueError, OverflowError, LookupError, AttributeError)
+"""Raised for a token id that is no int32, or a logprob that is no number."""
 CALLER_LEFT, INTERNAL = "cut_off:", "internal:"
 """Beginning of the error of a call whose caller disconnected, or that the gateway could not finish."""
 MAX_CALL_ERROR = 500
 """Maximum characters of a call's error that are stored with its attempt."""
+MAX_TOKENS = 2**31 - 1
+"""Upper limit of a token count."""
+DONE = b"[DONE]"
+"""The last payload of a stream."""
 CHUNKS = ("chat.completion.chunk", "text_completion")
 """The `object` of stream chunks; a plain text completion has it too, and always has choices."""
 
@@ -32,10 +43,22 @@ class ChoiceParts:
     logprobs: list[float] = field(default_factory=list)
     finish_reason: str | None = None
     message: JsonDict = field(default_factory=dict)
+    tool_calls: ToolCalls = field(default_factory=ToolCalls)
+    """Those of a stream."""
+    foreign: bool = False
+    """Whether a token id or logprob was something else than such a number."""
+
+    def whole_message(self) -> JsonDict:
+        """The message so far."""
+        return self.message | ({"tool_calls": self.tool_calls.whole()} if self.tool_calls else {})
 
 
 class WrongModelError(Exception):
     """The engine answered as another model than requested."""
+
+
+UNUSABLE = (WrongModelError, *MALFORMED)
+"""Raised while a reply is read or translated."""
 
 
 class ReplyParts:
@@ -58,7 +81,7 @@ class ReplyParts:
         self.error: str | None = None
 
     def take(self, piece: Mapping[str, Any]) -> None:
-        """Add a plain reply or a chunk. Raises one of `MALFORMED` for anything else.
+        """Add a plain reply or a chunk, whose tool calls become canonical in place. Raises one of `MALFORMED`.
 
         Raises `WrongModelError` for a piece of another model, as it is then not known which version answered.
         """
@@ -66,10 +89,10 @@ class ReplyParts:
             self.error = f"engine: {message_of(piece)}"
         if self.engine_id is None and isinstance(piece.get("id"), str):
             self.engine_id = piece["id"]
-        self.prompt_token_ids = piece.get("prompt_token_ids") or self.prompt_token_ids
+        self._take_prompt(piece)
         if usage := piece.get("usage"):
             self.usage = Usage(
-                prompt_tokens=usage.get("prompt_tokens") or 0, completion_tokens=usage.get("completion_tokens") or 0
+                prompt_tokens=_count(usage, "prompt_tokens"), completion_tokens=_count(usage, "completion_tokens")
             )
         for choice in piece.get("choices") or ():
             self._take_choice(choice)
@@ -79,23 +102,42 @@ class ReplyParts:
 
     def _take_choice(self, choice: Mapping[str, Any]) -> None:
         parts = self._choices.setdefault(int(choice.get("index") or 0), ChoiceParts())
-        parts.token_ids += choice.get("token_ids") or ()
-        if probs := choice.get("logprobs"):
-            parts.logprobs += [entry["logprob"] for entry in probs.get("content") or ()]
-            parts.logprobs += probs.get("token_logprobs") or ()
-        parts.finish_reason = choice.get("finish_reason") or parts.finish_reason
+        try:
+            parts.token_ids += array("i", choice.get("token_ids") or ())
+            if probs := choice.get("logprobs"):
+                parts.logprobs += array("d", [entry["logprob"] for entry in probs.get("content") or ()])
+                parts.logprobs += array("d", probs.get("token_logprobs") or ())
+        except NOT_NUMBERS:
+            parts.foreign = True
+        if (finish := choice.get("finish_reason")) and not isinstance(finish, str):
+            raise TypeError("`finish_reason` is not a text")
+        parts.finish_reason = finish or parts.finish_reason
         if "message" in choice:
+            if choice["message"].get("tool_calls"):
+                choice["message"]["tool_calls"] = whole_calls(choice["message"]["tool_calls"])
             parts.message = dict(choice["message"])
         elif "text" in choice:
-            self.prompt_token_ids = choice.get("prompt_token_ids") or self.prompt_token_ids
+            self._take_prompt(choice)
             merge_delta(parts.message, {"role": "assistant", "content": choice["text"]})
         else:
-            merge_delta(parts.message, choice.get("delta") or {})
+            delta = choice.get("delta") or {}
+            if calls := delta.get("tool_calls"):
+                delta["tool_calls"] = parts.tool_calls.add(calls)
+            merge_delta(parts.message, delta)
+
+    def _take_prompt(self, piece: Mapping[str, Any]) -> None:
+        with suppress(*NOT_NUMBERS):
+            self.prompt_token_ids = list(array("i", piece.get("prompt_token_ids") or ())) or self.prompt_token_ids
 
     @property
     def finished(self) -> bool:
         """Whether every choice has a finish reason."""
         return sum(parts.finish_reason is not None for parts in self._choices.values()) >= self._expected
+
+    def must_have_choices(self) -> None:
+        """Raise ValueError if there is no choice where one was asked for."""
+        if not self._choices and self._expected > 0:
+            raise ValueError("no choices")
 
     def counted(self) -> Usage:
         """Token counts from the token ids, for a reply that ended before its usage came."""
@@ -106,6 +148,8 @@ class ReplyParts:
     def torn(self) -> str | None:
         """Why the reply cannot be trained on, or None. Every token needs its logprob."""
         for index, parts in sorted(self._choices.items()):
+            if parts.foreign:
+                return f"engine: choice {index} has a token id or a logprob that is none"
             if len(parts.token_ids) != len(parts.logprobs):
                 return f"engine: choice {index} has {len(parts.token_ids)} token ids and {len(parts.logprobs)} logprobs"
         return None if self.prompt_token_ids else "engine: no prompt_token_ids in the reply"
@@ -125,34 +169,29 @@ class ReplyParts:
                 token_ids=pack_ints(parts.token_ids),
                 logprobs=pack_floats(parts.logprobs),
                 finish_reason=parts.finish_reason,
-                message=parts.message,
+                message=parts.whole_message(),
             )
             for index, parts in sorted(self._choices.items())
         ]
 
 
+def _count(usage: Mapping[str, Any], name: str) -> int:
+    """A token count of an engine; 0 if it says none. Raises ValueError for a number that is none."""
+    count = usage.get(name) or 0
+    if not isinstance(count, int) or not 0 <= count <= MAX_TOKENS:
+        raise ValueError(f"`{name}` is no number of tokens")
+    return int(count)
+
+
 def merge_delta(message: JsonDict, delta: Mapping[str, Any]) -> None:
-    """Add a stream's delta to the message: appends texts, and tool calls by index."""
+    """Add a stream's delta to the message: appends texts. Tool calls are merged by `ToolCalls`."""
     for name, value in delta.items():
-        if value is None:
+        if value is None or name == "tool_calls":
             continue
-        if name == "tool_calls":
-            _merge_tool_calls(message.setdefault("tool_calls", []), value)
-        elif name != "role" and isinstance(value, str) and isinstance(message.get(name), str):
+        if name != "role" and isinstance(value, str) and isinstance(message.get(name), str):
             message[name] += value
         else:
             message[name] = value
-
-
-def _merge_tool_calls(calls: list[JsonDict], deltas: list[JsonDict]) -> None:
-    for delta in deltas:
-        index = delta.get("index", len(calls))
-        while len(calls) <= index:
-            calls.append({"type": "function", "function": {"name": "", "arguments": ""}})
-        call, function = calls[index], delta.get("function") or {}
-        call |= {name: delta[name] for name in ("id", "type") if delta.get(name)}
-        call["function"]["name"] += function.get("name") or ""
-        call["function"]["arguments"] += function.get("arguments") or ""
 
 
 def show(piece: JsonDict, visible: Visible, model: str) -> JsonDict | None:
@@ -214,6 +253,14 @@ class SseSplitter:
                 done.append(b"\n".join(self._data))
                 self._data = []
         return done
+
+    def end(self) -> list[bytes]:
+        """The payload of an event that has no final blank line when the body ends; none if it is cut off."""
+        payload = b"".join(self.feed(b"\n\n"))
+        try:
+            return [payload] if payload == DONE or orjson.loads(payload) else []
+        except orjson.JSONDecodeError:
+            return []
 
 
 def record_of(

@@ -8,7 +8,7 @@ an engine is asked is not recorded.
 import asyncio
 import logging
 import time
-from collections.abc import Awaitable, Callable, Coroutine, Mapping
+from collections.abc import AsyncIterator, Awaitable, Callable, Coroutine, Mapping
 from contextlib import ExitStack
 from dataclasses import dataclass
 from functools import partial
@@ -26,8 +26,9 @@ from leyden.gateway.core.keys import KeyRing
 from leyden.gateway.core.refusals import Refusal, unavailable
 from leyden.gateway.core.reply import (
     CALLER_LEFT,
+    DONE,
     INTERNAL,
-    MALFORMED,
+    UNUSABLE,
     ReplyParts,
     SseSplitter,
     WrongModelError,
@@ -60,13 +61,12 @@ from leyden.gateway.metrics import (
     VERSION_MOVES,
     labelled,
 )
-from leyden.gateway.ports import CallExchange, EngineBroke, Log, ResponseWriter, RolloutStore
+from leyden.gateway.ports import CallExchange, EngineBroke, EngineReply, Log, ResponseWriter, RolloutStore
 from leyden.ids import AttemptRef
 from leyden.kafka import Outgoing, Retry
 
 log = logging.getLogger(__name__)
 T = TypeVar("T")
-DONE = b"[DONE]"
 NO_HEADERS: Mapping[str, str] = {}
 CUT_OFF = f"{CALLER_LEFT} the caller went away before the answer's end"
 
@@ -139,8 +139,7 @@ class ModelCalls:
             return
         stream = call.face.stream(call.asked)
         try:
-            held, is_good = await self._recorded(call, turn, endpoint, partial(_events, call, stream, out))
-            for event in held + (stream.end() if is_good else []):
+            for event in await self._recorded(call, turn, endpoint, partial(_events, call, stream, out)):
                 await out.write(event)
         except Exception as error:
             if not out.started:
@@ -279,28 +278,29 @@ async def _whole(call: RoutedCall, answer: Answer, reply: ReplyParts) -> tuple[b
     try:
         body = orjson.loads(raw)
         reply.take(body)
+        if call.face.api is not Api.EMBEDDINGS:
+            reply.must_have_choices()
         shown = show(body, call.prepared.visible, call.served_model(answer.version))
         return orjson.dumps(call.face.whole(shown or body, call.asked)), headers
-    except WrongModelError as error:
-        raise call_failed(502, "policy_version_mismatch", str(error)) from error
-    except MALFORMED as error:
-        raise call_failed(502, "engine_reply", f"the engine's answer is not a chat completion: {error!r}") from error
+    except UNUSABLE as error:
+        raise _unusable("answer", error) from error
 
 
 async def _events(
     call: RoutedCall, stream: StreamFace, out: ResponseWriter, answer: Answer, reply: ReplyParts
-) -> tuple[list[bytes], bool]:
-    """Send the stream's events as they come. Returns those to send after the record, and whether the reply is usable.
+) -> list[bytes]:
+    """Send the stream's events as they come. Returns those to send after the record.
 
-    Events from the chunk that finishes the last choice onwards are held back. What follows `[DONE]` is read and
-    ignored, so that the connection can return to the pool.
+    Events from the chunk that finishes the last choice onwards are held back. The reply is complete with that chunk:
+    a stream that ends or breaks after it only lacks its usage. What follows `[DONE]` is read and ignored, so that the
+    connection can return to the pool.
     """
     await out.start(call.answer_headers(answer.version))
-    model, splitter = call.served_model(answer.version), SseSplitter()
+    model = call.served_model(answer.version)
     held: list[bytes] = []
     complete = False
-    async for piece in answer.reply.pieces():
-        for payload in splitter.feed(piece):
+    try:
+        async for payload in _payloads(answer.reply):
             if complete or payload == DONE:
                 complete = True
                 continue
@@ -310,9 +310,28 @@ async def _events(
             else:
                 for event in events:
                     await out.write(event)
-    if not complete:
-        raise EngineBroke("the engine's stream ended early")
-    return held, reply.error is None
+    except EngineBroke:
+        if not reply.finished:
+            raise
+    if reply.error is not None:
+        return held
+    if not complete and not reply.finished:
+        raise EngineBroke("the engine's stream ended early", misframed=True)
+    try:
+        reply.must_have_choices()
+        return held + stream.end()
+    except UNUSABLE as error:
+        raise _unusable("stream", error) from error
+
+
+async def _payloads(reply: EngineReply) -> AsyncIterator[bytes]:
+    """The payloads of a stream's events. Raises `EngineBroke`."""
+    splitter = SseSplitter()
+    async for piece in reply.pieces():
+        for payload in splitter.feed(piece):
+            yield payload
+    for payload in splitter.end():
+        yield payload
 
 
 def _chunk(call: RoutedCall, stream: StreamFace, reply: ReplyParts, payload: bytes, model: str) -> list[bytes]:
@@ -326,10 +345,15 @@ def _chunk(call: RoutedCall, stream: StreamFace, reply: ReplyParts, payload: byt
         if (shown := show(chunk, call.prepared.visible, model)) is None:
             return []
         return [stream.engine_error(shown)] if "error" in shown else stream.feed(shown)
-    except WrongModelError as error:
-        raise call_failed(502, "policy_version_mismatch", str(error)) from error
-    except MALFORMED as error:
-        raise call_failed(502, "engine_reply", f"the engine's stream is not a chat completion: {error!r}") from error
+    except UNUSABLE as error:
+        raise _unusable("stream", error) from error
+
+
+def _unusable(what: str, error: Exception) -> CallFailed:
+    """The failure of a reply that cannot be read or translated; the caller and the record are told the same."""
+    if isinstance(error, WrongModelError):
+        return call_failed(502, "policy_version_mismatch", str(error))
+    return call_failed(502, "engine_reply", f"the engine's {what} is not a chat completion: {error!r}")
 
 
 def _told(error: Exception, call: RoutedCall) -> Refusal:

@@ -311,7 +311,7 @@ class Dispatcher:
                 if isinstance(outcome, Answer):
                     slot.answered()
             except EngineBroke as error:
-                if error.servers_fault and isinstance(outcome, Answer):
+                if error.is_down and isinstance(outcome, Answer):
                     slot.broke()
                 raise
             finally:

@@ -13,6 +13,7 @@ from leyden.gateway.core.faces.messages_request import chat_request
 from leyden.gateway.core.faces.openai import Face, StreamFace, named_event, reasoning_of
 from leyden.gateway.core.refusals import Refusal
 from leyden.gateway.core.request import JsonDict
+from leyden.gateway.core.tool_calls import ToolCalls
 
 STOP_REASONS = {
     "stop": "end_turn",
@@ -96,7 +97,7 @@ class MessagesStream(StreamFace):
         self._index = -1
         self._answered = False
         """Whether text or a tool use was sent; thinking alone is not an answer."""
-        self._tools: dict[int, JsonDict] = {}
+        self._tools = ToolCalls()
         self._held = 0
         self._stop: tuple[str, str | None] = ("end_turn", None)
         self._usage: JsonDict | None = None
@@ -107,8 +108,7 @@ class MessagesStream(StreamFace):
         for choice in chunk.get("choices") or ():
             delta = choice.get("delta") or {}
             events += self._grow("thinking", reasoning_of(delta)) + self._grow("text", delta.get("content"))
-            for call in delta.get("tool_calls") or ():
-                events += self._hold(call)
+            events += self._hold(delta.get("tool_calls") or [])
             if choice.get("finish_reason"):
                 self._stop = stop_of(choice, self._tools)
                 events += self._finish()
@@ -151,20 +151,17 @@ class MessagesStream(StreamFace):
             self._answered |= kind == "text"
         return [*events, self._delta({"type": f"{kind}_delta", kind: text})]
 
-    def _hold(self, call: JsonDict) -> list[bytes]:
-        """Hold back a piece of a tool call; every `PING_EVERY` pieces return a ping."""
-        kept = self._tools.setdefault(call.get("index") or 0, {"id": "", "function": {"name": "", "arguments": ""}})
-        kept["id"] = call.get("id") or kept["id"]
-        for name, value in (call.get("function") or {}).items():
-            kept["function"][name] = kept["function"].get(name, "") + (value or "")
-        self._held += 1
-        return [PING] if self._held % PING_EVERY == 0 else []
+    def _hold(self, calls: list[JsonDict]) -> list[bytes]:
+        """Hold back pieces of tool calls; every `PING_EVERY` pieces return a ping."""
+        before = self._held // PING_EVERY
+        self._held += len(self._tools.add(calls))
+        return [PING] * (self._held // PING_EVERY - before)
 
     def _finish(self) -> list[bytes]:
         """Close the open block, then send tool uses. A message with neither text nor tool uses gets an empty text."""
         events = self._close()
-        tools, self._tools = self._tools, {}
-        for _, call in sorted(tools.items()):
+        tools, self._tools = self._tools.whole(), ToolCalls()
+        for call in tools:
             events += self._tool(tool_use(call))
         if not tools and not self._answered:
             events += [self._begin({"type": "text", "text": ""}), *self._close()]

@@ -150,9 +150,9 @@ class ResponseEvents(StreamFace):
         return item
 
     def _call(self, delta: Mapping[str, Any]) -> None:
-        """Add a piece of a tool call. The call is announced once its name is known; it arrives first, in one piece."""
+        """Add a canonical piece of a tool call. The call is announced once its name is known."""
         function = delta.get("function") or {}
-        index = int(delta.get("index") or 0)
+        index = delta["index"]
         if index not in self._calls:
             self._end_last()
             self._calls[index] = _Item("function_call", len(self._items), self._stem())
