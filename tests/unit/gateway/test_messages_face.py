@@ -192,7 +192,7 @@ def test_every_face_shapes_errors_and_has_a_route_of_its_own(face: Face) -> None
     assert f"does not serve {face.upstream_route}" in orjson.loads(page)["error"]["message"]
 
 
-def test_unknown_fields_pass_through() -> None:
+def test_fields_of_engines_pass_through() -> None:
     body = {
         "model": "p",
         "messages": [{"role": "user", "content": "x"}],

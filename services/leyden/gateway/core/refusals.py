@@ -1,6 +1,7 @@
 """The gateway's error replies: one exception for all routes; each route gives it its own JSON shape."""
 
 from collections.abc import Mapping
+from typing import Any
 
 NO_HEADERS: Mapping[str, str] = {}
 
@@ -20,6 +21,7 @@ class Refusal(Exception):  # noqa: N818 - a reply, not a fault
         param: str | None = None,
         retry_after_s: float | None = None,
         headers: Mapping[str, str] = NO_HEADERS,
+        details: Mapping[str, Any] | None = None,
     ) -> None:
         super().__init__(message)
         self.status = status
@@ -29,6 +31,8 @@ class Refusal(Exception):  # noqa: N818 - a reply, not a fault
         self.retry_after_s = retry_after_s
         self.headers = headers
         """Further headers of the reply."""
+        self.details = details
+        """What a client's code reads of the error, where an API has a place for it."""
         self.request_id: str | None = None
         """The id that the caller can quote: the call's id if there is a call."""
 

@@ -63,8 +63,11 @@ def usage_of(usage: Mapping[str, Any] | None) -> JsonDict:
     }
 
 
-def tool_use(call: Mapping[str, Any]) -> JsonDict:
-    """The `tool_use` block of a tool call. Arguments that are not a JSON object become `{"arguments": <text>}`."""
+def tool_use(call: Mapping[str, Any], message: str, number: int) -> JsonDict:
+    """A `tool_use` block. Arguments that are not a JSON object become `{"arguments": <text>}`.
+
+    A call without an id gets one, as the caller's result refers to it.
+    """
     function = call["function"]
     text = function.get("arguments") or "{}"
     try:
@@ -73,14 +76,18 @@ def tool_use(call: Mapping[str, Any]) -> JsonDict:
         arguments = None
     if not isinstance(arguments, dict):
         arguments = {"arguments": text}
-    return {"type": "tool_use", "id": call.get("id") or "", "name": function.get("name") or "", "input": arguments}
+    call_id = call.get("id") or f"toolu_{message.removeprefix('msg_')}_{number}"
+    return {"type": "tool_use", "id": call_id, "name": function.get("name") or "", "input": arguments}
 
 
 def anthropic_error(refusal: Refusal) -> JsonDict:
     """An error body in Anthropic's format. It has no `param`, so the message starts with it."""
     kind = ERRORS.get(refusal.status, "api_error" if refusal.status >= 500 else "invalid_request_error")
     message = f"{refusal.param}: {refusal.message}" if refusal.param else refusal.message
-    return {"type": "error", "error": {"type": kind, "message": message}, "request_id": refusal.request_id}
+    error: JsonDict = {"type": kind, "message": message}
+    if refusal.details is not None:
+        error["details"] = dict(refusal.details)
+    return {"type": "error", "error": error, "request_id": refusal.request_id}
 
 
 PING = named_event("ping", {"type": "ping"})
@@ -93,6 +100,7 @@ class MessagesStream(StreamFace):
 
     def __init__(self) -> None:
         self._started = False
+        self._id = ""
         self._open: str | None = None
         self._index = -1
         self._answered = False
@@ -128,8 +136,9 @@ class MessagesStream(StreamFace):
 
     def _start(self, chunk: JsonDict) -> list[bytes]:
         self._started = True
+        self._id = message_id(str(chunk.get("id") or ""))
         message: JsonDict = {
-            "id": message_id(str(chunk.get("id") or "")),
+            "id": self._id,
             "type": "message",
             "role": "assistant",
             "model": chunk.get("model") or "",
@@ -161,8 +170,8 @@ class MessagesStream(StreamFace):
         """Close the open block, then send tool uses. A message with neither text nor tool uses gets an empty text."""
         events = self._close()
         tools, self._tools = self._tools.whole(), ToolCalls()
-        for call in tools:
-            events += self._tool(tool_use(call))
+        for number, call in enumerate(tools):
+            events += self._tool(tool_use(call, self._id, number))
         if not tools and not self._answered:
             events += [self._begin({"type": "text", "text": ""}), *self._close()]
         self._answered = True
@@ -208,12 +217,13 @@ class MessagesFace(Face):
     def whole(self, shown: JsonDict, body: JsonDict) -> JsonDict:
         choice = shown["choices"][0]
         reason, sequence = stop_of(choice, choice["message"].get("tool_calls"))
+        own_id = message_id(str(shown.get("id") or ""))
         return {
-            "id": message_id(shown["id"]),
+            "id": own_id,
             "type": "message",
             "role": "assistant",
             "model": shown["model"],
-            "content": _content(choice["message"]),
+            "content": _content(choice["message"], own_id),
             "stop_reason": reason,
             "stop_sequence": sequence,
             "usage": usage_of(shown.get("usage")),
@@ -229,7 +239,7 @@ class MessagesFace(Face):
         return self.retold(status, body, call_id)
 
 
-def _content(message: Mapping[str, Any]) -> list[JsonDict]:
+def _content(message: Mapping[str, Any], own_id: str) -> list[JsonDict]:
     """The content blocks of a reply: thinking (if it has reasoning), text, tool uses. At least one block."""
     blocks: list[JsonDict] = []
     if thinking := reasoning_of(message):
@@ -237,7 +247,7 @@ def _content(message: Mapping[str, Any]) -> list[JsonDict]:
     calls = message.get("tool_calls") or ()
     if message.get("content") or not calls:
         blocks.append({"type": "text", "text": message.get("content") or ""})
-    return blocks + [tool_use(call) for call in calls]
+    return blocks + [tool_use(call, own_id, number) for number, call in enumerate(calls)]
 
 
 def count_request(body: JsonDict) -> JsonDict:

@@ -5,6 +5,7 @@ from typing import Any
 
 import orjson
 
+from leyden.gateway.core.faces.client_tools import client_tool
 from leyden.gateway.core.faces.openai import REASONING
 from leyden.gateway.core.refusals import Refusal
 from leyden.gateway.core.request import JsonDict
@@ -20,22 +21,44 @@ MEANINGLESS = (
     "diagnostics",
     "inference_geo",
     "betas",
-    "container",
+    "billing_policy",
+    "fallback_credit_token",
+    "fallbacks",
     "user_profile_id",
     "workspace_id",
 )
 """Fields of Anthropic's own service, ignored here. Whether a model thinks depends on it and its template."""
-TRANSLATED = ("messages", "system", "stop_sequences", "tools", "tool_choice", "metadata", "output_config", "n")
+SERVER_STATE = ("thread", "container", "mcp_servers", "compaction")
+"""Fields by which Anthropic's servers keep or make a part of the conversation. Ignoring one would lose that part."""
+TRANSLATED = (
+    "messages", "system", "stop_sequences", "tools", "tool_choice", "metadata", "output_config", "output_format", "n",
+)  # fmt: skip
+ENGINES = frozenset(
+    {
+        "add_generation_prompt", "add_special_tokens", "allowed_token_ids", "bad_words", "cache_salt", "chat_template",
+        "chat_template_kwargs", "continue_final_message", "documents", "ebnf", "echo", "frequency_penalty",
+        "guided_choice", "guided_decoding_backend", "guided_grammar", "guided_json", "guided_regex", "ignore_eos",
+        "include_reasoning", "include_stop_str_in_output", "kv_transfer_params", "length_penalty", "logit_bias",
+        "logprobs", "max_completion_tokens", "media_io_kwargs", "min_p", "min_tokens", "mm_processor_kwargs",
+        "parallel_tool_calls", "presence_penalty", "priority", "prompt_logprobs", "reasoning_effort", "regex",
+        "repetition_penalty", "response_format", "return_token_ids", "return_tokens_as_token_ids", "seed",
+        "separate_reasoning", "skip_special_tokens", "spaces_between_special_tokens", "stop", "stop_token_ids",
+        "structured_outputs", "thinking_token_budget", "top_logprobs", "truncate_prompt_tokens", "typical_p", "user",
+        "vllm_xargs",
+    }
+)  # fmt: skip
+"""Fields of engines' chat APIs that pass through. Any other field is refused: it may mean the conversation."""
+KNOWN = {*SAME, *MEANINGLESS, *SERVER_STATE, *TRANSLATED, *ENGINES}
 SEPARATOR = "\n\n"
 """Joins the text blocks of a system prompt; other texts are joined without a separator."""
 
 
 def chat_request(body: JsonDict) -> JsonDict:
-    """The chat request. Unknown fields pass through. Raises a 400 `Refusal` with `param` for an invalid field."""
+    """The chat request. Fields of engines pass through. Raises a 400 `Refusal` that names what is not supported."""
+    _must_be_served(body)
     if body.get("n") not in (None, 1):
         raise _refused("n", "`n` must be 1: a message has one choice")
-    own = {*SAME, *MEANINGLESS, *TRANSLATED}
-    chat = {name: value for name, value in body.items() if name not in own}
+    chat = {name: value for name, value in body.items() if name in ENGINES}
     chat |= {name: body[name] for name in SAME if body.get(name) is not None}
     chat["messages"] = _messages(body)
     if chat["messages"][-1]["role"] == "assistant":
@@ -47,7 +70,25 @@ def chat_request(body: JsonDict) -> JsonDict:
         chat["stop"] = stops
     if isinstance(user := _object(body, "metadata").get("user_id"), str):
         chat["user"] = user
-    return chat | _tools(body) | _output(_object(body, "output_config"))
+    form = _object(body, "output_config").get("format") or body.get("output_format")
+    return chat | _tools(body) | _output(_object(body, "output_config"), form)
+
+
+def _must_be_served(body: JsonDict) -> None:
+    """Refuse what keeps a part of the conversation elsewhere, or is unknown and so might.
+
+    `thread` has the error code on which Anthropic's SDK goes on without threads and sends every message.
+    """
+    kept = [name for name in SERVER_STATE if body.get(name)]
+    if "thread" in kept:
+        message = "`thread` is not supported: nothing is kept between requests; send every message in `messages`"
+        details = {"error_code": "thread_unsupported_request", "unsupported": ["thread"]}
+        raise Refusal(400, "thread_unsupported_request", message, param="thread", details=details)
+    if kept:
+        raise _refused(kept[0], "not supported: it needs Anthropic's servers")
+    for name in body:
+        if name not in KNOWN:
+            raise _refused(name[:64], "unknown field: neither Anthropic's Messages API nor a chat engine has it")
 
 
 def _object(body: JsonDict, name: str) -> JsonDict:
@@ -61,7 +102,7 @@ def _messages(body: JsonDict) -> list[JsonDict]:
     messages = body.get("messages")
     if not isinstance(messages, list) or not messages:
         raise _refused("messages", "must contain at least one message")
-    system = _system(body.get("system"))
+    system, deferred = _system(body.get("system")), _definitions(body.get("tools"))
     made: list[JsonDict] = [{"role": "system", "content": system}] if system else []
     for index, message in enumerate(messages):
         where = f"messages.{index}"
@@ -71,12 +112,44 @@ def _messages(body: JsonDict) -> list[JsonDict]:
         if isinstance(content, str):
             made.append({"role": message["role"], "content": content})
         elif isinstance(content, list):
-            made += _ROLES[message["role"]](content, where)
+            made += _ROLES[message["role"]](_loaded(content, deferred, f"{where}.content"), where)
         else:
             raise _refused(f"{where}.content", "must be a string or a list of blocks")
     if not made:
         raise _refused("messages", "messages must not be empty")
     return made
+
+
+def _definitions(tools: object) -> dict[str, str]:
+    """Tool name → its definition as text, which is what a model sees of a tool that is loaded late."""
+    found: dict[str, str] = {}
+    for tool in tools if isinstance(tools, list) else []:
+        if isinstance(tool, dict) and isinstance(tool.get("name"), str):
+            shown = {name: tool[name] for name in ("name", "description", "input_schema") if name in tool}
+            found[tool["name"]] = orjson.dumps(shown).decode()
+    return found
+
+
+def _loaded(blocks: list[Any], definitions: Mapping[str, str], where: str) -> list[Any]:
+    """The blocks with each `tool_reference` in a tool result as the text of the tool's definition.
+
+    Anthropic expands them in place too. So the tools before do not change, and the conversation stays one prefix.
+    """
+    return [
+        block | {"content": [_reference(part, definitions, f"{where}.{index}.content") for part in block["content"]]}
+        if isinstance(block, dict) and isinstance(block.get("content"), list)
+        else block
+        for index, block in enumerate(blocks)
+    ]
+
+
+def _reference(part: Any, definitions: Mapping[str, str], where: str) -> Any:
+    if not isinstance(part, dict) or part.get("type") != "tool_reference":
+        return part
+    name = part.get("tool_name")
+    if not isinstance(name, str) or name not in definitions:
+        raise _refused(where, f"`tool_reference` names {str(name)[:64]!r}, which is not in `tools`")
+    return {"type": "text", "text": f"{definitions[name]}\n"}
 
 
 def _system(system: object) -> str:
@@ -193,7 +266,10 @@ def _tools(body: JsonDict) -> JsonDict:
     if tools := body.get("tools"):
         if not isinstance(tools, list):
             raise _refused("tools", "must be a list")
-        chat["tools"] = [_tool(tool, f"tools.{index}") for index, tool in enumerate(tools)]
+        made = [_tool(tool, f"tools.{index}") for index, tool in enumerate(tools)]
+        chat["tools"] = [one for one, tool in zip(made, tools, strict=True) if tool.get("defer_loading") is not True]
+        if not chat["tools"]:
+            raise _refused("tools", "at least one tool must not have `defer_loading`")
     choice = body.get("tool_choice")
     if choice is None:
         return chat
@@ -212,7 +288,9 @@ _CHOICES = {"auto": "auto", "any": "required", "none": "none"}
 def _tool(tool: Any, where: str) -> JsonDict:
     if not isinstance(tool, dict) or not isinstance(tool.get("name"), str):
         raise _refused(f"{where}.name", "a tool must have a name")
-    if tool.get("type") not in (None, "custom") or not isinstance(tool.get("input_schema"), dict):
+    if (schema := client_tool(tool.get("type"), tool["name"])) is not None:
+        tool = schema | {name: value for name, value in tool.items() if name in ("name", "strict")}
+    elif tool.get("type") not in (None, "custom") or not isinstance(tool.get("input_schema"), dict):
         kind = str(tool.get("type"))[:64]
         raise _refused(
             where, f"a tool must have an `input_schema`; tools of type {kind!r} work with Anthropic's models only"
@@ -223,9 +301,8 @@ def _tool(tool: Any, where: str) -> JsonDict:
     return {"type": "function", "function": {name: value for name, value in function.items() if value is not None}}
 
 
-def _output(config: Mapping[str, Any]) -> JsonDict:
+def _output(config: Mapping[str, Any], form: object) -> JsonDict:
     chat: JsonDict = {}
-    form = config.get("format")
     if isinstance(form, dict) and form.get("type") == "json_schema":
         schema = {"name": "output", "schema": form.get("schema"), "strict": True}
         chat["response_format"] = {"type": "json_schema", "json_schema": schema}
