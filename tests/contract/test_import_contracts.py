@@ -25,7 +25,7 @@ CORES = sorted(
 )
 PURE = {
     "abc", "array", "base64", "binascii", "bisect", "collections", "collections.abc", "contextlib", "dataclasses",
-    "datetime", "email.utils", "enum", "fnmatch", "functools", "hashlib", "hmac", "itertools", "json", "math",
+    "datetime", "email.utils", "enum", "fnmatch", "functools", "hashlib", "heapq", "hmac", "itertools", "json", "math",
     "numbers", "pathlib", "re", "struct", "types", "typing", "urllib.parse", "zlib",
 }  # fmt: skip
 PURE_PACKAGES = {

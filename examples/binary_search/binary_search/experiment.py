@@ -125,10 +125,10 @@ class Run:
                 self._buffer.add(event, 0, 0)
         batch = self._buffer.take(self.version)
         assert batch is not None
-        metrics = self._learner.step(batch, self.version)
-        self._buffer.finish(batch)
+        outcome = self._learner.step(batch, self.version)
+        self._buffer.finish(batch, outcome.untrained)
         self.version += 1
-        return metrics
+        return outcome.metrics
 
     def evaluate(self) -> Point:
         """Score the policy on all secrets; draws from a generator of its own, so that training is not disturbed."""

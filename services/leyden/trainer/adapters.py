@@ -10,8 +10,8 @@ from leyden.kafka.admin import set_group_offsets, topic_partitions
 from leyden.kafka.settings import KafkaSettings
 from leyden.kafka.types import KafkaError, TopicPartition
 from leyden.trainer.core.batching import ReadyGroup
+from leyden.trainer.core.outcome import StepOutcome
 from leyden.trainer.core.progress import Progress, SavedCheckpoint
-from leyden.trainer.core.step_metrics import Metrics
 from leyden.trainer.settings import TrainerEnvironment, TrainerSettings
 
 if TYPE_CHECKING:
@@ -62,7 +62,7 @@ class TorchTraining:
         self._open = model, Learner(model, self._settings, self._beat), store
         return newest
 
-    def step(self, batch: Sequence[ReadyGroup], version: int) -> Metrics:
+    def step(self, batch: Sequence[ReadyGroup], version: int) -> StepOutcome:
         """Make one optimiser step."""
         assert self._open is not None
         return self._open[1].step(batch, version)

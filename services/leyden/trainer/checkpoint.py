@@ -1,6 +1,6 @@
-"""Checkpoints: one folder per step, written under a temporary name and renamed, so that a step's folder is complete.
+"""Checkpoints: one folder per version, written under a temporary name and renamed, so that a folder is complete.
 
-    step-00000007/
+    step-00000007/           named by the step that made the version
       state.json             progress: step, manifest, metrics, positions, finished groups, hashes
       trained.safetensors    the trained parameters, in the training dtype
       optimiser.safetensors  AdamW's moments, by parameter; optimiser.json: its scalars
@@ -54,7 +54,13 @@ class CheckpointStore:
         return _saved(folder, Progress.model_validate_json((folder / STATE).read_bytes()))
 
     def save(self, model: PolicyModel, progress: Progress) -> SavedCheckpoint:
-        """Write a checkpoint, sync it to disk, then delete the oldest ones beyond the number to keep."""
+        """Write a checkpoint, sync it to disk, then delete the oldest ones beyond the number to keep.
+
+        If the newest checkpoint is of the same version, its weights stay and only its state is replaced.
+        """
+        newest = self.newest()
+        if newest is not None and newest.progress.version == progress.version:
+            return _with_state(newest, progress)
         self._root.mkdir(parents=True, exist_ok=True)
         for leftover in self._root.glob("*.tmp"):
             shutil.rmtree(leftover)
@@ -93,6 +99,17 @@ class CheckpointStore:
         steps = self._steps()
         for step in sorted(steps)[: -self._keep]:
             shutil.rmtree(steps[step])
+
+
+def _with_state(saved: SavedCheckpoint, progress: Progress) -> SavedCheckpoint:
+    """Replace the state of a checkpoint at once."""
+    whole = progress.model_copy(update={"weights_sha256": saved.progress.weights_sha256})
+    aside = saved.folder / f"{STATE}.tmp"
+    aside.write_text(whole.model_dump_json(indent=1))
+    _sync(aside)
+    aside.rename(saved.folder / STATE)
+    _sync(saved.folder)
+    return _saved(saved.folder, whole)
 
 
 def _saved(folder: Path, progress: Progress) -> SavedCheckpoint:

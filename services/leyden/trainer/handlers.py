@@ -14,6 +14,7 @@ from leyden.events import Event, GroupCredited, SequenceCredited
 from leyden.events.codec import CHECKPOINTS, TRAINING_METRICS
 from leyden.kafka import Delivered, Outgoing, Publisher
 from leyden.trainer.core.batching import BatchRules, GroupBuffer, ReadyGroup
+from leyden.trainer.core.outcome import StepOutcome
 from leyden.trainer.core.progress import (
     Progress,
     SavedCheckpoint,
@@ -22,7 +23,7 @@ from leyden.trainer.core.progress import (
     sha256_of,
     step_event,
 )
-from leyden.trainer.core.step_metrics import Metrics, StepMetric, dropped_metrics
+from leyden.trainer.core.step_metrics import StepMetric, dropped_metrics
 from leyden.trainer.metrics import DROPPED, STEP, STEPS, VERSION, WAITING
 from leyden.trainer.ports import Offsets, Training
 from leyden.trainer.settings import TrainerSettings
@@ -46,7 +47,7 @@ class TrainerHandler:
         self._offsets = offsets
         self._publisher = publisher
         self._clock = clock
-        self._version = 0
+        self._step = self._version = 0
         self._buffer = GroupBuffer(self._rules())
         self._untold: SavedCheckpoint | None = None
 
@@ -57,7 +58,7 @@ class TrainerHandler:
         if saved is None:
             self._buffer = GroupBuffer(rules)
         else:
-            self._version = saved.progress.version
+            self._step, self._version = saved.progress.step, saved.progress.version
             self._buffer = GroupBuffer(rules, saved.progress.positions, saved.progress.finished)
             self._untold = saved
         VERSION.labels(policy=self._settings.policy).set(self._version)
@@ -79,12 +80,12 @@ class TrainerHandler:
 
     @property
     def version(self) -> int:
-        """The policy's version, i.e. the number of steps made."""
+        """The policy's version, i.e. the number of steps that changed weights."""
         return self._version
 
     @property
     def _unfinished(self) -> bool:
-        return self._settings.max_steps is None or self._version < self._settings.max_steps
+        return self._settings.max_steps is None or self._step < self._settings.max_steps
 
     async def _train_full_batches(self) -> None:
         while self._unfinished and (batch := self._buffer.take(self._version)) is not None:
@@ -96,14 +97,14 @@ class TrainerHandler:
 
         It is never caught: after a failed step the weights may differ from what the log explains.
         """
-        metrics = await asyncio.to_thread(self._training.step, batch, self._version)
-        self._buffer.finish(batch)
-        progress = self._progress(batch, metrics)
+        outcome = await asyncio.to_thread(self._training.step, batch, self._version)
+        self._buffer.finish(batch, outcome.untrained)
+        progress = self._progress(batch, outcome)
         self._untold = await asyncio.to_thread(self._training.save, progress)
-        self._version = progress.version
+        self._step, self._version = progress.step, progress.version
         self._report(progress)
 
-    def _progress(self, batch: Sequence[ReadyGroup], metrics: Metrics) -> Progress:
+    def _progress(self, batch: Sequence[ReadyGroup], outcome: StepOutcome) -> Progress:
         settings, positions = self._settings, self._buffer.positions
         dropped, finished = self._buffer.take_dropped(), self._buffer.finished
         for reason, count in dropped.items():
@@ -111,34 +112,41 @@ class TrainerHandler:
         manifest = manifest_of(batch, positions, settings.seed, settings.settings_hash)
         return Progress(
             policy=settings.policy,
-            step=self._version + 1,
+            step=self._step + 1,
+            version=self._version + (not outcome.skipped),
+            skipped=outcome.skipped,
             base_model=self._training.base_model,
             settings_hash=settings.settings_hash,
             manifest=manifest,
             manifest_sha256=sha256_of(manifest),
-            metrics=metrics | dropped_metrics(dropped),
+            metrics=outcome.metrics | dropped_metrics(dropped),
             finished_at=self._clock.now(),
             positions=positions,
             done=list(finished.done),
             revisions=dict(finished.revisions),
             untrained=sorted(finished.untrained),
+            above=dict(finished.above),
+            unusable=self._buffer.take_unusable(),
         )
 
     async def _tell(self) -> None:
-        """Publish the last checkpoint's events, unless that was done."""
+        """Publish the last step's events, unless that was done. A skipped step made no version to tell of."""
         if self._untold is None:
             return
-        key = self._settings.policy
-        step, checkpoint = step_event(self._untold.progress), checkpoint_event(self._untold)
-        await self._publisher.publish_all(
-            [Outgoing(TRAINING_METRICS, key, step), Outgoing(CHECKPOINTS, key, checkpoint)]
-        )
+        key, progress = self._settings.policy, self._untold.progress
+        outgoing = [Outgoing(TRAINING_METRICS, key, step_event(progress))]
+        if not progress.skipped:
+            outgoing.append(Outgoing(CHECKPOINTS, key, checkpoint_event(self._untold)))
+        await self._publisher.publish_all(outgoing)
         self._untold = None
 
     def _report(self, progress: Progress) -> None:
         policy, metrics = self._settings.policy, progress.metrics
         VERSION.labels(policy=policy).set(progress.version)
-        STEPS.labels(policy=policy).inc()
+        STEPS.labels(policy=policy).inc(not progress.skipped)
+        if progress.unusable:
+            group_id, why = next(iter(progress.unusable.items()))
+            log.warning("%d groups cannot be trained; the first is %s: %s", len(progress.unusable), group_id, why)
         for name, value in metrics.items():
             STEP.labels(policy=policy, metric=name).set(value)
         log.info(
@@ -161,5 +169,6 @@ class TrainerHandler:
             groups_per_step=self._settings.groups_per_step,
             max_staleness=self._settings.max_staleness,
             drop_zero_variance=self._settings.drop_zero_variance,
+            incomplete_after=self._settings.incomplete_after,
             advantage_scale=self._settings.advantage_scale,
         )

@@ -3,13 +3,14 @@
 import math
 import time
 from collections.abc import Callable, Sequence
+from dataclasses import replace
 
 import numpy as np
 import torch
 from torch import Tensor
 
 from leyden.trainer.core.actions import Doubles, PackedRow, pack_actions
-from leyden.trainer.core.batching import ReadyGroup
+from leyden.trainer.core.batching import Dropped, ReadyGroup
 from leyden.trainer.core.forward import action_logprobs
 from leyden.trainer.core.objective import (
     Aggregation,
@@ -20,6 +21,7 @@ from leyden.trainer.core.objective import (
     surrogate_of,
     token_weights,
 )
+from leyden.trainer.core.outcome import StepOutcome
 from leyden.trainer.core.step_metrics import Metrics, StepMetric, TokenRecord, batch_metrics, token_metrics
 from leyden.trainer.core.whiten import whitened
 from leyden.trainer.model import PolicyModel
@@ -54,22 +56,45 @@ class Learner:
         surrogate_of(settings.objective)  # fails now, not at the first step
         self._seconds: dict[StepMetric, float] = {}
 
-    def step(self, batch: Sequence[ReadyGroup], version: int) -> Metrics:
-        """Make one step on `batch`, sampled by versions up to `version`. Returns the step's metrics."""
+    def step(self, batch: Sequence[ReadyGroup], version: int) -> StepOutcome:
+        """Make one optimiser step on `batch`, sampled by versions up to `version`.
+
+        If the gradient is not finite, each group is tried alone, and the step is made without those that are to blame.
+        """
         started = time.perf_counter()
-        self._seconds = dict.fromkeys((StepMetric.SECONDS_FORWARD, StepMetric.SECONDS_BACKWARD), 0.0)
-        metrics = batch_metrics(batch, version)
-        rows = self._pack(batch, metrics)
-        self._seconds[StepMetric.SECONDS_PACK] = time.perf_counter() - started
-        self._model.optimiser.zero_grad(set_to_none=True)
-        losses, records = zip(*map(self._accumulate, rows), strict=True) if rows else ((), ())
-        metrics |= token_metrics(records, self._objective.importance_cap)
-        metrics |= {StepMetric.LOSS: sum(losses)} | self._apply(bool(rows))
+        self._seconds = dict.fromkeys(
+            (StepMetric.SECONDS_PACK, StepMetric.SECONDS_FORWARD, StepMetric.SECONDS_BACKWARD), 0.0
+        )
+        metrics, norm = self._gradient(batch, version)
+        untrained: dict[str, Dropped] = {}
+        if not math.isfinite(norm):
+            bad = {group.group_id for group in batch if not math.isfinite(self._gradient([group], version)[1])}
+            untrained = dict.fromkeys(sorted(bad), Dropped.NOT_FINITE)
+            batch = [replace(group, sequences=()) if group.group_id in bad else group for group in batch]
+            metrics, norm = self._gradient(batch, version)
+        stepped = bool(metrics[StepMetric.ROWS]) and math.isfinite(norm)
+        if not stepped:
+            why = Dropped.NO_SIGNAL if math.isfinite(norm) else Dropped.NOT_FINITE
+            untrained |= {group.group_id: why for group in batch if group.sequences}
+        metrics |= self._apply(norm, stepped)
         metrics |= {str(name): value for name, value in self._seconds.items()} | {
             StepMetric.SECONDS_STEP: time.perf_counter() - started
         }
         # JSON has no infinity or NaN: such values are left out; `optimiser/skipped` is set.
-        return {str(name): float(value) for name, value in metrics.items() if math.isfinite(value)}
+        finite = {str(name): float(value) for name, value in metrics.items() if math.isfinite(value)}
+        return StepOutcome(finite, not stepped, untrained)
+
+    def _gradient(self, batch: Sequence[ReadyGroup], version: int) -> tuple[Metrics, float]:
+        """The metrics of `batch`, and the norm of its gradient, which is left in the parameters, clipped."""
+        started = time.perf_counter()
+        metrics = batch_metrics(batch, version)
+        rows = self._pack(batch, metrics)
+        self._seconds[StepMetric.SECONDS_PACK] += time.perf_counter() - started
+        self._model.optimiser.zero_grad(set_to_none=True)
+        losses, records = zip(*map(self._accumulate, rows), strict=True) if rows else ((), ())
+        metrics |= token_metrics(records, self._objective.importance_cap) | {StepMetric.LOSS: sum(losses)}
+        norm = torch.nn.utils.clip_grad_norm_(self._model.trained.values(), self._settings.max_grad_norm)
+        return metrics, float(norm)
 
     def _pack(self, batch: Sequence[ReadyGroup], metrics: Metrics) -> list[PackedRow]:
         """Pack the sequences to compute. Those with zero gradient count in the loss's denominator only."""
@@ -118,19 +143,17 @@ class Learner:
         self._after_row()
         return value, _record(terms, found.logprobs_A.detach() - behaviour_A, found.entropy_A)
 
-    def _apply(self, computed: bool) -> Metrics:
-        """Clip the gradient and step. Without a finite gradient no weight changes."""
+    def _apply(self, norm: float, stepped: bool) -> Metrics:
+        """Step on the gradient if `stepped`; else no weight changes."""
         started = time.perf_counter()
-        norm = torch.nn.utils.clip_grad_norm_(self._model.trained.values(), self._settings.max_grad_norm)
-        usable = computed and bool(torch.isfinite(norm))
-        if usable:
+        if stepped:
             self._model.optimiser.step()
         self._model.optimiser.zero_grad(set_to_none=True)
         self._seconds[StepMetric.SECONDS_OPTIMISER] = time.perf_counter() - started
         return {
-            StepMetric.GRAD_NORM: float(norm) if usable else 0.0,
+            StepMetric.GRAD_NORM: norm if stepped else 0.0,
             StepMetric.LEARNING_RATE: self._settings.learning_rate,
-            StepMetric.SKIPPED: float(not usable),
+            StepMetric.SKIPPED: float(not stepped),
         }
 
 

@@ -5,8 +5,8 @@ from typing import Protocol
 
 from leyden.kafka import Publisher
 from leyden.trainer.core.batching import ReadyGroup
+from leyden.trainer.core.outcome import StepOutcome
 from leyden.trainer.core.progress import Progress, SavedCheckpoint
-from leyden.trainer.core.step_metrics import Metrics
 
 __all__ = ["Offsets", "Publisher", "Training"]
 
@@ -28,12 +28,15 @@ class Training(Protocol):
         """Load the model and the newest checkpoint. Raises if the checkpoint belongs to another experiment."""
         ...
 
-    def step(self, batch: Sequence[ReadyGroup], version: int) -> Metrics:
+    def step(self, batch: Sequence[ReadyGroup], version: int) -> StepOutcome:
         """Make one optimiser step on `batch` from the policy at `version`."""
         ...
 
     def save(self, progress: Progress) -> SavedCheckpoint:
-        """Write a checkpoint of the model; it is durable when this returns."""
+        """Write a checkpoint of the model; it is durable when this returns.
+
+        After a skipped step only the progress is written, into the checkpoint of the version.
+        """
         ...
 
 

@@ -37,8 +37,10 @@ class TrainerSettings(BaseModel):
     """Do not count groups with equal rewards towards `groups_per_step` (sample more tasks instead)."""
     max_staleness: int | None = Field(default=None, ge=0)
     """Drop groups with an action older than this many versions."""
+    incomplete_after: int = Field(default=20_000, ge=1)
+    """Drop a group that is still incomplete this many records of its partition after its first one: some are lost."""
     max_steps: int | None = Field(default=None, ge=1)
-    """Stop after this many steps in total. Later groups stay unread in the log."""
+    """Stop after this many steps in total, skipped ones included. Later groups stay unread in the log."""
     advantage_scale: float = 1.0
     """Factor on every advantage. 0 is the control run, which must not learn."""
     whiten_advantages: bool = False
@@ -75,7 +77,7 @@ class TrainerSettings(BaseModel):
         """16 hex digits that depend on every setting that can change the weights."""
         operational = {"keep_checkpoints", "max_steps", "gradient_checkpointing"}
         # Added later: left out at their defaults, so that older checkpoints can be resumed.
-        later = ("credit", "whiten_advantages", "objective")
+        later = ("credit", "whiten_advantages", "objective", "incomplete_after")
         operational |= {name for name in later if getattr(self, name) == type(self).model_fields[name].default}
         return hashlib.sha256(self.model_dump_json(exclude=operational).encode()).hexdigest()[:16]
 

@@ -22,13 +22,20 @@ class BatchManifest(Record):
 
 
 class TrainingStepCompleted(Event):
-    """One optimiser step: its metrics and its batch."""
+    """One step on a batch: its metrics and its batch.
+
+    A step that changes no weight (`optimiser/skipped`: all advantages are 0, or no gradient is finite) makes no
+    version, and its groups do not count as trained.
+    """
 
     type: Literal["training-step-completed"] = "training-step-completed"
     policy: str
     step: int = Field(ge=1)
-    version: int = Field(ge=1)
+    version: int = Field(ge=0)
+    """The policy version after the step."""
     metrics: dict[str, float]
+    unusable: dict[str, str] = Field(default_factory=dict)
+    """Groups found unusable since the previous step: group id → `malformed`, `incomplete` or `not_finite`: details."""
     manifest: BatchManifest
 
 

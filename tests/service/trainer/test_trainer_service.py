@@ -2,6 +2,7 @@
 
 import hashlib
 from collections.abc import Mapping, Sequence
+from dataclasses import replace
 from datetime import UTC, datetime
 from pathlib import Path
 
@@ -25,7 +26,9 @@ from leyden.events.codec import CHECKPOINTS, TRAINING_METRICS, TRANSITIONS
 from leyden.kafka import Delivered, Retry
 from leyden.kafka.liveness import Heartbeat
 from leyden.kafka.subscriber import FATAL_EXIT
-from leyden.trainer.core.batching import ReadyGroup
+from leyden.trainer.core.batching import Dropped, ReadyGroup
+from leyden.trainer.core.finished import REMEMBERED_GROUPS
+from leyden.trainer.core.outcome import StepOutcome
 from leyden.trainer.core.progress import Progress, SavedCheckpoint
 from leyden.trainer.handlers import TrainerHandler
 from leyden.trainer.settings import TrainerSettings
@@ -48,9 +51,11 @@ class FakeTraining:
     def open(self) -> SavedCheckpoint | None:
         return self.disk[-1] if self.disk else None
 
-    def step(self, batch: Sequence[ReadyGroup], version: int) -> dict[str, float]:
-        self.steps.append(([group.group_id for group in batch], version))
-        return {"reward/mean": 0.5}
+    def step(self, batch: Sequence[ReadyGroup], version: int) -> StepOutcome:
+        names = [group.group_id for group in batch]
+        self.steps.append((names, version))
+        flat = dict.fromkeys(names, Dropped.NO_SIGNAL) if all(name.startswith("flat") for name in names) else {}
+        return StepOutcome({"reward/mean": 0.5}, skipped=bool(flat), untrained=flat)
 
     def save(self, progress: Progress) -> SavedCheckpoint:
         if self.disk_full:
@@ -252,6 +257,80 @@ async def test_how_records_are_handed_over_changes_no_step(size: int) -> None:
     assert remembered(process.training.disk) == remembered(await unbroken(REVISED_LOG))
 
 
+async def test_a_step_that_changed_nothing_makes_no_version_and_its_groups_are_not_trained() -> None:
+    process = Process([])
+    await process.handler.restore()
+    flat = [*group("flat0", 0), *group("flat1", 2)]
+    await process.handler.on_batch([*flat, *group("g0", 4), *group("g1", 6)])
+    skipped, step, saved = process.told
+    assert isinstance(skipped, TrainingStepCompleted) and isinstance(step, TrainingStepCompleted)
+    assert isinstance(saved, CheckpointSaved)
+    assert (skipped.step, skipped.version, skipped.metrics["groups/dropped/no_signal"]) == (1, 0, 2.0)
+    assert (step.step, step.version) == (2, 1)
+    assert (saved.version, saved.parent_version) == (1, 0)
+    assert process.training.steps == [(["flat0", "flat1"], 0), (["g0", "g1"], 0)]
+    assert process.handler.version == 1
+
+
+async def test_a_late_reward_brings_a_group_of_a_skipped_step_back() -> None:
+    process = Process([], groups_per_step=1)
+    await process.handler.restore()
+    await process.handler.on_batch([*group("flat0", 0), *group("g0", 2), *group("flat0", 4, revision=1)])
+    assert [names for names, _ in process.training.steps] == [["flat0"], ["g0"], ["flat0"]]
+
+
+SKIPPING = ["g0", "g1", "flat0", "flat1", "flat2", "flat3", "g2", "g3", "flat4", "flat5"]
+SKIPPING_LOG = [record for index, name in enumerate(SKIPPING) for record in group(name, 2 * index)]
+
+
+@pytest.mark.parametrize("killed_after", range(len(SKIPPING_LOG) + 1))
+async def test_a_run_killed_at_any_record_equals_an_unbroken_one_through_skipped_steps(killed_after: int) -> None:
+    disk: list[SavedCheckpoint] = []
+    first = Process(disk)
+    await first.handler.restore()
+    await first.handler.on_batch(SKIPPING_LOG[:killed_after])
+    second = Process(disk)
+    await second.handler.restore()
+    await second.handler.on_batch(SKIPPING_LOG[second.offsets.resumed[0].get(0, 0) :])
+    assert remembered(disk) == remembered(await unbroken(SKIPPING_LOG))
+    told = {event.event_id: event for event in [*first.told, *second.told]}
+    assert all(told[event.event_id] == event for event in [*first.told, *second.told])
+    assert sorted(e.version for e in told.values() if isinstance(e, CheckpointSaved)) == [1, 2]
+
+
+async def test_unusable_groups_are_named_in_the_next_step() -> None:
+    process = Process([], groups_per_step=1, incomplete_after=3)
+    await process.handler.restore()
+    lost, *_ = group("lost", 0)
+    bad, closing = group("bad", 1)
+    assert isinstance(bad.event, SequenceCredited)
+    torn = bad.event.model_copy(update={"behaviour_logprobs": pack_floats([0, -1, -9999])})
+    await process.handler.on_batch([lost, replace(bad, event=torn), closing, *group("g0", 3)])
+    steps = [event for event in process.told if isinstance(event, TrainingStepCompleted)]
+    assert [step.unusable for step in steps] == [
+        {"bad": "malformed: sequence 0: behaviour logprob -9999 of action 1:3 is no sampled token's"},
+        {"lost": "incomplete: 1 sequences without the group's last record"},
+    ]
+    assert steps[1].metrics["groups/dropped/incomplete"] == 1.0
+    assert steps[1].manifest.positions == {"transitions.v1/0": 5}
+
+
+async def test_one_lost_record_makes_a_restart_train_nothing_twice() -> None:
+    """More groups than are remembered below the position, none of which may be forgotten while it is pinned."""
+    disk: list[SavedCheckpoint] = []
+    log = group("lost", 0)[1:] + [
+        record for n in range(REMEMBERED_GROUPS + 2_000) for record in group(f"g{n}", 2 + 2 * n)
+    ]
+    first = Process(disk, groups_per_step=2_000, incomplete_after=10 * len(log))
+    await first.handler.restore()
+    await first.handler.on_batch(log)
+    second = Process(disk, groups_per_step=2_000, incomplete_after=10 * len(log))
+    await second.handler.restore()
+    assert second.offsets.resumed == [{0: 1}], "the position is pinned"
+    await second.handler.on_batch(log)
+    assert second.training.steps == []
+
+
 async def test_the_credit_service_is_chosen_by_its_name() -> None:
     both = [*group("g0", 0), *group("g0", 2, credit="dense"), *group("g1", 4, credit="dense")]
     assert await unbroken(both) == []
@@ -266,7 +345,15 @@ def test_a_run_without_a_credit_name_goes_on_from_checkpoints_made_before_there_
     assert TrainerSettings(credit="dense").settings_hash != plain.settings_hash
 
 
-BEFORE = {"keep_checkpoints", "max_steps", "gradient_checkpointing", "credit", "whiten_advantages", "objective"}
+BEFORE = {
+    "keep_checkpoints",
+    "max_steps",
+    "gradient_checkpointing",
+    "credit",
+    "whiten_advantages",
+    "objective",
+    "incomplete_after",
+}
 
 
 async def test_a_group_published_again_later_is_trained_once() -> None:

@@ -51,3 +51,14 @@ def test_the_rise_compares_the_first_with_the_last_third() -> None:
     for number, reward in enumerate([0.1, 0.3, 0.5, 0.5, 0.8, 1.0], start=1):
         state.see(step(number, reward))
     assert state.learned() == (0.2, 0.9)
+
+
+def test_an_update_that_changed_no_weight_waits_for_the_version_before_it() -> None:
+    state = DemoState(updates=3, rollouts_per_update=1)
+    state.see_version(0)
+    assert state.is_current
+    state.see(step(1, 0.5))
+    assert not state.is_current
+    state.see_version(1)
+    state.see(step(2, 1.0).model_copy(update={"version": 1}))
+    assert (state.trained_version, state.is_current) == (1, True)

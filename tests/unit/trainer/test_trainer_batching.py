@@ -133,3 +133,40 @@ def test_sequences_of_another_policy_are_passed_over(sequence: Make, closing: Cl
     feed(buffer, [sequence([1, 2, 3], [(1, 3)], policy="other"), closing("g0", 1, policy="other")])
     assert buffer.take(0) is None
     assert buffer.positions == {0: 2}
+
+
+def test_a_lost_record_holds_up_the_position_no_longer_than_it_may(sequence: Make, closing: Close) -> None:
+    buffer = GroupBuffer(BatchRules(policy="policy", groups_per_step=1, incomplete_after=6))
+    feed(buffer, [*whole(sequence, closing, "lost")[1:], *whole(sequence, closing, "a"), sequence([1, 2], [(1, 2)])])
+    assert buffer.positions == {0: 0}
+    feed(buffer, [closing("g0", 1)], start=6)
+    assert buffer.take_unusable() == {"lost": "incomplete: 1 of 2 sequences"}
+    assert buffer.take_dropped() == {"incomplete": 1}
+    assert buffer.positions == {0: 2}, "of the next group that waits"
+
+
+def test_what_comes_of_a_group_after_it_was_given_up_holds_up_nothing(sequence: Make, closing: Close) -> None:
+    buffer = GroupBuffer(BatchRules(policy="policy", groups_per_step=9, incomplete_after=2))
+    late, *rest = whole(sequence, closing, "lost")
+    feed(buffer, [*rest, *whole(sequence, closing, "a")])
+    assert buffer.take_dropped() == {"incomplete": 1}
+    buffer.add(late, 0, 5)
+    assert (buffer.waiting, buffer.positions) == (1, {0: 2})
+
+
+def test_records_of_other_partitions_and_policies_age_a_group_no_other_way(sequence: Make, closing: Close) -> None:
+    """The distance is between offsets of the group's own partition, whatever the records between are."""
+    buffer = GroupBuffer(BatchRules(policy="policy", groups_per_step=1, incomplete_after=4))
+    buffer.add(sequence([1, 2, 3], [(1, 3)], group="lost", of=2), 0, 0)
+    feed(buffer, whole(sequence, closing, "a") * 5, partition=1)
+    assert not buffer.dropped
+    feed(buffer, [closing(f"other{n}", 1, policy="other") for n in range(4)], start=1)
+    assert buffer.take_dropped() == {"incomplete": 1}
+
+
+def test_a_complete_group_that_waits_for_its_batch_is_never_given_up(sequence: Make, closing: Close) -> None:
+    buffer = GroupBuffer(BatchRules(policy="policy", groups_per_step=2, incomplete_after=1))
+    feed(buffer, [*whole(sequence, closing, "a", size=1), *[closing("other", 1, policy="other")] * 50])
+    feed(buffer, whole(sequence, closing, "b", size=1), start=52)
+    batch = buffer.take(0)
+    assert batch is not None and [group.group_id for group in batch] == ["a", "b"]

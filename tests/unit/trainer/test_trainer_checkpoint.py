@@ -56,8 +56,7 @@ class Run:
                     zero_variance=False,
                 )
             ]
-            metrics = learner.step(batch, step - 1)
-            assert metrics["optimiser/skipped"] == 0.0
+            assert not learner.step(batch, step - 1).skipped
             saved = self.store.save(self.model, progress_at(step, self.model.base_model, self.settings.settings_hash))
         return saved
 
@@ -158,8 +157,10 @@ def test_without_any_advantage_no_weight_moves(tmp_path: Path, tiny_llama: Path,
     run.train(group, 1, 1)
     before = {name: parameter.detach().clone() for name, parameter in run.model.trained.items()}
     flat = tuple(to_sequence(event, advantage_scale=0.0) for event in group("g", 5))
-    metrics = Learner(run.model, run.settings).step(
-        [ReadyGroup(group_id="g", sequences=flat, left_out=0, zero_variance=True)], 1
+    metrics = (
+        Learner(run.model, run.settings)
+        .step([ReadyGroup(group_id="g", sequences=flat, left_out=0, zero_variance=True)], 1)
+        .metrics
     )
     assert (metrics["optimiser/skipped"], metrics["sequences/computed"], metrics["sequences/count"]) == (1.0, 0.0, 3.0)
     assert all(torch.equal(before[name], parameter) for name, parameter in run.model.trained.items())
@@ -178,7 +179,7 @@ def test_steps_on_rewarded_tokens_make_them_likelier(tmp_path: Path, tiny_llama:
             zero_variance=False,
         )
     ]
-    ratios = [learner.step(batch, 0)["importance/mean"] for _ in range(8)]
+    ratios = [learner.step(batch, 0).metrics["importance/mean"] for _ in range(8)]
     assert ratios[-1] > 1.5 * ratios[0]
 
 
@@ -190,8 +191,10 @@ def test_a_gradient_that_is_not_finite_moves_no_weight_and_is_reported(
     broken = tuple(to_sequence(event) for event in group("g", 2))
     for sequence in broken:
         sequence.advantages_T[sequence.mask_T] = np.inf
-    metrics = Learner(run.model, run.settings).step(
-        [ReadyGroup(group_id="g", sequences=broken, left_out=0, zero_variance=False)], 0
+    metrics = (
+        Learner(run.model, run.settings)
+        .step([ReadyGroup(group_id="g", sequences=broken, left_out=0, zero_variance=False)], 0)
+        .metrics
     )
     assert metrics["optimiser/skipped"] == 1.0
     assert all(math.isfinite(value) for value in metrics.values())
@@ -205,9 +208,33 @@ def test_every_row_and_every_checkpoint_is_a_sign_of_life(tmp_path: Path, tiny_l
     training = TorchTraining(settings, environment, tmp_path, heartbeat.beat)
     assert training.open() is None
     sequences = tuple(to_sequence(event) for event in group("g", 2))
-    metrics = training.step([ReadyGroup(group_id="g", sequences=sequences, left_out=0, zero_variance=False)], 0)
+    metrics = training.step([ReadyGroup(group_id="g", sequences=sequences, left_out=0, zero_variance=False)], 0).metrics
     rows = heartbeat.beats
     assert rows == metrics["tokens/rows"] > 0
     training.save(progress_at(1, training.base_model, settings.settings_hash))
     assert heartbeat.beats == rows + 1
     assert training.vocabulary > max(int(sequence.token_ids_T.max()) for sequence in sequences)
+
+
+def test_a_skipped_step_moves_the_state_of_the_versions_checkpoint_and_nothing_else(
+    tmp_path: Path, tiny_llama: Path, group: Groups
+) -> None:
+    run = start(tiny_llama, tmp_path, keep_checkpoints=1)
+    saved = run.train(group, 1, 1)
+    before = {path: path.read_bytes() for path in saved.folder.rglob("*") if path.is_file()}
+    skipped = progress_at(2, run.model.base_model, run.settings.settings_hash)
+    again = run.store.save(run.model, skipped.model_copy(update={"version": 1, "skipped": True}))
+    assert again.folder == saved.folder
+    assert {path for path, found in before.items() if path.read_bytes() != found} == {saved.folder / "state.json"}
+    assert {path for path in saved.folder.rglob("*") if path.is_file()} == set(before)
+    newest = run.store.newest()
+    assert newest is not None
+    assert (newest.progress.step, newest.progress.version, newest.progress.skipped) == (2, 1, True)
+    assert newest.progress.weights_sha256 == saved.progress.weights_sha256
+    third = progress_at(3, run.model.base_model, run.settings.settings_hash).model_copy(update={"version": 2})
+    assert run.store.save(run.model, third).folder.name == "step-00000003"
+
+
+def test_a_checkpoint_made_before_steps_could_be_skipped_has_the_version_of_its_step() -> None:
+    old = progress_at(7, "base", "hash").model_dump(mode="json", exclude={"version", "skipped", "above", "unusable"})
+    assert Progress.model_validate(old).version == 7

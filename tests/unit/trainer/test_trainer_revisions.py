@@ -1,12 +1,12 @@
 """A group is trained once, at the newest revision that is complete by then; a resumed buffer forms the same batches."""
 
-from collections.abc import Callable
+from collections.abc import Callable, Collection
 
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
 from leyden.events import GroupCredited, SequenceCredited
-from leyden.trainer.core.batching import BatchRules, GroupBuffer, ReadyGroup
+from leyden.trainer.core.batching import BatchRules, Dropped, GroupBuffer, ReadyGroup
 
 Record = SequenceCredited | GroupCredited
 Make = Callable[..., SequenceCredited]
@@ -175,17 +175,23 @@ def test_only_the_credit_service_that_was_asked_for_is_listened_to(sequence: Mak
 class Run:
     """A life of the trainer as far as batches go: each is formed at the record that fills it, then checkpointed."""
 
-    def __init__(self, rules: BatchRules) -> None:
+    def __init__(self, rules: BatchRules, without_signal: Collection[tuple[str, int]] = ()) -> None:
         self.rules = rules
+        self.without_signal = without_signal
+        """Revisions of groups of which a batch makes no step."""
         self.buffer = GroupBuffer(rules)
         self.steps: list[tuple[object, ...]] = []
+        self.trained: list[str] = []
         self.saved: tuple[dict[int, int], object] = ({}, None)
 
     def read(self, records: list[Record], start: int) -> None:
         for offset, record in enumerate(records[start:], start):
             self.buffer.add(record, 0, offset)
             while (batch := self.buffer.take(len(self.steps))) is not None:
-                self.buffer.finish(batch)
+                skipped = all((group.group_id, group.revision) in self.without_signal for group in batch)
+                untrained = {g.group_id: Dropped.NO_SIGNAL for g in batch if g.sequences} if skipped else {}
+                self.buffer.finish(batch, untrained)
+                self.trained += [g.group_id for g in batch if g.sequences and g.group_id not in untrained]
                 dropped = dict(self.buffer.take_dropped())
                 self.saved = (self.buffer.positions, self.buffer.finished)
                 self.steps.append((taken(batch), dropped, *self.saved))
@@ -197,7 +203,8 @@ class Run:
         return positions.get(0, 0)
 
 
-revised = st.tuples(st.sampled_from("abcdef"), st.integers(0, 2), st.sampled_from(["good", "flat", "bad"]))
+KINDS = ["good", "good", "flat", "bad", "lost 0", "lost 1", "lost 2", "skipped"]
+revised = st.tuples(st.sampled_from("abcdefgh"), st.integers(0, 2), st.sampled_from(KINDS))
 
 
 @settings(max_examples=80, suppress_health_check=[HealthCheck.function_scoped_fixture], deadline=None)
@@ -207,18 +214,35 @@ revised = st.tuples(st.sampled_from("abcdef"), st.integers(0, 2), st.sampled_fro
     st.lists(st.integers(0, 60), max_size=4),
     st.integers(1, 3),
     st.booleans(),
+    st.sampled_from([1, 3, 8, 1000]),
+    st.sampled_from([0, 1, 2, 1000]),
 )
 def test_a_run_that_was_killed_makes_the_steps_of_an_unbroken_one(
-    sequence: Make, closing: Close, spec: list, random: object, kills: list[int], per_step: int, drop: bool
+    sequence: Make,
+    closing: Close,
+    spec: list,
+    random: object,
+    kills: list[int],
+    per_step: int,
+    drop: bool,
+    incomplete_after: int,
+    remembered: int,
 ) -> None:
+    """Through revisions, malformed groups, lost records and skipped steps, however few groups are remembered."""
     log = Log(sequence, closing)
-    queues = [
-        log.group(name, revision, zero_variance=kind == "flat", spans=[(0, 9)] if kind == "bad" else [(1, 3)])
-        for name, revision, kind in spec
-    ]
+    queues = []
+    for name, revision, kind in spec:
+        spans = [(0, 9)] if kind == "bad" else [(1, 3)]
+        queues.append(log.group(name, revision, zero_variance=kind == "flat", spans=spans))
+        if kind.startswith("lost"):
+            del queues[-1][int(kind[-1])]
     records = interleaved(queues, random)
-    rules = BatchRules(policy="policy", groups_per_step=per_step, drop_zero_variance=drop, max_staleness=4)
-    unbroken, killed = Run(rules), Run(rules)
+    rules = BatchRules(
+        policy="policy", groups_per_step=per_step, drop_zero_variance=drop, max_staleness=4,
+        incomplete_after=incomplete_after, remembered_groups=remembered,
+    )  # fmt: skip
+    skipped = {(name, revision) for name, revision, kind in spec if kind == "skipped"}
+    unbroken, killed = Run(rules, skipped), Run(rules, skipped)
     unbroken.read(records, 0)
     at = 0
     for kill in sorted(kills):
@@ -227,8 +251,9 @@ def test_a_run_that_was_killed_makes_the_steps_of_an_unbroken_one(
             at = killed.die()
     killed.read(records, at)
     assert killed.steps == unbroken.steps
-    names = [name for step in unbroken.steps for name, _ in step[0]]  # type: ignore[attr-defined]
-    assert len(names) == len(set(names)), "no group is trained twice"
+    assert (killed.buffer.positions, killed.buffer.finished) == (unbroken.buffer.positions, unbroken.buffer.finished)
+    if remembered == 1000:
+        assert len(unbroken.trained) == len(set(unbroken.trained)), "no group is trained twice"
 
 
 def interleaved(queues: list[list[Record]], random: object) -> list[Record]:

@@ -98,7 +98,7 @@ def test_the_learner_whitens_when_told_so_and_only_then(
     def step(advantages: Sequence[float], **changes: bool) -> dict[str, float]:
         settings = TrainerSettings.model_validate({"row_tokens": 64, **changes})
         model = PolicyModel(settings, TrainerEnvironment(model=str(tiny_llama), device="cpu", threads=1))
-        return Learner(model, settings).step(batch_of(sequence, advantages), 0)
+        return Learner(model, settings).step(batch_of(sequence, advantages), 0).metrics
 
     assert step([0.0, 1.0, 1.0])["sequences/computed"] == 2.0
     assert step([0.0, 1.0, 1.0], whiten_advantages=True)["sequences/computed"] == 3.0, "the 0 is worse than the mean"

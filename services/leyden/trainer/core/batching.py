@@ -5,15 +5,39 @@ order of the records, not on how they were polled, so a resumed run forms the sa
 (partition, offset). No Kafka client, no torch.
 """
 
-from collections import Counter
+from collections import Counter, defaultdict
 from collections.abc import Iterable, Mapping
 from dataclasses import dataclass, field
+from enum import StrEnum
+from heapq import heappop, heappush
 
 from leyden.events import GroupCredited, SequenceCredited
+from leyden.trainer.core.finished import REMEMBERED_GROUPS, Finished, FinishedGroups, Place
 from leyden.trainer.core.sequences import LARGEST_VOCABULARY, TrainSequence, to_sequence
 
-REMEMBERED_GROUPS = 20_000
-"""How many finished groups are remembered, so that a group published twice is trained once."""
+
+class Dropped(StrEnum):
+    """Why a group, or a revision of it, was not trained. Each is counted; those of `UNUSABLE` are also named."""
+
+    STALE = "stale"
+    """An action is older than `max_staleness` versions."""
+    ZERO_VARIANCE = "zero_variance"
+    """All its advantages are 0, and `drop_zero_variance` is set."""
+    EMPTY = "empty"
+    """It has no sequences."""
+    MALFORMED = "malformed"
+    """One of its sequences has a value that cannot be trained."""
+    INCOMPLETE = "incomplete"
+    """Some of its records did not come within `incomplete_after` records of its first one."""
+    NOT_FINITE = "not_finite"
+    """Its gradient is infinite or not a number."""
+    NO_SIGNAL = "no_signal"
+    """Every advantage of its batch is 0, so the batch changed no weight."""
+    REVISED_AFTER_TRAINING = "revised_after_training"
+    """The revision came after the group was trained."""
+
+
+UNUSABLE = frozenset({Dropped.MALFORMED, Dropped.INCOMPLETE, Dropped.NOT_FINITE})
 
 
 @dataclass(frozen=True)
@@ -31,6 +55,13 @@ class BatchRules:
     advantage_scale: float = 1.0
     vocabulary: int = LARGEST_VOCABULARY
     """Token ids of the model are below this; a group with another one is malformed."""
+    incomplete_after: int = 20_000
+    """Records of its partition after which a group that is still incomplete is dropped.
+
+    Counted in offsets, not in seconds, so that the same log always drops the same groups.
+    """
+    remembered_groups: int = REMEMBERED_GROUPS
+    """How many finished groups below the position to resume from are remembered."""
 
 
 @dataclass(frozen=True, eq=False, kw_only=True)
@@ -42,8 +73,8 @@ class ReadyGroup:
     left_out: int
     zero_variance: bool
     revision: int = 0
-    malformed: bool = False
-    """Whether it has no sequences because one of them was malformed."""
+    malformed: str | None = None
+    """Why one of its sequences is malformed, so that it has none. None: it is not."""
 
     @property
     def oldest_version(self) -> int | None:
@@ -52,28 +83,22 @@ class ReadyGroup:
         return min((version for version in versions if version is not None), default=None)
 
 
-@dataclass(frozen=True)
-class Finished:
-    """Finished groups, as stored in a checkpoint."""
-
-    done: tuple[str, ...] = ()
-    """Oldest first."""
-    revisions: Mapping[str, int] = field(default_factory=dict)
-    """Newest known revision of those groups, if not 0."""
-    untrained: frozenset[str] = frozenset()
-    """Those that were dropped; a newer revision of them may still be trained."""
-
-
 @dataclass
 class _Revision:
     """The records received so far of one revision of a group."""
 
-    first: tuple[int, int]
-    """(Partition, offset) of the first of its records."""
+    first: Place
+    """Its first record."""
     sequences: dict[int, TrainSequence] = field(default_factory=dict)
     malformed: str | None = None
     """Why one of its sequences is malformed. A group is trained as a whole or not at all."""
     closing: GroupCredited | None = None
+
+    def lacks(self) -> str:
+        """What it lacks, if it is incomplete."""
+        if self.closing is None:
+            return f"{len(self.sequences)} sequences without the group's last record"
+        return f"{len(self.sequences)} of {self.closing.sequences} sequences"
 
 
 class GroupBuffer:
@@ -82,63 +107,69 @@ class GroupBuffer:
     def __init__(
         self, rules: BatchRules, positions: Mapping[int, int] | None = None, finished: Finished | None = None
     ) -> None:
-        before = finished or Finished()
         self._rules = rules
         self._next = dict(positions or {})
-        self._done = {group_id: before.revisions.get(group_id, 0) for group_id in before.done}
-        """Finished group → its newest known revision."""
-        self._untrained = set(before.untrained)
+        self._finished = FinishedGroups(finished, rules.remembered_groups)
         self._open: dict[str, dict[int, _Revision]] = {}
         """Group → its incomplete revisions."""
         self._ready: dict[str, ReadyGroup] = {}
         """Newest complete revision of each group, in the order in which the groups first became complete."""
-        self._spoiled: dict[str, int] = {}
-        """Waiting group → a newer, malformed revision of it."""
-        self._pending: dict[str, tuple[int, int]] = {}
-        """Group → (partition, lowest offset), for groups neither trained nor dropped."""
+        self._spoiled: dict[str, tuple[int, str]] = {}
+        """Waiting group → a newer, malformed revision of it, and why it is malformed."""
+        self._pending: dict[str, Place] = {}
+        """Group → its lowest record that is needed, for groups neither trained nor dropped."""
+        self._oldest: dict[int, list[tuple[int, str]]] = defaultdict(list)
+        """Partition → heap of the places in `_pending`; it may still have places of groups that are finished."""
         self.dropped: Counter[str] = Counter()
         """Number of groups (or revisions) not trained since the last `take_dropped`, by reason."""
+        self.unusable: dict[str, str] = {}
+        """Group → why it cannot be trained, since the last `take_unusable`."""
 
     def add(self, event: SequenceCredited | GroupCredited, partition: int, offset: int) -> None:
         """Add a record. A malformed sequence makes only its revision of the group unusable."""
         self._next[partition] = max(self._next.get(partition, 0), offset + 1)
-        if (event.policy, event.credit) != (self._rules.policy, self._rules.credit) or not self._is_news(event):
-            return
-        group_id = event.group_id
-        revision = self._open.setdefault(group_id, {}).setdefault(event.revision, _Revision((partition, offset)))
-        self._pending.setdefault(group_id, (partition, offset))
-        if isinstance(event, GroupCredited):
-            revision.closing = event
-        else:
-            self._add_sequence(revision, event)
-        if (complete := _complete(group_id, revision)) is not None:
-            self._promote(complete)
+        if (event.policy, event.credit) == (self._rules.policy, self._rules.credit):
+            self._finished.note_record(event.group_id, partition, offset)
+            if self._is_news(event):
+                self._add_news(event, (partition, offset))
+        self._drop_incomplete(partition)
 
     def take(self, version: int) -> list[ReadyGroup] | None:
         """The next batch for a policy at `version`, or None if there is none yet. Its offsets stay pending."""
-        for group in [group for group in self._ready.values() if self._too_old(group, version)]:
-            self._drop(group, "stale")
+        if self._rules.max_staleness is not None:
+            for group in [group for group in self._ready.values() if self._too_old(group, version)]:
+                self._drop(group, Dropped.STALE)
         if len(self._ready) < self._rules.groups_per_step:
             return None
         batch = list(self._ready.values())[: self._rules.groups_per_step]
         for group in batch:
             del self._ready[group.group_id]
-            if group.malformed or group.group_id in self._spoiled:
-                self.dropped["malformed"] += 1
+            if group.malformed is not None:
+                self._count(Dropped.MALFORMED, group.group_id, group.malformed)
+            elif group.group_id in self._spoiled:
+                revision, why = self._spoiled[group.group_id]
+                self._count(Dropped.MALFORMED, group.group_id, f"revision {revision}: {why}")
             elif not group.sequences:
-                self.dropped["empty"] += 1
+                self._count(Dropped.EMPTY, group.group_id)
         return batch
 
-    def finish(self, batch: Iterable[ReadyGroup]) -> None:
-        """Mark `batch` as trained; its offsets are no longer pending."""
+    def finish(self, batch: Iterable[ReadyGroup], untrained: Mapping[str, Dropped] | None = None) -> None:
+        """Mark `batch` as trained, except for groups of `untrained`; its offsets are no longer pending."""
+        reasons = untrained or {}
         for group in batch:
-            self._untrained.discard(group.group_id)
-            self._close(group)
+            if (reason := reasons.get(group.group_id)) is not None:
+                self._count(reason, group.group_id)
+            self._close(group, trained=reason is None and bool(group.sequences))
 
     def take_dropped(self) -> Counter[str]:
         """Number of groups dropped since the last call, by reason."""
         dropped, self.dropped = self.dropped, Counter()
         return dropped
+
+    def take_unusable(self) -> dict[str, str]:
+        """Groups that cannot be trained, found since the last call: group id → `reason: details`."""
+        unusable, self.unusable = self.unusable, {}
+        return unusable
 
     @property
     def positions(self) -> dict[int, int]:
@@ -150,9 +181,8 @@ class GroupBuffer:
 
     @property
     def finished(self) -> Finished:
-        """The finished groups."""
-        revisions = {group_id: revision for group_id, revision in self._done.items() if revision}
-        return Finished(tuple(self._done), revisions, frozenset(self._untrained))
+        """The finished groups; with `positions` all that a restart needs to know."""
+        return self._finished.snapshot(self.positions)
 
     @property
     def waiting(self) -> int:
@@ -163,14 +193,27 @@ class GroupBuffer:
         """Whether the record may still be trained. A late revision of a trained group is counted at its last record."""
         group_id = event.group_id
         ready = self._ready[group_id].revision if group_id in self._ready else -1
-        if event.revision <= max(ready, self._done.get(group_id, -1), self._spoiled.get(group_id, -1)):
+        spoiled = self._spoiled[group_id][0] if group_id in self._spoiled else -1
+        if event.revision <= max(ready, spoiled, self._finished.revision(group_id)):
             return False
-        if group_id not in self._done or group_id in self._untrained:
+        if not self._finished.was_trained(group_id):
             return True
         if isinstance(event, GroupCredited):
-            self._done[group_id] = event.revision
-            self.dropped["revised_after_training"] += 1
+            self._finished.note_revision(group_id, event.revision)
+            self._count(Dropped.REVISED_AFTER_TRAINING, group_id)
         return False
+
+    def _add_news(self, event: SequenceCredited | GroupCredited, place: Place) -> None:
+        group_id = event.group_id
+        revision = self._open.setdefault(group_id, {}).setdefault(event.revision, _Revision(place))
+        if group_id not in self._pending:
+            self._need(group_id, place)
+        if isinstance(event, GroupCredited):
+            revision.closing = event
+        else:
+            self._add_sequence(revision, event)
+        if (complete := _complete(group_id, revision)) is not None:
+            self._promote(complete)
 
     def _add_sequence(self, revision: _Revision, event: SequenceCredited) -> None:
         try:
@@ -183,43 +226,69 @@ class GroupBuffer:
     def _promote(self, group: ReadyGroup) -> None:
         """Make a complete revision the one to train, and discard older ones."""
         older = self._ready.get(group.group_id)
-        if group.malformed and older is not None and older.sequences:
+        if group.malformed is not None and older is not None and older.sequences:
             del self._open[group.group_id][group.revision]
-            self._spoiled[group.group_id] = group.revision
+            self._spoiled[group.group_id] = group.revision, group.malformed
             return
         left = {n: one for n, one in self._open.pop(group.group_id).items() if n > group.revision}
         if left:
             self._open[group.group_id] = left
         self._ready[group.group_id] = group
         if self._rules.drop_zero_variance and (group.zero_variance or not group.sequences):
-            self._drop(group, "malformed" if group.malformed else "zero_variance" if group.zero_variance else "empty")
+            if group.malformed is not None:
+                self._drop(group, Dropped.MALFORMED, group.malformed)
+            else:
+                self._drop(group, Dropped.ZERO_VARIANCE if group.zero_variance else Dropped.EMPTY)
 
     def _too_old(self, group: ReadyGroup, version: int) -> bool:
         oldest, limit = group.oldest_version, self._rules.max_staleness
         return limit is not None and oldest is not None and version - oldest > limit
 
-    def _drop(self, group: ReadyGroup, reason: str) -> None:
+    def _drop(self, group: ReadyGroup, reason: Dropped, why: str = "") -> None:
         """Drop a complete group without training it."""
-        self.dropped[reason] += 1
+        self._count(reason, group.group_id, why)
         del self._ready[group.group_id]
-        self._untrained.add(group.group_id)
-        self._close(group)
+        self._close(group, trained=False)
 
-    def _close(self, group: ReadyGroup) -> None:
+    def _drop_incomplete(self, partition: int) -> None:
+        """Drop groups of `partition` that are incomplete since too many records, so that they hold up no position."""
+        heap, limit = self._oldest[partition], self._next[partition] - self._rules.incomplete_after
+        while heap and heap[0][0] < limit:
+            offset, group_id = heappop(heap)
+            # A complete group only waits for its batch. If a newer revision is left of it then, it is needed anew.
+            if self._pending.get(group_id) != (partition, offset) or group_id in self._ready:
+                continue
+            revisions = self._open.pop(group_id, {})
+            if not revisions:
+                continue
+            newest = max(revisions)
+            self._count(Dropped.INCOMPLETE, group_id, revisions[newest].lacks())
+            del self._pending[group_id]
+            self._finished.finish(group_id, newest, trained=False)
+
+    def _count(self, reason: Dropped, group_id: str, why: str = "") -> None:
+        self.dropped[reason.value] += 1
+        if reason in UNUSABLE:
+            self.unusable[group_id] = f"{reason.value}: {why}" if why else reason.value
+
+    def _need(self, group_id: str, place: Place) -> None:
+        self._pending[group_id] = place
+        partition, offset = place
+        heappush(self._oldest[partition], (offset, group_id))
+
+    def _close(self, group: ReadyGroup, *, trained: bool) -> None:
         """Mark the group as finished. A newer, incomplete revision of a dropped group stays open."""
         group_id = group.group_id
-        done = max(group.revision, self._spoiled.pop(group_id, 0))
+        spoiled, _ = self._spoiled.pop(group_id, (0, ""))
+        done = max(group.revision, spoiled)
         newer = {n: one for n, one in self._open.pop(group_id, {}).items() if n > done}
         self._pending.pop(group_id, None)
-        if newer and group_id in self._untrained:
+        self._finished.finish(group_id, done, trained=trained)
+        if newer and not trained:
             self._open[group_id] = newer
-            self._pending[group_id] = min(one.first for one in newer.values())
-        self._done.pop(group_id, None)
-        self._done[group_id] = done
-        while len(self._done) > REMEMBERED_GROUPS:
-            oldest = next(iter(self._done))
-            del self._done[oldest]
-            self._untrained.discard(oldest)
+            self._need(group_id, min(one.first for one in newer.values()))
+        if self._finished.over_limit:
+            self._finished.forget(self.positions)
 
 
 def _complete(group_id: str, revision: _Revision) -> ReadyGroup | None:
@@ -235,5 +304,5 @@ def _complete(group_id: str, revision: _Revision) -> ReadyGroup | None:
         left_out=len(closing.left_out),
         zero_variance=closing.zero_variance,
         revision=closing.revision,
-        malformed=unusable,
+        malformed=revision.malformed,
     )

@@ -20,6 +20,10 @@ from torch import Tensor, where
 
 from leyden.extensions import Extensions
 
+LOG_RATIO_LIMIT = 20.0
+"""Largest absolute log-ratio of two policies that is exponentiated, as in verl; e^20 is 5e8. Beyond it a ratio is
+constant, without a gradient, so that no single token makes the loss or its gradient infinite."""
+
 
 class Aggregation(StrEnum):
     """Over what a batch's loss is averaged."""
@@ -86,15 +90,20 @@ def token_weights(
     return np.array([1.0 / (len(totals) * max(totals[name], 1.0)) for name in names_S], np.float64)
 
 
+def bounded_log_ratio(logprobs_T: Tensor, base_T: Tensor) -> Tensor:
+    """Logprobs - base, [T], within ±`LOG_RATIO_LIMIT`."""
+    return (logprobs_T - base_T).clamp(-LOG_RATIO_LIMIT, LOG_RATIO_LIMIT)
+
+
 def importance_weights(logprobs_T: Tensor, behaviour_T: Tensor, cap: float | None) -> Tensor:
     """Truncated importance weights min(exp(trainer - behaviour), cap), [T], no gradient; ones when cap is None."""
-    ratio_T = (logprobs_T.detach() - behaviour_T).exp()
+    ratio_T = bounded_log_ratio(logprobs_T.detach(), behaviour_T).exp()
     return ratio_T.clamp(max=cap) if cap is not None else ratio_T.new_ones(ratio_T.shape)
 
 
 def k3(logprobs_T: Tensor, reference_T: Tensor) -> Tensor:
     """The k3 estimate of KL(policy || reference) per token, [T]: unbiased and never negative (Schulman 2020)."""
-    log_ratio_T = reference_T - logprobs_T
+    log_ratio_T = bounded_log_ratio(reference_T, logprobs_T)
     return log_ratio_T.exp() - log_ratio_T - 1.0
 
 
@@ -137,10 +146,11 @@ def policy_loss(
     """
     on_trainer = objective.ratio_base is RatioBase.TRAINER
     old_T = logprobs_T.detach() if on_trainer else behaviour_T
-    value_T, clipped_T = surrogate_of(objective.name)((logprobs_T - old_T).exp(), advantages_T, objective)
+    ratio_T = bounded_log_ratio(logprobs_T, old_T).exp()
+    value_T, clipped_T = surrogate_of(objective.name)(ratio_T, advantages_T, objective)
     if on_trainer:
         value_T = value_T * importance_weights(logprobs_T, behaviour_T, objective.importance_cap)
     kl_T = k3(logprobs_T, reference_T) if reference_T is not None else logprobs_T.new_zeros(logprobs_T.shape)
     loss = (weights_T * (objective.kl * kl_T - value_T)).sum()
-    importance_T = (logprobs_T.detach() - behaviour_T).exp()
+    importance_T = bounded_log_ratio(logprobs_T.detach(), behaviour_T).exp()
     return loss, TokenTerms(importance_T, clipped_T.detach(), kl_T.detach())

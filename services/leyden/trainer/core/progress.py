@@ -10,7 +10,8 @@ from pydantic import AwareDatetime, Field
 from leyden.events import BatchManifest, CheckpointSaved, Record, TrainingStepCompleted
 from leyden.events.codec import TRANSITIONS
 from leyden.ids import derive
-from leyden.trainer.core.batching import Finished, ReadyGroup
+from leyden.trainer.core.batching import ReadyGroup
+from leyden.trainer.core.finished import Finished, Place
 from leyden.trainer.core.step_metrics import Metrics
 
 PRODUCER = "trainer"
@@ -21,6 +22,14 @@ class Progress(Record):
 
     policy: str
     step: int
+    """Number of batches so far."""
+    version: int = Field(default_factory=lambda fields: fields["step"])
+    """The policy version after the step: the number of steps that changed weights. Version 0 is the base model.
+
+    Checkpoints made before steps could be skipped do not have it.
+    """
+    skipped: bool = False
+    """Whether the step changed no weight, so that it made no version."""
     base_model: str
     settings_hash: str
     manifest: BatchManifest
@@ -35,18 +44,17 @@ class Progress(Record):
     """Newest known revision of those groups, if not 0."""
     untrained: list[str] = Field(default_factory=list)
     """Those that were dropped, sorted; a newer revision of them may still be trained."""
+    above: dict[str, Place] = Field(default_factory=dict)
+    """The last known record of finished groups that have one above `positions`."""
+    unusable: dict[str, str] = Field(default_factory=dict)
+    """Groups found unusable since the previous step, with the reason."""
     weights_sha256: str = ""
     """SHA-256 of the trained weights' file; set when it is written."""
 
     @property
-    def version(self) -> int:
-        """The policy version that the step made. Version 0 is the base model."""
-        return self.step
-
-    @property
     def finished(self) -> Finished:
         """The finished groups, for the buffer."""
-        return Finished(tuple(self.done), self.revisions, frozenset(self.untrained))
+        return Finished(tuple(self.done), self.revisions, frozenset(self.untrained), self.above)
 
 
 def step_event(progress: Progress) -> TrainingStepCompleted:
@@ -61,6 +69,7 @@ def step_event(progress: Progress) -> TrainingStepCompleted:
         step=progress.step,
         version=progress.version,
         metrics=progress.metrics,
+        unusable=progress.unusable,
         manifest=progress.manifest,
     )
 

@@ -6,6 +6,7 @@ import numpy as np
 import numpy.typing as npt
 
 from leyden.events import SequenceCredited, Transition, unpack_floats, unpack_ints
+from leyden.events.base import MAX_REWARD, in_reward_range
 
 Ints = npt.NDArray[np.int32]
 Floats = npt.NDArray[np.float32]
@@ -13,6 +14,11 @@ Bools = npt.NDArray[np.bool_]
 LARGEST_INT32 = 2**31 - 1
 LARGEST_VOCABULARY = 2**31
 LARGEST_FLOAT32 = float(np.finfo(np.float32).max)
+LOWEST_LOGPROB, HIGHEST_LOGPROB = -100.0, 1e-3
+"""Range of a sampled token's logprob. No sampler draws a token of probability e^-100: engines write such numbers (vLLM
+-9999) where they have none. Above 0 only rounding can be."""
+LOWEST_TEMPERATURE = 1e-5
+"""vLLM samples greedily below this."""
 
 
 @dataclass(frozen=True, eq=False)
@@ -60,8 +66,8 @@ def to_sequence(
 ) -> TrainSequence:
     """Convert the event, for a model with token ids below `vocabulary`.
 
-    Raises ValueError if its spans or lengths do not match its tokens, for a token id that the model does not have, and
-    for numbers that are not finite as float32.
+    Raises ValueError if its spans or lengths do not match its tokens, for a token id that the model does not have, for
+    logprobs, temperatures and rewards that cannot be, and for numbers that are not finite as float32.
 
     A greedy action (temperature 0) becomes context: it was not sampled, so it has no policy gradient.
     """
@@ -73,6 +79,8 @@ def to_sequence(
         raise ValueError("a behaviour logprob is not finite")
     if len(token_ids_T) and not 0 <= token_ids_T.min() <= token_ids_T.max() < vocabulary:
         raise ValueError(f"token ids from {token_ids_T.min()} to {token_ids_T.max()} in a vocabulary of {vocabulary}")
+    if not in_reward_range(event.rollout_reward):
+        raise ValueError(f"the rollout's reward {event.rollout_reward:g} is not within ±{MAX_REWARD:g}")
     sequence = TrainSequence(
         sequence_id=event.event_id,
         group_id=event.group_id,
@@ -102,6 +110,11 @@ def _mark(sequence: TrainSequence, transition: Transition, advantage_scale: floa
         raise ValueError(f"action {start}:{end} overlaps another action")
     if transition.temperature <= 0.0:
         return
+    if transition.temperature < LOWEST_TEMPERATURE:
+        raise ValueError(f"temperature {transition.temperature:g} is below {LOWEST_TEMPERATURE:g}")
+    behaviour_T = sequence.behaviour_logprobs_T[start:end]
+    if beyond := [float(one) for one in behaviour_T if not LOWEST_LOGPROB <= one <= HIGHEST_LOGPROB]:
+        raise ValueError(f"behaviour logprob {beyond[0]:g} of action {start}:{end} is no sampled token's")
     sequence.mask_T[start:end] = True
     sequence.advantages_T[start:end] = _float32("advantage", transition.advantage * advantage_scale)
     sequence.temperature_T[start:end] = _float32("temperature", transition.temperature)

@@ -99,7 +99,7 @@ def _agent(stack: Stack, plan: DemoPlan) -> Iterator[Supervisor]:
 
 
 async def _drive(plan: DemoPlan, stack: Stack, agent: Supervisor, state: DemoState, console: Console) -> None:
-    """Enqueue the tasks of update k when version k is live, until the last version is live."""
+    """Enqueue the tasks of the next update when the last update's version is live, until all updates are made."""
     gateway = GatewayClient(stack.gateway_url, stack.api_key)
     settings = KafkaSettings(bootstrap_servers=stack.kafka_servers)
     claims = ClaimStore(claims_url_of(stack.config))
@@ -130,14 +130,14 @@ async def _feed(
     watch: ProcessWatch,
 ) -> None:
     enqueued, deadline = 0, float("inf")
-    while state.version != plan.updates or not _complete(plan, state):
+    while not (len(state.steps) == plan.updates and state.is_current and _complete(plan, state)):
         watch.check()
         for event in await tail.poll(0.4):
             state.see(event)
         try:
             state.see_version(await gateway.live_version(POLICY))
             state.queue = await gateway.queue()
-            if enqueued < plan.updates and state.version == enqueued:
+            if enqueued < plan.updates and len(state.steps) == enqueued and state.is_current:
                 await gateway.enqueue(_tasks(plan, enqueued))
                 enqueued += 1
         except httpx.HTTPError as error:
@@ -148,7 +148,7 @@ async def _feed(
             deadline = min(deadline, time.monotonic() + SETTLE_S)
         if time.monotonic() > deadline:
             raise StackError(
-                f"Version {plan.updates} did not go live within {SETTLE_S:.0f} s of the last update. "
+                f"Version {state.trained_version} did not go live within {SETTLE_S:.0f} s of the last update. "
                 f"The logs of registry and policy in {stack.folder.logs} say why."
             )
 

@@ -62,6 +62,16 @@ class DemoState:
         return time.monotonic() - self.began
 
     @property
+    def trained_version(self) -> int:
+        """The version after the last update; an update that changes no weight makes none."""
+        return self.steps[max(self.steps)].version if self.steps else 0
+
+    @property
+    def is_current(self) -> bool:
+        """Whether the version after the last update is live."""
+        return self.version == self.trained_version
+
+    @property
     def rewards(self) -> list[float]:
         """Mean reward of each update, in order."""
         return [self.steps[step].metrics["reward/mean"] for step in sorted(self.steps)]
