@@ -40,8 +40,25 @@ RESOURCE = "OTEL_RESOURCE_ATTRIBUTES"
 
 MAX_INPUT_BYTES = 100_000
 """Linux allows 128 KiB in one variable; longer input is on standard input only."""
-FOREIGN_KEYS = ("ANTHROPIC_AUTH_TOKEN",)
-"""Variables that would send another service's secret to the gateway instead of the attempt's key."""
+FOREIGN = ("ANTHROPIC_AUTH_TOKEN", "CLAUDE_CODE_USE_BEDROCK", "CLAUDE_CODE_USE_VERTEX", "CLAUDE_CODE_USE_FOUNDRY")
+"""Variables that would send another service's secret to the gateway, or the calls to another service."""
+MODEL_NAMES = (
+    "OPENAI_MODEL", "OPENAI_MODEL_NAME", "OPENAI_CHAT_MODEL", "OPENAI_CHAT_MODEL_ID", "OPENAI_RESPONSES_MODEL_ID",
+    "OPENAI_DEFAULT_MODEL", "ANTHROPIC_MODEL", "ANTHROPIC_SMALL_FAST_MODEL", "ANTHROPIC_DEFAULT_OPUS_MODEL",
+    "ANTHROPIC_DEFAULT_SONNET_MODEL", "ANTHROPIC_DEFAULT_HAIKU_MODEL", "CLAUDE_CODE_SUBAGENT_MODEL",
+)  # fmt: skip
+"""Where CrewAI, Semantic Kernel, Agent Framework, Agents SDK and Claude Code read the model's name."""
+QUIET = {
+    "OPENAI_AGENTS_DISABLE_TRACING": "1",
+    "CREWAI_DISABLE_TELEMETRY": "true",
+    "CREWAI_TRACING_ENABLED": "false",
+    "TRACELOOP_TELEMETRY": "false",
+    "HAYSTACK_TELEMETRY_ENABLED": "False",
+    "AGNO_TELEMETRY": "false",
+    "ANONYMIZED_TELEMETRY": "False",
+    "CLAUDE_CODE_DISABLE_NONESSENTIAL_TRAFFIC": "1",
+}
+"""Switches off what frameworks send to their makers: with the attempt's key it is refused, or times out at exit."""
 
 _PROPAGATOR = TraceContextTextMapPropagator()
 
@@ -111,11 +128,17 @@ def span_counts() -> Iterator[SpanCounts]:
 
 
 def environment_of(
-    claim: Claim, gateway_url: str, traceparent: str, base: Mapping[str, str], span_counts: str | None = None
+    claim: Claim,
+    gateway_url: str,
+    traceparent: str,
+    base: Mapping[str, str],
+    span_counts: str | None = None,
+    model: str | None = None,
 ) -> dict[str, str]:
     """`base` plus the variables that bind a program's model calls and spans to the attempt.
 
-    `traceparent` is the parent of its spans, `span_counts` the path of the file of span counts.
+    `traceparent` is the parent of its spans, `span_counts` the path of the file of span counts, `model` the name of the
+    model to call, if it is for us to say. Variables of `QUIET` keep the values that they have in `base`.
     """
     root = claim.base_url.removesuffix("/v1")
     own: dict[str, str | None] = {
@@ -138,12 +161,14 @@ def environment_of(
         "ANTHROPIC_API_KEY": claim.api_key,
         "OTEL_EXPORTER_OTLP_ENDPOINT": gateway_url,
         "OTEL_EXPORTER_OTLP_PROTOCOL": "http/protobuf",
-        "OTEL_EXPORTER_OTLP_HEADERS": f"authorization=Bearer%20{quote(claim.api_key, safe='')}",
+        # Not `authorization=Bearer%20…`: many exporters send the value without decoding it.
+        "OTEL_EXPORTER_OTLP_HEADERS": f"x-api-key={quote(claim.api_key, safe='')}",
         # The gateway accepts no metrics; an exporter would log errors.
         "OTEL_METRICS_EXPORTER": base.get("OTEL_METRICS_EXPORTER", "none"),
     }
-    kept = {name: value for name, value in base.items() if name not in own and name not in FOREIGN_KEYS}
-    return kept | {name: value for name, value in own.items() if value is not None}
+    own |= dict.fromkeys(MODEL_NAMES, model) if model is not None else {}
+    kept = {name: value for name, value in base.items() if name not in own and name not in FOREIGN}
+    return QUIET | kept | {name: value for name, value in own.items() if value is not None}
 
 
 def input_text(value: Any) -> str:

@@ -106,13 +106,18 @@ class LeydenTracing:
 
 
 def install(*, keep_others: bool = False) -> LeydenTracing:
-    """Replace the SDK's trace processors, which would send a rollout's key to OpenAI, with ours.
+    """Replace the SDK's trace processors, which would send a rollout's key to OpenAI, with ours; switch tracing on.
 
     `keep_others` adds ours to the existing ones. Raises ModuleNotFoundError when the SDK is not installed.
     """
-    from agents import add_trace_processor, set_trace_processors  # type: ignore[import-not-found, unused-ignore]
+    from agents import (  # type: ignore[import-not-found, unused-ignore]
+        add_trace_processor,
+        set_trace_processors,
+        set_tracing_disabled,
+    )
 
     processor = LeydenTracing()
+    set_tracing_disabled(False)
     if keep_others:
         add_trace_processor(processor)
     else:

@@ -23,7 +23,7 @@ def test_a_program_finds_its_model_its_spans_and_its_rollout() -> None:
     assert env["ANTHROPIC_BASE_URL"] == f"http://gateway/rollouts/{REF.trace_id}"
     assert env["OPENAI_API_KEY"] == env["ANTHROPIC_API_KEY"] == env["LEYDEN_API_KEY"] == "lrk-key"
     assert env["OTEL_EXPORTER_OTLP_ENDPOINT"] == env["LEYDEN_GATEWAY_URL"] == "http://gateway"
-    assert env["OTEL_EXPORTER_OTLP_HEADERS"] == "authorization=Bearer%20lrk-key"
+    assert env["OTEL_EXPORTER_OTLP_HEADERS"] == "x-api-key=lrk-key"
     assert env["TRACEPARENT"] == PARENT
     assert env["LEYDEN_TASK_INPUT"] == '{"q": 1}'
 
@@ -38,8 +38,19 @@ def test_resource_attributes_of_the_user_are_kept_and_ours_replaced() -> None:
 
 def test_what_another_rollout_left_behind_and_foreign_keys_are_gone() -> None:
     before = {"LEYDEN_TASK_INPUT": "old", "LEYDEN_GROUP_ID": "old", "ANTHROPIC_AUTH_TOKEN": "secret"}
+    before["CLAUDE_CODE_USE_VERTEX"] = "1"
     env = environment_of(claim(), "http://gateway", PARENT, before)
     assert not set(before) & set(env)
+
+
+def test_clients_read_the_models_name_and_are_told_to_export_nothing_elsewhere() -> None:
+    env = environment_of(claim(), "http://gateway", PARENT, {"OPENAI_MODEL": "mine"})
+    assert (env["OPENAI_MODEL"], "ANTHROPIC_MODEL" in env) == ("mine", False)
+    assert env["OPENAI_AGENTS_DISABLE_TRACING"] == env["CLAUDE_CODE_DISABLE_NONESSENTIAL_TRAFFIC"] == "1"
+    before = {"OPENAI_MODEL": "mine", "OPENAI_AGENTS_DISABLE_TRACING": "0"}
+    env = environment_of(claim(), "http://gateway", PARENT, before, model="policy")
+    assert env["OPENAI_MODEL"] == env["ANTHROPIC_MODEL"] == env["ANTHROPIC_SMALL_FAST_MODEL"] == "policy"
+    assert env["OPENAI_AGENTS_DISABLE_TRACING"] == "0"
 
 
 def test_an_input_too_long_for_a_variable_is_left_to_standard_input() -> None:

@@ -21,6 +21,7 @@ RUN_EPILOG = """examples:
   leyden run -- python my_agent.py --verbose
   leyden run --task '{"question": "1+2?"}' --reward-from score -- ./agent
   leyden run --claim -- python my_agent.py
+  leyden run --model policy -- claude -p "Fix the failing test"
 
 The program gets the gateway's URL and a key in OPENAI_BASE_URL, OPENAI_API_KEY and similar variables.
 Exit code: the program's; 124 after a timeout, 75 if there was no task or the lease was lost, 69 if the gateway
@@ -89,6 +90,9 @@ def _run_options(parser: argparse.ArgumentParser) -> None:
     parser.add_argument(
         "--timeout", type=float, default=86_400.0, metavar="S", help="kill the program after S seconds (default: 86400)"
     )
+    parser.add_argument(
+        "--model", metavar="NAME", help="set OPENAI_MODEL, ANTHROPIC_MODEL and similar variables (default: unchanged)"
+    )
     parser.add_argument("--claim", action="store_true", help="claim one task from the queue and run on it")
     parser.add_argument(
         "--wait", type=float, default=30.0, metavar="S", help="wait S seconds for the gateway or a task (default: 30)"
@@ -147,6 +151,7 @@ def _run(options: argparse.Namespace) -> int:
         group_size=options.group_size,
         mode=options.mode,
         timeout_s=options.timeout,
+        model=options.model,
         claim=options.claim,
         wait_s=options.wait,
     )

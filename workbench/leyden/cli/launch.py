@@ -52,6 +52,8 @@ class Launch:
     timeout_s: float = 86_400.0
     claim: bool = False
     """Claim a queued task instead of starting a rollout."""
+    model: str | None = None
+    """The model's name in the variables of `MODEL_NAMES`; None: they stay as they are."""
     wait_s: float = 30.0
     """How long to wait for the gateway, or for a task."""
 
@@ -99,7 +101,7 @@ async def _run(session: Session, claim: Claim, plan: Launch) -> int:
     output = Output(_echo(sys.stdout.buffer), _echo(sys.stderr.buffer))
     forwarded: list[signal.Signals] = []
     with span_counts() as counts:
-        end = await run_until(_run_program(attempt, plan.command, output, counts, forwarded), lost, claim.timeout_s)
+        end = await run_until(_run_program(attempt, plan, output, counts, forwarded), lost, claim.timeout_s)
         if lost.done():
             abandon_attempt(attempt)
             return NOTHING_TO_DO
@@ -113,7 +115,7 @@ async def _run(session: Session, claim: Claim, plan: Launch) -> int:
 
 
 async def _run_program(
-    attempt: OpenAttempt, command: Command, output: Output, counts: SpanCounts, forwarded: list[signal.Signals]
+    attempt: OpenAttempt, plan: Launch, output: Output, counts: SpanCounts, forwarded: list[signal.Signals]
 ) -> ProgramEnd:
     """Give the program the task's input as standard input, or ours if there is none.
 
@@ -123,9 +125,9 @@ async def _run_program(
     stdin = None if task_input is None else input_text(task_input).encode(errors="surrogateescape")
     base = {"PYTHONUNBUFFERED": "1"} | os.environ
     url, traceparent = attempt.session.gateway.url, traceparent_of(attempt.span)
-    environment = environment_of(attempt.claim, url, traceparent, base, counts.path)
+    environment = environment_of(attempt.claim, url, traceparent, base, counts.path, plan.model)
     group = stdin is not None or not sys.stdin.isatty()
-    async with running(command.argv, environment, stdin, output, group=group) as program:
+    async with running(plan.command.argv, environment, stdin, output, group=group) as program:
         with _forwarding(program.child, forwarded):
             return await program.wait()
 

@@ -16,6 +16,7 @@ from dataclasses import dataclass, field
 from datetime import datetime
 from enum import StrEnum
 from fnmatch import fnmatchcase
+from urllib.parse import unquote
 
 from leyden.events import KeyCreated, KeyLimits, KeyRevoked
 from leyden.gateway.core.refusals import Refusal
@@ -188,19 +189,30 @@ class KeyRing:
         return known[1].limits if known else UNLIMITED
 
     def caller(self, authorization: str | None) -> Caller:
-        """The caller of this `Authorization` header. Raises a 401 `Refusal` for an unknown key."""
-        scheme, _, token = (authorization or "").partition(" ")
-        if scheme.lower() == "bearer" and (token := token.strip()):
-            mark, _, rest = token.partition("-")
-            if mark == ROLLOUT_MARK and (found := self._of_rollout(rest)):
-                return found
-            shown = _digest(token)
-            if mark == API_MARK and (found := self._of_key(rest.partition("-")[0], shown)):
-                return found
-            # All are compared, so that the time reveals nothing about them.
-            if sum([hmac.compare_digest(shown, digest) for digest in self._bootstrap]):
-                return BOOTSTRAP
-        raise Refusal(401, "invalid_api_key", "no valid key: send `Authorization: Bearer <key>`")
+        """The caller of this `Authorization` header. Raises a 401 `Refusal` for an unknown key.
+
+        It may be percent-encoded: OpenTelemetry encodes header values in environment variables, and many programs send
+        them as they are.
+        """
+        header = authorization or ""
+        found = self._known(header) or (self._known(unquote(header)) if "%" in header else None)
+        if found is None:
+            raise Refusal(401, "invalid_api_key", "no valid key: send `Authorization: Bearer <key>`")
+        return found
+
+    def _known(self, header: str) -> Caller | None:
+        """The caller of a header as it is."""
+        scheme, _, token = header.partition(" ")
+        if scheme.lower() != "bearer" or not (token := token.strip()):
+            return None
+        mark, _, rest = token.partition("-")
+        if mark == ROLLOUT_MARK and (found := self._of_rollout(rest)):
+            return found
+        shown = _digest(token)
+        if mark == API_MARK and (found := self._of_key(rest.partition("-")[0], shown)):
+            return found
+        # All are compared, so that the time reveals nothing about them.
+        return BOOTSTRAP if sum([hmac.compare_digest(shown, digest) for digest in self._bootstrap]) else None
 
     def _of_key(self, key_id: str, shown: bytes) -> Caller | None:
         known = self._callers.get(key_id)
