@@ -40,6 +40,8 @@ class SpanScope:
 
     RESULT = ""
     """Name of the attribute for the result."""
+    NO_RESULT_IS_ONE = False
+    """Whether work that ends without an error and without a result has the result null."""
 
     def __init__(self, name: str, arguments: Mapping[str, Any] | None = None) -> None:
         self.name = name
@@ -84,7 +86,7 @@ class SpanScope:
         if error is not None:
             self._span.set_attribute(semconv.ERROR_TYPE, type_name(error))
             self._span.set_status(Status(StatusCode.ERROR, str(error)))
-        elif self.result is not None:
+        elif self.result is not None or self.NO_RESULT_IS_ONE:
             self._span.set_attribute(self.RESULT, json_text(self.result))
         if self._scope is not None:
             self._scope.__exit__(None, None, None)
@@ -94,6 +96,7 @@ class Tool(SpanScope):
     """A tool call: `with leyden.tool("search", arguments={…}) as call: call.result = …`, or a decorator."""
 
     RESULT = semconv.GEN_AI_TOOL_CALL_RESULT
+    NO_RESULT_IS_ONE = True
 
     def __init__(
         self,

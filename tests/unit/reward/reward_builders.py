@@ -95,7 +95,7 @@ def a_span(n: int, at_s: float, kind: SpanKind = SpanKind.TOOL_CALL, **fields: A
         "name": "execute_tool add",
         "start_unix_nano": start,
         "end_unix_nano": start + 1000,
-        "tool": ToolCall(name="add", call_id=f"t{n}") if kind is SpanKind.TOOL_CALL else None,
+        "tool": ToolCall(name="add", call_id=f"t{n}", result="3") if kind is SpanKind.TOOL_CALL else None,
     }
     return SpanRecorded(**(defaults | fields))
 

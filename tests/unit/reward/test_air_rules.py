@@ -42,7 +42,7 @@ def exception(type_: str) -> JsonObject:
     return {"otel.events": [{"name": "exception", "attributes": {"exception.type": type_}}]}
 
 
-def a_tool(n: int, at_s: float, arguments: Json = None, result: Json = None, name: str = "add", **fields: Any) -> Event:
+def a_tool(n: int, at_s: float, arguments: Json = None, result: Json = "3", name: str = "add", **fields: Any) -> Event:
     tool = ToolCall(name=name, call_id=fields.pop("call_id", f"t{n}"), arguments=arguments, result=result)
     return a_span(n, at_s, tool=tool, **fields)
 
@@ -77,6 +77,51 @@ def under(n: int, **fields: Any) -> Event:
 )
 def test_a_tool_failed_when_its_span_says_so(fields: dict[str, Any], failed: bool) -> None:
     assert given(ToolStatus(), a_span(1, 1, **fields)) == [(-0.1 if failed else 0.1, "span-1", None)]
+
+
+@pytest.mark.parametrize(
+    "fields",
+    [
+        {},
+        {"attributes": {"process.exit.code": "none"}},
+        {"attributes": {"rpc.response.status_code": "-32602"}},  # not MCP
+        *({"tool": ToolCall(name="add", result=mask)} for mask in ("__REDACTED__", "<elided>", "[REDACTED]", "N/A")),
+        {"tool": ToolCall(name="add", result={"result": "<not specified>"})},
+        {"tool": ToolCall(name="add", result={"error": "no such user"})},
+        {"tool": ToolCall(name="add", result='{"status": "error", "error_message": "no such user"}')},
+    ],
+)
+def test_a_span_that_does_not_say_how_its_tool_ended_gives_nothing(fields: dict[str, Any]) -> None:
+    silent = {"tool": ToolCall(name="add", call_id="t1")} | fields
+    assert given(ToolStatus(), a_span(1, 1, **silent)) == []
+    failed, corrected = a_span(2, 2, status="error"), a_span(3, 3, **silent)
+    assert given(SelfCorrection(), failed, corrected) == []
+    later = given(SelfCorrection(), failed, corrected, a_span(4, 4))
+    assert [who for _, who, _ in later] == ["span-4"]
+
+
+def test_the_tools_own_work_says_how_it_ended_where_its_span_does_not() -> None:
+    silent = a_span(1, 2, tool=ToolCall(name="add"))
+    assert given(ToolStatus(), silent, under(2, attributes={"process.exit.code": 0})) == [(0.1, "span-1", None)]
+    assert given(ToolStatus(), silent, under(2, attributes={"process.exit.code": 1})) == [(-0.1, "span-1", None)]
+    assert given(ToolStatus(), silent, under(2)) == []
+
+
+def test_an_error_that_a_dialect_found_in_the_result_is_an_error() -> None:
+    assert given(ToolStatus(), a_span(1, 1, tool=ToolCall(name="add", result="3", error=""))) == [
+        (-0.1, "span-1", None)
+    ]
+
+
+@pytest.mark.parametrize("arguments", [None, "__REDACTED__", {"x": "<elided>"}, {"x": ["[REDACTED]"]}])
+def test_masked_or_absent_arguments_are_not_judged(arguments: Json) -> None:
+    schema: JsonObject = {"type": "object", "properties": {"x": {"type": "integer"}}, "required": ["x"]}
+    spans = [
+        a_span(n, n, tool=ToolCall(name="add", arguments=arguments, parameters_schema=schema, result="3"))
+        for n in (1, 2)
+    ]
+    assert given(SchemaValidArguments(), *spans) == []
+    assert given(RepeatedCall(), *spans) == []
 
 
 @pytest.mark.parametrize(
@@ -128,7 +173,7 @@ def test_a_tool_call_seen_by_two_instrumentations_is_judged_once() -> None:
 
 
 def test_spans_that_are_their_own_parents_end_nobody() -> None:
-    round_about = [a_span(n, n, parent_span_id=f"{3 - n:016x}", tool=ToolCall(name=str(n))) for n in (1, 2)]
+    round_about = [a_span(n, n, parent_span_id=f"{3 - n:016x}", tool=ToolCall(name=str(n), result=n)) for n in (1, 2)]
     assert len(given(ToolStatus(), *round_about, a_span(3, 3, parent_span_id=f"{3:016x}"))) == 3
 
 

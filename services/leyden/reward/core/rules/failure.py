@@ -1,8 +1,9 @@
-"""Detects whether a tool call failed, and how, from what instrumentations write to its spans."""
+"""Detects whether a tool call succeeded or failed, and how, from what instrumentations write to its spans."""
 
 from collections.abc import Iterable, Sequence
 
 from leyden.events import Json, SpanRecorded
+from leyden.events.masked import has_mask
 from leyden.reward.core.rules.json_values import parsed
 
 EXIT_CODES = ("process.exit.code", "process.exit_code", "exit.code", "exit_code", "exitCode", "returncode")
@@ -15,29 +16,47 @@ IS_ERROR = ("isError", "is_error", "mcp.tool.result.is_error", "mcp.result.is_er
 """`CallToolResult.isError` of MCP, in a result or as an attribute."""
 
 
-def failure_of(span: SpanRecorded, parts: Sequence[SpanRecorded] = ()) -> str | None:
-    """A description of how the tool call failed, equal for equal errors; None if it did not fail.
+SUCCESS = ""
+"""Outcome of a tool call that succeeded; any other text says how it failed."""
+
+
+def outcome_of(span: SpanRecorded, parts: Sequence[SpanRecorded] = ()) -> str | None:
+    """`SUCCESS`, or a description of how the tool call failed, equal for equal errors; None if the spans do not say.
 
     The tool's own span decides first. An exit code, an HTTP status or an MCP error in it counts whatever the status is,
     because most instrumentations set OK for everything that did not raise. An exception counts unless the status is OK,
     which means that it was handled. If the span has none of these, the last of `parts` (spans of the tool's own work)
-    that has one decides, because a retried request may succeed.
+    that has one decides, because a retried request may succeed. If none has, a result that is there and not masked
+    means success: a span that only ended is no evidence of it.
     """
     if (found := _said(span)) is not None:
-        return found or None
+        return found
     said = (_said(part) for part in sorted(parts, key=lambda part: (part.end_unix_nano, part.span_id), reverse=True))
-    return next((found for found in said if found is not None), None) or None
+    if (found := next((found for found in said if found is not None), None)) is not None:
+        return found
+    return SUCCESS if any(_has_result(one) for one in (span, *parts)) else None
+
+
+def _has_result(span: SpanRecorded) -> bool:
+    """Whether the tool's result is there: not masked, and no object that speaks of an error itself."""
+    result = span.tool.result if span.tool else None
+    if result is None or has_mask(result):
+        return False
+    body = parsed(result)[1] if isinstance(result, str) else result
+    return not (isinstance(body, dict) and (body.get("error") or body.get("status") in ("error", "failed")))
 
 
 def _said(span: SpanRecorded) -> str | None:
-    """How the span failed; "" if it did not; None if the span does not say."""
+    """How the span failed; `SUCCESS` if it did not; None if the span does not say."""
+    if span.tool is not None and span.tool.error is not None:
+        return f"tool error {span.tool.error}".rstrip()
     reported = [*_reported(span.attributes), *_reported_in(span.tool.result if span.tool else None)]
     if failed := [how for how in reported if how]:
         return f"{failed[0]}: {span.error_message or ''}".rstrip(": ")
     if span.status == "error" or (span.status == "unset" and (span.error_type or _raised(span))):
         kind = span.error_type or _raised(span) or "error"
         return f"{kind}: {span.error_message or ''}".rstrip(": ")
-    return "" if span.status == "ok" or reported else None
+    return SUCCESS if span.status == "ok" or reported else None
 
 
 def _reported(attributes: dict[str, Json]) -> Iterable[str]:

@@ -8,6 +8,7 @@ from typing import Literal
 from pydantic import Field
 
 from leyden.events import Evidence
+from leyden.events.masked import has_mask
 from leyden.reward.core.rules.base import IntermediateRule, Signal
 from leyden.reward.core.rules.json_values import canonical
 from leyden.reward.core.view import CallView, ChoiceView, RolloutView, choice_tool_calls
@@ -53,6 +54,8 @@ class RepeatedCall(IntermediateRule):
         for span in view.span_index.tools:
             if span.tool is None or span.tool.name in asked_for or span.tool.arguments is None:
                 continue
+            if has_mask(span.tool.arguments):
+                continue  # equal masks are no equal arguments
             action = (view.agent_of_span(span), (span.tool.name, canonical(span.tool.arguments)))
             if action in done and self.tool_call is not None:
                 evidence = Evidence(kind="span", id=span.event_id)

@@ -6,6 +6,7 @@ from typing import Literal
 from pydantic import Field
 
 from leyden.events import Evidence, Json, JsonObject
+from leyden.events.masked import has_mask
 from leyden.reward.core.rules.base import IntermediateRule, Signal
 from leyden.reward.core.rules.json_values import fits, text_fits
 from leyden.reward.core.view import CallView, RolloutView, tool_call_ids, tool_calls
@@ -15,7 +16,7 @@ class SchemaValidArguments(IntermediateRule):
     """Gives one signal per model call that called tools with a schema: the mean over its tool calls.
 
     A tool span that belongs to no model call (the agent parsed the call from text) gives its own signal if it has the
-    tool's schema. Without a usable schema there is no signal.
+    tool's schema and its arguments, not masked. Without a usable schema there is no signal.
     """
 
     rule: Literal["schema_valid_arguments"] = "schema_valid_arguments"
@@ -33,6 +34,8 @@ class SchemaValidArguments(IntermediateRule):
                 yield Signal(value, Evidence(kind="call", id=call.call_id), call_id=call.call_id)
         for span in view.span_index.tools:
             if span.tool is None or span.tool.call_id in seen or span.tool.parameters_schema is None:
+                continue
+            if span.tool.arguments is None or has_mask(span.tool.arguments):
                 continue
             if (fit := valid_arguments(span.tool.arguments, span.tool.parameters_schema)) is not None:
                 evidence = Evidence(kind="span", id=span.event_id)

@@ -7,7 +7,7 @@ from pydantic import Field
 
 from leyden.events import Evidence, SpanRecorded
 from leyden.reward.core.rules.base import IntermediateRule, Signal
-from leyden.reward.core.rules.failure import failure_of
+from leyden.reward.core.rules.failure import outcome_of
 from leyden.reward.core.view import RolloutView
 
 
@@ -28,7 +28,9 @@ class SelfCorrection(IntermediateRule):
         for span in view.span_index.tools:
             tool = span.tool.name if span.tool else span.name
             used_by = (tool, view.agent_of_span(span))
-            if (error := failure_of(span, view.span_index.parts_of(span))) is not None:
+            if (error := outcome_of(span, view.span_index.parts_of(span))) is None:
+                continue  # neither an error nor a correction
+            if error:
                 open_errors[used_by] = (span, (tool, error) not in seen)
                 seen.add((tool, error))
             elif used_by in open_errors and open_errors[used_by][0].end_unix_nano <= span.start_unix_nano:

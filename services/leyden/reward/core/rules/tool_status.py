@@ -7,12 +7,12 @@ from pydantic import Field
 
 from leyden.events import Evidence
 from leyden.reward.core.rules.base import IntermediateRule, Signal
-from leyden.reward.core.rules.failure import failure_of
+from leyden.reward.core.rules.failure import SUCCESS, outcome_of
 from leyden.reward.core.view import RolloutView
 
 
 class ToolStatus(IntermediateRule):
-    """Gives one signal per tool call, for the model call that requested it."""
+    """Gives one signal per tool call whose spans say how it ended, for the model call that requested it."""
 
     rule: Literal["tool_status"] = "tool_status"
     name: str = "tool_status"
@@ -21,6 +21,8 @@ class ToolStatus(IntermediateRule):
 
     def observe(self, view: RolloutView) -> Iterable[Signal]:
         for span in view.span_index.tools:
-            failed = failure_of(span, view.span_index.parts_of(span)) is not None
+            if (outcome := outcome_of(span, view.span_index.parts_of(span))) is None:
+                continue
             evidence = Evidence(kind="span", id=span.event_id)
-            yield Signal(self.error if failed else self.ok, evidence, call_id=view.call_that_asked(span))
+            value = self.ok if outcome == SUCCESS else self.error
+            yield Signal(value, evidence, call_id=view.call_that_asked(span))
