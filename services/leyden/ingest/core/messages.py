@@ -5,7 +5,8 @@ the Responses API) are converted; fields that are not understood keep their name
 """
 
 from leyden.events import Json, JsonObject
-from leyden.ingest.core.values import listed, mapping, objects, parsed, text, written
+from leyden.ingest.core.parts import has_parts, of_parts, tool_call
+from leyden.ingest.core.values import listed, mapping, objects, parsed, text
 
 _ROLES = {"human": "user", "ai": "assistant", "developer": "system", "model": "assistant"}
 
@@ -30,8 +31,10 @@ def chat_messages(message: JsonObject) -> list[JsonObject]:
     role and no known format.
     """
     parts = message.get("parts")
-    if isinstance(parts, list):
-        return _of_parts(message, parts)
+    if isinstance(parts, list) or has_parts(parts := message.get("content")):
+        assert isinstance(parts, list)
+        role = text(message.get("role")) or "assistant"
+        return of_parts(message, parts, _ROLES.get(role, role))
     kwargs = message.get("kwargs") if "lc" in message else message.get("data")
     if isinstance(kwargs, dict) and ("lc" in message or "type" in message):
         kind = message.get("id")
@@ -48,39 +51,6 @@ def chat_messages(message: JsonObject) -> list[JsonObject]:
     return [message] if isinstance(message.get("role"), str) else []
 
 
-def _of_parts(message: JsonObject, parts: list[Json]) -> list[JsonObject]:
-    said: list[str] = []
-    other: list[Json] = []
-    found: JsonObject = {"role": text(message.get("role")) or "assistant"}
-    calls: list[Json] = []
-    answers: list[JsonObject] = []
-    for part in parts:
-        kind = part.get("type") if isinstance(part, dict) else None
-        if not isinstance(part, dict):
-            other.append(part)
-        elif kind == "text" and isinstance(content := part.get("content", part.get("text")), str):
-            said.append(content)
-        elif kind == "tool_call":
-            calls.append(tool_call(part.get("id"), part.get("name"), part.get("arguments")))
-        elif kind == "tool_call_response":
-            result = next((part[name] for name in ("response", "result", "content") if name in part), None)
-            answers.append({"role": "tool", "tool_call_id": part.get("id"), "content": result})
-        elif kind in ("reasoning", "thinking") and isinstance(content := part.get("content"), str):
-            found["reasoning_content"] = f"{found.get('reasoning_content', '')}{content}"
-        else:
-            other.append(part)
-    if not (said or calls or other) and answers:
-        return answers
-    words = "\n".join(said)
-    first: list[Json] = [{"type": "text", "text": words}] if said else []
-    found["content"] = [*first, *other] if other else words or None
-    if calls:
-        found["tool_calls"] = calls
-    if name := text(message.get("name")):
-        found["name"] = name
-    return [found, *answers]
-
-
 def _of_langchain(kwargs: JsonObject, kind: str) -> JsonObject:
     kind = kind.removesuffix("MessageChunk").removesuffix("Message").lower()
     found: JsonObject = {"role": _ROLES.get(kind, kind), "content": kwargs.get("content")}
@@ -91,12 +61,6 @@ def _of_langchain(kwargs: JsonObject, kind: str) -> JsonObject:
         if (value := text(kwargs.get(name))) is not None:
             found[name] = value
     return found
-
-
-def tool_call(id_: Json, name: Json, arguments: Json) -> JsonObject:
-    """A tool call in OpenAI's format, with its arguments as JSON text."""
-    said = arguments if arguments is None else written(arguments)
-    return {"id": id_, "type": "function", "function": {"name": name, "arguments": said}}
 
 
 def of_flat(items: list[JsonObject], envelope: str | None = None) -> list[JsonObject]:
