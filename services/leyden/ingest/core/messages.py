@@ -5,6 +5,7 @@ the Responses API) are converted; fields that are not understood keep their name
 """
 
 from leyden.events import Json, JsonObject
+from leyden.events.masked import is_masked
 from leyden.ingest.core.parts import has_parts, of_parts, tool_call
 from leyden.ingest.core.values import listed, mapping, objects, parsed, text
 
@@ -14,7 +15,7 @@ _ROLES = {"human": "user", "ai": "assistant", "developer": "system", "model": "a
 def messages_of(value: Json) -> list[JsonObject]:
     """Chat messages from a list, a single message, or the JSON text of either. Plain text is a user message."""
     found = parsed(value)
-    if isinstance(found, str) and found:
+    if isinstance(found, str) and found and not is_masked(found):
         return [{"role": "user", "content": found}]
     if isinstance(found, list) and len(found) == 1 and isinstance(found[0], list):
         found = found[0]
@@ -48,6 +49,8 @@ def chat_messages(message: JsonObject) -> list[JsonObject]:
         return [{"role": "assistant", "content": None, "tool_calls": [asked]}]
     if message.get("type") == "function_call_output":
         return [{"role": "tool", "tool_call_id": message.get("call_id"), "content": message.get("output")}]
+    if is_masked(message.get("content")):
+        message = {**message, "content": None}
     return [message] if isinstance(message.get("role"), str) else []
 
 

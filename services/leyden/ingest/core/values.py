@@ -6,6 +6,7 @@ from collections.abc import Iterator
 import orjson
 
 from leyden.events import Json, JsonObject
+from leyden.events.masked import is_masked
 from leyden.events.wellformed import well_formed_json
 
 MAX_DEPTH = 64
@@ -91,6 +92,22 @@ def first(attributes: JsonObject, *names: str) -> Json:
         if (value := attributes.get(name)) is not None and value != "":
             return value
     return None
+
+
+def said(attributes: JsonObject, *names: str) -> Json:
+    """The decoded value of the first of `names` that says something; None if none does.
+
+    Placeholders for content say nothing. Empty texts, lists and objects say something only where no other name does.
+    """
+    empty: Json = None
+    for name in names:
+        value = parsed(attributes.get(name))
+        if value is None or is_masked(value):
+            continue
+        if value not in ("", [], {}):
+            return value
+        empty = value if empty in (None, "") else empty
+    return empty
 
 
 def written(value: Json) -> str:

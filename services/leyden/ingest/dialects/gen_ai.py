@@ -11,8 +11,9 @@ from leyden.events import Json, JsonObject, SpanKind
 from leyden.ingest.core import fields
 from leyden.ingest.core.dialect import Meaning
 from leyden.ingest.core.messages import chat_messages, finish_reasons_of, messages_of
+from leyden.ingest.core.parts import unwrapped
 from leyden.ingest.core.raw import RawSpan
-from leyden.ingest.core.values import first, integer, listed, mapping, number, objects, parsed, text, texts
+from leyden.ingest.core.values import first, integer, listed, mapping, number, objects, parsed, said, text, texts
 from leyden.ingest.dialects import names
 
 KIND_OF_OPERATION = {
@@ -41,6 +42,7 @@ _INPUT_EVENTS = {
     "gen_ai.tool.message": "tool",
 }
 _MESSAGE_FIELDS = frozenset({"content", "role", "tool_calls", "id", "message"})
+TOOL_EVENT = "gen_ai.tool.message"
 CHOICE_EVENT = "gen_ai.choice"
 PROMPT_EVENT, COMPLETION_EVENT = "gen_ai.content.prompt", "gen_ai.content.completion"
 DETAILS_EVENT = "gen_ai.client.inference.operation.details"
@@ -149,9 +151,7 @@ def _model_call(meaning: Meaning, span: RawSpan) -> None:
         meaning.understood |= {names.REQUEST_MODEL, names.RESPONSE_MODEL}
     elif response is not None:
         meaning.understood.add(names.RESPONSE_MODEL)
-    given, said = _said(meaning, attributes)
-    if span.events and not (given or said):
-        given, said = _said_in_events(meaning, span)
+    given, answered = _messages(meaning, span)
     meaning.llm = fields.llm_call(
         operation=text(attributes.get(names.OPERATION)),
         provider=take(meaning, attributes, names.PROVIDER, names.SYSTEM),
@@ -162,43 +162,59 @@ def _model_call(meaning: Meaning, span: RawSpan) -> None:
         cached_tokens=_count(meaning, attributes, names.CACHED_TOKENS),
         parameters=_parameters(meaning, attributes),
         input_messages=given,
-        output_messages=said,
+        output_messages=answered,
     )
+    if span.events and not meaning.llm["finish_reasons"]:
+        meaning.llm["finish_reasons"] = list(_finish_reasons_in_events(span))
     _add_cached(meaning.llm, attributes)
 
 
-def _said(meaning: Meaning, attributes: JsonObject) -> tuple[list[JsonObject], list[JsonObject]]:
+def _messages(meaning: Meaning, span: RawSpan) -> tuple[list[JsonObject], list[JsonObject]]:
+    """(Input messages, output messages) from the attributes; from the events what the attributes do not have."""
+    given, answered = _in_attributes(meaning, span.attributes)
+    if span.events and not (given and answered):
+        in_events = _in_events(span)
+        if any(in_events):
+            meaning.events = MESSAGE_EVENTS
+        given, answered = given or in_events[0], answered or in_events[1]
+    return [*_instructions(meaning, span.attributes), *given], answered
+
+
+def _in_attributes(meaning: Meaning, attributes: JsonObject) -> tuple[list[JsonObject], list[JsonObject]]:
     given: list[JsonObject] = []
-    said: list[JsonObject] = []
+    answered: list[JsonObject] = []
     if names.INPUT_MESSAGES in attributes and (given := messages_of(attributes[names.INPUT_MESSAGES])):
         meaning.understood.add(names.INPUT_MESSAGES)
-    if names.OUTPUT_MESSAGES in attributes and (said := messages_of(attributes[names.OUTPUT_MESSAGES])):
+    if names.OUTPUT_MESSAGES in attributes and (answered := messages_of(attributes[names.OUTPUT_MESSAGES])):
         meaning.understood.add(names.OUTPUT_MESSAGES)
-    if names.SYSTEM_INSTRUCTIONS in attributes:
-        instructions = listed(attributes[names.SYSTEM_INSTRUCTIONS])
-        if instructions:
-            meaning.understood.add(names.SYSTEM_INSTRUCTIONS)
-            given = [*chat_messages({"role": "system", "parts": instructions}), *given]
-    return given, said
+    return given, answered
 
 
-def _said_in_events(meaning: Meaning, span: RawSpan) -> tuple[list[JsonObject], list[JsonObject]]:
+def _instructions(meaning: Meaning, attributes: JsonObject) -> list[JsonObject]:
+    instructions = listed(attributes[names.SYSTEM_INSTRUCTIONS]) if names.SYSTEM_INSTRUCTIONS in attributes else []
+    if not instructions:
+        return []
+    meaning.understood.add(names.SYSTEM_INSTRUCTIONS)
+    return chat_messages({"role": "system", "parts": instructions})
+
+
+def _in_events(span: RawSpan) -> tuple[list[JsonObject], list[JsonObject]]:
     given: list[JsonObject] = []
-    said: list[JsonObject] = []
+    answered: list[JsonObject] = []
     for event in span.events:
         if event.name in MESSAGE_EVENTS:
-            more_given, more_said = messages_in_event(event.name, event.attributes, None)
+            more_given, more_answered = messages_in_event(event.name, event.attributes, None)
             given += more_given
-            said += more_said
-    if given or said:
-        meaning.events = MESSAGE_EVENTS
-    return given, said
+            answered += more_answered
+    return given, answered
 
 
 def messages_in_event(name: str, attributes: JsonObject, body: Json) -> tuple[list[JsonObject], list[JsonObject]]:
     """(Input messages, output messages) of one event or log record; `body` is None for a span event."""
     if name == DETAILS_EVENT:
-        return _said(Meaning(SpanKind.OTHER), {**attributes, **mapping(body)})
+        held: JsonObject = {**attributes, **mapping(body)}
+        given, answered = _in_attributes(Meaning(SpanKind.OTHER), held)
+        return [*_instructions(Meaning(SpanKind.OTHER), held), *given], answered
     if name == PROMPT_EVENT:
         return messages_of(attributes.get(names.PROMPT)), []
     if name == COMPLETION_EVENT:
@@ -208,14 +224,19 @@ def messages_in_event(name: str, attributes: JsonObject, body: Json) -> tuple[li
     if not message:
         message = {name: parsed(value) for name, value in attributes.items() if name in _MESSAGE_FIELDS}
     if name == CHOICE_EVENT:
-        inner = message.get("message")
+        inner = parsed(message.get("message"))
         rest = {name: value for name, value in message.items() if name not in ("index", "finish_reason")}
-        message = inner if isinstance(inner, dict) else rest
+        message = inner if isinstance(inner, dict) else rest if inner is None else {"content": inner}
         return [], chat_messages({"role": "assistant", **message})
     message = {"role": _INPUT_EVENTS[name], **message}
-    if name == "gen_ai.tool.message" and "id" in message:
+    if name == TOOL_EVENT and "id" in message:
         message["tool_call_id"] = message.pop("id")
     return chat_messages(message), []
+
+
+def _finish_reasons_in_events(span: RawSpan) -> list[str]:
+    reasons = [text(event.attributes.get("finish_reason")) for event in span.events if event.name == CHOICE_EVENT]
+    return [reason for reason in reasons if reason is not None]
 
 
 def _finish_reasons(meaning: Meaning, attributes: JsonObject) -> list[str]:
@@ -268,8 +289,8 @@ def _tool_call(meaning: Meaning, span: RawSpan) -> None:
     meaning.tool = fields.tool_call(
         name,
         call_id=take(meaning, attributes, names.TOOL_CALL_ID),
-        arguments=parsed(attributes.get(names.TOOL_ARGUMENTS)),
-        result=parsed(attributes.get(names.TOOL_RESULT)),
+        arguments=said(attributes, names.TOOL_ARGUMENTS),
+        result=said(attributes, names.TOOL_RESULT),
         parameters_schema=schema if isinstance(schema, dict) else None,
         type_=take(meaning, attributes, names.TOOL_TYPE),
         description=take(meaning, attributes, names.TOOL_DESCRIPTION),
@@ -277,6 +298,31 @@ def _tool_call(meaning: Meaning, span: RawSpan) -> None:
     meaning.understood |= {names.TOOL_ARGUMENTS, names.TOOL_RESULT}
     if own:
         meaning.understood.add(names.TOOL_PARAMETERS)
+    if span.events and (meaning.tool["arguments"] is None or meaning.tool["result"] is None):
+        _tool_call_in_events(meaning, span)
+
+
+def _tool_call_in_events(meaning: Meaning, span: RawSpan) -> None:
+    """Arguments and result from messages: a tool's span has its call as the input, its answer as the output."""
+    tool = meaning.tool
+    assert tool is not None
+    arguments: Json = None
+    result: Json = None
+    for event in span.events:
+        if event.name == TOOL_EVENT:
+            arguments = said(event.attributes, "content")
+        elif event.name == CHOICE_EVENT:
+            result = unwrapped(said(event.attributes, "message"))
+        elif event.name == DETAILS_EVENT:
+            given, answered = messages_in_event(event.name, event.attributes, None)
+            for asked in [call for message in given for call in objects(message.get("tool_calls") or [])]:
+                arguments = parsed(mapping(asked.get("function")).get("arguments"))
+            for message in answered:
+                result = message.get("content") if message["role"] == "tool" else result
+    for field, value in (("arguments", arguments), ("result", result)):
+        if tool[field] is None and value is not None:
+            tool[field] = value
+            meaning.events = MESSAGE_EVENTS
 
 
 def _retrieval(meaning: Meaning, attributes: JsonObject) -> None:

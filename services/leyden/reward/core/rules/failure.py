@@ -11,6 +11,8 @@ EXIT_CODES = ("process.exit.code", "process.exit_code", "exit.code", "exit_code"
 HTTP_STATUSES = ("http.response.status_code", "http.status_code")
 RPC_CODES = ("rpc.response.status_code", "rpc.jsonrpc.error_code")
 """Set on MCP spans if the request failed: the conventions' new name and the old one."""
+TOOL_STATUS = "gen_ai.tool.status"
+"""`success` or `error`, from Strands."""
 MCP_METHOD = "mcp.method.name"
 IS_ERROR = ("isError", "is_error", "mcp.tool.result.is_error", "mcp.result.is_error")
 """`CallToolResult.isError` of MCP, in a result or as an attribute."""
@@ -70,6 +72,10 @@ def _reported(attributes: dict[str, Json]) -> Iterable[str]:
     for key in RPC_CODES if MCP_METHOD in attributes else ():
         if (code := _integer(attributes.get(key))) is not None:
             yield f"MCP error {code}" if code else ""
+    if attributes.get(TOOL_STATUS) == "success":
+        yield ""
+    elif attributes.get(TOOL_STATUS) == "error":
+        yield "tool error"
     yield from _is_error(attributes)
 
 
