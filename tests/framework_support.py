@@ -21,7 +21,7 @@ from leyden.client.claims import Claim
 from leyden.client.gateway import GatewayClient
 from leyden.events import Event, ModelCallRecorded, PolicyServed, SpanKind, SpanRecorded, model_calls
 from leyden.events.codec import MODEL_CALLS, MODELS, OTLP, SPANS, decode
-from leyden.events.replies import replies_of_call, reply_of_span, same_replies
+from leyden.events.replies import replies_of_call, replies_of_span, same_replies, told_by
 from leyden.kafka import Outgoing
 from leyden.kafka.admin import ensure_topics
 from leyden.kafka.claims import ClaimStore
@@ -161,10 +161,11 @@ def story(calls: Iterable[ModelCallRecorded], spans: Iterable[SpanRecorded]) -> 
     by_id = {span.span_id: span for span in spans}
     ordered = sorted(by_id.values(), key=lambda span: (span.start_unix_nano, span.end_unix_nano, span.name))
     in_order = sorted(calls, key=lambda call: call.started_at)
-    told = [(span, reply) for span in ordered if (reply := reply_of_span(span)) is not None]
-    same = same_replies({call.call_id: replies_of_call(call) for call in in_order}, told)
+    told = [(told_by(span)[1], replies) for span in ordered if (replies := replies_of_span(span))]
+    parents = {span.span_id: span.parent_span_id for span in ordered if span.parent_span_id}
+    same = same_replies({call.call_id: replies_of_call(call) for call in in_order}, told, parents)
     return {
-        "calls": [_call(call, by_id, same.get(call.call_id)) for call in in_order],
+        "calls": [_call(call, by_id, by_id.get(same.get(call.call_id, ""))) for call in in_order],
         "tools": [_tool(span, by_id) for span in ordered if span.kind is SpanKind.TOOL_CALL],
         "agents": [_agent(span, by_id) for span in ordered if span.kind is SpanKind.AGENT_STEP],
         "model_call_spans": len(model_calls(ordered)),

@@ -1,8 +1,9 @@
 """Records what instrumentations emit: python tests/golden/record_spans.py NAME… --python <an environment with it>.
 
-NAME is a file of span_agents/ (none: all). The agent runs against a scripted model, which answers under ids of its
-own, and exports to this process; what it sent is written to spans/NAME.json as the OTLP requests that it was, in
-OTLP/JSON: `{"traces": […], "logs": […]}`. The environments are those of requirements/dialects*.txt.
+NAME is a file of span_agents/ (none: all); for one in JavaScript `--python` is a folder with its packages. The agent
+runs against a scripted model, which answers under ids of its own, and exports to this process; what it sent is written
+to spans/NAME.json as the OTLP requests that it was, in OTLP/JSON: `{"traces": […], "logs": […]}`. The environments are
+those of requirements/dialects*.txt.
 """
 
 import argparse
@@ -113,7 +114,14 @@ def recorded(agent: Path, python: str) -> dict[str, Any]:
         "OPENAI_API_KEY": "none", "OTEL_EXPORTER_OTLP_ENDPOINT": at, "OTEL_SERVICE_NAME": "agent", "AT": at,
         "OTEL_EXPORTER_OTLP_PROTOCOL": "http/protobuf", "PYTHONWARNINGS": "ignore",
     }  # fmt: skip
-    subprocess.run([python, str(agent)], check=True, env=environment, timeout=180)
+    if agent.suffix == ".mjs":
+        copied = Path(python) / agent.name  # Node looks for packages beside the program
+        copied.write_text(agent.read_text())
+        command = ["node", copied.name]
+    else:
+        command = [python, str(agent)]
+    folder = python if agent.suffix == ".mjs" else None
+    subprocess.run(command, check=True, env=environment, timeout=180, cwd=folder)
     return {
         "traces": [_shown(ExportTraceServiceRequest.FromString(one)) for one in traces],
         "logs": [_shown(ExportLogsServiceRequest.FromString(one)) for one in logs],
@@ -155,7 +163,8 @@ def main() -> None:
         time.sleep(0.05)
     try:
         for name in chosen.names or sorted(p.stem for p in (HERE / "span_agents").glob("[a-z]*.py")):
-            found = recorded(HERE / "span_agents" / f"{name}.py", chosen.python)
+            [agent] = (HERE / "span_agents").glob(f"{name}.*")
+            found = recorded(agent, chosen.python)
             (HERE / "spans").mkdir(exist_ok=True)
             (HERE / "spans" / f"{name}.json").write_text(json.dumps(found, indent=1, sort_keys=True) + "\n")
             print(name, len(found["traces"]), "trace requests,", len(found["logs"]), "log requests")

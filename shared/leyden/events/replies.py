@@ -1,9 +1,10 @@
-"""Joins spans that have no response id to recorded model calls, by comparing the response itself.
+"""Joins spans to recorded model calls by the reply, for spans that do not have the call's response id.
 
-Compared are the content (text, tool calls with their ids), both token counts and the model name; no times. A span that
-lacks one of them is not joined, and neither are calls or spans of an attempt if two of them have the same response. One
-wrong join is possible: a call that bypassed the gateway and got, from a model of the same name, the same response as a
-recorded call whose own span is missing.
+A reply is recognised by its tool calls (ids, names, arguments), which need nothing else; by ids of tool calls alone if
+they are long enough to be unique; and otherwise by its text with both token counts and the model's name. A provider's
+prefix of a name (`openai/policy`) is not compared. No times. Neither calls nor spans of an attempt are joined if two of
+them have the same reply, except spans inside each other. One wrong join is possible: a call that bypassed the gateway
+and got the same reply as a recorded call whose own span is missing.
 """
 
 import json
@@ -19,11 +20,13 @@ from leyden.events.spans import SpanKind, SpanRecorded
 from leyden.ids import derive
 
 Call = TypeVar("Call", bound=Hashable)
-Span = TypeVar("Span")
+Span = TypeVar("Span", bound=Hashable)
+LONG_ID = 12
+"""Characters of a tool call's id from which on it is taken to be unique; some engines count `call_0`, `call_1`."""
 
 
 def replies_of_call(call: ModelCallRecorded) -> tuple[str, ...]:
-    """Hashes of the call's response, one for each model name; empty if the call failed or has several choices."""
+    """Hashes of the call's reply, for `same_replies`; empty if the call failed or has several choices."""
     if call.error is not None or len(call.choices) != 1:
         return ()
     names = (call.requested_model, call.policy, call.policy_version)
@@ -33,38 +36,93 @@ def replies_of_call(call: ModelCallRecorded) -> tuple[str, ...]:
 def replies_of(
     asked: str | None, policy: str | None, version: int | None, message: JsonObject, given: int, made: int
 ) -> tuple[str, ...]:
-    """Hashes of a response, one for each name its span may give the model: requested model, policy, policy@version.
+    """Hashes of a reply: by its tool calls, and one for each name its span may give the model, or none.
 
-    `given` and `made` are the counts of prompt and completion tokens.
+    The names are the requested model, the policy and policy@version; `given` and `made` are the counts of prompt and
+    completion tokens.
     """
     names = {asked, policy, f"{policy}@{version}"} if policy is not None else {asked}
-    found = [_reply(name, given, made, [message]) for name in sorted(name for name in names if name)]
+    plain = sorted({_plain(name) for name in names if name})
+    found = [*_by_tool_calls(message), *(_reply(name, given, made, message) for name in [None, *plain])]
     return tuple(reply for reply in found if reply is not None)
 
 
-def reply_of_span(span: SpanRecorded) -> str | None:
-    """Hash of the response in a model call's span; None if the span has a response id or lacks a compared field."""
+def replies_of_span(span: SpanRecorded) -> tuple[str, ...]:
+    """Hashes of the reply in a model call's span, or in a log record of one; empty if neither text nor ids tell it.
+
+    A span with a response id of its own is recognised by tool calls alone.
+    """
     llm = span.llm
-    if span.kind is not SpanKind.LLM_CALL or llm is None or llm.response_id is not None or not span.model:
-        return None
-    return _reply(span.model, llm.input_tokens, llm.output_tokens, llm.output_messages)
+    if llm is None or len(llm.output_messages) != 1 or not (span.kind is SpanKind.LLM_CALL or span.derived):
+        return ()
+    message = llm.output_messages[0]
+    found = _by_tool_calls(message)
+    if llm.response_id is None and (span.model or span.derived):
+        model = _plain(span.model) if span.model else None
+        reply = _reply(model, llm.input_tokens, llm.output_tokens, message)
+        return (*found, reply) if reply is not None else found
+    return found
 
 
-def same_replies(calls: Mapping[Call, Sequence[str]], spans: Iterable[tuple[Span, str]]) -> dict[Call, Span]:
-    """Map each call to the span with the same response, for responses that exactly one call and one span have."""
-    told = list(spans)
+def told_by(span: SpanRecorded) -> tuple[str, str]:
+    """(Trace id, span id) of the span that a reply belongs to: for a log record's, the span that it names."""
+    return span.trace_id, (span.parent_span_id if span.derived else None) or span.span_id
+
+
+def same_replies(
+    calls: Mapping[Call, Sequence[str]],
+    spans: Iterable[tuple[Span, Sequence[str]]],
+    parents: Mapping[Span, Span] | None = None,
+) -> dict[Call, Span]:
+    """Map each call to the span with the same reply, for replies that exactly one call and one span have.
+
+    Of spans inside each other with one reply, the innermost counts. A call that fits two spans is not joined.
+    """
+    told = _innermost({(span, reply) for span, replies in spans for reply in replies}, parents or {})
     in_spans = Counter(reply for _, reply in told)
-    in_calls = Counter(reply for replies in calls.values() for reply in replies)
+    in_calls = Counter(reply for replies in calls.values() for reply in set(replies))
     alone = {reply: span for span, reply in told if in_spans[reply] == 1 and in_calls[reply] == 1}
-    found = {call: [alone[reply] for reply in replies if reply in alone] for call, replies in calls.items()}
-    return {call: joined[0] for call, joined in found.items() if len(joined) == 1}
+    found = {call: {alone[reply] for reply in replies if reply in alone} for call, replies in calls.items()}
+    joined = {call: next(iter(fitting)) for call, fitting in found.items() if len(fitting) == 1}
+    times = Counter(joined.values())
+    return {call: span for call, span in joined.items() if times[span] == 1}
 
 
-def _reply(model: str, given: int | None, made: int | None, messages: Sequence[JsonObject]) -> str | None:
-    said = _said(messages[0]) if len(messages) == 1 else None
+def _innermost(told: set[tuple[Span, str]], parents: Mapping[Span, Span]) -> set[tuple[Span, str]]:
+    """`told` without spans inside which another one tells the same reply."""
+    outer: set[tuple[Span, str]] = set()
+    for span, reply in told:
+        seen = {span}
+        at = parents.get(span)
+        while at is not None and at not in seen:
+            seen.add(at)
+            if (at, reply) in told:
+                outer.add((at, reply))
+            at = parents.get(at)
+    return told - outer
+
+
+def _plain(name: str) -> str:
+    """The model's name without a provider's prefix."""
+    return name.rpartition("/")[2] or name
+
+
+def _reply(model: str | None, given: int | None, made: int | None, message: JsonObject) -> str | None:
+    said = _said(message)
     if given is None or made is None or said is None:
         return None
     return derive("reply", json.dumps([model, given, made, said]))
+
+
+def _by_tool_calls(message: JsonObject) -> tuple[str, ...]:
+    """Hashes of the tool calls: whole, and by ids alone if these are unique."""
+    asked = message.get("tool_calls") or []
+    calls = [_asked(item) for item in asked] if isinstance(asked, list) else []
+    if not calls or None in calls:
+        return ()
+    ids = sorted(str(call[0]) for call in calls if isinstance(call, list))
+    whole = derive("tool-calls", json.dumps(calls))
+    return (whole, derive("tool-call-ids", json.dumps(ids))) if min(map(len, ids)) >= LONG_ID else (whole,)
 
 
 def _said(message: JsonObject) -> list[Json] | None:

@@ -11,7 +11,7 @@ from hostile_spans import hostile, sources
 from leyden.events import SpanKind
 from leyden.events.codec import SPANS, decode, encode
 from leyden.events.otlp import SIGNAL_HEADER
-from leyden.events.replies import reply_of_span
+from leyden.events.replies import replies_of_span
 from leyden.ingest.core import decode as records
 from leyden.ingest.core.event import Normalised
 from leyden.ingest.core.limits import Limits
@@ -56,4 +56,4 @@ def test_a_spoiled_span_is_an_event_or_a_dead_letter_and_raises_nothing(source: 
                 event = decode(SPANS, one.value)
                 assert encode(event) == one.value
                 assert event.kind in SpanKind  # type: ignore[attr-defined]
-                reply_of_span(event)  # type: ignore[arg-type]
+                replies_of_span(event)  # type: ignore[arg-type]

@@ -11,6 +11,7 @@ OF_OTHERS = {
     "gen_ai.request.": "the beginning of names",
     "gen_ai.response.finish_reason": "Semantic Kernel",
     "gen_ai.retrieval.query": "the conventions, earlier",
+    "gen_ai.tool.json_schema": "Strands",
     "gen_ai.usage.cache_creation_input_tokens": "OpenLLMetry",
     "gen_ai.usage.cache_read_input_tokens": "OpenLLMetry",
     "gen_ai.usage.input_tokens.cached": "Sentry's SDK",

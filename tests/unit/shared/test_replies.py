@@ -7,7 +7,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from leyden.events import JsonObject, LlmCall, ModelCallRecorded, SpanKind, SpanRecorded, Usage
-from leyden.events.replies import replies_of_call, reply_of_span, same_replies
+from leyden.events.replies import replies_of_call, replies_of_span, same_replies, told_by
 from unit.reward.reward_builders import a_call, a_span, asking
 
 SAID: JsonObject = {"role": "assistant", "content": "It is 4."}
@@ -26,8 +26,7 @@ def told(message: JsonObject, model: str = "policy", **fields: Any) -> SpanRecor
 
 
 def joined(call: ModelCallRecorded, span: SpanRecorded) -> bool:
-    reply = reply_of_span(span)
-    return reply is not None and reply in replies_of_call(call)
+    return not set(replies_of_span(span)).isdisjoint(replies_of_call(call))
 
 
 @pytest.mark.parametrize("model", ["policy", "policy@3", "as-asked"])
@@ -36,6 +35,63 @@ def test_a_span_with_the_calls_reply_is_recognised_under_every_name_of_the_model
     message: JsonObject, model: str
 ) -> None:
     assert joined(called(message, requested_model="as-asked"), told(message, model))
+
+
+@pytest.mark.parametrize("model", ["openai/policy", "hosted_vllm/policy", "a/b/policy"])
+@pytest.mark.parametrize("asked", ["policy", "openai/policy", "other/policy"])
+def test_a_providers_prefix_is_not_compared(model: str, asked: str) -> None:
+    assert joined(called(SAID, requested_model=asked), told(SAID, model))
+    assert joined(called(SAID, requested_model=asked, policy=None), told(SAID, model))
+    assert not joined(called(SAID, requested_model=asked), told(SAID, "policy/other"))
+
+
+@pytest.mark.parametrize(
+    "span",
+    [
+        told(ASKED, input_tokens=None, output_tokens=None),
+        told(ASKED, "other-name"),
+        told(ASKED, response_id="minted-by-the-client"),
+        a_span(1, 0, SpanKind.OTHER, derived=True, llm=LlmCall(output_messages=[ASKED])),
+    ],
+)
+def test_a_tool_calls_id_recognises_a_reply_without_counts_or_the_models_name(span: SpanRecorded) -> None:
+    assert joined(called(ASKED), span)
+    other = asking(("call_1", "add", {"x": 1, "y": 3}))
+    assert not joined(called(other), span)
+
+
+def test_an_id_that_is_long_enough_needs_no_arguments() -> None:
+    masked = asking(("call_a1b2c3d4e5", "add", {"x": "[REDACTED]"}))
+    assert joined(called(asking(("call_a1b2c3d4e5", "add", {"x": 1}))), told(masked, input_tokens=None))
+    short = asking(("call_1", "add", {"x": "[REDACTED]"}))
+    assert not joined(called(asking(("call_1", "add", {"x": 1}))), told(short, input_tokens=None))
+
+
+def test_a_log_record_tells_the_reply_of_the_span_that_it_names() -> None:
+    llm = LlmCall(input_tokens=20, output_tokens=4, output_messages=[SAID])
+    record = a_span(2, 1, SpanKind.OTHER, derived=True, parent_span_id="b" * 16, llm=llm)
+    assert joined(called(SAID), record)
+    assert told_by(record) == (record.trace_id, "b" * 16)
+    assert told_by(told(SAID))[1] == f"{1:016x}"
+
+
+def test_of_spans_inside_each_other_the_innermost_is_the_calls() -> None:
+    spans = [("outer", ("1", "2")), ("inner", ("1",)), ("alone", ("3",))]
+    parents = {"inner": "between", "between": "outer", "outer": "inner"}
+    del parents["outer"]
+    assert same_replies({"a": ("1",), "b": ("2",), "c": ("3",)}, spans, parents) == {
+        "a": "inner",
+        "b": "outer",
+        "c": "alone",
+    }
+    assert same_replies({"a": ("1",)}, spans, {"x": "y"}) == {}
+    looped = {"inner": "outer", "outer": "inner"}
+    assert same_replies({"c": ("3",)}, spans, looped) == {"c": "alone"}
+
+
+def test_a_call_that_fits_two_spans_and_a_span_that_fits_two_calls_are_joined_to_nothing() -> None:
+    assert same_replies({"a": ("1", "2")}, [("A", ("1",)), ("B", ("2",))]) == {}
+    assert same_replies({"a": ("1",), "b": ("2",)}, [("A", ("1", "2"))]) == {}
 
 
 def test_arguments_are_the_same_however_they_are_written() -> None:

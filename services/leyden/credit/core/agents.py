@@ -9,7 +9,7 @@ from pydantic import BaseModel, ConfigDict, Field, model_validator
 
 from leyden.credit.core.strategies import StrategySetting
 from leyden.events import ModelCallRecorded, Record, SpanRecorded
-from leyden.events.replies import reply_of_span
+from leyden.events.replies import replies_of_span, told_by
 
 ROLE_ATTRIBUTE = "leyden.agent.role"
 """Span attribute with the agent's role; the conventions name agents, not roles."""
@@ -74,8 +74,10 @@ class SpanLink(Record):
     agent_role: str | None = None
     response_id: str | None = None
     """Id of the reply, for the span of a model call."""
-    reply: str | None = None
-    """The reply itself, where the span has no reply id (see `leyden.events.replies`)."""
+    replies: tuple[str, ...] = ()
+    """The reply itself (see `leyden.events.replies`)."""
+    told_by: str | None = None
+    """Id of the span that `replies` belong to, where it is another one."""
     unfinished: bool = False
     """The finished span, where it is there too, replaces this one."""
 
@@ -91,7 +93,8 @@ class SpanLink(Record):
             agent_name=span.agent_name,
             agent_role=role if isinstance(role, str) else None,
             response_id=span.llm.response_id if span.llm is not None else None,
-            reply=reply_of_span(span),
+            replies=replies_of_span(span),
+            told_by=told if (told := told_by(span)[1]) != span.span_id else None,
             unfinished=span.unfinished,
         )
 
@@ -113,18 +116,20 @@ def agent_of(
     call: ModelCallRecorded,
     trace: Trace,
     replies: Mapping[str, Sequence[SpanLink]] | None = None,
-    same_reply: SpanLink | None = None,
+    same_reply: tuple[str, str] | None = None,
 ) -> Agent:
     """The agent of `call`: as the call says, else as the nearest enclosing span says.
 
-    The search starts from the spans with the call's reply id (`replies`, see `by_response`), then from the span in
-    which the call was made, then from `same_reply`, a span with the same reply text.
+    The search starts from the spans with the call's reply id or request id (`replies`, see `by_response`), then from
+    the span in which the call was made, then from `same_reply`, the span with the same reply.
     """
-    starts = [(span.trace_id, span.span_id) for span in (replies or {}).get(call.response_id or "", ())]
+    known = replies or {}
+    named = [span for id_ in (call.response_id or "", call.call_id) for span in known.get(id_, ())]
+    starts = [(span.trace_id, span.span_id) for span in named]
     if call.trace_id is not None and call.parent_span_id is not None:
         starts.append((call.trace_id, call.parent_span_id))
     if same_reply is not None:
-        starts.append((same_reply.trace_id, same_reply.span_id))
+        starts.append(same_reply)
     return Agent(
         call.agent_name or _first(starts, trace, lambda span: span.agent_name),
         call.agent_role or _first(starts, trace, lambda span: span.agent_role),

@@ -117,7 +117,8 @@ class Attempt:
         settled = {call_id: call for call_id, call in self.calls.items() if call_id in wanted}
         same = same_replies(
             {id_: call.event.replies for id_, call in settled.items() if isinstance(call.event, KeptCall)},
-            ((span, span.reply) for span in trace.values() if span.reply is not None),
+            (((span.trace_id, span.told_by or span.span_id), span.replies) for span in trace.values() if span.replies),
+            {at: (span.trace_id, span.parent_span_id) for at, span in trace.items() if span.parent_span_id},
         )
         found = [
             replace(call, agent=agent_of(call.event, trace, replies, same.get(call_id)))

@@ -85,6 +85,10 @@ def _of_flat_one(inner: JsonObject) -> JsonObject:
         function = call.get("function", call)
         function = function if isinstance(function, dict) else {}
         calls.append(tool_call(call.get("id"), function.get("name"), function.get("arguments")))
+    called = inner.get("function_call")
+    if isinstance(called, dict) and not calls:
+        message.pop("function_call")
+        calls.append(tool_call(called.get("id"), called.get("name"), called.get("arguments")))
     if calls:
         message["tool_calls"] = list(calls)
     contents = [item.get("message_content", item) for item in objects(inner.get("contents"))]

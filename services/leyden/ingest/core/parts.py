@@ -72,6 +72,13 @@ def unwrapped(content: Json) -> Json:
     return only["json"] if len(content) == 1 and isinstance(only, dict) and "json" in only else content
 
 
+def unwrapped_arguments(given: Json) -> Json:
+    """A tool's arguments without the wrapper of a decorator: `kwargs`, where there are no positional ones."""
+    if isinstance(given, dict) and given.keys() >= {"args", "kwargs"} and not given["args"]:
+        return given["kwargs"]
+    return given
+
+
 @dataclass(slots=True)
 class _Message:
     """Parts of one chat message."""

@@ -7,10 +7,13 @@ is made without arguments. Those are tried before the built-in ones, in the orde
 
 from leyden.extensions import Extensions, installed
 from leyden.ingest.core.dialect import Dialect
+from leyden.ingest.dialects.adk import Adk
 from leyden.ingest.dialects.agentops import AgentOps
+from leyden.ingest.dialects.ai_sdk import AiSdk
 from leyden.ingest.dialects.evidence import Evidence
 from leyden.ingest.dialects.flat import Flat
 from leyden.ingest.dialects.gen_ai import GenAi
+from leyden.ingest.dialects.haystack import Haystack
 from leyden.ingest.dialects.langsmith import LangSmith
 from leyden.ingest.dialects.logfire import Logfire
 from leyden.ingest.dialects.mcp import Mcp
@@ -25,6 +28,9 @@ DIALECTS: tuple[Dialect, ...] = (
     Mcp(),
     Traceloop(),
     Logfire(),
+    AiSdk(),
+    Adk(),
+    Haystack(),
     Flat(),
     GenAi(),
     Evidence(),

@@ -8,8 +8,9 @@ from collections.abc import Sequence
 from leyden.events import JsonObject, SpanKind
 from leyden.ingest.core import fields
 from leyden.ingest.core.dialect import Meaning
+from leyden.ingest.core.parts import unwrapped_arguments
 from leyden.ingest.core.raw import RawSpan
-from leyden.ingest.core.values import first, parsed, text
+from leyden.ingest.core.values import said, text
 from leyden.ingest.dialects import flat, gen_ai
 from leyden.ingest.dialects.gen_ai import take
 
@@ -34,17 +35,17 @@ class AgentOps:
 
     def meaning(self, span: RawSpan) -> Meaning:
         attributes = span.attributes
-        said = text(attributes.get(KIND))
-        if said is None:
+        told = text(attributes.get(KIND))
+        if told is None:
             return Meaning(SpanKind.OTHER)
-        kind = _KINDS.get(said, SpanKind.AGENT_STEP)
+        kind = _KINDS.get(told, SpanKind.AGENT_STEP)
         meaning = flat.read(span, kind)
         meaning.understood.add(KIND)
         if kind is SpanKind.TOOL_CALL:
             _tool_call(meaning, span)
         if meaning.agent_name is None:
             meaning.agent_name = take(meaning, attributes, "agent.name")
-        if meaning.agent_name is None and said == "agent":
+        if meaning.agent_name is None and told == "agent":
             meaning.agent_name = take(meaning, attributes, *_NAMES)
         return meaning
 
@@ -60,14 +61,11 @@ def _is_request(span: RawSpan) -> bool:
 
 def _tool_call(meaning: Meaning, span: RawSpan) -> None:
     attributes = span.attributes
-    given = parsed(first(attributes, *_INPUTS))
-    if isinstance(given, dict) and set(given) == {"args", "kwargs"} and not given["args"]:
-        given = given["kwargs"]
     meaning.tool = fields.tool_call(
         take(meaning, attributes, "tool.name", *_NAMES) or span.name.removesuffix(".tool"),
         call_id=take(meaning, attributes, "tool.call.id"),
-        arguments=given,
-        result=parsed(first(attributes, *_OUTPUTS)),
+        arguments=unwrapped_arguments(said(attributes, *_INPUTS)),
+        result=said(attributes, *_OUTPUTS),
         description=take(meaning, attributes, "tool.description"),
     )
     meaning.understood |= {next((n for n in wanted if n in attributes), wanted[0]) for wanted in (_INPUTS, _OUTPUTS)}

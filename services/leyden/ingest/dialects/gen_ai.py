@@ -31,6 +31,8 @@ KIND_OF_OPERATION = {
     "handoff": SpanKind.AGENT_STEP,
     "chain": SpanKind.AGENT_STEP,
     "plan": SpanKind.AGENT_STEP,
+    "agent_step": SpanKind.AGENT_STEP,
+    "execute_event_loop_cycle": SpanKind.AGENT_STEP,
     "retrieval": SpanKind.RETRIEVAL,
     "search_memory": SpanKind.RETRIEVAL,
 }
@@ -46,6 +48,9 @@ TOOL_EVENT = "gen_ai.tool.message"
 CHOICE_EVENT = "gen_ai.choice"
 PROMPT_EVENT, COMPLETION_EVENT = "gen_ai.content.prompt", "gen_ai.content.completion"
 DETAILS_EVENT = "gen_ai.client.inference.operation.details"
+_ANSWER_NAMES = frozenset({*names.OUTPUT_TOKENS, names.OUTPUT_MESSAGES, names.COMPLETION, "response_data"})
+_ANSWER_PREFIXES = ("gen_ai.response.", "gen_ai.completion.")
+_ANSWER_EVENTS = frozenset({CHOICE_EVENT, COMPLETION_EVENT, DETAILS_EVENT})
 MESSAGE_EVENTS = frozenset({*_INPUT_EVENTS, CHOICE_EVENT, PROMPT_EVENT, COMPLETION_EVENT, DETAILS_EVENT})
 
 
@@ -71,7 +76,7 @@ class GenAi:
 def read(span: RawSpan, kind: SpanKind | None = None) -> Meaning:
     """Interpret the conventions' attributes of `span`. `kind` overrides the kind that they imply."""
     attributes = span.attributes
-    meaning = Meaning(kind or _kind(attributes))
+    meaning = Meaning(kind or _kind(span))
     _identity(meaning, attributes)
     if meaning.kind is SpanKind.LLM_CALL:
         _model_call(meaning, span)
@@ -110,7 +115,8 @@ def evaluation_of(attributes: Mapping[str, Json]) -> JsonObject:
     )
 
 
-def _kind(attributes: JsonObject) -> SpanKind:
+def _kind(span: RawSpan) -> SpanKind:
+    attributes = span.attributes
     if names.EVALUATION_NAME in attributes:
         return SpanKind.EVALUATION
     operation = attributes.get(names.OPERATION)
@@ -118,7 +124,16 @@ def _kind(attributes: JsonObject) -> SpanKind:
         return KIND_OF_OPERATION.get(operation, SpanKind.OTHER)
     if names.TOOL_NAME in attributes:
         return SpanKind.TOOL_CALL
-    return SpanKind.LLM_CALL if names.REQUEST_MODEL in attributes else SpanKind.OTHER
+    return SpanKind.LLM_CALL if names.REQUEST_MODEL in attributes and _answers(span) else SpanKind.OTHER
+
+
+def _answers(span: RawSpan) -> bool:
+    """Whether a span without an operation has a trace of an answer, or failed: counting tokens is no model call."""
+    return (
+        span.status == "error"
+        or any(name in _ANSWER_NAMES or name.startswith(_ANSWER_PREFIXES) for name in span.attributes)
+        or any(event.name in _ANSWER_EVENTS for event in span.events)
+    )
 
 
 def _identity(meaning: Meaning, attributes: JsonObject) -> None:
@@ -187,7 +202,11 @@ def _in_attributes(meaning: Meaning, attributes: JsonObject) -> tuple[list[JsonO
         meaning.understood.add(names.INPUT_MESSAGES)
     if names.OUTPUT_MESSAGES in attributes and (answered := messages_of(attributes[names.OUTPUT_MESSAGES])):
         meaning.understood.add(names.OUTPUT_MESSAGES)
-    return given, answered
+    return given, answered if any(map(_says_something, answered)) else []
+
+
+def _says_something(message: JsonObject) -> bool:
+    return len(message) > 2 or message.get("content") not in (None, "", [])
 
 
 def _instructions(meaning: Meaning, attributes: JsonObject) -> list[JsonObject]:
@@ -282,7 +301,7 @@ def _parameters(meaning: Meaning, attributes: JsonObject) -> JsonObject:
 def _tool_call(meaning: Meaning, span: RawSpan) -> None:
     attributes = span.attributes
     name = take(meaning, attributes, names.TOOL_NAME) or span.name.removeprefix("execute_tool ")
-    schema = parsed(attributes.get(names.TOOL_PARAMETERS))
+    schema = said(attributes, *names.TOOL_PARAMETERS)
     own = isinstance(schema, dict)
     if not own and names.TOOL_DEFINITIONS in attributes:
         schema = schema_of(name, attributes[names.TOOL_DEFINITIONS])
@@ -297,9 +316,18 @@ def _tool_call(meaning: Meaning, span: RawSpan) -> None:
     )
     meaning.understood |= {names.TOOL_ARGUMENTS, names.TOOL_RESULT}
     if own:
-        meaning.understood.add(names.TOOL_PARAMETERS)
+        meaning.understood.update(names.TOOL_PARAMETERS)
     if span.events and (meaning.tool["arguments"] is None or meaning.tool["result"] is None):
         _tool_call_in_events(meaning, span)
+    meaning.tool["error"] = error_in(meaning.tool["result"])
+
+
+def error_in(result: Json) -> str | None:
+    """The error of a tool's result with `isError`, as MCP has it: a failed tool still returns a result."""
+    if not isinstance(result, dict) or True not in (result.get("isError"), result.get("is_error")):
+        return None
+    found = [words for item in objects(result.get("content")) if (words := text(item.get("text")))]
+    return "\n".join(found) or "error"
 
 
 def _tool_call_in_events(meaning: Meaning, span: RawSpan) -> None:

@@ -6,7 +6,7 @@ from leyden.events import JsonObject, SpanKind
 from leyden.ingest.core import fields
 from leyden.ingest.core.dialect import Meaning
 from leyden.ingest.core.raw import RawSpan
-from leyden.ingest.core.values import mapping, objects, text
+from leyden.ingest.core.values import mapping, text
 from leyden.ingest.dialects import gen_ai, names
 from leyden.ingest.dialects.gen_ai import take
 
@@ -44,7 +44,7 @@ class Mcp:
 def _error(attributes: JsonObject, tool: JsonObject) -> str | None:
     """The error of a tool result with `isError`: in MCP a failed tool still returns a result."""
     result = mapping(tool["result"])
-    if result.get("isError") is not True and not any(attributes.get(name) is True for name in _FLAGS):
-        return None
-    said = [found for item in objects(result.get("content")) if (found := text(item.get("text")))]
-    return "\n".join(said) or text(attributes.get("error.type")) or "error"
+    if not any(attributes.get(name) is True for name in _FLAGS):
+        return gen_ai.error_in(result)
+    found = gen_ai.error_in({**result, "isError": True})
+    return found if found != "error" else text(attributes.get("error.type")) or found

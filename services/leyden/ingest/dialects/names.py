@@ -43,8 +43,8 @@ TOOL_CALL_ID = "gen_ai.tool.call.id"
 TOOL_ARGUMENTS = "gen_ai.tool.call.arguments"
 TOOL_RESULT = "gen_ai.tool.call.result"
 TOOL_DEFINITIONS = "gen_ai.tool.definitions"
-TOOL_PARAMETERS = "leyden.tool.parameters_schema"
-"""Our own: the conventions have tool schemas only on the model call's span, as a list of all definitions."""
+TOOL_PARAMETERS = ("leyden.tool.parameters_schema", "gen_ai.tool.json_schema")
+"""Our own, and Strands': the conventions have schemas only on the model call's span, as a list of all definitions."""
 RETRIEVAL_QUERY = ("gen_ai.retrieval.query.text", "gen_ai.retrieval.query", "gen_ai.memory.query.text")
 RETRIEVAL_DOCUMENTS = ("gen_ai.retrieval.documents", "gen_ai.memory.records")
 EVALUATION_RESULT = "gen_ai.evaluation.result"

@@ -6,12 +6,14 @@ from leyden.events import Json, JsonObject, SpanKind
 from leyden.ingest.core import fields
 from leyden.ingest.core.dialect import Meaning
 from leyden.ingest.core.messages import langchain_generations, messages_of, of_flat
+from leyden.ingest.core.parts import unwrapped_arguments
 from leyden.ingest.core.raw import RawSpan
-from leyden.ingest.core.values import integer, listed, mapping, number, parsed, text, unflattened
-from leyden.ingest.dialects import gen_ai
+from leyden.ingest.core.values import integer, listed, mapping, number, parsed, said, text, unflattened
+from leyden.ingest.dialects import gen_ai, names
 from leyden.ingest.dialects.gen_ai import take
 
 KIND = "openinference.span.kind"
+RUN = ".run"
 _KINDS = {
     "LLM": SpanKind.LLM_CALL,
     "EMBEDDING": SpanKind.LLM_CALL,
@@ -41,15 +43,15 @@ class OpenInference:
 
     def meaning(self, span: RawSpan) -> Meaning:
         attributes = span.attributes
-        said = text(attributes.get(KIND)) or ""
-        kind = _KINDS.get(said.upper(), SpanKind.OTHER)
+        told = text(attributes.get(KIND)) or ""
+        kind = _KINDS.get(told.upper(), SpanKind.OTHER)
         if kind is SpanKind.TOOL_CALL and "tool.name" not in attributes and span.name.startswith("handoff"):
             kind = SpanKind.AGENT_STEP
-        score = _score(attributes, span.name) if said.upper() == "EVALUATOR" else None
+        score = _score(attributes, span.name) if told.upper() == "EVALUATOR" else None
         meaning = Meaning(SpanKind.EVALUATION if score else kind, evaluation=score)
-        _identity(meaning, attributes, said.upper() == "AGENT")
+        _identity(meaning, span, told.upper() == "AGENT")
         if kind is SpanKind.LLM_CALL:
-            _model_call(meaning, attributes, said.upper())
+            _model_call(meaning, attributes, told.upper())
         elif kind is SpanKind.TOOL_CALL:
             _tool_call(meaning, span)
         elif kind is SpanKind.RETRIEVAL:
@@ -62,20 +64,26 @@ class OpenInference:
         return gen_ai.evaluations(span)
 
 
-def _identity(meaning: Meaning, attributes: JsonObject, is_agent: bool) -> None:
-    """Set the agent: `agent.name`, or the name in LangChain's metadata, which is on every span of the agent."""
-    meaning.agent_name = take(meaning, attributes, "agent.name")
+def _identity(meaning: Meaning, span: RawSpan, is_agent: bool) -> None:
+    """Set the agent: its name, or the name in LangChain's metadata, which is on every span of the agent.
+
+    smolagents' is only in the span's name, `geographer.run`. A graph node's id names the agent only of an agent's span
+    that has no name at all: instrumentations also put the product's word for an agent, or a number, there.
+    """
+    attributes = span.attributes
+    meaning.agent_name = take(meaning, attributes, "agent.name", names.AGENT_NAME, "graph.node.name")
     meaning.conversation_id = take(meaning, attributes, "session.id")
-    if meaning.agent_name is None and is_agent:
-        meaning.agent_name = text(attributes.get("graph.node.id"))
     metadata = attributes.get("metadata")
     if isinstance(metadata, str) and (meaning.agent_name is None or meaning.conversation_id is None):
         held = mapping(metadata)
         meaning.agent_name = meaning.agent_name or text(held.get("lc_agent_name"))
         meaning.conversation_id = meaning.conversation_id or text(held.get("thread_id")) or text(held.get("session_id"))
+    if meaning.agent_name is None and is_agent:
+        run = span.name.removesuffix(RUN) if span.name.endswith(RUN) else None
+        meaning.agent_name = run or text(attributes.get("graph.node.id"))
 
 
-def _model_call(meaning: Meaning, attributes: JsonObject, said: str) -> None:
+def _model_call(meaning: Meaning, attributes: JsonObject, kind: str) -> None:
     meaning.model = take(meaning, attributes, "llm.model_name", "embedding.model_name")
     given, used = unflattened(attributes, "llm.input_messages.")
     answered, also_used = unflattened(attributes, "llm.output_messages.")
@@ -84,7 +92,7 @@ def _model_call(meaning: Meaning, attributes: JsonObject, said: str) -> None:
     input_messages, output_messages = of_flat(given, "message"), of_flat(answered, "message") or messages
     if input_messages or not isinstance(attributes.get(INPUT), str):
         meaning.understood.update(used)
-    elif said == "LLM":
+    elif kind == "LLM":
         input_messages = messages_of(mapping(attributes[INPUT]).get("messages") or parsed(attributes[INPUT]))
     meaning.understood.update(also_used)
     meaning.repeated = {name for name, is_in in ((INPUT, input_messages), (OUTPUT, output_messages)) if is_in}
@@ -94,7 +102,7 @@ def _model_call(meaning: Meaning, attributes: JsonObject, said: str) -> None:
     )
     reason = take(meaning, attributes, "llm.finish_reason") or text(metadata.get("finish_reason"))
     meaning.llm = fields.llm_call(
-        operation="embeddings" if said == "EMBEDDING" else "chat",
+        operation="embeddings" if kind == "EMBEDDING" else "chat",
         provider=take(meaning, attributes, "llm.provider", "llm.system"),
         response_id=_response_id(output, metadata),
         finish_reasons=[reason] if reason else None,
@@ -118,21 +126,23 @@ def _response_id(output: Json, metadata: JsonObject) -> str | None:
 
 def _tool_call(meaning: Meaning, span: RawSpan) -> None:
     attributes = span.attributes
-    result = parsed(attributes.get(OUTPUT))
+    result = said(attributes, OUTPUT, names.TOOL_RESULT)
     message = _tool_message(result)
     schema = parsed(attributes.get("tool.json_schema") or attributes.get("tool.parameters"))
-    given, found = attributes.get(INPUT), parsed(attributes.get(INPUT))
+    found = unwrapped_arguments(said(attributes, INPUT, names.TOOL_ARGUMENTS))
     is_schema = isinstance(schema, dict) and ("properties" in schema or "$schema" in schema)
     meaning.tool = fields.tool_call(
-        take(meaning, attributes, "tool.name") or span.name,
-        call_id=take(meaning, attributes, "tool_call.id", "tool.id") or text(message.get("tool_call_id")),
-        arguments=found if given is not None else (None if is_schema else schema),
+        (take(meaning, attributes, "tool.name", names.TOOL_NAME) or span.name).removesuffix(".__call__"),
+        call_id=take(meaning, attributes, "tool_call.id", "tool.id", names.TOOL_CALL_ID)
+        or text(message.get("tool_call_id")),
+        arguments=found if found is not None or is_schema else schema,
         result=message.get("content") if message else result,
         parameters_schema=schema if is_schema and isinstance(schema, dict) else None,
         description=take(meaning, attributes, "tool.description"),
     )
     meaning.understood |= {INPUT, OUTPUT, *_MIMES}
-    if is_schema or given is None:
+    meaning.tool["error"] = gen_ai.error_in(meaning.tool["result"])
+    if is_schema or found is None:
         meaning.understood.add("tool.parameters")
 
 

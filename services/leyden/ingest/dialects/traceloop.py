@@ -10,8 +10,9 @@ from leyden.events import Json, JsonObject, SpanKind
 from leyden.ingest.core import fields
 from leyden.ingest.core.dialect import Meaning
 from leyden.ingest.core.messages import chat_messages
+from leyden.ingest.core.parts import unwrapped_arguments
 from leyden.ingest.core.raw import RawSpan
-from leyden.ingest.core.values import first, mapping, parsed, text
+from leyden.ingest.core.values import mapping, said, text
 from leyden.ingest.dialects import flat, gen_ai, names
 from leyden.ingest.dialects.gen_ai import take
 
@@ -40,8 +41,8 @@ class Traceloop:
 
     def meaning(self, span: RawSpan) -> Meaning:
         attributes = span.attributes
-        said = text(attributes.get(KIND)) or ""
-        kind = _KINDS.get(said)
+        told = text(attributes.get(KIND)) or ""
+        kind = _KINDS.get(told)
         if kind is None and flat.Flat().recognises(span):
             meaning = flat.read(span)
         else:
@@ -51,7 +52,7 @@ class Traceloop:
         if kind is not None:
             meaning.understood.add(KIND)
         if meaning.agent_name is None:
-            named = text(attributes.get(ENTITY)) if said == "agent" else None
+            named = text(attributes.get(ENTITY)) if told == "agent" else None
             meaning.agent_name = named or text(attributes.get(_AGENT))
         if meaning.conversation_id is None:
             meaning.conversation_id = take(meaning, attributes, *_CONVERSATION)
@@ -72,8 +73,8 @@ def _drop_repeats(meaning: Meaning, attributes: JsonObject) -> None:
 
 def _tool_call(meaning: Meaning, span: RawSpan) -> None:
     attributes = span.attributes
-    given = parsed(first(attributes, names.TOOL_ARGUMENTS, INPUT))
-    result = parsed(first(attributes, names.TOOL_RESULT, OUTPUT))
+    given = said(attributes, names.TOOL_ARGUMENTS, INPUT)
+    result = said(attributes, names.TOOL_RESULT, OUTPUT)
     message = _message(result)
     tool = meaning.tool or fields.tool_call(span.name)
     tool["name"] = text(attributes.get(names.TOOL_NAME)) or text(attributes.get(ENTITY)) or span.name
@@ -81,7 +82,7 @@ def _tool_call(meaning: Meaning, span: RawSpan) -> None:
     tool["result"] = message.get("content") if message else result
     tool["call_id"] = tool["call_id"] or text(message.get("tool_call_id"))
     if isinstance(result, dict) and result.get("is_error") is True:
-        tool["error"] = text(result.get("result"))
+        tool["error"] = text(result.get("result")) or "error"
     meaning.tool = tool
     meaning.understood |= {INPUT, OUTPUT, names.TOOL_ARGUMENTS, names.TOOL_RESULT, ENTITY}
 
@@ -90,14 +91,12 @@ def _arguments(given: Json) -> Json:
     """The tool's arguments, unwrapped: decorators put them in args and kwargs, MCP and LangChain deeper."""
     if not isinstance(given, dict):
         return given
-    if set(given) == {"args", "kwargs"} and not given["args"]:
-        return given["kwargs"]
     if "tool_name" in given and "arguments" in given:
         return given["arguments"]
     if "input_str" in given:
         inputs = given.get("inputs")
         return inputs if isinstance(inputs, dict) else given["input_str"]
-    return given
+    return unwrapped_arguments(given)
 
 
 def _message(result: Json) -> JsonObject:

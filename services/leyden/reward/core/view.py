@@ -18,7 +18,7 @@ from leyden.events import (
     SpanRecorded,
     VerdictRecorded,
 )
-from leyden.events.replies import replies_of, reply_of_span, same_replies
+from leyden.events.replies import replies_of, replies_of_span, same_replies, told_by
 from leyden.reward.core.evidence import AttemptEvidence
 from leyden.reward.core.spans import SpanIndex
 
@@ -127,7 +127,8 @@ class RolloutView:
         """Span id → its call: the latest made directly in the span, the one with the span's response id, or the one
         with the same response.
         """
-        replies = {call.response_id: call.call_id for call in self.calls if call.response_id is not None}
+        replies = {call.call_id: call.call_id for call in self.calls}
+        replies |= {call.response_id: call.call_id for call in self.calls if call.response_id is not None}
         named = {id_: replies[reply] for id_, reply in self._replies if reply in replies}
         told = {span_id: call_id for call_id, span_id in self._told.items()} | named
         return told | {call.parent_span_id: call.call_id for call in self.calls if call.parent_span_id is not None}
@@ -136,7 +137,8 @@ class RolloutView:
         """The agent that made the call: named by the call itself, or else by the span with its response id, the span
         in which it was made, or the span with the same response.
         """
-        named = call.agent_name or self._agents_of_replies.get(call.response_id or "")
+        replies = self._agents_of_replies
+        named = call.agent_name or replies.get(call.response_id or "") or replies.get(call.call_id)
         agents = self.span_index.agents
         return named or agents.get(call.parent_span_id or "") or agents.get(self._told.get(call.call_id, ""))
 
@@ -156,9 +158,11 @@ class RolloutView:
 
     @cached_property
     def _told(self) -> Mapping[str, str]:
-        """Call id → the span with the same response but no response id."""
-        spans = [(span.span_id, reply) for span in self.spans if (reply := reply_of_span(span)) is not None]
-        return same_replies({call.call_id: _replies(call) for call in self.calls}, spans) if spans else {}
+        """Call id → the span with the same reply."""
+        spans = [(told_by(span)[1], replies) for span in self.spans if (replies := replies_of_span(span))]
+        parents = {span.span_id: span.parent_span_id for span in self.spans if span.parent_span_id} if spans else {}
+        calls = {call.call_id: _replies(call) for call in self.calls}
+        return same_replies(calls, spans, parents) if spans else {}
 
     @cached_property
     def _agents_of_replies(self) -> Mapping[str, str]:
