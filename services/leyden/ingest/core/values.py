@@ -94,6 +94,11 @@ def first(attributes: JsonObject, *names: str) -> Json:
     return None
 
 
+def is_empty(value: Json) -> bool:
+    """Whether `value` is missing, or an empty text, list or object."""
+    return value in (None, "", [], {})
+
+
 def said(attributes: JsonObject, *names: str) -> Json:
     """The decoded value of the first of `names` that says something; None if none does.
 
@@ -104,7 +109,7 @@ def said(attributes: JsonObject, *names: str) -> Json:
         value = parsed(attributes.get(name))
         if value is None or is_masked(value):
             continue
-        if value not in ("", [], {}):
+        if not is_empty(value):
             return value
         empty = value if empty in (None, "") else empty
     return empty

@@ -13,7 +13,19 @@ from leyden.ingest.core.dialect import Meaning
 from leyden.ingest.core.messages import chat_messages, finish_reasons_of, messages_of
 from leyden.ingest.core.parts import unwrapped
 from leyden.ingest.core.raw import RawSpan
-from leyden.ingest.core.values import first, integer, listed, mapping, number, objects, parsed, said, text, texts
+from leyden.ingest.core.values import (
+    first,
+    integer,
+    is_empty,
+    listed,
+    mapping,
+    number,
+    objects,
+    parsed,
+    said,
+    text,
+    texts,
+)
 from leyden.ingest.dialects import names
 
 KIND_OF_OPERATION = {
@@ -317,7 +329,7 @@ def _tool_call(meaning: Meaning, span: RawSpan) -> None:
     meaning.understood |= {names.TOOL_ARGUMENTS, names.TOOL_RESULT}
     if own:
         meaning.understood.update(names.TOOL_PARAMETERS)
-    if span.events and (meaning.tool["arguments"] is None or meaning.tool["result"] is None):
+    if span.events and (is_empty(meaning.tool["arguments"]) or is_empty(meaning.tool["result"])):
         _tool_call_in_events(meaning, span)
     meaning.tool["error"] = error_in(meaning.tool["result"])
 
@@ -348,7 +360,7 @@ def _tool_call_in_events(meaning: Meaning, span: RawSpan) -> None:
             for message in answered:
                 result = message.get("content") if message["role"] == "tool" else result
     for field, value in (("arguments", arguments), ("result", result)):
-        if tool[field] is None and value is not None:
+        if is_empty(tool[field]) and not is_empty(value):
             tool[field] = value
             meaning.events = MESSAGE_EVENTS
 
