@@ -195,7 +195,7 @@ def test_a_recorded_agent_did_what_its_program_and_the_scripted_model_say(name: 
         if span.kind is SpanKind.LLM_CALL and span.llm and span.llm.output_messages
     ]
     asked = [call["function"] for [reply] in replies for call in reply.get("tool_calls") or []]  # type: ignore[index, union-attr, call-overload]
-    told = [(call["name"], json.loads(call["arguments"])) for call in asked]  # type: ignore[index, call-overload]
+    told = [(call["name"], json.loads(call["arguments"])) for call in asked]  # type: ignore[index, call-overload, arg-type]
     assert told[:2] == [("population", {"city": "Atlantis"}), ("population", {"city": "Delft"})]
     assert "It is 106000." in json.dumps(replies[-1])
     assert {index.agents[span.span_id] for span in [*tools, *model_calls(spans)]} == {AGENTS[name]}
