@@ -65,9 +65,9 @@ def test_a_topic_file_names_the_events_of_the_code(topic: str) -> None:
 @pytest.mark.parametrize("topic", load_topics())
 def test_a_topic_file_names_services_that_exist(topic: str) -> None:
     spec = load_topics()[topic]
-    assert {spec.owner, *spec.producers, *spec.consumers} <= SERVICES
+    assert {spec.owner, *spec.producers, *spec.consumers, *spec.readers} <= SERVICES
     assert spec.owner in spec.producers
-    assert spec.consumers
+    assert spec.consumers or spec.readers
 
 
 def test_co_partitioned_topics_have_the_same_number_of_partitions() -> None:

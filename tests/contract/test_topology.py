@@ -50,10 +50,10 @@ def roles(services: dict[str, Registered]) -> dict[str, dict[str, set[str]]]:
 def said(spec: TopicSpec) -> dict[str, dict[str, set[str]]]:
     """The same by a topic's file: who may dead-letter follows from who consumes."""
     whole = {"producers": set(spec.producers), "consumers": set(spec.consumers), "readers": set(spec.readers)}
-    return {
-        spec.name: {role: names for role, names in whole.items() if names},
-        spec.name + DEAD_LETTER_SUFFIX: {"producers": set(spec.consumers)},
-    }
+    told = {spec.name: {role: names for role, names in whole.items() if names}}
+    if spec.consumers:
+        told[spec.name + DEAD_LETTER_SUFFIX] = {"producers": set(spec.consumers)}
+    return told
 
 
 def test_the_tool_builds_every_service_that_has_a_topology() -> None:

@@ -202,17 +202,23 @@ def new_name(what: str) -> str:
     return f"{what}-{secrets.token_hex(4)}"
 
 
-async def test_the_same_topics_again_give_the_same_transitions(loop_stack: Loop) -> None:
+async def test_the_same_topics_again_give_the_same_transitions_batches_and_weights(loop_stack: Loop) -> None:
+    """After the trainer, like every other process, was killed in the middle."""
     said: list[str] = []
     data_dir = Path(loop_stack.stack.config.data_dir)
     plan = ReplayPlan(
-        name=new_name("again"), settings=None, start=None, end=None, data_dir=data_dir, source_prefix=None, train=False
+        name=new_name("again"), settings=None, start=None, end=None, data_dir=data_dir, source_prefix=None, train=True
     )
+    live = len({version.version for version in of(await loop_stack.events(), VersionRegistered)})
     assert await run_replay(plan, said.append, said.append) == 0
     report = json.loads((data_dir / "replays" / plan.name / "report.json").read_text())
     assert report["comparison"]["identical"] is True
     assert report["comparison"]["same"] >= 2 * GROUPS_PER_STEP * (SAMPLES + 1)
     assert any(line.startswith("identical: ") for line in said)
+    assert report["training"] == {
+        "steps": live, "same_batches": live, "same_weights": live, "same_state": True, "identical": True
+    }  # fmt: skip
+    assert f"weights: identical, {live} of {live} steps" in said
 
 
 async def test_another_reward_rule_retrains_into_a_candidate_of_its_own(loop_stack: Loop) -> None:
@@ -232,6 +238,8 @@ async def test_another_reward_rule_retrains_into_a_candidate_of_its_own(loop_sta
     assert await run_replay(plan, lambda _: None, lambda _: None) == 0
     report = json.loads((data_dir / "replays" / plan.name / "report.json").read_text())
     assert report["comparison"]["different"] > 0
+    assert report["training"]["same_batches"] == report["training"]["steps"], "the same groups, as nothing else changed"
+    assert report["training"]["same_weights"] == 0
     live = {v.version: v for v in of(await loop_stack.events(), VersionRegistered)}
     for version in report["versions"]:
         same_number = live[version["version"]]

@@ -20,6 +20,7 @@ from leyden.credit.core.membership import member_of
 from leyden.credit.core.section import CreditSection
 from leyden.events import Event, GroupCredited, SequenceCredited
 from leyden.trainer.core.batching import BatchRules, GroupBuffer
+from leyden.trainer.core.recorded import batch_groups
 from leyden.trainer.core.step_metrics import Metrics
 from leyden.trainer.learner import Learner
 from leyden.trainer.model import PolicyModel
@@ -123,7 +124,9 @@ class Run:
             group_id = f"seed-{self._seed}-step-{self.version}-secret-{group[0].secret}"
             for event in credited(group, group_id, self.version, self._section):
                 self._buffer.add(event, 0, 0)
-        batch = self._buffer.take(self.version)
+        formed = self._buffer.form(self.version)
+        assert formed is not None
+        batch = self._buffer.take(batch_groups(formed))
         assert batch is not None
         outcome = self._learner.step(batch, self.version)
         self._buffer.finish(batch, outcome.untrained)

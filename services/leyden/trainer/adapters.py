@@ -1,12 +1,18 @@
-"""Adapters of the trainer's ports: torch (imported only when the model is loaded) and Kafka's group offsets."""
+"""Adapters of the trainer's ports: torch (imported only when the model is loaded), group offsets, recorded batches."""
 
 import logging
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from contextlib import contextmanager
 from pathlib import Path
 from typing import TYPE_CHECKING
 
 from leyden.backoff import Backoff, retrying
-from leyden.kafka.admin import set_group_offsets, topic_partitions
+from leyden.events import BatchFormed
+from leyden.events.codec import TRAINING_BATCHES, decode
+from leyden.kafka import Retry
+from leyden.kafka.admin import set_group_offsets, stored_ranges, topic_partitions
+from leyden.kafka.claims import ClaimStore
+from leyden.kafka.reading import LogReader
 from leyden.kafka.settings import KafkaSettings
 from leyden.kafka.types import KafkaError, TopicPartition
 from leyden.trainer.core.batching import ReadyGroup
@@ -96,3 +102,47 @@ class KafkaOffsets:
 
         pause = Backoff(OFFSET_DELAY_S, OFFSET_DELAY_S)
         await retrying(commit, pause, KafkaError, tries=OFFSET_TRIES, failed=tell)
+
+    async def ends(self) -> Mapping[int, int]:
+        """The ends of partitions with records."""
+        with kafka_or_retry():
+            stored = await stored_ranges(self._settings, await topic_partitions(self._settings, [self._topic]))
+        return {tp.partition: end for tp, (first, end) in stored.items() if end > first}
+
+
+class KafkaBatchLog:
+    """`BatchLog` on a topic of one partition (full name)."""
+
+    def __init__(self, settings: KafkaSettings, claims: ClaimStore, topic: str) -> None:
+        self._settings = settings
+        self._claims = claims
+        self._topic = topic
+        self._next = 0
+
+    async def read(self) -> list[BatchFormed]:
+        """Read from where the last call ended. A record that cannot be decoded is logged and skipped."""
+        found: list[BatchFormed] = []
+        with kafka_or_retry():
+            async with LogReader(self._settings) as reader:
+                [(partition, (first, end))] = (
+                    await reader.bounds(await topic_partitions(self._settings, [self._topic]))
+                ).items()
+                async for record in reader.read({partition: (max(first, self._next), end)}, self._claims):
+                    try:
+                        event = decode(TRAINING_BATCHES, record.value)
+                    except ValueError as error:
+                        log.warning("%s/%d is not a batch and is skipped: %s", self._topic, record.offset, error)
+                        continue
+                    assert isinstance(event, BatchFormed)
+                    found.append(event)
+        self._next = end
+        return found
+
+
+@contextmanager
+def kafka_or_retry() -> Iterator[None]:
+    """Raise `Retry` for any Kafka error in the block."""
+    try:
+        yield
+    except KafkaError as error:
+        raise Retry(f"Kafka request failed: {error!r}") from error

@@ -1,14 +1,15 @@
 """Composition root of the trainer."""
 
 from leyden.clock import SystemClock
-from leyden.events.codec import TRANSITIONS
+from leyden.events.codec import TRAINING_BATCHES, TRANSITIONS
+from leyden.kafka.claims import ClaimStore
 from leyden.kafka.liveness import Heartbeat
 from leyden.service import Runtime, Service
 from leyden.settings import load_section
-from leyden.trainer.adapters import KafkaOffsets, TorchTraining
+from leyden.trainer.adapters import KafkaBatchLog, KafkaOffsets, TorchTraining
 from leyden.trainer.handlers import TrainerHandler
 from leyden.trainer.settings import TrainerEnvironment, TrainerSettings
-from leyden.trainer.topology import PUBLISHES, group_name, subscription
+from leyden.trainer.topology import PUBLISHES, READS, group_name, subscription
 
 
 def build(runtime: Runtime) -> Service:
@@ -23,11 +24,13 @@ def build(runtime: Runtime) -> Service:
         settings,
         TorchTraining(settings, environment, folder, heartbeat.beat),
         KafkaOffsets(runtime.kafka, prefix + TRANSITIONS, prefix + group_name(environment.name)),
+        KafkaBatchLog(runtime.kafka, ClaimStore(runtime.settings.claims), prefix + TRAINING_BATCHES),
         runtime.publisher,
         SystemClock(),
     )
     return Service(
         subscriptions=[subscription(handler, heartbeat, environment.name)],
         publishes=PUBLISHES,
+        reads=READS,
         before=[handler.restore],
     )

@@ -1,18 +1,19 @@
-"""Collects credited groups; for each complete batch: step, checkpoint, publish. In this order a kill loses nothing.
+"""Collects credited groups; for each complete batch: record it, step, checkpoint, publish.
 
-If the process is killed before the checkpoint is renamed, the step is made again from the same offsets. If it is killed
-later, the next start publishes the events that are missing.
+In this order a kill loses nothing. Before the batch is recorded, nothing has happened. If the process is killed before
+the checkpoint is renamed, the step is made again from the recorded batch. If it is killed later, the next start
+publishes the events that are missing.
 """
 
 import asyncio
 import logging
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import replace
 
 from leyden.clock import Clock
-from leyden.events import Event, GroupCredited, SequenceCredited
-from leyden.events.codec import CHECKPOINTS, TRAINING_METRICS
-from leyden.kafka import Delivered, Outgoing, Publisher
+from leyden.events import BatchFormed, Event, GroupCredited, SequenceCredited
+from leyden.events.codec import CHECKPOINTS, TRAINING_BATCHES, TRAINING_METRICS
+from leyden.kafka import Delivered, Outgoing, Publisher, Retry
 from leyden.trainer.core.batching import BatchRules, GroupBuffer, ReadyGroup
 from leyden.trainer.core.outcome import StepOutcome
 from leyden.trainer.core.progress import (
@@ -23,9 +24,10 @@ from leyden.trainer.core.progress import (
     sha256_of,
     step_event,
 )
+from leyden.trainer.core.recorded import BatchChain, batch_formed
 from leyden.trainer.core.step_metrics import StepMetric, dropped_metrics
 from leyden.trainer.metrics import DROPPED, STEP, STEPS, VERSION, WAITING
-from leyden.trainer.ports import Offsets, Training
+from leyden.trainer.ports import BatchLog, Offsets, Training
 from leyden.trainer.settings import TrainerSettings
 
 log = logging.getLogger(__name__)
@@ -39,28 +41,38 @@ class TrainerHandler:
         settings: TrainerSettings,
         training: Training,
         offsets: Offsets,
+        batches: BatchLog,
         publisher: Publisher,
         clock: Clock,
     ) -> None:
         self._settings = settings
         self._training = training
         self._offsets = offsets
+        self._batches = batches
         self._publisher = publisher
         self._clock = clock
         self._step = self._version = 0
         self._buffer = GroupBuffer(self._rules())
+        self._chain = BatchChain(self._rules())
+        self._ends: Mapping[int, int] = {}
+        """Where the transitions ended when recorded batches were found: their groups are below, or gone."""
         self._untold: SavedCheckpoint | None = None
 
     async def restore(self) -> None:
-        """Load the model and the newest checkpoint, reset the group's offsets to it, and publish its events again."""
+        """Load the model and the newest checkpoint, reset the group's offsets to it, and publish its events again.
+
+        Raises `Retry` while Kafka is away.
+        """
         saved = await asyncio.to_thread(self._training.open)
         rules = replace(self._rules(), vocabulary=self._training.vocabulary)
         if saved is None:
-            self._buffer = GroupBuffer(rules)
+            self._buffer, self._chain = GroupBuffer(rules), BatchChain(rules)
         else:
             self._step, self._version = saved.progress.step, saved.progress.version
             self._buffer = GroupBuffer(rules, saved.progress.positions, saved.progress.finished)
+            self._chain = BatchChain(rules, saved.progress.batch_id)
             self._untold = saved
+        await self._read_batches()
         VERSION.labels(policy=self._settings.policy).set(self._version)
         await self._offsets.resume_from(self._buffer.positions)
         log.info("resuming training of %s from version %d", self._settings.policy, self._version)
@@ -69,7 +81,8 @@ class TrainerHandler:
     async def on_batch(self, delivered: Sequence[Delivered[Event]]) -> None:
         """Add the records, and make each step as soon as its batch is complete. Raises `Retry` while Kafka is away.
 
-        A batch is formed at the record that completes it; later records of the same poll do not change it.
+        A batch is formed at the record that completes it; later records of the same poll do not change it. If the next
+        batch is recorded already, it is trained once its groups are here, and no other.
         """
         await self._tell()
         for one in delivered:
@@ -88,17 +101,63 @@ class TrainerHandler:
         return self._settings.max_steps is None or self._step < self._settings.max_steps
 
     async def _train_full_batches(self) -> None:
-        while self._unfinished and (batch := self._buffer.take(self._version)) is not None:
-            await self._train(batch)
+        while self._unfinished and (following := await self._next_batch()) is not None:
+            await self._train(*following)
             await self._tell()
 
-    async def _train(self, batch: Sequence[ReadyGroup]) -> None:
+    async def _next_batch(self) -> tuple[BatchFormed, list[ReadyGroup]] | None:
+        """The batch to train now, which is in the log, and its groups; None if they are not complete yet."""
+        while True:
+            if (recorded := self._chain.next) is None:
+                groups = self._buffer.form(self._version)
+                if groups is None:
+                    return None
+                await self._record(groups)
+            elif (groups := self._buffer.take(recorded.groups)) is not None:
+                return recorded, groups
+            elif not self._buffer.has_read(self._ends):
+                return None
+            else:
+                log.warning("the log no longer has all groups of recorded batch %d; forming another", recorded.step)
+                self._chain.give_up(recorded)
+                self._buffer.hold(self._chain.to_come())
+
+    async def _record(self, groups: Sequence[ReadyGroup]) -> None:
+        """Write a new batch to the log. If another trainer was faster, the next batch is its own."""
+        settings = self._settings
+        formed = batch_formed(
+            groups,
+            self._rules(),
+            parent=self._chain.last,
+            step=self._step + 1,
+            version=self._version,
+            seed=settings.seed,
+            settings_hash=settings.settings_hash,
+            formed_at=self._clock.now(),
+        )
+        await self._publisher.publish_all([Outgoing(TRAINING_BATCHES, settings.policy, formed)])
+        await self._read_batches(formed)
+        if self._chain.next is None:
+            raise Retry(f"batch {formed.step} is published, but cannot be read yet")
+
+    async def _read_batches(self, own: BatchFormed | None = None) -> None:
+        """Read what was recorded since the last call; `own` is the batch that this trainer has just formed."""
+        for batch in await self._batches.read():
+            self._chain.add(batch)
+        following = self._chain.next
+        if following is not None and (own is None or following.event_id != own.event_id):
+            self._ends = await self._offsets.ends()
+            self._buffer.hold(self._chain.to_come())
+            log.info("following recorded batches from step %d on", following.step)
+
+    async def _train(self, recorded: BatchFormed, batch: Sequence[ReadyGroup]) -> None:
         """Make one step and its checkpoint. An error stops the process; a restart resumes from the last checkpoint.
 
         It is never caught: after a failed step the weights may differ from what the log explains.
         """
         outcome = await asyncio.to_thread(self._training.step, batch, self._version)
         self._buffer.finish(batch, outcome.untrained)
+        self._chain.finish(recorded)
         progress = self._progress(batch, outcome)
         self._untold = await asyncio.to_thread(self._training.save, progress)
         self._step, self._version = progress.step, progress.version
@@ -119,6 +178,7 @@ class TrainerHandler:
             settings_hash=settings.settings_hash,
             manifest=manifest,
             manifest_sha256=sha256_of(manifest),
+            batch_id=self._chain.last,
             metrics=outcome.metrics | dropped_metrics(dropped),
             finished_at=self._clock.now(),
             positions=positions,

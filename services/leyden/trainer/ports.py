@@ -3,12 +3,13 @@
 from collections.abc import Mapping, Sequence
 from typing import Protocol
 
+from leyden.events import BatchFormed
 from leyden.kafka import Publisher
 from leyden.trainer.core.batching import ReadyGroup
 from leyden.trainer.core.outcome import StepOutcome
 from leyden.trainer.core.progress import Progress, SavedCheckpoint
 
-__all__ = ["Offsets", "Publisher", "Training"]
+__all__ = ["BatchLog", "Offsets", "Publisher", "Training"]
 
 
 class Training(Protocol):
@@ -40,9 +41,21 @@ class Training(Protocol):
         ...
 
 
+class BatchLog(Protocol):
+    """The recorded batches."""
+
+    async def read(self) -> Sequence[BatchFormed]:
+        """The records since the last call, in the order of the log, up to its current end. Raises `Retry`."""
+        ...
+
+
 class Offsets(Protocol):
     """The consumer group's offsets."""
 
     async def resume_from(self, positions: Mapping[int, int]) -> None:
         """Reset the group's offsets to `positions`; partitions without one are read from the beginning."""
+        ...
+
+    async def ends(self) -> Mapping[int, int]:
+        """Partition → its current end, for partitions that have records. Raises `Retry`."""
         ...

@@ -1,11 +1,13 @@
 """What the trainer consumes."""
 
-from leyden.events.codec import CHECKPOINTS, TRAINING_METRICS, TRANSITIONS
+from leyden.events.codec import CHECKPOINTS, TRAINING_BATCHES, TRAINING_METRICS, TRANSITIONS
 from leyden.kafka.liveness import Heartbeat
 from leyden.kafka.subscriber import Subscription
 from leyden.trainer.handlers import TrainerHandler
 
-PUBLISHES = frozenset({CHECKPOINTS, TRAINING_METRICS})
+PUBLISHES = frozenset({CHECKPOINTS, TRAINING_BATCHES, TRAINING_METRICS})
+READS = frozenset({TRAINING_BATCHES})
+"""Read at start, and after each batch that it records."""
 GROUP = "trainer"
 MAX_RECORDS = 100
 """Small, so that one poll holds a step or two and not the whole backlog."""

@@ -16,6 +16,8 @@ from leyden.events.base import (
 from leyden.events.calls import Choice, ModelCallRecorded, Sampling, Usage
 from leyden.events.keys import KeyCreated, KeyLimits, KeyRevoked
 from leyden.events.models import (
+    BatchFormed,
+    BatchGroup,
     BatchManifest,
     CheckpointSaved,
     Lineage,
@@ -52,6 +54,8 @@ from leyden.events.spans import (
 from leyden.events.transitions import GroupClosed, GroupClosing, GroupCredited, SequenceCredited, Transition
 
 __all__ = [
+    "BatchFormed",
+    "BatchGroup",
     "BatchManifest",
     "CheckpointSaved",
     "Choice",

@@ -13,6 +13,7 @@ from leyden.events.base import Event, Record
 from leyden.events.calls import ModelCallRecorded
 from leyden.events.keys import KeyCreated, KeyRevoked
 from leyden.events.models import (
+    BatchFormed,
     CheckpointSaved,
     PolicyPromoted,
     PolicyServed,
@@ -41,6 +42,7 @@ REWARDS = "rewards.v1"
 VERDICTS = "verdicts.v1"
 GROUPS = "groups.v1"
 TRANSITIONS = "transitions.v1"
+TRAINING_BATCHES = "training-batches.v1"
 CHECKPOINTS = "checkpoints.v1"
 TRAINING_METRICS = "training-metrics.v1"
 MODELS = "models.v1"
@@ -55,6 +57,7 @@ EVENTS_BY_TOPIC: dict[str, tuple[type[Event], ...]] = {
     VERDICTS: (VerdictRecorded,),
     GROUPS: (GroupClosed,),
     TRANSITIONS: (SequenceCredited, GroupCredited),
+    TRAINING_BATCHES: (BatchFormed,),
     CHECKPOINTS: (CheckpointSaved,),
     TRAINING_METRICS: (TrainingStepCompleted,),
     MODELS: (VersionRegistered, PolicyPromoted, PolicyServed),

@@ -1,10 +1,46 @@
-"""Events of training and serving: `checkpoints.v1`, `training-metrics.v1` and `models.v1` (compacted)."""
+"""Events of training and serving: `training-batches.v1`, `training-metrics.v1`, `checkpoints.v1`, `models.v1`."""
 
 from typing import Literal
 
 from pydantic import Field
 
 from leyden.events.base import Event, Record
+
+
+class BatchGroup(Record):
+    """A group of a batch, and the revision of it that is trained."""
+
+    group_id: str
+    revision: int = Field(default=0, ge=0)
+
+
+class BatchFormed(Event):
+    """The trainer chose the groups of its next step. Published before the step is made.
+
+    Which groups are complete first depends on the order of arrival, so the choice is recorded: a restart, a replay and
+    a second trainer with the same rules follow it. Batches form a chain. Of two with the same parent, the first in the
+    log counts.
+    """
+
+    type: Literal["batch-formed"] = "batch-formed"
+    policy: str
+    credit: str = ""
+    """Name of the credit service whose transitions are trained."""
+    parent: str = ""
+    """Event id of the batch before this one; empty for the first."""
+    step: int = Field(ge=1)
+    version: int = Field(ge=0)
+    """The version that the step starts from."""
+    groups: list[BatchGroup] = Field(min_length=1)
+    """In training order."""
+    sequence_ids: list[str]
+    """Event ids of their `SequenceCredited`, in training order."""
+    groups_per_step: int = Field(ge=1)
+    drop_zero_variance: bool = False
+    max_staleness: int | None = Field(default=None, ge=0)
+    seed: int
+    settings_hash: str
+    """Of the trainer that formed the batch."""
 
 
 class BatchManifest(Record):

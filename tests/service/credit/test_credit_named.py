@@ -6,6 +6,7 @@ from credit_support import CreditLoop, CreditPublisher, call, delivered, finishe
 from leyden.credit.core.section import CreditSection
 from leyden.events import Event, GroupCredited, SequenceCredited
 from leyden.trainer.core.batching import BatchRules, GroupBuffer, ReadyGroup
+from trainer_fakes import new_batch
 
 
 def events_of(groups: int) -> list[Event]:
@@ -80,7 +81,7 @@ async def test_each_is_trained_only_by_the_trainer_that_asks_for_it() -> None:
             buffer = GroupBuffer(BatchRules(policy="p", credit=name, groups_per_step=3))
             for offset, record in enumerate(log):
                 buffer.add(record, 0, offset)
-            batch = buffer.take(3)
+            batch = new_batch(buffer, 3)
             assert sizes(batch) == ([per_group] * 3 if per_group else None)
             if batch is not None:
                 mine = {event.event_id for event in records(dense if name else plain)}

@@ -1,116 +1,30 @@
 """The trainer's handler with fakes: what is stepped, saved and told, and what a kill or a fault at any point leaves."""
 
 import hashlib
-from collections.abc import Mapping, Sequence
+from collections.abc import Sequence
 from dataclasses import replace
-from datetime import UTC, datetime
-from pathlib import Path
+from typing import Any
 
 import pytest
 from aiokafka import TopicPartition
 
 from consumer_support import FakeConsumer, consumer_of, records_of
-from fakes import FakePublisher
-from leyden.clock import ManualClock
 from leyden.events import (
     CheckpointSaved,
     Event,
-    GroupCredited,
     SequenceCredited,
     TrainingStepCompleted,
-    Transition,
     pack_floats,
-    pack_ints,
 )
-from leyden.events.codec import CHECKPOINTS, TRAINING_METRICS, TRANSITIONS
+from leyden.events.codec import CHECKPOINTS, TRAINING_BATCHES, TRAINING_METRICS, TRANSITIONS
 from leyden.kafka import Delivered, Retry
 from leyden.kafka.liveness import Heartbeat
 from leyden.kafka.subscriber import FATAL_EXIT
-from leyden.trainer.core.batching import Dropped, ReadyGroup
 from leyden.trainer.core.finished import REMEMBERED_GROUPS
-from leyden.trainer.core.outcome import StepOutcome
-from leyden.trainer.core.progress import Progress, SavedCheckpoint
-from leyden.trainer.handlers import TrainerHandler
+from leyden.trainer.core.progress import SavedCheckpoint
 from leyden.trainer.settings import TrainerSettings
 from leyden.trainer.topology import subscription
-
-TIME = datetime(2030, 1, 1, tzinfo=UTC)
-
-
-class FakeTraining:
-    """A model whose weights are the list of groups it was stepped on; `disk` outlives the process."""
-
-    base_model = "base"
-    vocabulary = 1000
-
-    def __init__(self, disk: list[SavedCheckpoint]) -> None:
-        self.disk = disk
-        self.steps: list[tuple[list[str], int]] = []
-        self.disk_full = False
-
-    def open(self) -> SavedCheckpoint | None:
-        return self.disk[-1] if self.disk else None
-
-    def step(self, batch: Sequence[ReadyGroup], version: int) -> StepOutcome:
-        names = [group.group_id for group in batch]
-        self.steps.append((names, version))
-        flat = dict.fromkeys(names, Dropped.NO_SIGNAL) if all(name.startswith("flat") for name in names) else {}
-        return StepOutcome({"reward/mean": 0.5}, skipped=bool(flat), untrained=flat)
-
-    def save(self, progress: Progress) -> SavedCheckpoint:
-        if self.disk_full:
-            raise OSError("no space left")
-        folder = Path(f"/checkpoints/{progress.step}")
-        whole = progress.model_copy(update={"weights_sha256": str(self.steps)})
-        self.disk.append(SavedCheckpoint(folder, whole, folder / "merged", folder / "adapter"))
-        return self.disk[-1]
-
-
-class FakeOffsets:
-    def __init__(self) -> None:
-        self.resumed: list[dict[int, int]] = []
-
-    async def resume_from(self, positions: Mapping[int, int]) -> None:
-        self.resumed.append(dict(positions))
-
-
-class Process:
-    """One life of the trainer."""
-
-    def __init__(self, disk: list[SavedCheckpoint], **settings: object) -> None:
-        self.training = FakeTraining(disk)
-        self.offsets = FakeOffsets()
-        self.publisher = FakePublisher()
-        chosen = TrainerSettings.model_validate({"groups_per_step": 2, **settings})
-        self.handler = TrainerHandler(chosen, self.training, self.offsets, self.publisher, ManualClock(TIME))
-
-    @property
-    def told(self) -> list[Event]:
-        assert self.publisher.raw == [], "the trainer publishes events only"
-        return [outgoing.event for outgoing in self.publisher.published]  # type: ignore[misc]
-
-
-def group(name: str, first_offset: int, revision: int = 0, credit: str = "") -> list[Delivered[Event]]:
-    """A revision of a group of one sequence, closed."""
-    transition = Transition(
-        call_id=f"{name}-call", start=1, end=3, policy_version=0, temperature=1.0, reward=0.0, return_=1.0,
-        advantage=1.0, origin=f"model-calls.v1/0/{first_offset}",
-    )  # fmt: skip
-    sequence = SequenceCredited(
-        event_id=f"{name}-{revision}", event_time=TIME, producer="test", rollout_id=name, attempt=0, policy="policy",
-        credit=credit, revision=revision,
-        group_id=name, group_sequences=1, sequence_index=0, token_ids=pack_ints([1, 2, 3]),
-        behaviour_logprobs=pack_floats([0, -1, -1]), transitions=[transition], rollout_reward=1.0,
-    )  # fmt: skip
-    closing = GroupCredited(
-        event_id=f"{name}-end", event_time=TIME, producer="test", policy="policy", group_id=name, sequences=1,
-        members=1, credit=credit, revision=revision,
-    )  # fmt: skip
-    events: list[Event] = [sequence, closing]
-    return [Delivered(e, TRANSITIONS, name, 0, first_offset + i, f"o{i}") for i, e in enumerate(events)]
-
-
-LOG = [record for index in range(5) for record in group(f"g{index}", 2 * index)]
+from trainer_fakes import LOG, Process, group
 
 
 async def test_every_full_batch_is_stepped_saved_and_told() -> None:
@@ -126,6 +40,7 @@ async def test_every_full_batch_is_stepped_saved_and_told() -> None:
     assert step.manifest.origins == ["model-calls.v1/0/4", "model-calls.v1/0/6"]
     assert step.manifest.positions == {"transitions.v1/0": 8}
     assert {(o.topic, o.key) for o in process.publisher.published} == {
+        (TRAINING_BATCHES, "policy"),
         (TRAINING_METRICS, "policy"),
         (CHECKPOINTS, "policy"),
     }
@@ -145,7 +60,7 @@ async def test_a_kill_at_any_record_changes_nothing(killed_after: int) -> None:
     await first.handler.restore()
     for record in LOG[:killed_after]:
         await first.handler.on_batch([record])
-    second = Process(disk)
+    second = Process(disk, first.recorded)
     await second.handler.restore()
     resumed = second.offsets.resumed[0].get(0, 0)
     await second.handler.on_batch(LOG[resumed:])
@@ -159,21 +74,23 @@ async def test_events_that_a_kill_kept_back_are_told_at_the_next_start() -> None
     disk: list[SavedCheckpoint] = []
     first = Process(disk)
     await first.handler.restore()
-    first.publisher.failures = 1
+    first.publisher.refused = TRAINING_METRICS
     with pytest.raises(Retry):
         await first.handler.on_batch(LOG[:4])
-    second = Process(disk)
+    second = Process(disk, first.recorded)
     await second.handler.restore()
     assert second.handler.version == 1
     assert [type(event) for event in second.told] == [TrainingStepCompleted, CheckpointSaved]
 
 
-async def test_a_broker_that_was_away_delays_the_events_and_repeats_no_step() -> None:
+@pytest.mark.parametrize("refused", [TRAINING_BATCHES, TRAINING_METRICS])
+async def test_a_broker_that_was_away_delays_the_events_and_repeats_no_step(refused: str) -> None:
     process = Process([])
     await process.handler.restore()
-    process.publisher.failures = 1
+    process.publisher.refused = refused
     with pytest.raises(Retry):
         await process.handler.on_batch(LOG)
+    process.publisher.refused = ""
     await process.handler.on_batch(LOG)
     assert [groups for groups, _ in process.training.steps] == [["g0", "g1"], ["g2", "g3"]]
     assert len(process.told) == 4
@@ -200,7 +117,7 @@ async def test_after_the_last_step_groups_stay_in_the_log() -> None:
     await process.handler.on_batch(LOG[:4])
     await process.handler.on_batch(LOG[4:])
     assert len(disk) == 1
-    longer = Process(disk, max_steps=2)
+    longer = Process(disk, process.recorded, max_steps=2)
     await longer.handler.restore()
     await longer.handler.on_batch(LOG[longer.offsets.resumed[0][0] :])
     assert longer.training.steps == [(["g2", "g3"], 1)]
@@ -215,8 +132,8 @@ REVISED_LOG = [
 """A prime is a revision. g1 comes at revision 1 first, g2' while g2 waits; g0', g0'' and g3' come after training."""
 
 
-async def unbroken(delivered: Sequence[Delivered[Event]], **settings: object) -> list[SavedCheckpoint]:
-    process = Process([], **settings)
+async def unbroken(delivered: Sequence[Delivered[Event]], **settings: Any) -> list[SavedCheckpoint]:
+    process = Process([], None, **settings)
     await process.handler.restore()
     await process.handler.on_batch(delivered)
     return process.training.disk
@@ -242,7 +159,7 @@ async def test_a_run_killed_at_any_record_equals_an_unbroken_one_through_revisio
     first = Process(disk)
     await first.handler.restore()
     await first.handler.on_batch(REVISED_LOG[:killed_after])
-    second = Process(disk)
+    second = Process(disk, first.recorded)
     await second.handler.restore()
     await second.handler.on_batch(REVISED_LOG[second.offsets.resumed[0].get(0, 0) :])
     assert remembered(disk) == remembered(await unbroken(REVISED_LOG))
@@ -289,7 +206,7 @@ async def test_a_run_killed_at_any_record_equals_an_unbroken_one_through_skipped
     first = Process(disk)
     await first.handler.restore()
     await first.handler.on_batch(SKIPPING_LOG[:killed_after])
-    second = Process(disk)
+    second = Process(disk, first.recorded)
     await second.handler.restore()
     await second.handler.on_batch(SKIPPING_LOG[second.offsets.resumed[0].get(0, 0) :])
     assert remembered(disk) == remembered(await unbroken(SKIPPING_LOG))
@@ -324,7 +241,7 @@ async def test_one_lost_record_makes_a_restart_train_nothing_twice() -> None:
     first = Process(disk, groups_per_step=2_000, incomplete_after=10 * len(log))
     await first.handler.restore()
     await first.handler.on_batch(log)
-    second = Process(disk, groups_per_step=2_000, incomplete_after=10 * len(log))
+    second = Process(disk, first.recorded, groups_per_step=2_000, incomplete_after=10 * len(log))
     await second.handler.restore()
     assert second.offsets.resumed == [{0: 1}], "the position is pinned"
     await second.handler.on_batch(log)

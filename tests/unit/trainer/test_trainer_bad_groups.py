@@ -18,6 +18,7 @@ from leyden.trainer.core.sequences import to_sequence
 from leyden.trainer.learner import Learner
 from leyden.trainer.model import PolicyModel
 from leyden.trainer.settings import TrainerEnvironment, TrainerSettings
+from trainer_fakes import new_batch
 
 Groups = Callable[..., list[SequenceCredited]]
 Close = Callable[..., GroupCredited]
@@ -88,7 +89,7 @@ def batch_of(groups: Sequence[Sequence[SequenceCredited]], closing: Close) -> tu
         records += [*events, closing(events[0].group_id, len(events))]
     for offset, record in enumerate(records):
         buffer.add(record, 0, offset)
-    batch = buffer.take(0)
+    batch = new_batch(buffer, 0)
     assert batch is not None
     return batch, buffer.take_unusable()
 

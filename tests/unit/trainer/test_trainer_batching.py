@@ -7,6 +7,7 @@ from hypothesis import strategies as st
 
 from leyden.events import GroupCredited, SequenceCredited
 from leyden.trainer.core.batching import BatchRules, GroupBuffer
+from trainer_fakes import new_batch
 
 Make = Callable[..., SequenceCredited]
 Close = Callable[..., GroupCredited]
@@ -31,12 +32,12 @@ def test_a_batch_is_made_of_whole_groups_in_arrival_order(sequence: Make, closin
     buffer = GroupBuffer(TWO)
     first, second = whole(sequence, closing, "a"), whole(sequence, closing, "b")
     feed(buffer, [first[0], *second])
-    assert buffer.take(0) is None
+    assert new_batch(buffer, 0) is None
     feed(buffer, first[1:], start=4)
-    batch = buffer.take(0)
+    batch = new_batch(buffer, 0)
     assert batch is not None and [group.group_id for group in batch] == ["b", "a"]
     assert [len(group.sequences) for group in batch] == [2, 2]
-    assert buffer.take(0) is None
+    assert new_batch(buffer, 0) is None
 
 
 def test_positions_stay_below_what_is_not_trained_yet(sequence: Make, closing: Close) -> None:
@@ -45,7 +46,7 @@ def test_positions_stay_below_what_is_not_trained_yet(sequence: Make, closing: C
     feed(buffer, [*whole(sequence, closing, "a"), open_group, *whole(sequence, closing, "b")])
     feed(buffer, whole(sequence, closing, "c"), partition=1)
     assert buffer.positions == {0: 0, 1: 0}
-    batch = buffer.take(0)
+    batch = new_batch(buffer, 0)
     assert batch is not None
     assert buffer.positions == {0: 0, 1: 0}
     buffer.finish(batch)
@@ -57,15 +58,15 @@ def test_a_resumed_buffer_trains_each_group_once(sequence: Make, closing: Close)
     records = [*whole(sequence, closing, "a")[:1], *whole(sequence, closing, "b"), *whole(sequence, closing, "a")[1:]]
     buffer = GroupBuffer(one)
     feed(buffer, records)
-    batch = buffer.take(0)
+    batch = new_batch(buffer, 0)
     assert batch is not None and batch[0].group_id == "b"
     buffer.finish(batch)
     resumed = GroupBuffer(one, buffer.positions, buffer.finished)
     feed(resumed, records[buffer.positions[0] :], start=buffer.positions[0])
-    again = resumed.take(1)
+    again = new_batch(resumed, 1)
     assert again is not None and again[0].group_id == "a"
     resumed.finish(again)
-    assert resumed.take(2) is None
+    assert new_batch(resumed, 2) is None
     assert resumed.positions == {0: 6}
 
 
@@ -77,20 +78,20 @@ def test_redelivery_changes_nothing(sequence: Make, closing: Close, repeats: lis
     feed(once, records)
     for at in [0, 1, 2, 3, 4, *repeats, 5]:
         often.add(records[at], 0, at)
-    left, right = once.take(0), often.take(0)
+    left, right = new_batch(once, 0), new_batch(often, 0)
     assert left is not None and right is not None
     assert [[s.sequence_id for s in g.sequences] for g in left] == [[s.sequence_id for s in g.sequences] for g in right]
     once.finish(left)
     often.finish(right)
     feed(often, records)
-    assert often.take(1) is None
+    assert new_batch(often, 1) is None
     assert often.positions == once.positions == {0: 6}
 
 
 def test_groups_that_are_too_old_are_dropped_whole_and_counted(sequence: Make, closing: Close) -> None:
     buffer = GroupBuffer(BatchRules(policy="policy", groups_per_step=1, max_staleness=1))
     feed(buffer, [*whole(sequence, closing, "old", version=1), *whole(sequence, closing, "new", version=3)])
-    batch = buffer.take(3)
+    batch = new_batch(buffer, 3)
     assert batch is not None and batch[0].group_id == "new"
     assert buffer.take_dropped() == {"stale": 1}
     assert not buffer.dropped
@@ -105,8 +106,8 @@ def test_groups_without_spread_count_unless_they_are_dropped(sequence: Make, clo
     )
     feed(counting, [*flat])
     feed(dropping, [*flat])
-    assert counting.take(0) is not None
-    assert dropping.take(0) is None
+    assert new_batch(counting, 0) is not None
+    assert new_batch(dropping, 0) is None
     assert dropping.take_dropped() == {"zero_variance": 1}
     assert dropping.positions == {0: 2}
 
@@ -114,7 +115,7 @@ def test_groups_without_spread_count_unless_they_are_dropped(sequence: Make, clo
 def test_an_empty_group_counts_so_that_nobody_waits_for_it(closing: Close) -> None:
     buffer = GroupBuffer(BatchRules(policy="policy", groups_per_step=1))
     buffer.add(closing("nobody", 0), 0, 0)
-    batch = buffer.take(0)
+    batch = new_batch(buffer, 0)
     assert batch is not None and batch[0].sequences == ()
     assert buffer.take_dropped() == {"empty": 1}
 
@@ -123,7 +124,7 @@ def test_a_malformed_sequence_spoils_its_group_only(sequence: Make, closing: Clo
     buffer = GroupBuffer(TWO)
     bad = [sequence([1, 2, 3], [(0, 9)], group="bad"), closing("bad", 1)]
     feed(buffer, [*bad, *whole(sequence, closing, "good")])
-    batch = buffer.take(0)
+    batch = new_batch(buffer, 0)
     assert batch is not None and [len(group.sequences) for group in batch] == [0, 2]
     assert buffer.take_dropped() == {"malformed": 1}
 
@@ -131,7 +132,7 @@ def test_a_malformed_sequence_spoils_its_group_only(sequence: Make, closing: Clo
 def test_sequences_of_another_policy_are_passed_over(sequence: Make, closing: Close) -> None:
     buffer = GroupBuffer(BatchRules(policy="policy", groups_per_step=1))
     feed(buffer, [sequence([1, 2, 3], [(1, 3)], policy="other"), closing("g0", 1, policy="other")])
-    assert buffer.take(0) is None
+    assert new_batch(buffer, 0) is None
     assert buffer.positions == {0: 2}
 
 
@@ -168,5 +169,5 @@ def test_a_complete_group_that_waits_for_its_batch_is_never_given_up(sequence: M
     buffer = GroupBuffer(BatchRules(policy="policy", groups_per_step=2, incomplete_after=1))
     feed(buffer, [*whole(sequence, closing, "a", size=1), *[closing("other", 1, policy="other")] * 50])
     feed(buffer, whole(sequence, closing, "b", size=1), start=52)
-    batch = buffer.take(0)
+    batch = new_batch(buffer, 0)
     assert batch is not None and [group.group_id for group in batch] == ["a", "b"]

@@ -7,6 +7,7 @@ from hypothesis import strategies as st
 
 from leyden.events import GroupCredited, SequenceCredited
 from leyden.trainer.core.batching import BatchRules, Dropped, GroupBuffer, ReadyGroup
+from trainer_fakes import new_batch
 
 Record = SequenceCredited | GroupCredited
 Make = Callable[..., SequenceCredited]
@@ -47,7 +48,7 @@ def taken(batch: list[ReadyGroup] | None) -> list[tuple[str, int]] | None:
 def test_a_newer_revision_takes_the_place_of_the_one_that_waits(sequence: Make, closing: Close) -> None:
     log, buffer = Log(sequence, closing), GroupBuffer(TWO)
     feed(buffer, [*log.group("a"), *log.group("a", 1), *log.group("b")])
-    batch = buffer.take(0)
+    batch = new_batch(buffer, 0)
     assert taken(batch) == [("a", 1), ("b", 0)]
     assert batch is not None and [s.sequence_id for s in batch[0].sequences] == ["a-0-r1", "a-1-r1"]
     buffer.finish(batch)
@@ -57,19 +58,19 @@ def test_a_newer_revision_takes_the_place_of_the_one_that_waits(sequence: Make, 
 def test_a_revision_keeps_its_groups_place_in_the_order(sequence: Make, closing: Close) -> None:
     log, buffer = Log(sequence, closing), GroupBuffer(BatchRules(policy="policy", groups_per_step=3))
     feed(buffer, [*log.group("a"), *log.group("b"), *log.group("a", 1), *log.group("c")])
-    assert taken(buffer.take(0)) == [("a", 1), ("b", 0), ("c", 0)]
+    assert taken(new_batch(buffer, 0)) == [("a", 1), ("b", 0), ("c", 0)]
 
 
 def test_until_all_of_a_revision_is_here_the_older_one_is_trained(sequence: Make, closing: Close) -> None:
     log, buffer = Log(sequence, closing), GroupBuffer(TWO)
     newer = log.group("a", 1)
     feed(buffer, [*log.group("a"), *newer[:2], *log.group("b")])
-    batch = buffer.take(0)
+    batch = new_batch(buffer, 0)
     assert taken(batch) == [("a", 0), ("b", 0)]
     assert batch is not None
     buffer.finish(batch)
     feed(buffer, newer[2:], start=8)
-    assert buffer.take(1) is None
+    assert new_batch(buffer, 1) is None
     assert buffer.take_dropped() == {"revised_after_training": 1}
     assert buffer.positions == {0: 9}, "what is left of a revision that came too late holds nothing up"
 
@@ -78,21 +79,21 @@ def test_sequences_of_two_revisions_are_never_in_one_group(sequence: Make, closi
     log, buffer = Log(sequence, closing), GroupBuffer(ONE)
     old, new = log.group("a"), log.group("a", 1)
     feed(buffer, [old[0], new[1], old[2]])
-    assert buffer.take(0) is None
+    assert new_batch(buffer, 0) is None
     feed(buffer, [old[1]], start=3)
-    assert taken(buffer.take(0)) == [("a", 0)]
+    assert taken(new_batch(buffer, 0)) == [("a", 0)]
 
 
 def test_an_older_revision_that_comes_again_changes_nothing(sequence: Make, closing: Close) -> None:
     log, buffer = Log(sequence, closing), GroupBuffer(TWO)
     feed(buffer, [*log.group("a", 1), *log.group("a"), *log.group("b")])
-    assert taken(buffer.take(0)) == [("a", 1), ("b", 0)]
+    assert taken(new_batch(buffer, 0)) == [("a", 1), ("b", 0)]
 
 
 def test_each_revision_after_training_is_counted_once_however_often_it_comes(sequence: Make, closing: Close) -> None:
     log, buffer = Log(sequence, closing), GroupBuffer(ONE)
     feed(buffer, log.group("a"))
-    batch = buffer.take(0)
+    batch = new_batch(buffer, 0)
     assert batch is not None
     buffer.finish(batch)
     for _ in range(2):
@@ -101,14 +102,14 @@ def test_each_revision_after_training_is_counted_once_however_often_it_comes(seq
     resumed = GroupBuffer(ONE, buffer.positions, buffer.finished)
     feed(resumed, [*log.group("a"), *log.group("a", 1), *log.group("a", 2)])
     assert not resumed.dropped
-    assert resumed.take(1) is None
+    assert new_batch(resumed, 1) is None
 
 
 def test_a_newer_revision_that_cannot_be_used_leaves_the_older_one(sequence: Make, closing: Close) -> None:
     log, buffer = Log(sequence, closing), GroupBuffer(TWO)
     bad = log.group("a", 1, spans=[(0, 9)])
     feed(buffer, [*log.group("a"), *bad, *bad, *log.group("b")])
-    batch = buffer.take(0)
+    batch = new_batch(buffer, 0)
     assert taken(batch) == [("a", 0), ("b", 0)]
     assert buffer.take_dropped() == {"malformed": 1}
     assert batch is not None
@@ -121,7 +122,7 @@ def test_a_newer_revision_that_cannot_be_used_leaves_the_older_one(sequence: Mak
 def test_a_good_revision_mends_a_group_that_could_not_be_used(sequence: Make, closing: Close) -> None:
     log, buffer = Log(sequence, closing), GroupBuffer(TWO)
     feed(buffer, [*log.group("a", spans=[(0, 9)]), *log.group("a", 1), *log.group("b")])
-    assert taken(buffer.take(0)) == [("a", 1), ("b", 0)]
+    assert taken(new_batch(buffer, 0)) == [("a", 1), ("b", 0)]
     assert not buffer.dropped
 
 
@@ -133,12 +134,12 @@ def test_a_late_reward_that_breaks_the_tie_brings_a_dropped_group_back(sequence:
     assert buffer.take_dropped() == {"zero_variance": 1}
     resumed = GroupBuffer(rules, buffer.positions, buffer.finished)
     feed(resumed, log.group("a", 1), start=3)
-    batch = resumed.take(0)
+    batch = new_batch(resumed, 0)
     assert taken(batch) == [("a", 1)]
     assert batch is not None
     resumed.finish(batch)
     feed(resumed, log.group("a", 2), start=6)
-    assert resumed.take(1) is None
+    assert new_batch(resumed, 1) is None
     assert resumed.dropped == {"revised_after_training": 1}
 
 
@@ -151,14 +152,14 @@ def test_a_dropped_group_is_needed_from_the_first_record_of_what_comes_next_of_i
     feed(buffer, [*flat[:2], newer[0], flat[2]])
     assert buffer.positions == {0: 2}
     feed(buffer, newer[1:], start=4)
-    assert taken(buffer.take(0)) == [("a", 1)]
+    assert taken(new_batch(buffer, 0)) == [("a", 1)]
 
 
 def test_a_revision_without_spread_takes_the_older_one_out(sequence: Make, closing: Close) -> None:
     log = Log(sequence, closing)
     buffer = GroupBuffer(BatchRules(policy="policy", groups_per_step=2, drop_zero_variance=True))
     feed(buffer, [*log.group("a"), *log.group("a", 1, zero_variance=True), *log.group("b")])
-    assert buffer.take(0) is None
+    assert new_batch(buffer, 0) is None
     assert (buffer.waiting, buffer.positions) == (1, {0: 6})
 
 
@@ -168,7 +169,7 @@ def test_only_the_credit_service_that_was_asked_for_is_listened_to(sequence: Mak
     for credit, expected in (("", [("a", 0)]), ("dense", [("a", 3)]), ("other", None)):
         buffer = GroupBuffer(BatchRules(policy="policy", credit=credit, groups_per_step=1))
         feed(buffer, records)
-        assert taken(buffer.take(0)) == expected
+        assert taken(new_batch(buffer, 0)) == expected
         assert not buffer.dropped
 
 
@@ -187,7 +188,7 @@ class Run:
     def read(self, records: list[Record], start: int) -> None:
         for offset, record in enumerate(records[start:], start):
             self.buffer.add(record, 0, offset)
-            while (batch := self.buffer.take(len(self.steps))) is not None:
+            while (batch := new_batch(self.buffer, len(self.steps))) is not None:
                 skipped = all((group.group_id, group.revision) in self.without_signal for group in batch)
                 untrained = {g.group_id: Dropped.NO_SIGNAL for g in batch if g.sequences} if skipped else {}
                 self.buffer.finish(batch, untrained)

@@ -2,14 +2,14 @@
 
 from datetime import datetime
 
-from leyden.events.codec import GROUPS, MODEL_CALLS, ROLLOUTS, SPANS, VERDICTS
+from leyden.events.codec import GROUPS, MODEL_CALLS, ROLLOUTS, SPANS, TRAINING_BATCHES, VERDICTS
 from leyden.kafka.admin import topic_partitions
 from leyden.kafka.reading import copy_range, resolve_range
 from leyden.kafka.settings import KafkaSettings
 from leyden.kafka.types import TopicPartition
 
-REPLAYED = (ROLLOUTS, MODEL_CALLS, SPANS, VERDICTS, GROUPS)
-"""Topics that a replay copies; the topics after them are produced again."""
+REPLAYED = (ROLLOUTS, MODEL_CALLS, SPANS, VERDICTS, GROUPS, TRAINING_BATCHES)
+"""Topics that a replay copies: what agents did, and what was decided by time or arrival. The others are made again."""
 
 
 async def copy_recorded(

@@ -38,6 +38,7 @@ from leyden.reading.location import claims_url_of
 from leyden.replay.brokers import Brokers, brokers_of
 from leyden.replay.compare import Comparison, Wanted, compare, read_transitions
 from leyden.replay.copy import copy_recorded
+from leyden.replay.training import TrainingComparison, compare_training, read_training
 from leyden.stack.errors import StackError
 from leyden.stack.plan import python_env
 from leyden.stack.ports import free_ports
@@ -70,7 +71,7 @@ class ReplayPlan:
 
 
 async def run_replay(plan: ReplayPlan, tell: Tell, say: Tell) -> int:
-    """Run the replay and print its result. Returns 1 if the same settings gave other transitions, else 0."""
+    """Run the replay and print its result. Returns 1 if the same settings gave other transitions or weights, else 0."""
     if not _NAME.fullmatch(plan.name):
         raise StackError(f"--name {plan.name!r}: use lower-case letters, digits and dashes; it becomes a topic prefix.")
     with brokers_of(plan.data_dir) as brokers:
@@ -89,7 +90,7 @@ class _Replay:
         """Before the copy: what the live services write later is not compared."""
 
     async def run(self) -> int:
-        same_settings = self._write_run_file()
+        same_settings, same_training = self._write_run_file()
         if not await ensure_topics(self.kafka, self.target):
             raise StackError(f"A replay named {self.plan.name} exists already; choose another --name.")
         taken = await copy_recorded(
@@ -103,18 +104,27 @@ class _Replay:
         await self._run_services(stages)
         comparison = await self._compare()
         versions = await self._versions() if self.plan.train else []
-        self._write_report(taken, comparison, versions)
-        return self._tell_outcome(comparison, versions, same_settings)
+        training = await self._compare_training() if self.plan.train and self._whole else None
+        self._write_report(taken, comparison, versions, training)
+        differs = self._tell_outcome(comparison, versions)
+        differs_in_training = self._tell_training(training) and same_training
+        return 1 if same_settings and (differs or differs_in_training) else 0
 
-    def _write_run_file(self) -> bool:
-        """Write the replay's run file; True if its settings are those of the live one."""
+    @property
+    def _whole(self) -> bool:
+        """Whether the whole log is replayed. It must give every group that it gave before."""
+        return self.plan.start is None and self.plan.end is None
+
+    def _write_run_file(self) -> tuple[bool, bool]:
+        """Write the replay's run file. Returns whether rewards and credit, and training, are set as live."""
         live = _read_yaml(self.brokers.stack.run_file)
         chosen = _read_yaml(self.plan.settings) if self.plan.settings else live
         same = all(live.get(section) == chosen.get(section) for section in ("reward", "credit"))
+        same_training = live.get("trainer") == chosen.get("trainer")
         made = following_the_record(chosen)
         self.folder.mkdir(parents=True, exist_ok=True)
         (self.folder / "run.yaml").write_text(yaml.safe_dump(made, sort_keys=False))
-        return same
+        return same, same_training
 
     async def _run_services(self, stages: tuple[tuple[str, tuple[str, ...]], ...]) -> None:
         """Run one stage after another, so that the input of each is complete."""
@@ -158,12 +168,15 @@ class _Replay:
 
     async def _compare(self) -> Comparison:
         replayed = await read_transitions(self.kafka, self.claims, self.target)
-        # A part of the log holds some groups only partly; the whole log must give every group that it gave before.
-        whole = self.plan.start is None and self.plan.end is None
-        wanted = Wanted(replayed.credits, None if whole else replayed.groups, before=self.began)
+        # A part of the log holds some groups only partly.
+        wanted = Wanted(replayed.credits, None if self._whole else replayed.groups, before=self.began)
         recorded = await read_transitions(self.kafka, self.claims, self.source, wanted)
         self.say(f"{replayed.sequences} sequences in {len(replayed.groups)} groups")
         return compare(recorded, replayed)
+
+    async def _compare_training(self) -> TrainingComparison:
+        recorded = await read_training(self.kafka, self.claims, self.source, before=self.began)
+        return compare_training(recorded, await read_training(self.kafka, self.claims, self.target))
 
     async def _versions(self) -> list[VersionRegistered]:
         """The versions that this replay registered, once there is one for each checkpoint."""
@@ -182,18 +195,24 @@ class _Replay:
         return [found[version] for version in sorted(found)]
 
     def _write_report(
-        self, taken: dict[str, tuple[int, int]], comparison: Comparison, versions: list[VersionRegistered]
+        self,
+        taken: dict[str, tuple[int, int]],
+        comparison: Comparison,
+        versions: list[VersionRegistered],
+        training: TrainingComparison | None,
     ) -> None:
         report = {
             "name": self.plan.name,
             "source_prefix": self.source,
             "offsets": taken,
             "comparison": vars(comparison) | {"identical": comparison.identical},
+            "training": vars(training) | {"identical": training.identical} if training else None,
             "versions": [json.loads(version.model_dump_json()) for version in versions],
         }
         (self.folder / "report.json").write_text(json.dumps(report, indent=2))
 
-    def _tell_outcome(self, comparison: Comparison, versions: list[VersionRegistered], same_settings: bool) -> int:
+    def _tell_outcome(self, comparison: Comparison, versions: list[VersionRegistered]) -> bool:
+        """Print the result; True if the transitions differ."""
         self.say(f"recorded transitions {comparison.recorded_digest}")
         self.say(f"replayed transitions {comparison.replayed_digest}")
         if comparison.identical:
@@ -206,8 +225,14 @@ class _Replay:
         for version in versions[-1:]:
             self.say(f"candidate {version.policy}@{version.version}: {version.merged_weights}")
             self.say(f"weights {version.lineage.weights_sha256}, manifest {version.lineage.manifest_sha256}")
+        return not comparison.identical
+
+    def _tell_training(self, training: TrainingComparison | None) -> bool:
+        """Print how the training compares, and where the report is; True if it differs."""
+        for line in training.lines() if training else ():
+            self.say(line)
         self.say(f"report {self.folder / 'report.json'}")
-        return 1 if same_settings and not comparison.identical else 0
+        return training is not None and not training.identical
 
 
 def consumer_group(service: str) -> str:

@@ -1,7 +1,7 @@
-"""Forms batches of complete groups in the order of arrival, and tracks the offsets to resume from.
+"""Collects groups, forms batches of them in the order of arrival, and tracks the offsets to resume from.
 
-A group is trained once, at the newest revision that is complete when its batch is formed. Batches depend only on the
-order of the records, not on how they were polled, so a resumed run forms the same batches. Records are identified by
+A group is trained once, at the newest revision that is complete when its batch is formed. A batch is recorded when it
+is formed, and a recorded one is taken as it is, whatever the order of arrival now. Records are identified by
 (partition, offset). No Kafka client, no torch.
 """
 
@@ -11,7 +11,7 @@ from dataclasses import dataclass, field
 from enum import StrEnum
 from heapq import heappop, heappush
 
-from leyden.events import GroupCredited, SequenceCredited
+from leyden.events import BatchGroup, GroupCredited, SequenceCredited
 from leyden.trainer.core.finished import REMEMBERED_GROUPS, Finished, FinishedGroups, Place
 from leyden.trainer.core.sequences import LARGEST_VOCABULARY, TrainSequence, to_sequence
 
@@ -120,6 +120,8 @@ class GroupBuffer:
         """Group → its lowest record that is needed, for groups neither trained nor dropped."""
         self._oldest: dict[int, list[tuple[int, str]]] = defaultdict(list)
         """Partition → heap of the places in `_pending`; it may still have places of groups that are finished."""
+        self._held: dict[str, int] = {}
+        """Group → the revision that a recorded batch has."""
         self.dropped: Counter[str] = Counter()
         """Number of groups (or revisions) not trained since the last `take_dropped`, by reason."""
         self.unusable: dict[str, str] = {}
@@ -134,14 +136,30 @@ class GroupBuffer:
                 self._add_news(event, (partition, offset))
         self._drop_incomplete(partition)
 
-    def take(self, version: int) -> list[ReadyGroup] | None:
-        """The next batch for a policy at `version`, or None if there is none yet. Its offsets stay pending."""
+    def form(self, version: int) -> list[ReadyGroup] | None:
+        """A new batch for a policy at `version`, in the order of arrival; None if there is none yet.
+
+        Drops groups that are too old. The batch is removed from the buffer by `take`.
+        """
         if self._rules.max_staleness is not None:
             for group in [group for group in self._ready.values() if self._too_old(group, version)]:
                 self._drop(group, Dropped.STALE)
         if len(self._ready) < self._rules.groups_per_step:
             return None
-        batch = list(self._ready.values())[: self._rules.groups_per_step]
+        return list(self._ready.values())[: self._rules.groups_per_step]
+
+    def take(self, recorded: Iterable[BatchGroup]) -> list[ReadyGroup] | None:
+        """Remove and return the groups of a recorded batch; None until all are complete. Their offsets stay pending.
+
+        A revision that never comes is replaced by the next one. A group that was dropped here is left out.
+        """
+        batch = []
+        for wanted in recorded:
+            ready = self._ready.get(wanted.group_id)
+            if ready is not None and ready.revision >= wanted.revision:
+                batch.append(ready)
+            elif not self._finished.was_dropped(wanted.group_id, wanted.revision):
+                return None
         for group in batch:
             del self._ready[group.group_id]
             if group.malformed is not None:
@@ -152,6 +170,16 @@ class GroupBuffer:
             elif not group.sequences:
                 self._count(Dropped.EMPTY, group.group_id)
         return batch
+
+    def hold(self, wanted: Mapping[str, int]) -> None:
+        """Keep groups at these revisions, which recorded batches have, even if newer ones come."""
+        self._held = dict(wanted)
+        for group_id in list(self._open):
+            self._promote_held_back(group_id)
+
+    def has_read(self, ends: Mapping[int, int]) -> bool:
+        """Whether every record below these ends (partition → offset) was added, in this run or before."""
+        return all(self._next.get(partition, 0) >= end for partition, end in ends.items())
 
     def finish(self, batch: Iterable[ReadyGroup], untrained: Mapping[str, Dropped] | None = None) -> None:
         """Mark `batch` as trained, except for groups of `untrained`; its offsets are no longer pending."""
@@ -226,6 +254,8 @@ class GroupBuffer:
     def _promote(self, group: ReadyGroup) -> None:
         """Make a complete revision the one to train, and discard older ones."""
         older = self._ready.get(group.group_id)
+        if older is not None and older.revision >= self._held.get(group.group_id, group.revision):
+            return
         if group.malformed is not None and older is not None and older.sequences:
             del self._open[group.group_id][group.revision]
             self._spoiled[group.group_id] = group.revision, group.malformed
@@ -239,6 +269,13 @@ class GroupBuffer:
                 self._drop(group, Dropped.MALFORMED, group.malformed)
             else:
                 self._drop(group, Dropped.ZERO_VARIANCE if group.zero_variance else Dropped.EMPTY)
+
+    def _promote_held_back(self, group_id: str) -> None:
+        """Promote complete revisions that `hold` kept from it."""
+        for number in sorted(self._open.get(group_id, ())):
+            revision = self._open.get(group_id, {}).get(number)
+            if revision is not None and (complete := _complete(group_id, revision)) is not None:
+                self._promote(complete)
 
     def _too_old(self, group: ReadyGroup, version: int) -> bool:
         oldest, limit = group.oldest_version, self._rules.max_staleness
@@ -282,11 +319,15 @@ class GroupBuffer:
         spoiled, _ = self._spoiled.pop(group_id, (0, ""))
         done = max(group.revision, spoiled)
         newer = {n: one for n, one in self._open.pop(group_id, {}).items() if n > done}
+        if trained and (late := [n for n, one in newer.items() if one.closing is not None]):
+            done = max(late)
+            self._count(Dropped.REVISED_AFTER_TRAINING, group_id)
         self._pending.pop(group_id, None)
         self._finished.finish(group_id, done, trained=trained)
         if newer and not trained:
             self._open[group_id] = newer
             self._need(group_id, min(one.first for one in newer.values()))
+            self._promote_held_back(group_id)
         if self._finished.over_limit:
             self._finished.forget(self.positions)
 

@@ -45,6 +45,10 @@ class FinishedGroups:
         """Whether it was trained, so that no revision of it is trained again."""
         return group_id in self._done and group_id not in self._untrained
 
+    def was_dropped(self, group_id: str, revision: int) -> bool:
+        """Whether it was dropped at this revision or a newer one."""
+        return group_id in self._untrained and self._done[group_id] >= revision
+
     def note_record(self, group_id: str, partition: int, offset: int) -> None:
         """Note that a record of the group was read, whether or not the group is finished."""
         known = self._last.get(group_id, (partition, -1))

@@ -34,6 +34,8 @@ class Progress(Record):
     settings_hash: str
     manifest: BatchManifest
     manifest_sha256: str
+    batch_id: str = Field(default_factory=lambda fields: fields["manifest_sha256"])
+    """Event id of the step's `BatchFormed`. Checkpoints made before batches were recorded do not have it."""
     metrics: Metrics
     finished_at: AwareDatetime
     positions: dict[int, int]

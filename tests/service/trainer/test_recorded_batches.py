@@ -1,0 +1,226 @@
+"""A batch is in the log before it is trained; restarts, replays and second trainers train what the log says."""
+
+import random
+from collections.abc import Iterable, Sequence
+
+import pytest
+from hypothesis import given, settings
+from hypothesis import strategies as st
+
+from leyden.events import BatchFormed, BatchGroup, Event
+from leyden.events.codec import TRAINING_BATCHES
+from leyden.kafka import Delivered, Retry
+from leyden.trainer.core.progress import SavedCheckpoint
+from trainer_fakes import LOG, TIME, Process, group
+
+
+def at_offsets(records: Iterable[Delivered[Event]]) -> list[Delivered[Event]]:
+    """The records as they stand one after another in a partition."""
+    return [Delivered(one.event, one.topic, one.key, 0, offset, f"o{offset}") for offset, one in enumerate(records)]
+
+
+def log_of(names: Sequence[str]) -> list[Delivered[Event]]:
+    """A log of groups, each named with a prime for each revision, in this order."""
+    return at_offsets(record for name in names for record in group(name.rstrip("'"), 0, revision=name.count("'")))
+
+
+def trained(disk: Sequence[SavedCheckpoint]) -> list[list[str]]:
+    return [saved.progress.manifest.sequence_ids for saved in disk]
+
+
+async def run(
+    log: Sequence[Delivered[Event]], recorded: list[BatchFormed] | None = None, **settings: object
+) -> Process:
+    """A trainer without checkpoints that reads the whole log."""
+    process = Process([], recorded, **settings)
+    process.offsets.end = {0: len(log)}
+    await process.handler.restore()
+    await process.handler.on_batch(log)
+    return process
+
+
+async def test_a_batch_is_recorded_before_its_step() -> None:
+    process = Process([])
+    await process.handler.restore()
+    process.publisher.refused = TRAINING_BATCHES
+    with pytest.raises(Retry):
+        await process.handler.on_batch(LOG)
+    assert process.training.steps == []
+
+
+async def test_the_record_says_what_is_trained_and_on_what() -> None:
+    process = await run(LOG)
+    first, second = process.recorded
+    assert [group.group_id for group in second.groups] == ["g2", "g3"]
+    assert second.sequence_ids == ["g2-0", "g3-0"]
+    assert (first.parent, second.parent) == ("", first.event_id)
+    assert (second.step, second.version, second.groups_per_step) == (2, 1, 2)
+    assert process.training.disk[-1].progress.batch_id == second.event_id
+
+
+async def test_a_replay_in_another_order_trains_the_same_batches() -> None:
+    live = await run(LOG)
+    shuffled = at_offsets([*LOG[6:], *LOG[:6]])
+    again = await run(shuffled, live.recorded)
+    assert trained(again.training.disk) == trained(live.training.disk) == [["g0-0", "g1-0"], ["g2-0", "g3-0"]]
+    assert [s.progress.manifest_sha256 for s in again.training.disk] == [
+        s.progress.manifest_sha256 for s in live.training.disk
+    ]
+    assert len(again.recorded) == 2, "it records nothing that is in the log already"
+
+
+@settings(max_examples=60, deadline=None)
+@given(
+    st.permutations(["g0", "g1", "g2", "g3", "g4", "g5", "g6"]), st.integers(0, 14), st.integers(0, 14), st.booleans()
+)
+async def test_whatever_the_order_and_the_kills_every_trainer_trains_what_the_log_says(
+    order: list[str], first_kill: int, second_kill: int, loses_step: bool
+) -> None:
+    live = await run(LOG + at_offsets(record for n in (5, 6) for record in group(f"g{n}", 0))[0:4])
+    log = log_of(order)
+    disk: list[SavedCheckpoint] = []
+    recorded = list(live.recorded)
+    for kill in sorted((first_kill, second_kill)):
+        process = Process(disk, recorded)
+        process.offsets.end = {0: len(log)}
+        await process.handler.restore()
+        await process.handler.on_batch(log[process.offsets.resumed[0].get(0, 0) : kill])
+        if loses_step and disk:
+            disk.pop()
+    process = Process(disk, recorded)
+    process.offsets.end = {0: len(log)}
+    await process.handler.restore()
+    await process.handler.on_batch(log[process.offsets.resumed[0].get(0, 0) :])
+    assert trained(disk) == trained(live.training.disk)
+    assert recorded == live.recorded
+
+
+async def test_a_kill_between_the_record_and_the_step_trains_the_recorded_batch() -> None:
+    """The groups come in another order after the restart, as they may from several partitions."""
+    process = Process([])
+    await process.handler.restore()
+    process.training.fails = True
+    with pytest.raises(RuntimeError):
+        await process.handler.on_batch(LOG)
+    again = await run(at_offsets([*LOG[4:], *LOG[:4]]), process.recorded)
+    assert trained(again.training.disk)[0] == ["g0-0", "g1-0"]
+
+
+async def test_of_two_trainers_that_form_the_same_step_the_first_in_the_log_decides() -> None:
+    """Also a trainer that was believed dead and wakes up."""
+    recorded: list[BatchFormed] = []
+    one, two = Process([], recorded), Process([], recorded)
+    await one.handler.restore()
+    await two.handler.restore()
+    log = log_of(["g0", "g1", "g2", "g3"])
+    await one.handler.on_batch(log)
+    two.offsets.end = {0: len(log)}
+    await two.handler.on_batch(log_of(["g3", "g2", "g1", "g0"]))
+    assert trained(one.training.disk) == trained(two.training.disk) == [["g0-0", "g1-0"], ["g2-0", "g3-0"]]
+    assert len(recorded) == 3, "the second trainer's own first batch does not count"
+
+
+async def test_a_trainer_with_other_rules_forms_its_own_batches() -> None:
+    live = await run(LOG)
+    other = await run(LOG, live.recorded, groups_per_step=1)
+    assert trained(other.training.disk) == [[f"g{n}-0"] for n in range(5)]
+    again = await run(at_offsets(reversed(LOG)), live.recorded, groups_per_step=1)
+    assert trained(again.training.disk) == trained(other.training.disk)
+
+
+async def test_a_trainer_that_learns_in_another_way_trains_the_same_batches() -> None:
+    live = await run(LOG)
+    other = await run(at_offsets([*LOG[6:], *LOG[:6]]), live.recorded, learning_rate=1e-6, seed=5)
+    assert trained(other.training.disk) == trained(live.training.disk)
+
+
+async def test_the_recorded_revision_is_trained_though_a_newer_one_came_first_now() -> None:
+    live = await run(log_of(["a", "b", "a'", "c", "d"]))
+    assert trained(live.training.disk) == [["a-0", "b-0"], ["c-0", "d-0"]]
+    again = await run(log_of(["a", "a'", "d", "c", "b"]), live.recorded)
+    assert trained(again.training.disk) == trained(live.training.disk)
+    counted = again.training.disk[0].progress.metrics["groups/dropped/revised_after_training"]
+    assert counted == 1, "the newer revision is counted as it was"
+
+
+async def test_a_revision_that_is_not_in_this_log_is_replaced_by_the_next_one() -> None:
+    """A replay of credit may publish the newest revision alone."""
+    live = await run(log_of(["a", "b", "a'"]))
+    again = await run(log_of(["b", "a'"]), live.recorded)
+    assert trained(again.training.disk) == [["a-1", "b-0"]]
+
+
+async def test_a_batch_whose_groups_are_gone_from_the_log_is_given_up_for_a_new_one() -> None:
+    live = await run(LOG)
+    left = at_offsets(LOG[4:])
+    process = Process([], live.recorded)
+    process.offsets.end = {0: len(left)}
+    await process.handler.restore()
+    await process.handler.on_batch(left[:-1])
+    assert process.training.steps == [], "g0 may still come"
+    await process.handler.on_batch(left[-1:])
+    assert trained(process.training.disk) == [["g2-0", "g3-0"]]
+    again = await run(at_offsets(reversed(left)), live.recorded)
+    assert trained(again.training.disk) == [["g2-0", "g3-0"]], "what was formed in its place is followed"
+
+
+async def test_a_recorded_group_that_is_dropped_now_is_left_out() -> None:
+    """With other rewards, a group may have no spread any more."""
+    live = await run(LOG, drop_zero_variance=True)
+    flat = [
+        Delivered(one.event.model_copy(update={"zero_variance": True}), one.topic, one.key, 0, one.offset, one.origin)
+        if one.event.event_id == "g1-end"
+        else one
+        for one in LOG
+    ]
+    again = await run(flat, live.recorded, drop_zero_variance=True)
+    assert trained(again.training.disk) == [["g0-0"], ["g2-0", "g3-0"]]
+
+
+async def test_a_published_batch_that_cannot_be_read_yet_is_asked_for_again() -> None:
+    process = Process([])
+    await process.handler.restore()
+    process.batches.hidden = True
+    with pytest.raises(Retry, match="cannot be read yet"):
+        await process.handler.on_batch(LOG)
+    assert process.training.steps == []
+    process.batches.hidden = False
+    await process.handler.on_batch(LOG)
+    assert trained(process.training.disk) == [["g0-0", "g1-0"], ["g2-0", "g3-0"]]
+
+
+async def test_checkpoints_from_before_batches_were_recorded_are_gone_on_from() -> None:
+    disk: list[SavedCheckpoint] = []
+    before = Process(disk)
+    await before.handler.restore()
+    await before.handler.on_batch(LOG[:4])
+    old = disk[0].progress.model_dump(exclude={"batch_id"})
+    disk[0] = SavedCheckpoint(disk[0].folder, type(disk[0].progress).model_validate(old), disk[0].merged, None)
+    later = Process(disk)
+    await later.handler.restore()
+    await later.handler.on_batch(LOG[4:])
+    assert trained(disk) == [["g0-0", "g1-0"], ["g2-0", "g3-0"]]
+    fresh = await run(at_offsets(reversed(LOG)), later.recorded)
+    assert trained(fresh.training.disk)[0] == ["g4-0", "g3-0"], "a chain that does not begin at the base model"
+
+
+def hostile(batch: BatchFormed, random_: random.Random) -> BatchFormed:
+    changes: list[dict[str, object]] = [
+        {"groups": [BatchGroup(group_id="nobody", revision=2**70)]},
+        {"groups": [*batch.groups, *batch.groups]},
+        {"parent": batch.event_id},
+        {"parent": "unknown"},
+        {"step": 2**70, "version": 2**70},
+        {"event_id": ""},
+        {"policy": "other"},
+    ]
+    return batch.model_copy(update=random_.choice(changes) | {"event_time": TIME})
+
+
+@pytest.mark.parametrize("seed", range(30))
+async def test_records_of_others_stop_no_trainer(seed: int) -> None:
+    random_ = random.Random(seed)
+    live = await run(LOG)
+    recorded = [hostile(random_.choice(live.recorded), random_) for _ in range(4)]
+    again = await run(LOG, recorded)
+    assert trained(again.training.disk) == trained(live.training.disk)
