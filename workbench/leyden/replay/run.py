@@ -130,21 +130,23 @@ class _Replay:
         """Run one stage after another, so that the input of each is complete."""
         with Supervisor(f"replay-{self.plan.name}-{int(time.time())}", self.folder / "logs") as supervisor:
             for (name, topics), port in zip(stages, free_ports(len(stages)), strict=True):
-                env = self._env() | {"LEYDEN_OPS_PORT": str(port)}
+                env = self._env(name) | {"LEYDEN_OPS_PORT": str(port)}
                 supervisor.start(ProcessSpec(name=name, argv=(sys.executable, "-m", f"leyden.{name}"), env=env))
                 ready = HttpProbe(f"http://127.0.0.1:{port}/readyz")
                 await self._drained(supervisor, name, topics, ready)
             supervisor.check()
 
-    def _env(self) -> dict[str, str]:
-        beside = [path.parent for path in (self.plan.settings, self.brokers.stack.run_file) if path]
-        env = python_env(self.brokers.stack)
+    def _env(self, name: str) -> dict[str, str]:
+        """The environment of the live service, but with the replay's own topics, folders and run file."""
+        stack = self.brokers.stack
+        beside = [path.parent for path in (self.plan.settings, stack.run_file) if path]
+        env = python_env(stack) | stack.env | stack.process_env.get(name, {})
         env["PYTHONPATH"] = ":".join([*(str(folder.resolve()) for folder in beside), env["PYTHONPATH"]])
         return env | {
             "KAFKA_BOOTSTRAP_SERVERS": self.brokers.kafka_servers,
             "REDIS_URL": self.brokers.redis_url,
             "LEYDEN_TOPIC_PREFIX": self.target,
-            "LEYDEN_DATA_DIR": str(self.brokers.stack.data_dir / "services"),
+            "LEYDEN_DATA_DIR": str(stack.data_dir / "services"),
             "LEYDEN_RUN_FILE": str(self.folder / "run.yaml"),
             "LEYDEN_TRAINER_MODEL": self.brokers.model,
             "LEYDEN_TRAINER_CHECKPOINT_DIR": str(self.folder / "checkpoints"),
