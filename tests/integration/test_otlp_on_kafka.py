@@ -38,6 +38,7 @@ from leyden.kafka.reading import LogReader, read_topics
 from leyden.kafka.settings import KafkaSettings
 from leyden.kafka.subscriber import BatchConsumer, Subscription
 from service.gateway import gateway_fakes as fakes
+from service.gateway.gateway_kept_fake import MemoryKeptResponses
 from service.gateway.gateway_rates_fake import MemoryRates
 from service.gateway.gateway_store_fake import MemoryStore
 
@@ -60,7 +61,15 @@ class Way:
         self.deaths: list[int] = []
         log = KafkaLog(self.publisher, 30.0, 0.0, 30.0)
         engines = AiohttpEngines(4.0, 100, MIB)
-        self.gateway = Gateway(fakes.settings(), MemoryStore(), engines, log, ManualClock(fakes.START), MemoryRates())
+        self.gateway = Gateway(
+            fakes.settings(),
+            MemoryStore(),
+            engines,
+            log,
+            ManualClock(fakes.START),
+            MemoryRates(),
+            MemoryKeptResponses(),
+        )
 
     async def post(self, body: bytes, headers: dict[str, str], signal: str = "traces") -> int:
         transport = httpx.ASGITransport(Starlette(routes=self.gateway.routes()))

@@ -12,6 +12,7 @@ from leyden.clock import Clock, SystemClock
 from leyden.gateway.adapters.earlier_calls import RedisEarlierCalls
 from leyden.gateway.adapters.engines import AiohttpEngines
 from leyden.gateway.adapters.history import KafkaHistory
+from leyden.gateway.adapters.kept import RedisKeptResponses
 from leyden.gateway.adapters.log import KafkaLog
 from leyden.gateway.adapters.rates import RedisRates
 from leyden.gateway.adapters.store import RedisRolloutStore
@@ -24,6 +25,7 @@ from leyden.gateway.handlers.admission import KeyLimiter, Limiter
 from leyden.gateway.handlers.calls import CallRules, ModelCalls, Recorder
 from leyden.gateway.handlers.continuations import Continuations
 from leyden.gateway.handlers.counting import TokenCounter
+from leyden.gateway.handlers.kept import Kept
 from leyden.gateway.handlers.keys import KeysHandler
 from leyden.gateway.handlers.models import ModelsHandler
 from leyden.gateway.handlers.otlp import Budget, OtlpHandler
@@ -39,8 +41,9 @@ from leyden.gateway.http.openapi import document_operation
 from leyden.gateway.http.operations import LeydenRoutes, Operation
 from leyden.gateway.http.otlp import OtlpApi
 from leyden.gateway.http.protocol import StampedProtocol, bounded
+from leyden.gateway.http.responses import ResponsesApi
 from leyden.gateway.http.rollouts import RolloutsApi
-from leyden.gateway.ports import EarlierCalls, Engines, Log, Rates, RolloutStore
+from leyden.gateway.ports import EarlierCalls, Engines, KeptResponses, Log, Rates, RolloutStore
 from leyden.gateway.settings import GatewaySettings
 from leyden.gateway.topology import PUBLISHES, READS, subscriptions
 from leyden.kafka.claims import ClaimStore
@@ -58,6 +61,7 @@ class Gateway:
         log: Log,
         clock: Clock,
         rates: Rates,
+        kept: KeptResponses,
         upstreams: Upstreams | None = None,
         earlier: EarlierCalls | None = None,
     ) -> None:
@@ -83,6 +87,8 @@ class Gateway:
         self.recorder = Recorder(store, log, self.limiter)
         self.upstreams = upstreams or Upstreams()
         self.continuations = Continuations(earlier, settings.tokens_in_policies) if earlier else None
+        limits = f"{settings.responses_max_bytes} bytes for {settings.responses_ttl_s} s of each rollout and key"
+        self.kept = Kept(kept, limits)
         self.call_slots = Limiter("calls", settings.max_concurrent_calls, 429, settings.retry_after_s)
         self.calls = self._calls(settings, store, engines, clock)
         self.otlp = OtlpApi(
@@ -113,6 +119,7 @@ class Gateway:
             new_id=partial(secrets.token_hex, 16),
             rules=CallRules(settings.truncated_sampling, sticky=settings.sticky_version == "rollout"),
             continuations=self.continuations,
+            kept=self.kept,
         )
 
     def _operations(self) -> list[Operation]:
@@ -140,6 +147,7 @@ class Gateway:
             *ModelApi(self.calls, max_body, retry_after_s).operations(),
             *Catalog(self.ring, self.table, self.upstreams, retry_after_s).operations(),
             *CountingApi(self.ring, counter, self.call_slots, max_body, retry_after_s).operations(),
+            *ResponsesApi(self.ring, self.kept, counter, self.call_slots, max_body, retry_after_s).operations(),
             *self.otlp.operations(),
             *rollouts.operations(),
             *KeysApi(leyden, self.ring, self.keys).operations(),
@@ -185,7 +193,14 @@ def build(runtime: Runtime) -> Service:
         timeout_s=settings.store_timeout_s,
     )
     earlier = said if settings.tokens_in_policies else None
-    gateway = Gateway(settings, store, engines, log, SystemClock(), rates, upstreams, earlier)
+    kept = RedisKeptResponses(
+        runtime.redis,
+        runtime.namespace("responses"),
+        ttl_s=settings.responses_ttl_s,
+        max_bytes=settings.responses_max_bytes,
+        timeout_s=settings.store_timeout_s,
+    )
+    gateway = Gateway(settings, store, engines, log, SystemClock(), rates, kept, upstreams, earlier)
     history = KafkaHistory(runtime.kafka, runtime.settings.topic_prefix, ClaimStore(runtime.settings.claims))
     times = RestoringTimes(settings.sweep_interval_s, settings.unsettled_grace_s, settings.state_ttl_s)
     restorer = Restorer(store, history, gateway.rollouts, SystemClock(), times)

@@ -202,6 +202,22 @@ class EarlierCalls(Protocol):
         ...
 
 
+class KeptResponses(Protocol):
+    """Fields of an owner's responses, bounded in bytes; old ones go. Every method raises `Retry`."""
+
+    async def find(self, owner: str, fields: Sequence[str]) -> list[bytes | None]:
+        """The values of the fields, in order; None for one that is not kept."""
+        ...
+
+    async def keep(self, owner: str, fields: Mapping[str, bytes]) -> bool:
+        """Store the fields; False, without effect, if they are too large. Fields stored together go together."""
+        ...
+
+    async def drop(self, owner: str, field: str) -> bool:
+        """Delete a field; False if it is not kept."""
+        ...
+
+
 NOT_WHOLE = "the queue's state is being read from the log"
 
 

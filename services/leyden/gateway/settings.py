@@ -119,6 +119,10 @@ class GatewaySettings(BaseSettings):
     """Policies (comma-separated shell patterns) whose prompts reuse the tokens of the call that they extend."""
     tokens_in_answers: int = Field(default=256, ge=1)
     """Number of an attempt's answers that are kept for later calls to extend."""
+    responses_ttl_s: int = Field(default=21_600, ge=1)
+    """Responses of the Responses API are kept this long after the last one of their attempt (or key), in seconds."""
+    responses_max_bytes: int = Field(default=16 * 1024 * 1024, ge=65_536)
+    """Bytes of responses that are kept of one attempt and key; the oldest go first."""
 
     @field_validator("secret")
     @classmethod

@@ -26,6 +26,7 @@ from leyden.gateway.settings import GatewaySettings
 from leyden.ids import AttemptRef
 from leyden.kafka import Delivered, Retry
 from service.gateway.gateway_engine_fake import ScriptedEngine, engine_server
+from service.gateway.gateway_kept_fake import MemoryKeptResponses
 from service.gateway.gateway_rates_fake import MemoryRates
 from service.gateway.gateway_store_fake import MemoryStore
 
@@ -107,7 +108,7 @@ async def asgi_server(app: Starlette) -> AsyncIterator[str]:
 def operations() -> list[Operation]:
     """Every route that a gateway declares."""
     fakes = (MemoryStore(), AiohttpEngines(4.0, 100, 1_000_000), FakeLog(), ManualClock(START), MemoryRates())
-    return Gateway(settings(), *fakes).operations
+    return Gateway(settings(), *fakes, MemoryKeptResponses()).operations
 
 
 @asynccontextmanager
@@ -115,6 +116,7 @@ async def bench(
     upstreams: Upstreams | None = None,
     earlier: EarlierCalls | None = None,
     store: MemoryStore | None = None,
+    kept: MemoryKeptResponses | None = None,
     live: bool = True,
     **changes: Any,
 ) -> AsyncIterator[Bench]:
@@ -123,7 +125,9 @@ async def bench(
     engines = AiohttpEngines(4.0, 100, 1_000_000)
     await engines.open()
     rates = MemoryRates()
-    gateway = Gateway(settings(**changes), store, engines, log, clock, rates, upstreams, earlier)
+    gateway = Gateway(
+        settings(**changes), store, engines, log, clock, rates, kept or MemoryKeptResponses(), upstreams, earlier
+    )
     try:
         async with engine_server(engine), asgi_server(Starlette(routes=gateway.routes())) as url:
             made = Bench(url, gateway, log, store, engine, clock, rates)

@@ -28,6 +28,7 @@ from leyden.ingest.dialects import DIALECTS
 from leyden.ingest.handlers import IngestHandlers
 from leyden.kafka import Delivered
 from service.gateway import gateway_fakes as fakes
+from service.gateway.gateway_kept_fake import MemoryKeptResponses
 from service.gateway.gateway_rates_fake import MemoryRates
 from service.gateway.gateway_store_fake import MemoryStore
 
@@ -74,7 +75,9 @@ class Doors:
         self.log, self.behind = fakes.FakeLog(), fakes.FakeLog()
         knobs = fakes.settings(max_trace_bytes=200_000, trace_record_bytes=1024)
         engines = AiohttpEngines(4.0, 100, 1_000_000)
-        gateway = Gateway(knobs, MemoryStore(), engines, self.log, ManualClock(fakes.START), MemoryRates())
+        gateway = Gateway(
+            knobs, MemoryStore(), engines, self.log, ManualClock(fakes.START), MemoryRates(), MemoryKeptResponses()
+        )
         transport = httpx.ASGITransport(Starlette(routes=gateway.routes()), raise_app_exceptions=True)
         key = {"authorization": f"Bearer {fakes.API_KEY}"}
         self.http = httpx.AsyncClient(transport=transport, base_url="http://gateway", headers=key)

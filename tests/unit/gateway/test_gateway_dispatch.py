@@ -140,6 +140,7 @@ class World:
             store=None,  # type: ignore[arg-type]  # a call that belongs to no attempt asks no store
             clock=clock,
             new_id=lambda: f"call-{next(number)}",
+            kept=None,  # type: ignore[arg-type]  # no call here is of an API that keeps responses
         )
 
     async def sleep(self, seconds: float) -> None:

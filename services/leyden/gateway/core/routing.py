@@ -15,6 +15,7 @@ from enum import StrEnum
 from hashlib import blake2b
 from itertools import groupby
 from typing import Any
+from urllib.parse import quote
 
 import orjson
 
@@ -27,6 +28,7 @@ from leyden.gateway.core.upstreams import Timeouts, Upstream, Upstreams
 
 CALL_HEADER = "x-leyden-call-id"
 OVERRIDDEN_HEADER = "x-leyden-overridden"
+LEFT_OUT_HEADER = "x-leyden-left-out"
 UPSTREAM_HEADER = "x-leyden-upstream"
 BOUND = 1.25
 """Limit of a replica's load relative to the mean (the paper's c). Smaller is more even, larger keeps more prefixes."""
@@ -230,6 +232,8 @@ class RoutedCall:
             headers[VERSION_HEADER] = self.served_model(version)
         if self.prepared.overridden:
             headers[OVERRIDDEN_HEADER] = ",".join(self.prepared.overridden)
+        if left_out := self.face.left_out(self.asked):
+            headers[LEFT_OUT_HEADER] = ",".join(map(quote, left_out))
         return headers
 
     def headers(self) -> dict[str, str]:

@@ -49,6 +49,7 @@ from leyden.gateway.core.routing import Endpoint, Incoming, ModelName, RoutedCal
 from leyden.gateway.core.upstreams import Upstream, passed_on
 from leyden.gateway.handlers.admission import KeyLimiter, Limiter, attempt_over, counted
 from leyden.gateway.handlers.continuations import Continuations
+from leyden.gateway.handlers.kept import Kept
 from leyden.gateway.handlers.servers import Answer, CallFailed, Dispatcher, broken_off, call_failed
 from leyden.gateway.metrics import (
     CALL_SECONDS,
@@ -95,6 +96,7 @@ class ModelCalls:
         store: RolloutStore,
         clock: Clock,
         new_id: Callable[[], str],
+        kept: Kept,
         rules: CallRules | None = None,
         continuations: Continuations | None = None,
     ) -> None:
@@ -109,6 +111,7 @@ class ModelCalls:
         self._new_id = new_id
         self._rules = rules or CallRules()
         self._continuations = continuations
+        self._kept = kept
 
     async def serve(self, face: Face, exchange: CallExchange) -> None:
         """Serve one call from its head to its last byte; cancelled if the caller disconnects.
@@ -122,6 +125,8 @@ class ModelCalls:
             held.enter_context(self._limiter.slot())
             await self._keys.enter(caller, held, exchange.extra_headers)
             asked = json_object(await exchange.body())
+            if face.keeps:
+                asked = await self._kept.resolved(binding, asked)
             request = face.request(asked)
             caller.must_use(request.get("model"))
             incoming = Incoming(face, asked, request, binding, exchange.agent())
@@ -134,12 +139,12 @@ class ModelCalls:
         for parameter in call.prepared.overridden:
             OVERRIDDEN.labels(parameter=parameter).inc()
         if not call.prepared.streamed:
-            body, headers = await self._recorded(call, turn, endpoint, partial(_whole, call))
+            body, headers = await self._recorded(call, turn, endpoint, partial(_whole, call, self._kept))
             await out.whole(body, headers)
             return
         stream = call.face.stream(call.asked)
         try:
-            for event in await self._recorded(call, turn, endpoint, partial(_events, call, stream, out)):
+            for event in await self._recorded(call, turn, endpoint, partial(_events, call, stream, self._kept, out)):
                 await out.write(event)
         except Exception as error:
             if not out.started:
@@ -271,7 +276,7 @@ class ModelCalls:
             labelled(FIRST_TOKEN_SECONDS, call.owner).observe(reply.first_token_s)
 
 
-async def _whole(call: RoutedCall, answer: Answer, reply: ReplyParts) -> tuple[bytes, dict[str, str]]:
+async def _whole(call: RoutedCall, kept: Kept, answer: Answer, reply: ReplyParts) -> tuple[bytes, dict[str, str]]:
     """The plain reply for the caller, and its headers."""
     raw = await answer.reply.read()
     headers = call.answer_headers(answer.version)
@@ -281,13 +286,16 @@ async def _whole(call: RoutedCall, answer: Answer, reply: ReplyParts) -> tuple[b
         if call.face.api is not Api.EMBEDDINGS:
             reply.must_have_choices()
         shown = show(body, call.prepared.visible, call.served_model(answer.version))
-        return orjson.dumps(call.face.whole(shown or body, call.asked)), headers
+        told = call.face.whole(shown or body, call.asked)
     except UNUSABLE as error:
         raise _unusable("answer", error) from error
+    if call.face.keeps:
+        told = await kept.keep(call.binding, call.asked, told)
+    return orjson.dumps(told), headers
 
 
 async def _events(
-    call: RoutedCall, stream: StreamFace, out: ResponseWriter, answer: Answer, reply: ReplyParts
+    call: RoutedCall, stream: StreamFace, kept: Kept, out: ResponseWriter, answer: Answer, reply: ReplyParts
 ) -> list[bytes]:
     """Send the stream's events as they come. Returns those to send after the record.
 
@@ -319,9 +327,12 @@ async def _events(
         raise EngineBroke("the engine's stream ended early", misframed=True)
     try:
         reply.must_have_choices()
-        return held + stream.end()
+        held += stream.end()
     except UNUSABLE as error:
         raise _unusable("stream", error) from error
+    if stream.kept is not None:
+        held += stream.ended(await kept.keep(call.binding, call.asked, stream.kept))
+    return held
 
 
 async def _payloads(reply: EngineReply) -> AsyncIterator[bytes]:

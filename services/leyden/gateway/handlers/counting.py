@@ -14,6 +14,8 @@ from leyden.gateway.ports import EngineBroke, Engines, EngineUnreachable
 NO_LOAD: Mapping[str, int] = {}
 NO_ROUTE = (404, 405, 501)
 """Statuses of an engine without `/tokenize`."""
+PROMPT_FIELDS = ("messages", "tools", "add_generation_prompt", "continue_final_message", "chat_template_kwargs")
+"""Fields of a chat request that make its prompt."""
 HEADERS = {"content-type": "application/json"}
 
 

@@ -34,7 +34,7 @@ OPENAI, ANTHROPIC = json("OpenAIError"), json("AnthropicError")
 TOLD: dict[Face, tuple[str, JsonDict, JsonDict, JsonDict]] = {
     CHAT: ("OpenAI chat completions.", json("ChatRequest"), json("ChatCompletion") | EVENTS, OPENAI),
     RESPONSES: (
-        "OpenAI responses; nothing is stored.",
+        "OpenAI responses.",
         json("ResponsesRequest"),
         json("Response") | EVENTS,
         OPENAI,

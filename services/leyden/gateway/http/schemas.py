@@ -50,6 +50,12 @@ REPLIES: dict[str, JsonDict] = {
         {"created": COUNT, "usage": {"type": "object"}},
     ),
     "ChatChoice": record({"index": COUNT, "message": {"type": "object"}, "finish_reason": MAYBE_TEXT}),
+    "Deleted": record({"id": TEXT, "object": {"const": "response"}, "deleted": {"const": True}}),
+    "ItemList": record(
+        {"object": {"const": "list"}, "data": listed({"type": "object"}), "has_more": {"type": "boolean"}},
+        {"first_id": MAYBE_TEXT, "last_id": MAYBE_TEXT},
+    ),
+    "InputTokens": record({"object": {"const": "response.input_tokens"}, "input_tokens": COUNT}),
     "Completion": record(
         {"id": TEXT, "object": {"const": "text_completion"}, "model": TEXT, "choices": listed({"type": "object"})}
     ),

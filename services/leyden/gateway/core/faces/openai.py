@@ -29,6 +29,8 @@ class StreamFace(ABC):
 
     prompt_tokens: int = 0
     """Length of the prompt, set before the first `feed` if the engine reports it at the start; 0 if unknown."""
+    kept: JsonDict | None = None
+    """The whole reply, set by `end` if the API keeps replies; `ended` follows when it is kept."""
 
     @abstractmethod
     def feed(self, chunk: JsonDict) -> list[bytes]:
@@ -37,6 +39,10 @@ class StreamFace(ABC):
     @abstractmethod
     def end(self) -> list[bytes]:
         """The events after the last chunk of a complete reply."""
+
+    def ended(self, kept: JsonDict) -> list[bytes]:
+        """The last events of a reply that is kept, with the reply as it is kept."""
+        return []
 
     @abstractmethod
     def error(self, refusal: Refusal) -> bytes:
@@ -56,10 +62,16 @@ class Face(ABC):
     """The engine's path to which requests are sent."""
     api = Api.CHAT
     """The API of `upstream_route`."""
+    keeps = False
+    """Whether replies are kept for later requests, which may refer to them."""
 
     def request(self, body: JsonDict) -> JsonDict:
         """The chat request for `body`: a new dict, or `body` itself. Raises a 400 `Refusal` with `param`."""
         return body
+
+    def left_out(self, body: JsonDict) -> tuple[str, ...]:
+        """Parts of the caller's request that could not be served and were left out; the reply's header names them."""
+        return ()
 
     def response_id(self, engine_id: str) -> str:
         """The reply id that the caller sees instead of the engine's."""

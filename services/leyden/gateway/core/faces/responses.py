@@ -1,6 +1,6 @@
-"""`/v1/responses`: OpenAI's Responses API without stored state, translated to and from chat completions.
+"""`/v1/responses`: OpenAI's Responses API, translated to and from chat completions.
 
-Nothing is stored, so every request contains its whole conversation. Tools that run on OpenAI's servers are refused.
+A request here has its whole conversation: `handlers/kept.py` adds what it refers to, and keeps the response.
 In a stream, a text is done when another item begins. Function calls are done only when the chat reply gives its finish
 reason: an agent executes a call that is done, and what it executes must be in the record.
 """
@@ -13,8 +13,11 @@ from leyden.gateway.core.faces import responses_reply as reply
 from leyden.gateway.core.faces.openai import Face, StreamFace, named_event, reasoning_of
 from leyden.gateway.core.faces.responses_reply import response, response_id
 from leyden.gateway.core.faces.responses_request import chat_request
+from leyden.gateway.core.faces.responses_tools import MAX_LEFT_OUT, ToolName, custom_input, tools_of
 from leyden.gateway.core.refusals import Refusal
 from leyden.gateway.core.request import JsonDict
+
+NAMELESS = ToolName("")
 
 
 @dataclass(slots=True)
@@ -45,7 +48,7 @@ class _Item:
     index: int
     stem: str
     call_id: str | None = None
-    name: str = ""
+    tool: ToolName = NAMELESS
     arguments: str = ""
     parts: list[_Part] = field(default_factory=list)
     announced: bool = False
@@ -53,7 +56,7 @@ class _Item:
 
     def shown(self, status: str) -> JsonDict:
         if self.kind == "function_call":
-            return reply.call_item(self.stem, self.index, self.call_id, self.name, self.arguments, status)
+            return reply.call_item(self.stem, self.index, self.call_id, self.tool, self.arguments, status)
         if self.kind == "message":
             return reply.message_item(self.stem, self.index, [part.shown() for part in self.parts], status)
         text = "".join(part.text for part in self.parts) if self.parts else None
@@ -65,6 +68,7 @@ class ResponseEvents(StreamFace):
 
     def __init__(self, body: JsonDict) -> None:
         self._body = body
+        self._names = tools_of(body).names
         self._number = 0
         self._opened: JsonDict | None = None
         self._items: list[_Item] = []
@@ -82,13 +86,17 @@ class ResponseEvents(StreamFace):
         return self._told()
 
     def end(self) -> list[bytes]:
-        """Events that finish open items, then `response.completed` or `response.incomplete` with the whole output."""
+        """Events that finish open items. `ended` has the last one, with the whole output."""
         self._open({})
         self._finish()
         assert self._opened is not None
         output = [item.shown("completed") for item in self._items]
         final = reply.ended(self._opened, output, self._finish_reason, self._usage)
-        self._tell(f"response.{final['status']}", response=final)
+        self.kept = final
+        return self._told()
+
+    def ended(self, kept: JsonDict) -> list[bytes]:
+        self._tell(f"response.{kept['status']}", response=kept)
         return self._told()
 
     def error(self, refusal: Refusal) -> bytes:
@@ -159,13 +167,14 @@ class ResponseEvents(StreamFace):
             self._items.append(self._calls[index])
         item = self._calls[index]
         item.call_id = item.call_id or delta.get("id")
-        if not item.announced:
-            item.name += function.get("name") or ""
-            if item.name or function.get("arguments"):
-                self._announce(item)
-        if arguments := function.get("arguments"):
+        name, arguments = function.get("name"), function.get("arguments")
+        if not item.announced and (name or arguments):
+            item.tool = self._names.get(name, ToolName(name)) if name else NAMELESS
+            self._announce(item)
+        if arguments:
             item.arguments += arguments
-            self._about(item, "response.function_call_arguments.delta", delta=arguments)
+            if not item.tool.custom:
+                self._about(item, "response.function_call_arguments.delta", delta=arguments)
 
     def _end_last(self) -> None:
         """Finish the last item, as another begins. Function calls stay open until the reply is complete."""
@@ -187,20 +196,30 @@ class ResponseEvents(StreamFace):
         if item.kind == "function_call":
             if not item.announced:
                 self._announce(item)
-            fields = {"name": item.name, "arguments": item.arguments}
-            self._about(item, "response.function_call_arguments.done", **fields)
+            self._end_call(item)
         for part in item.parts:
             name = "refusal" if part.kind == "refusal" else "text"
             self._about(item, f"response.{part.kind}.done", **part.told(name, part.text, part.logprobs))
             self._about(item, "response.content_part.done", content_index=part.index, part=part.shown())
         self._tell("response.output_item.done", output_index=item.index, item=item.shown(status))
 
+    def _end_call(self, item: _Item) -> None:
+        """A custom tool's input comes in one piece: its text is inside the arguments' JSON."""
+        if item.tool.custom:
+            text = custom_input(item.arguments)
+            self._about(item, "response.custom_tool_call_input.delta", delta=text)
+            self._about(item, "response.custom_tool_call_input.done", input=text)
+        else:
+            fields = {"name": item.tool.name, "arguments": item.arguments}
+            self._about(item, "response.function_call_arguments.done", **fields)
+
     def _stem(self) -> str:
         assert self._opened is not None
         return str(self._opened["id"]).removeprefix("resp_")
 
     def _about(self, item: _Item, event: str, /, **fields: Any) -> None:
-        self._tell(event, item_id=reply.item_id(item.kind, item.stem, item.index), output_index=item.index, **fields)
+        kind = "custom_tool_call" if item.tool.custom else item.kind
+        self._tell(event, item_id=reply.item_id(kind, item.stem, item.index), output_index=item.index, **fields)
 
     def _tell(self, event: str, /, **fields: Any) -> None:
         self._out.append(named_event(event, {"type": event, "sequence_number": self._number, **fields}))
@@ -215,9 +234,13 @@ class ResponsesFace(Face):
     """OpenAI's Responses API."""
 
     route = "/v1/responses"
+    keeps = True
 
     def request(self, body: JsonDict) -> JsonDict:
         return chat_request(body)
+
+    def left_out(self, body: JsonDict) -> tuple[str, ...]:
+        return tuple(tools_of(body).left_out)[:MAX_LEFT_OUT]
 
     def response_id(self, engine_id: str) -> str:
         return response_id(engine_id)

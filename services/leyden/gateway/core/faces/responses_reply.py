@@ -6,6 +6,7 @@ from collections.abc import Mapping
 from typing import Any
 
 from leyden.gateway.core.faces.openai import reasoning_of
+from leyden.gateway.core.faces.responses_tools import ToolName, custom_input, tools_of
 from leyden.gateway.core.request import JsonDict
 
 MARK = "leyden-reasoning-"
@@ -49,7 +50,7 @@ ECHOED: JsonDict = {
 """Fields that a response repeats from its request, with their defaults."""
 
 
-PREFIXES = {"message": "msg", "reasoning": "rs", "function_call": "fc"}
+PREFIXES = {"message": "msg", "reasoning": "rs", "function_call": "fc", "custom_tool_call": "ctc"}
 
 
 def item_id(kind: str, stem: str, index: int) -> str:
@@ -80,7 +81,7 @@ def envelope(chat: Mapping[str, Any], body: JsonDict) -> JsonDict:
         "incomplete_details": None,
         "model": chat.get("model"),
         "output": [],
-        "previous_response_id": None,
+        "previous_response_id": body.get("previous_response_id"),
         "store": False,
         "truncation": "disabled",
         "usage": None,
@@ -92,7 +93,7 @@ def envelope(chat: Mapping[str, Any], body: JsonDict) -> JsonDict:
 def response(chat: Mapping[str, Any], body: JsonDict) -> JsonDict:
     """The response for a complete chat reply."""
     choice = chat["choices"][0]
-    output = items(stem_of(chat.get("id")), choice.get("message") or {}, choice.get("logprobs"))
+    output = items(stem_of(chat.get("id")), choice.get("message") or {}, choice.get("logprobs"), tools_of(body).names)
     return ended(envelope(chat, body), output, choice.get("finish_reason"), chat.get("usage"))
 
 
@@ -109,8 +110,8 @@ def ended(opened: JsonDict, output: list[JsonDict], finish_reason: str | None, u
     }
 
 
-def items(stem: str, message: Mapping[str, Any], logprobs: object) -> list[JsonDict]:
-    """The output items of a chat message: reasoning, the message, function calls."""
+def items(stem: str, message: Mapping[str, Any], logprobs: object, names: Mapping[str, ToolName]) -> list[JsonDict]:
+    """The output items of a chat message: reasoning, the message, calls of the request's tools."""
     output: list[JsonDict] = []
     if thought := reasoning_of(message):
         output.append(reasoning_item(stem, len(output), thought, "completed"))
@@ -122,8 +123,9 @@ def items(stem: str, message: Mapping[str, Any], logprobs: object) -> list[JsonD
         output.append(message_item(stem, len(output), parts, "completed"))
     for call in calls:
         function = call.get("function") or {}
-        named = function.get("name") or "", function.get("arguments") or ""
-        output.append(call_item(stem, len(output), call.get("id"), *named, "completed"))
+        called = function.get("name") or ""
+        name, arguments = names.get(called, ToolName(called)), function.get("arguments") or ""
+        output.append(call_item(stem, len(output), call.get("id"), name, arguments, "completed"))
     return output
 
 
@@ -140,11 +142,13 @@ def message_item(stem: str, index: int, parts: list[JsonDict], status: str) -> J
     return item | {"role": "assistant", "content": parts}
 
 
-def call_item(stem: str, index: int, call_id: str | None, name: str, arguments: str, status: str) -> JsonDict:
-    """A function call; its `call_id` is the chat tool call's id, to which the caller's result refers."""
-    own_id = item_id("function_call", stem, index)
-    call = {"id": own_id, "type": "function_call", "status": status, "call_id": call_id or own_id}
-    return call | {"name": name, "arguments": arguments}
+def call_item(stem: str, index: int, call_id: str | None, name: ToolName, arguments: str, status: str) -> JsonDict:
+    """A call of a tool; its `call_id` is the chat tool call's id, to which the caller's result refers."""
+    kind = "custom_tool_call" if name.custom else "function_call"
+    own_id = item_id(kind, stem, index)
+    call: JsonDict = {"id": own_id, "type": kind, "status": status, "call_id": call_id or own_id, "name": name.name}
+    call |= {} if name.namespace is None else {"namespace": name.namespace}
+    return call | ({"input": custom_input(arguments)} if name.custom else {"arguments": arguments})
 
 
 def text_part(text: str | None, logprobs: list[JsonDict]) -> JsonDict:

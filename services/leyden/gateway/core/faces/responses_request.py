@@ -9,6 +9,7 @@ from typing import Any
 
 from leyden.gateway.core.faces.openai import REASONING
 from leyden.gateway.core.faces.responses_reply import unseal
+from leyden.gateway.core.faces.responses_tools import chat_name, chat_tools, custom_arguments
 from leyden.gateway.core.refusals import Refusal
 from leyden.gateway.core.request import JsonDict
 
@@ -46,6 +47,8 @@ class _Conversation:
             "message": self._message,
             "function_call": self._function_call,
             "function_call_output": self._function_call_output,
+            "custom_tool_call": self._custom_tool_call,
+            "custom_tool_call_output": self._function_call_output,
             "reasoning": self._reasoning,
         }
 
@@ -54,8 +57,6 @@ class _Conversation:
         if not isinstance(item, dict):
             raise refused(f"`{where}` must be an object", where)
         kind = item.get("type") or ("message" if "role" in item else None)
-        if kind == "item_reference":
-            raise refused("the gateway stores no items: send the item itself, not a reference", where)
         if not isinstance(kind, str) or kind not in self._kinds:
             raise refused(f"items of type {str(kind)[:64]!r} are not supported", f"{where}.type")
         self._kinds[kind](item, where)
@@ -80,8 +81,13 @@ class _Conversation:
             self.messages.append({"role": role, "content": content})
 
     def _function_call(self, item: JsonDict, where: str) -> None:
-        name = _string(item.get("name"), f"{where}.name")
-        arguments = _string(item.get("arguments"), f"{where}.arguments")
+        self._call(item, _string(item.get("arguments"), f"{where}.arguments"), where)
+
+    def _custom_tool_call(self, item: JsonDict, where: str) -> None:
+        self._call(item, custom_arguments(_string(item.get("input"), f"{where}.input")), where)
+
+    def _call(self, item: JsonDict, arguments: str, where: str) -> None:
+        name = chat_name(_string(item.get("name"), f"{where}.name"), item.get("namespace"))
         call_id = _string(item.get("call_id"), f"{where}.call_id")
         function = {"name": name, "arguments": arguments}
         turn = self._turn()
@@ -174,14 +180,12 @@ def mapping(value: object, where: str) -> Mapping[str, Any]:
     return value
 
 
-KEPT = ("conversation", "previous_response_id")
-"""Fields that continue a stored conversation."""
-UNSERVED = ("prompt", "context_management", "moderation")
+UNSERVED = ("conversation", "prompt", "context_management", "moderation")
 """Features of OpenAI's servers."""
 TAKEN = frozenset(
     {
-        *KEPT, *UNSERVED, "access_programs", "background", "image", "include", "input", "instructions",
-        "max_output_tokens", "max_tool_calls", "messages", "metadata", "n", "parallel_tool_calls",
+        *UNSERVED, "access_programs", "background", "image", "include", "input", "instructions", "max_output_tokens",
+        "max_tool_calls", "messages", "metadata", "n", "parallel_tool_calls", "previous_response_id",
         "prompt_cache_options", "reasoning", "response_format", "store", "stream_options", "text", "tool_choice",
         "tools", "top_logprobs", "truncation",
     }
@@ -195,7 +199,7 @@ def chat_request(body: JsonDict) -> JsonDict:
     _must_be_served(body)
     chat = {name: value for name, value in body.items() if name not in TAKEN}
     chat["messages"] = messages_of(body.get("instructions"), body.get("input"))
-    chat |= _tools(body) | _text_format(body) | _logprobs(body)
+    chat |= chat_tools(body) | _text_format(body) | _logprobs(body)
     if body.get("max_output_tokens") is not None:
         chat["max_completion_tokens"] = body["max_output_tokens"]
     if (effort := mapping(body.get("reasoning"), "reasoning").get("effort")) is not None:
@@ -206,9 +210,6 @@ def chat_request(body: JsonDict) -> JsonDict:
 
 
 def _must_be_served(body: JsonDict) -> None:
-    for name in KEPT:
-        if body.get(name) is not None:
-            raise refused("the gateway stores no history: send all items of the conversation in `input`", name)
     for name in UNSERVED:
         if body.get(name):
             raise refused(f"`{name}` is not supported", name)
@@ -217,44 +218,6 @@ def _must_be_served(body: JsonDict) -> None:
     if body.get("n") not in (None, 1):
         raise refused("`n` must be 1", "n")
     mapping(body.get("metadata"), "metadata")
-
-
-def _tools(body: JsonDict) -> JsonDict:
-    given = body.get("tools")
-    if given is not None and not isinstance(given, list):
-        raise refused("`tools` must be a list", "tools")
-    tools = [_tool(tool, f"tools[{index}]") for index, tool in enumerate(given or ())]
-    choice, tools = _choice(body.get("tool_choice"), tools)
-    chosen = {} if choice is None or (not tools and choice in ("auto", "none")) else {"tool_choice": choice}
-    if not tools:
-        return chosen
-    parallel = body.get("parallel_tool_calls")
-    return {"tools": tools} | chosen | ({} if parallel is None else {"parallel_tool_calls": parallel})
-
-
-def _tool(tool: object, where: str) -> JsonDict:
-    fields = mapping(tool, where)
-    if fields.get("type") != "function":
-        kind = str(fields.get("type"))[:64]
-        raise refused(f"the tool {kind!r} runs on OpenAI's servers: only function tools are supported", where)
-    if not isinstance(fields.get("name"), str):
-        raise refused(f"`{where}.name` must be a string", f"{where}.name")
-    names = ("name", "description", "parameters", "strict")
-    return {"type": "function", "function": {n: fields[n] for n in names if fields.get(n) is not None}}
-
-
-def _choice(choice: object, tools: list[JsonDict]) -> tuple[Any, list[JsonDict]]:
-    """The chat form of `tool_choice`, and the tools that it leaves."""
-    if choice is None or choice in ("none", "auto", "required"):
-        return choice, tools
-    fields = mapping(choice, "tool_choice")
-    if fields.get("type") == "function" and isinstance(fields.get("name"), str):
-        return {"type": "function", "function": {"name": fields["name"]}}, tools
-    allowed = fields.get("tools")
-    if fields.get("type") == "allowed_tools" and isinstance(allowed, list):
-        names = [tool.get("name") for tool in allowed if isinstance(tool, dict)]
-        return fields.get("mode") or "auto", [tool for tool in tools if tool["function"]["name"] in names]
-    raise refused(f"the tool choice {str(fields.get('type'))[:64]!r} is not supported", "tool_choice")
 
 
 def _text_format(body: JsonDict) -> JsonDict:
