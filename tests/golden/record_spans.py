@@ -30,13 +30,15 @@ from starlette.responses import JSONResponse, Response, StreamingResponse
 from starlette.routing import Route
 
 HERE = Path(__file__).parent
-sys.path[:0] = [str(HERE)]
+sys.path[:0] = [str(HERE), str(HERE.parent)]
 
 import scripted_engine  # type: ignore[import-not-found]  # noqa: E402
 
+from bundled import NODE  # type: ignore[import-not-found]  # noqa: E402
+
 PORT = 18_473
 """Fixed: it is in the recordings."""
-_WHERE = re.compile(r"[^\s\"'\\\\]*/(?=site-packages/|span_agents/|lib/python)")
+_WHERE = re.compile(r"[^\s\"'\\\\]*/(?=site-packages/|span_agents/|lib/python|node_modules/|\w+\.mjs)")
 """What stack traces say of the recording machine."""
 _OF_THE_MACHINE = (
     "host.", "os.", "process.pid", "process.runtime", "process.owner", "process.command", "process.executable.path",
@@ -117,7 +119,7 @@ def recorded(agent: Path, python: str) -> dict[str, Any]:
     if agent.suffix == ".mjs":
         copied = Path(python) / agent.name  # Node looks for packages beside the program
         copied.write_text(agent.read_text())
-        command = ["node", copied.name]
+        command = [str(NODE), copied.name]
     else:
         command = [python, str(agent)]
     folder = python if agent.suffix == ".mjs" else None

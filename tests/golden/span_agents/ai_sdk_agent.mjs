@@ -1,4 +1,5 @@
-// Vercel's AI SDK with a tool that fails once, under its own telemetry.
+// Vercel's AI SDK with a tool that fails once, under its own telemetry. Recorded with ai 6.0.326,
+// @ai-sdk/openai 3.0.141, zod 4 and OpenTelemetry's sdk-trace-node and exporter-trace-otlp-proto.
 import { createOpenAI } from "@ai-sdk/openai";
 import { OTLPTraceExporter } from "@opentelemetry/exporter-trace-otlp-proto";
 import { NodeTracerProvider, SimpleSpanProcessor } from "@opentelemetry/sdk-trace-node";

@@ -121,6 +121,30 @@ def test_a_settled_calls_agent_is_found_by_its_reply() -> None:
     assert [found.agent for found in attempt(events).settled_calls()] == [Agent("planner")]
 
 
+def test_a_settled_calls_agent_is_found_by_its_request_id() -> None:
+    spans = [span("s1", agent="planner"), answered(span("s2", "s1"), "a")]
+    found = attempt(
+        with_spans(finished([traced("a", None, response_id="msg_1"), traced("b", None)], [reward(1.0)]), spans)
+    )
+    assert {call.event.call_id: call.agent.name for call in found.settled_calls()} == {"a": "planner", "b": None}
+
+
+def test_a_settled_calls_agent_is_found_by_a_tool_calls_id_told_by_a_log_record() -> None:
+    message: JsonObject = {
+        "role": "assistant",
+        "tool_calls": [{"id": "t1", "type": "function", "function": {"name": "add", "arguments": "{}"}}],
+    }
+    told = span("s2", "s1").model_copy(update={"kind": SpanKind.LLM_CALL, "llm": LlmCall(response_id="minted")})
+    record = span("s3", "s2").model_copy(
+        update={"kind": SpanKind.OTHER, "derived": True, "llm": LlmCall(output_messages=[message])}
+    )
+    made = traced("a", None)
+    made = made.model_copy(update={"choices": [made.choices[0].model_copy(update={"message": message})]})
+    spans = [span("s1", agent="planner"), told, record]
+    found = attempt(with_spans(finished([made, traced("b", None)], [reward(1.0)]), spans))
+    assert {call.event.call_id: call.agent.name for call in found.settled_calls()} == {"a": "planner", "b": None}
+
+
 def test_a_settled_calls_agent_is_found_by_what_its_span_says_of_the_reply() -> None:
     """`call` answers "text"; the span of "b" says it too, but so does a second one."""
 

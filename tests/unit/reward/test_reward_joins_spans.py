@@ -44,6 +44,15 @@ def test_a_calls_agent_is_told_by_the_span_that_names_its_reply() -> None:
     assert view.calls_in_spans[span.span_id] == "call-1"
 
 
+def test_a_span_may_name_the_request_id_that_the_client_saw_as_the_replys_id() -> None:
+    step = a_span(1, 0, SpanKind.AGENT_STEP, agent_name="planner")
+    llm = LlmCall(response_id="call-1")
+    span = a_span(2, 0.5, SpanKind.LLM_CALL, llm=llm, model="openai/policy", parent_span_id=step.span_id)
+    view = seen(step, span, a_call(1, 1, response_id="msg_1"), a_call(2, 2, response_id="msg_2"))
+    assert [view.agent_of_call(call) for call in view.calls] == ["planner", None]
+    assert view.calls_in_spans == {span.span_id: "call-1"}
+
+
 def test_a_span_that_names_no_reply_is_joined_by_the_reply_itself_where_no_other_has_it() -> None:
     def told(n: int, parent: str) -> SpanRecorded:
         message: JsonObject = {"role": "assistant", "content": f"said {n}"}

@@ -1,0 +1,70 @@
+"""Every model call of the recorded agents is joined to its span, as the gateway and reward would join them.
+
+The calls are what the scripted model answered, written by hand; of token counts the gateway knows its own.
+"""
+
+from pathlib import Path
+
+import pytest
+
+from golden.test_golden_spans import spans_of
+from leyden.events import JsonObject, LlmCall, ModelCallRecorded, RolloutSettled, SpanKind, SpanRecorded, Usage
+from leyden.reward.core.settle import settle
+from leyden.reward.core.view import view_of
+from unit.reward.reward_builders import ROLLOUT, a_call, an_end, asking, evidence_of
+
+HERE = Path(__file__).parent
+ANSWER: JsonObject = {"role": "assistant", "content": "It is 106000."}
+LAST = {
+    "adk_agent": 122, "adk_legacy": 122, "agno_agent": 49, "ai_sdk_7_agent": 51, "ai_sdk_agent": 49,
+    "haystack_agent": 70, "litellm_loop": 51, "smolagents_agent": 971, "strands_agent": 51, "strands_current": 51,
+}  # fmt: skip
+"""Recording → tokens of the last call's prompt, as the scripted model counted them."""
+NAMED = LAST.keys() - {"haystack_agent", "litellm_loop"}
+"""Recordings that name their agent."""
+
+
+def recorded_calls(name: str) -> list[ModelCallRecorded]:
+    second = "call_0" if name == "smolagents_agent" else "call_1"  # its history has no messages of the role tool
+    last = asking(("call_0", "final_answer", {"answer": "It is 106000."})) if name == "smolagents_agent" else ANSWER
+    replies = [
+        asking(("call_0", "population", {"city": "Atlantis"})), asking((second, "population", {"city": "Delft"})), last,
+    ]  # fmt: skip
+    usage = [Usage(), Usage(), Usage(prompt_tokens=LAST[name], completion_tokens=5)]
+    return [
+        a_call(n, n, reply, usage=used, requested_model="policy-2026" if name == "haystack_agent" else "policy",
+               response_id=f"chatcmpl-{n}")
+        for n, (reply, used) in enumerate(zip(replies, usage, strict=True), 1)
+    ]  # fmt: skip
+
+
+@pytest.mark.parametrize(
+    ("name", "by_id"),
+    [(name, by_id) for name in LAST for by_id in (True, False) if by_id or name != "litellm_loop"],
+)
+def test_every_call_is_joined_to_its_span_and_agent(name: str, by_id: bool) -> None:
+    """With the spans' reply ids where they have them, and without any; LiteLLM's own spans tell nothing else."""
+    spans = [one.model_copy(update={"rollout_id": ROLLOUT}) for one in spans_of(HERE / "spans" / f"{name}.json")]
+    if not by_id:
+        spans = [without_reply_id(one) for one in spans]
+    calls = recorded_calls(name)
+    end = an_end(calls)
+    evidence = evidence_of([*spans, *calls, end])
+    settled = settle(end, evidence)
+    assert isinstance(settled, RolloutSettled)
+    view = view_of(end, settled, evidence)
+    joined = view.calls_in_spans
+    kinds = {span.span_id: span.kind for span in view.spans}
+    assert sorted(joined.values()) == ["call-1", "call-2", "call-3"]
+    assert {kinds[span_id] for span_id in joined} == {SpanKind.LLM_CALL}
+    starts = {span.span_id: span.start_unix_nano for span in view.spans}
+    assert [joined[at] for at in sorted(joined, key=starts.__getitem__)] == ["call-1", "call-2", "call-3"]
+    agents = {view.agent_of_call(call) for call in view.calls}
+    assert agents == {"geographer" if name in NAMED else None}
+
+
+def without_reply_id(span: SpanRecorded) -> SpanRecorded:
+    if not isinstance(span.llm, LlmCall):
+        return span
+    model = "openai/policy" if span.model == "policy-2026" and span.dialect != "haystack" else span.model
+    return span.model_copy(update={"llm": span.llm.model_copy(update={"response_id": None}), "model": model})
