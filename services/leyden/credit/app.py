@@ -1,19 +1,29 @@
 """Composition root of credit."""
 
+from pathlib import Path
+
 from leyden.clock import SystemClock
 from leyden.credit.adapters import redis_stores
-from leyden.credit.core.section import CreditSection
+from leyden.credit.core.section import CreditSection, RewardRules
 from leyden.credit.handlers import CreditHandlers
 from leyden.credit.settings import CreditSettings
 from leyden.credit.sweep import Sweeper, SweepSettings
 from leyden.credit.topology import PUBLISHES, subscriptions
 from leyden.service import Runtime, Service
-from leyden.settings import load_section
+from leyden.settings import RunFileError, load_section
+
+
+def load_credit_section(run_file: Path | None) -> CreditSection:
+    """Section `credit:`, which must fit the shaping in section `reward:`. Raises `RunFileError`."""
+    section = load_section(run_file, "credit", CreditSection)
+    if conflict := section.shaping_conflict(load_section(run_file, "reward", RewardRules)):
+        raise RunFileError(f"{run_file}: {conflict}")
+    return section
 
 
 def build(runtime: Runtime) -> Service:
     """Credit on Redis and Kafka, with section `credit:` of the run file. Raises `RunFileError` if that is wrong."""
-    section = load_section(runtime.settings.run_file, "credit", CreditSection)
+    section = load_credit_section(runtime.settings.run_file)
     settings, clock = CreditSettings(), SystemClock()
     stores = redis_stores(runtime, settings)
     handlers = CreditHandlers(

@@ -1,9 +1,12 @@
 """Traps that other systems fell into, from the events to what is trained."""
 
+import math
 from collections.abc import Sequence
 from typing import Any, cast
 
 import pytest
+from hypothesis import given, settings
+from hypothesis import strategies as st
 
 from credit_support import call, delivered, finished, reward, rollout
 from leyden.credit.core.advantage import Advantage
@@ -163,3 +166,56 @@ def test_a_group_whose_arithmetic_overflows_is_published_with_all_its_members_le
     assert (group.sequences, group.group.members, group.group.reward_mean) == ([], 0, 0.0)
     assert set(group.group.left_out) == {rollout(0), rollout(1)}
     assert all(reason.startswith("not finite: overflowing, grpo: ") for reason in group.group.left_out.values())
+
+
+EVERY_STRATEGY: list[object] = [
+    "identical",
+    {"name": "discounted", "gamma": 1.0},
+    {"name": "discounted", "gamma": 0.5},
+    "step",
+    "gae",
+    {"name": "gae", "gamma": 0.5, "lambda": 0.5},
+    "step_group",
+]
+
+
+def test_the_choices_of_one_call_are_alternatives_and_not_successive() -> None:
+    both = one(0, [call("0", [1, 2], [30], [31])], 1.0)
+    group = trained(both, strategy={"name": "discounted", "gamma": 1.0}, advantage="dr_grpo")
+    assert [t.return_ for t in transitions(group, 0)] == [1.0, 1.0]
+    assert [t.reward for t in transitions(group, 0)] == [1.0, 0.0], "immediate rewards add up to the total"
+
+
+@settings(max_examples=60, deadline=None)
+@given(
+    strategy=st.sampled_from(EVERY_STRATEGY),
+    advantage=st.sampled_from(["grpo", "dr_grpo", "rloo", "reinforce_plus_plus", "reinforce_plus_plus_baseline"]),
+    choices=st.lists(st.integers(1, 4), min_size=2, max_size=5),
+    rewards=st.lists(st.floats(-1, 1), min_size=10, max_size=10),
+)
+def test_more_choices_of_a_call_change_the_credit_of_no_call(
+    strategy: object, advantage: str, choices: list[int], rewards: list[float]
+) -> None:
+    """Each choice has the credit that its call has when it is the only one, and so has every other call."""
+    if strategy == "step_group" and advantage == "reinforce_plus_plus":
+        return
+
+    def group(counts: Sequence[int]) -> CreditedGroup:
+        calls = []
+        for turn, count in enumerate(counts):
+            answers = [[10, *([n] if n else [])] for n in range(count)]
+            calls.append(call(f"0-{turn}", [0, *[10, 7] * turn], *answers, at=turn, rollout_id=rollout(0)))
+        own = [reward(rewards[n], rule=f"r{n}", of=one, rollout_id=rollout(0)) for n, one in enumerate(calls)]
+        return trained(
+            one(0, calls, rewards[-1], *own), one(1, turns(1, 3), rewards[-2]), strategy=strategy, advantage=advantage
+        )
+
+    many, single = group(choices), group([1] * len(choices))
+    alone = {t.call_id: (t.return_, t.advantage) for t in transitions(single, 0)}
+    assert [(t.call_id, t.return_, t.advantage) for t in transitions(many, 0)] == [
+        (f"0-{turn}", *alone[f"0-{turn}"]) for turn, count in enumerate(choices) for _ in range(count)
+    ]
+    assert [t.advantage for t in transitions(many, 1)] == [t.advantage for t in transitions(single, 1)]
+    assert math.fsum(t.reward for t in transitions(many, 0)) == pytest.approx(
+        next(s.rollout_reward for s in many.sequences if s.rollout_id == rollout(0))
+    )

@@ -4,6 +4,9 @@ from datetime import timedelta
 from typing import Any
 
 import pytest
+from hypothesis import given as given_by
+from hypothesis import settings
+from hypothesis import strategies as st
 from pydantic import ValidationError
 
 from leyden.events import Evaluation, Event, Json, JsonObject, RewardAssigned, SpanKind, SpanRecorded, ToolCall, Usage
@@ -377,8 +380,26 @@ def test_success_after_an_error_of_the_same_tool_is_rewarded_once() -> None:
 
 def test_the_same_error_twice_earns_nothing() -> None:
     assert given(SelfCorrection(), failed(1, "no x"), failed(2, "no x"), a_span(3, 3)) == []
-    farmed = [failed(1, "no x"), a_span(2, 2), failed(3, "no x"), a_span(4, 4), failed(5, "no y"), a_span(6, 6)]
-    assert given(SelfCorrection(), *farmed) == [(0.1, "span-2", None), (0.1, "span-6", None)]
+
+
+def test_failing_on_purpose_pays_once_whatever_the_errors_say() -> None:
+    """Five errors that differ in a file name, each followed by a success."""
+    farmed = [one for n in range(1, 10, 2) for one in (failed(n, f"no file {n}.txt"), a_span(n + 1, n + 1))]
+    assert given(SelfCorrection(), *farmed) == [(0.1, "span-2", None)]
+
+
+@settings(max_examples=60, deadline=None)
+@given_by(st.lists(st.tuples(st.sampled_from("abc"), st.booleans(), st.text(max_size=3)), max_size=18))
+def test_self_correction_pays_at_most_once_and_only_for_a_tools_first_error(story: list[tuple[str, bool, str]]) -> None:
+    spans, failures, paid = [], dict.fromkeys("abc", 0), []
+    for n, (name, fails, text) in enumerate(story, start=1):
+        changes = {"status": "error", "error_type": "E", "error_message": text} if fails else {}
+        spans.append(a_tool(n, n, name=name, **changes))
+        before = [one for one in story[: n - 1] if one[0] == name]
+        if not fails and failures[name] == 1 and before[-1][1]:
+            paid.append(n)
+        failures[name] += fails
+    assert given(SelfCorrection(), *spans) == [(0.1, f"span-{n}", None) for n in paid[:1]]
 
 
 def test_a_tool_call_that_ran_beside_the_error_corrects_nothing() -> None:

@@ -180,3 +180,88 @@ async def test_a_broken_reference_is_named_and_never_a_zero(tmp_path: Path) -> N
 def test_a_wrong_function_says_what_is_wrong(tmp_path: Path, function: str, reason: str) -> None:
     with pytest.raises(RunFileError, match=reason):
         section(tmp_path, function)
+
+
+BEYOND = 2**53
+
+
+@pytest.mark.parametrize(
+    ("grader", "output", "answer"),
+    [
+        ("exact_match", "1,2", "12"),
+        ("exact_match", "1_2", "12"),
+        ("exact_match", "12,34", 1234),
+        ("exact_match", ",123", 123),
+        ("exact_match", "\u0661\u0662", 12),
+        ("exact_match", BEYOND + 1, BEYOND),
+        ("exact_match", str(BEYOND + 1), BEYOND),
+        ("exact_match", "0.1000000000000000055", 0.1),
+        ("numeric", BEYOND + 1, BEYOND),
+        ("numeric", f"it is {BEYOND + 1}", str(BEYOND)),
+        ("numeric", 1000001, 1000000),
+        ("numeric", "1,000,001", 1000000),
+        ("numeric", 1000000.5, 1000000),
+        ("numeric", "123456789.1", 123456789),
+    ],
+)
+def test_what_is_not_the_number_is_not_taken_for_it(grader: str, output: Json, answer: Json) -> None:
+    assert graded(grader, output, {"answer": answer}) == 0.0
+
+
+@pytest.mark.parametrize(
+    ("grader", "output", "answer"),
+    [
+        ("exact_match", "1,234", 1234),
+        ("exact_match", "-1,234,567.50", -1234567.5),
+        ("exact_match", "+.5", 0.5),
+        ("exact_match", "5.", 5),
+        ("exact_match", "1.2E3", 1200),
+        ("exact_match", "1,2", " 1,2 "),
+        ("exact_match", "1e400", "1E400"),
+        ("exact_match", "0.1", 0.1),
+        ("numeric", "0.333333", "1/3"),
+        ("numeric", "3.1415927", 3.141592653589793),
+        ("numeric", "12.0", 12),
+        ("numeric", 2.9999999, 3),
+    ],
+)
+def test_one_number_in_two_notations_is_one(grader: str, output: Json, answer: Json) -> None:
+    assert graded(grader, output, {"answer": answer}) == 1.0
+
+
+integers = st.integers(-(2**80), 2**80)
+
+
+@given(a=integers, near=st.integers(-3, 3) | integers, form=st.sampled_from(["{}", "{:,}", "so it is {}", "{:,} m"]))
+def test_integers_are_equal_or_not_however_large(a: int, near: int, form: str) -> None:
+    b = a + near
+    assert graded("numeric", form.format(b), {"answer": a}) == float(a == b)
+    if form in ("{}", "{:,}"):
+        assert graded("exact_match", form.format(b), {"answer": a}) == float(a == b)
+        assert graded("exact_match", b, {"answer": str(a)}) == float(a == b)
+
+
+@given(st.integers(1000, 10**12), st.integers(1, 12), st.sampled_from(",_ '"))
+def test_a_separator_out_of_its_place_makes_no_number(value: int, place: int, separator: str) -> None:
+    digits = str(value)
+    written = digits[:place] + separator + digits[place:]
+    right = separator == "," and len(digits) <= 6 and len(digits) - place == 3
+    assert graded("exact_match", written, {"answer": value}) == float(right or written.strip() == digits)
+
+
+@given(st.text(alphabet="0123456789,._+-eE \u0661", max_size=40))
+def test_exact_match_reads_any_text(text: str) -> None:
+    assert graded("exact_match", text, {"answer": text}) == 1.0
+
+
+@pytest.mark.parametrize(
+    ("given_", "expected"), [(10**10 + 1, 0.0), (10**10, 1.0), (10.0**10, 1.0), ("0.1 + 0.2", 0.0)]
+)
+def test_sql_compares_whole_numbers_exactly(given_: object, expected: float) -> None:
+    metadata: JsonObject = {"sql": f"SELECT {10**10}", "schema": "CREATE TABLE t (x)"}
+    assert graded("sql_result", f"SELECT {given_}", metadata) == expected
+
+
+def test_an_explicit_tolerance_holds_for_integers_too() -> None:
+    assert graded("numeric", 103, {"answer": 100}, tolerance=0.05) == 1.0
+    assert graded("numeric", 106, {"answer": 100}, tolerance=0.05) == 0.0

@@ -104,3 +104,32 @@ def test_the_learner_whitens_when_told_so_and_only_then(
     assert step([0.0, 1.0, 1.0], whiten_advantages=True)["sequences/computed"] == 3.0, "the 0 is worse than the mean"
     alike = step([1.0, 1.0, 1.0], whiten_advantages=True)
     assert (alike["sequences/computed"], alike["optimiser/skipped"]) == (0.0, 1.0)
+
+
+@settings(max_examples=200, deadline=None)
+@given(
+    value=st.floats(-1e9, 1e9, width=32),
+    count=st.integers(2, 400),
+    data=st.data(),
+)
+def test_a_flat_batch_is_exactly_nothing_whatever_its_value_and_weights(
+    value: float, count: int, data: st.DataObject
+) -> None:
+    """Also where float32 rounds some of the values up and others down."""
+    weights = np.array(data.draw(st.lists(st.floats(1e-6, 1), min_size=count, max_size=count)))
+    up = np.array(data.draw(st.lists(st.booleans(), min_size=count, max_size=count)))
+    values = np.full(count, np.float32(value))
+    values[up] = np.nextafter(values[up], np.float32(np.inf))
+    assert not whiten(values.astype(np.float64), np.ones(count, bool), weights).any()
+
+
+def test_small_differences_that_are_no_rounding_are_whitened() -> None:
+    values = np.array([0.3, 0.3001, 0.3002], np.float32).astype(np.float64)
+    assert whiten(values, np.ones(3, bool)).tolist() == pytest.approx([-1, 0, 1], abs=0.5)
+
+
+def test_a_flat_batch_makes_no_step(tiny_llama: Path, sequence: Callable[..., SequenceCredited]) -> None:
+    settings = TrainerSettings.model_validate({"row_tokens": 64, "whiten_advantages": True})
+    model = PolicyModel(settings, TrainerEnvironment(model=str(tiny_llama), device="cpu", threads=1))
+    outcome = Learner(model, settings).step(batch_of(sequence, [0.3] * 7), 0)
+    assert (outcome.skipped, outcome.untrained) == (True, {"g": "no_signal"})

@@ -7,7 +7,7 @@ from pydantic import BaseModel, ConfigDict, Field, field_validator, model_valida
 from leyden.credit.core.advantage import advantage_of
 from leyden.credit.core.agents import AgentRule
 from leyden.credit.core.overlong import Overlong
-from leyden.credit.core.strategies import Identical, StrategySetting
+from leyden.credit.core.strategies import Identical, Strategy, StrategySetting
 
 
 class GroupSection(BaseModel):
@@ -43,6 +43,26 @@ class GroupSection(BaseModel):
     def closes_by_deadline(self) -> bool:
         """Whether this service closes groups when their deadline passes."""
         return self.deadline_s is not None and self.close == "live"
+
+
+class ShapedBy(BaseModel):
+    """`shaping:` of a rule in section `reward:`."""
+
+    gamma: float = 1.0
+
+
+class RewardRule(BaseModel):
+    """What credit needs to know of an entry of `reward.air`."""
+
+    rule: str = ""
+    name: str = ""
+    shaping: ShapedBy | None = None
+
+
+class RewardRules(BaseModel):
+    """What credit needs to know of section `reward:` of the run file."""
+
+    air: list[RewardRule] = Field(default_factory=list)
 
 
 class CreditSection(BaseModel):
@@ -85,7 +105,25 @@ class CreditSection(BaseModel):
                 raise ValueError(conflict)
         return self
 
+    def shaping_conflict(self, rules: RewardRules) -> str | None:
+        """Why the run file's shaped rewards would change what is optimal under a strategy; None if they do not."""
+        for rule in rules.air:
+            for strategy in (self.strategy, *(agent.strategy for agent in self.agents)):
+                if rule.shaping is not None and strategy is not None and strategy.shaping_gamma != rule.shaping.gamma:
+                    return _conflict(rule, rule.shaping.gamma, strategy)
+        return None
+
     @property
     def needs_spans(self) -> bool:
         """Whether spans are needed: they tell which agent made a call."""
         return bool(self.agents)
+
+
+def _conflict(rule: RewardRule, gamma: float, strategy: Strategy) -> str:
+    allowed = strategy.shaping_gamma
+    remedy = "remove the shaping" if allowed is None else f"set its gamma to {allowed:g}, or remove it"
+    return (
+        f"reward.air rule {rule.name or rule.rule} has shaping with gamma {gamma:g}, which changes the optimal policy "
+        f"under credit's strategy {strategy.name}; {remedy}, or use a strategy whose discount is {gamma:g} "
+        "(see docs/rewards.md)"
+    )

@@ -1,13 +1,13 @@
-"""Splits a rollout's rewards over a policy's actions, as one episode per strategy.
+"""Splits a rollout's rewards over a policy's calls, as one episode per strategy.
 
-An episode has the actions that one strategy credits, and all rewards of the rollout. Rewards that name none of these
-actions (of the rollout, of context, of other policies and of other strategies' actions) are its outcome, which goes to
-the last action.
+An episode has the calls that one strategy credits, as steps, and all rewards of the rollout. Rewards that name none of
+these calls (of the rollout, of context, of other policies and of other strategies' calls) are its outcome, which goes
+to the last step.
 """
 
 import hashlib
 import math
-from collections.abc import Sequence
+from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
 
 from leyden.credit.core.actions import Action
@@ -24,7 +24,7 @@ DIGEST_BYTES = 8
 
 @dataclass(frozen=True, slots=True)
 class ActionStep:
-    """An action as a step of an episode: its immediate reward, the index of its part, its index there."""
+    """An action's immediate reward, and its step: the index of the part, and the index of the step there."""
 
     reward: float
     part: int
@@ -39,40 +39,52 @@ def is_estimate(reward: RewardAssigned) -> bool:
 def parts_of(
     actions: Sequence[Action], rewards: Sequence[RewardAssigned], strategy: Strategy
 ) -> tuple[list[Part], dict[Key, ActionStep]]:
-    """The parts of one policy's `actions`, and the step of each; `strategy` credits actions without their own."""
+    """The parts of one policy's `actions`, and the step of each; `strategy` credits actions without their own.
+
+    The choices of one call share its step: they are alternatives, so none of them comes after another. Its immediate
+    reward is the first choice's, so that the rewards of all actions add up to the total.
+    """
     of_strategy: dict[Strategy, list[Action]] = {}
     for action in actions:
         of_strategy.setdefault(action.strategy or strategy, []).append(action)
     parts = [Part(strategy=one, episode=_episode(mine, rewards)) for one, mine in of_strategy.items()]
-    alone = len(parts) == 1
-    immediate = [step.reward for step in (parts[0].episode if alone else _episode(actions, rewards)).steps]
-    numbers = {_key(a): (part, step) for part, mine in enumerate(of_strategy.values()) for step, a in enumerate(mine)}
-    return parts, {_key(a): ActionStep(reward, *numbers[_key(a)]) for a, reward in zip(actions, immediate, strict=True)}
+    numbers = {
+        call_id: (part, step)
+        for part, mine in enumerate(of_strategy.values())
+        for step, call_id in enumerate(_calls(mine))
+    }
+    whole = parts[0].episode if len(parts) == 1 else _episode(actions, rewards)
+    left = dict(zip(_calls(actions), (step.reward for step in whole.steps), strict=True))
+    return parts, {_key(a): ActionStep(left.pop(a.call_id, 0.0), *numbers[a.call_id]) for a in actions}
 
 
 def _episode(actions: Sequence[Action], rewards: Sequence[RewardAssigned]) -> Episode:
-    """The actions as steps. A call's rewards go to its first choice; its value estimate goes to all choices."""
-    own: dict[Key, list[float]] = {_key(action): [] for action in actions}
-    first_choice = {call_id: (call_id, choice) for call_id, choice in reversed(own)}
+    """The calls of `actions` as steps."""
+    first = {action.call_id: action for action in reversed(actions)}
+    own: dict[str, list[float]] = {call_id: [] for call_id in _calls(actions)}
     values = {reward.call_id: reward.value for reward in reversed(rewards) if is_estimate(reward)}
     contributions = [
         (reward.call_id or "", reward.value * reward.weight) for reward in rewards if not is_estimate(reward)
     ]
     outcome: list[float] = []
     for call_id, contribution in contributions:
-        earned = own[first_choice[call_id]] if call_id in first_choice else outcome
-        earned.append(contribution)
-    last = first_choice[actions[-1].call_id]
+        own.get(call_id, outcome).append(contribution)
+    last = actions[-1].call_id
     steps = tuple(
         Step(
-            own=math.fsum(own[_key(action)]),
-            reward=math.fsum(own[_key(action)] + (outcome if _key(action) == last else [])),
-            state=hashlib.blake2b(action.prompt, digest_size=DIGEST_BYTES).hexdigest(),
-            value=values.get(action.call_id),
+            own=math.fsum(earned),
+            reward=math.fsum(earned + (outcome if call_id == last else [])),
+            state=hashlib.blake2b(first[call_id].prompt, digest_size=DIGEST_BYTES).hexdigest(),
+            value=values.get(call_id),
         )
-        for action in actions
+        for call_id, earned in own.items()
     )
     return Episode(steps, math.fsum(contribution for _, contribution in contributions), math.fsum(outcome))
+
+
+def _calls(actions: Iterable[Action]) -> list[str]:
+    """The calls of `actions`, in order."""
+    return list(dict.fromkeys(action.call_id for action in actions))
 
 
 def _key(action: Action) -> Key:

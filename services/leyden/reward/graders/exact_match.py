@@ -1,11 +1,15 @@
 """Grader `exact_match`: compares numbers as numbers, text without surrounding space and case."""
 
-import math
+import re
+from decimal import Decimal, InvalidOperation
 from typing import ClassVar, Literal
 
 from leyden.events import Json
 from leyden.reward.core.view import RolloutView
 from leyden.reward.graders.base import Grader, at
+
+_NUMBER = re.compile(r"[-+]?(?:(?:\d{1,3}(?:,\d{3})+|\d+)(?:\.\d*)?|\.\d+)(?:e[-+]?\d+)?", re.ASCII)
+"""A number as people write it, with thousands separators in their places or none."""
 
 
 class ExactMatch(Grader):
@@ -23,16 +27,22 @@ class ExactMatch(Grader):
 
 
 def canonical(value: Json) -> object:
-    """Canonical form: equal for equal answers. `true` and the number 1 are different."""
+    """Canonical form: equal for equal answers. Numbers are compared exactly; `true` and the number 1 are different."""
     if isinstance(value, bool):
         return ("boolean", value)
     if isinstance(value, list):
         return [canonical(item) for item in value]
     text = value.strip().casefold() if isinstance(value, str) else value
-    if not isinstance(text, str | int | float):
+    if isinstance(text, str):
+        return _number(text)
+    return Decimal(repr(text)) if isinstance(text, int | float) else text
+
+
+def _number(text: str) -> object:
+    """The number that `text` is, exactly; else `text`."""
+    if not _NUMBER.fullmatch(text):
         return text
     try:
-        number = float(text.replace(",", "")) if isinstance(text, str) else float(text)
-    except (ValueError, OverflowError):
+        return Decimal(text.replace(",", ""))
+    except InvalidOperation:
         return text
-    return number if math.isfinite(number) else text

@@ -1,9 +1,9 @@
 """Finds numbers in text: thousands separators, percent, units, fractions, LaTeX. Takes linear time."""
 
-import math
 import re
 from collections.abc import Mapping
 from dataclasses import dataclass
+from fractions import Fraction
 
 _LATEX = (
     (re.compile(r"\\[dt]?frac\s*\{\s*([^{}]{1,40})\}\s*\{\s*([^{}]{1,40})\}"), r"\1/\2"),
@@ -27,7 +27,7 @@ MAX_CHARS = 20_000
 class Number:
     """A number found in a text, and the unit after it."""
 
-    value: float
+    value: Fraction
     unit: str = ""
 
     @property
@@ -57,18 +57,25 @@ def boxed(text: str) -> str | None:
     return found
 
 
-def in_base_unit(number: Number, units: Mapping[str, float]) -> float | None:
+def exactly(value: float) -> Fraction:
+    """The number as it is written: 0.1 is a tenth."""
+    return Fraction(repr(value))
+
+
+def in_base_unit(number: Number, units: Mapping[str, float]) -> Fraction | None:
     """The value times the factor of its unit; None if its unit is not in `units`."""
     if not units or not number.unit:
         return number.value
     factor = units.get(number.unit)
-    return None if factor is None else number.value * factor
+    return None if factor is None else number.value * exactly(factor)
 
 
 def _number(match: re.Match[str]) -> Number | None:
-    top = float(match["top"].replace(",", ""))
-    bottom = float(match["bottom"].replace(",", "")) if match["bottom"] else 1.0
-    value = top / bottom if bottom else math.inf
-    if not math.isfinite(value):
+    try:
+        top = Fraction(match["top"].replace(",", ""))
+        bottom = Fraction(match["bottom"].replace(",", "")) if match["bottom"] else Fraction(1)
+        value = top / bottom
+        float(value)
+    except (ValueError, OverflowError, ZeroDivisionError):
         return None
     return Number(-value if match["sign"] == "-" else value, match["unit"] or match["money"] or "")

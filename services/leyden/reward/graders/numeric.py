@@ -1,6 +1,6 @@
 """Grader `numeric`: is the answer's number right, in any notation?"""
 
-import math
+from fractions import Fraction
 from typing import ClassVar, Literal
 
 from pydantic import Field
@@ -8,11 +8,13 @@ from pydantic import Field
 from leyden.events import Json
 from leyden.reward.core.view import RolloutView
 from leyden.reward.graders.base import BrokenReferenceError, Grader, as_text, at
-from leyden.reward.graders.numerals import Number, boxed, in_base_unit, numbers_in
+from leyden.reward.graders.numerals import Number, boxed, exactly, in_base_unit, numbers_in
+
+DEFAULT_ABSOLUTE, DEFAULT_RELATIVE = Fraction(1, 10**6), Fraction(1, 10**12)
 
 
 class Numeric(Grader):
-    r"""1.0 if the number is within `tolerance` of the reference (absolute, or relative to it), else 0.0.
+    r"""1.0 if the number is the reference's, else 0.0: integers exactly, others within `tolerance`.
 
     In a text, the number in the last `\boxed{…}` counts, else the last number. A text without a number is wrong.
     """
@@ -21,7 +23,10 @@ class Numeric(Grader):
     grader: Literal["numeric"] = "numeric"
     answer: str = "metadata.answer"
     """Path of the reference: a number, or a text with one."""
-    tolerance: float = Field(default=1e-6, ge=0, allow_inf_nan=False)
+    tolerance: float | None = Field(default=None, ge=0, allow_inf_nan=False)
+    """Largest difference, absolute or relative to the larger number, for integers too.
+
+    Null: two integers must be equal; other numbers may differ by 1e-6, or by 1e-12 of the larger."""
     take: Literal["boxed_or_last", "last", "first", "boxed", "only"] = "boxed_or_last"
     """Which number of a text counts; `only`: the text must have exactly one."""
     percent: Literal["either", "fraction", "number"] = "either"
@@ -42,7 +47,7 @@ class Numeric(Grader):
         if isinstance(value, bool):
             return None
         if isinstance(value, int | float):
-            return Number(float(value)) if abs(value) < 1e308 else None
+            return Number(exactly(value)) if abs(value) < 1e308 else None
         text = as_text(value) or ""
         inside = boxed(text) if self.take.startswith("boxed") else None
         if self.take == "boxed" and inside is None:
@@ -52,7 +57,7 @@ class Numeric(Grader):
             return None
         return numbers[0 if self.take == "first" else -1]
 
-    def _values(self, number: Number) -> list[float]:
+    def _values(self, number: Number) -> list[Fraction]:
         """The possible values of the number."""
         if number.is_percent:
             both = {"fraction": [number.value / 100], "number": [number.value]}
@@ -60,5 +65,11 @@ class Numeric(Grader):
         value = in_base_unit(number, self.units)
         return [] if value is None else [value]
 
-    def _close(self, value: float, wanted: float) -> bool:
-        return math.isclose(value, wanted, rel_tol=self.tolerance, abs_tol=self.tolerance)
+    def _close(self, value: Fraction, wanted: Fraction) -> bool:
+        if self.tolerance is None:
+            if value.denominator == wanted.denominator == 1:
+                return value == wanted
+            absolute, relative = DEFAULT_ABSOLUTE, DEFAULT_RELATIVE
+        else:
+            absolute = relative = exactly(self.tolerance)
+        return abs(value - wanted) <= max(absolute, relative * max(abs(value), abs(wanted)))

@@ -83,9 +83,13 @@ class SqlResult(Grader):
         return one == other if ordered else Counter(one) == Counter(other)
 
     def _comparable(self, rows: Iterable[Row]) -> list[Row]:
-        return [
-            tuple(float(f"{v:.{self.digits - 1}e}") if isinstance(v, int | float) else v for v in row) for row in rows
-        ]
+        """The rows with floats rounded to `digits`; whole numbers stay exact, also those that are written as floats."""
+        return [tuple(self._rounded(v) if isinstance(v, float) else v for v in row) for row in rows]
+
+    def _rounded(self, value: float) -> float | int:
+        if value.is_integer() and abs(value) < 2.0**53:
+            return int(value)
+        return float(f"{value:.{self.digits - 1}e}")
 
 
 def is_ordered(query: str) -> bool:

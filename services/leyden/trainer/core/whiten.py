@@ -18,8 +18,11 @@ def whiten(values: Doubles, mask: npt.NDArray[np.bool_], weights: Doubles | None
     """(value - mean) / sqrt(variance + 1e-8) where `mask` is true, 0 elsewhere. All arrays have the same shape.
 
     `weights` (default: equal) are used in the mean and in the sample variance, which divides by 1 - sum(w²) for weights
-    that sum to 1 (n - 1 of n equal weights). With fewer than two entries the result is 0.
+    that sum to 1 (n - 1 of n equal weights). With fewer than two entries, and where the entries differ by no more than
+    float32's rounding (they come from float32), the result is exactly 0: rounding is no signal.
     """
+    if _is_flat(values[mask]):
+        return np.zeros(values.shape)
     shares = (np.ones(values.shape) if weights is None else weights) * mask
     total = shares.sum()
     if total <= 0.0:
@@ -32,6 +35,14 @@ def whiten(values: Doubles, mask: npt.NDArray[np.bool_], weights: Doubles | None
     variance = float((shares * centred**2).sum()) / freedom
     found: Doubles = centred / math.sqrt(variance + EPSILON)
     return found
+
+
+def _is_flat(values: Doubles) -> bool:
+    """Whether the values differ by two float32 roundings of the largest at most."""
+    if not len(values):
+        return True
+    rounding = float(np.spacing(np.float32(np.abs(values).max())))
+    return float(values.max() - values.min()) <= 2.0 * rounding
 
 
 def whitened(sequences: Sequence[TrainSequence], weights_S: Doubles, scale: float = 1.0) -> list[TrainSequence]:

@@ -12,10 +12,10 @@ from leyden.credit.core.advantage import Advantage
 
 @dataclass(frozen=True, slots=True)
 class Step:
-    """One action."""
+    """One call of the policy. Its sampled choices are alternatives, and share its credit."""
 
     own: float
-    """Rewards that name this action's call."""
+    """Rewards that name this call."""
     reward: float
     """`own`, plus the outcome on the last step: the rewards of an episode add up to its total."""
     state: str
@@ -26,13 +26,13 @@ class Step:
 
 @dataclass(frozen=True, slots=True)
 class Episode:
-    """A rollout as a strategy sees it: the actions that it credits, in order; at least one."""
+    """A rollout as a strategy sees it: the calls that it credits, in order; at least one."""
 
     steps: tuple[Step, ...]
     total: float
     """All rewards of the rollout."""
     outcome: float
-    """Rewards that name no action of the episode; they go to the last step."""
+    """Rewards that name no call of the episode; they go to the last step."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -58,6 +58,15 @@ class Strategy(BaseModel, ABC):
 
         In means and deviations every rollout must weigh the same, however many steps it has.
         """
+
+    @property
+    def shaping_gamma(self) -> float | None:
+        """The discount with which potential-based shaping adds nothing to what its returns teach; None for no discount.
+
+        With returns to go it is their discount: the shaped rewards from a step on sum to -Phi of its state, whatever
+        the actions.
+        """
+        return None
 
     def missing(self, episode: Episode) -> str | None:
         """What the strategy needs and `episode` lacks, so that its rollout is left out; None if nothing."""

@@ -16,6 +16,11 @@ class Discounted(Strategy):
     gamma: float = Field(default=0.95, ge=0, le=1)
     """What a reward is worth one action earlier."""
 
+    @property
+    def shaping_gamma(self) -> float | None:
+        """Its own discount."""
+        return self.gamma
+
     def assign_credit(self, episodes_G: Sequence[Episode], estimator: Advantage) -> list[list[StepCredit]]:
         """Returns to go, all compared with one baseline of the group."""
         return with_advantages([returns_to_go(episode, self.gamma) for episode in episodes_G], estimator)

@@ -28,6 +28,11 @@ class Gae(Strategy):
     values: Literal["recorded", "group_state"] = "group_state"
     """`recorded`: from a critic, as zero-weight rewards named `value` on the calls. `group_state`: from the group."""
 
+    @property
+    def shaping_gamma(self) -> float | None:
+        """Its own discount."""
+        return self.gamma
+
     def assign_credit(self, episodes_G: Sequence[Episode], estimator: Advantage) -> list[list[StepCredit]]:
         """Advantages, values, and their sums as returns. Alone in its group, a rollout is compared with nothing: 0."""
         if self.values == "recorded":

@@ -12,6 +12,11 @@ class Identical(Strategy):
 
     name: Literal["identical"] = "identical"
 
+    @property
+    def shaping_gamma(self) -> float | None:
+        """The plain sum of a whole rollout's shaped rewards is 0 with gamma 1 alone."""
+        return 1.0
+
     def assign_credit(self, episodes_G: Sequence[Episode], estimator: Advantage) -> list[list[StepCredit]]:
         """Return and advantage are the same in all steps of a rollout."""
         return with_advantages([[episode.total] * len(episode.steps) for episode in episodes_G], estimator)

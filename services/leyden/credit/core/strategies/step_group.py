@@ -27,6 +27,11 @@ class StepGroup(Strategy):
     step_weight: float = Field(default=1.0, ge=0)
     """Weight of the step's advantage beside the rollout's."""
 
+    @property
+    def shaping_gamma(self) -> float | None:
+        """Totals need gamma 1, returns to go their own discount."""
+        return self.gamma if self.gamma == 1.0 else None
+
     def assign_credit(self, episodes_G: Sequence[Episode], estimator: Advantage) -> list[list[StepCredit]]:
         """The sum of both advantages; the return is the return to go."""
         rollouts_G = [advantage for (advantage,) in estimator([(episode.total,) for episode in episodes_G])]

@@ -12,10 +12,10 @@ from leyden.reward.core.view import RolloutView
 
 
 class SelfCorrection(IntermediateRule):
-    """Rewards a tool call that succeeds after the same agent's call of the same tool failed.
+    """Rewards the first error that an agent corrects: its next call of the same tool succeeds.
 
-    It must have started after the failed call ended, and the error must be new in the rollout. Otherwise an agent could
-    gain by failing on purpose.
+    That call must have started after the failed one ended. It pays once per rollout, and only for a tool's first error:
+    otherwise an agent could gain by failing on purpose, with an error message as new as a file name.
     """
 
     rule: Literal["self_correction"] = "self_correction"
@@ -23,7 +23,7 @@ class SelfCorrection(IntermediateRule):
     corrected: float = Field(default=0.1, allow_inf_nan=False)
 
     def observe(self, view: RolloutView) -> Iterable[Signal]:
-        seen: set[tuple[str, str]] = set()
+        failed: set[str] = set()
         open_errors: dict[tuple[str, str | None], tuple[SpanRecorded, bool]] = {}
         for span in view.span_index.tools:
             tool = span.tool.name if span.tool else span.name
@@ -31,10 +31,11 @@ class SelfCorrection(IntermediateRule):
             if (error := outcome_of(span, view.span_index.parts_of(span))) is None:
                 continue  # neither an error nor a correction
             if error:
-                open_errors[used_by] = (span, (tool, error) not in seen)
-                seen.add((tool, error))
+                open_errors[used_by] = (span, tool not in failed)
+                failed.add(tool)
             elif used_by in open_errors and open_errors[used_by][0].end_unix_nano <= span.start_unix_nano:
-                _, new = open_errors.pop(used_by)
-                if new:
+                _, first = open_errors.pop(used_by)
+                if first:
                     evidence = Evidence(kind="span", id=span.event_id)
                     yield Signal(self.corrected, evidence, call_id=view.call_that_asked(span))
+                    return
