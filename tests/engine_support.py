@@ -119,13 +119,13 @@ class Direct:
             self._model = PeftModel.from_pretrained(self._model, adapter)
         self._model.eval()
 
-    def logprobs(self, prompt: list[int], tokens: list[int]) -> list[float]:
-        """Log-softmax of the raw logits at each of `tokens` after `prompt`."""
+    def logprobs(self, prompt: list[int], tokens: list[int], temperature: float = 1.0) -> list[float]:
+        """Logprobs of `tokens` after `prompt`, sampled at `temperature`; greedy (0) as at 1."""
         import torch
 
         with torch.inference_mode():
             logits = self._model(torch.tensor([prompt + tokens])).logits[0, len(prompt) - 1 : -1]
-        return logits.log_softmax(-1)[range(len(tokens)), tokens].tolist()
+        return (logits / (temperature or 1.0)).log_softmax(-1)[range(len(tokens)), tokens].tolist()
 
 
 @dataclass
@@ -149,9 +149,9 @@ class Said:
         text, finish = chosen["message"]["content"], chosen["finish_reason"]
         return cls(version, body["prompt_token_ids"], chosen["token_ids"], logprobs, text, finish)
 
-    def error_against(self, direct: Direct) -> float:
+    def error_against(self, direct: Direct, temperature: float = 1.0) -> float:
         """Largest difference of a logprob to the direct model's."""
-        wanted = direct.logprobs(self.prompt, self.tokens)
+        wanted = direct.logprobs(self.prompt, self.tokens, temperature)
         assert len(wanted) == len(self.logprobs) > 0
         return max(abs(a - b) for a, b in zip(wanted, self.logprobs, strict=True))
 

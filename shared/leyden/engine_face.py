@@ -1,4 +1,11 @@
-"""Headers and fields that the engines' HTTP API adds to OpenAI's. The gateway and the engines both use them."""
+"""What the engines' HTTP API adds to OpenAI's. The gateway and the engines both use it.
+
+Logprobs in responses are those of the distribution that was sampled from: after temperature, and after truncation and
+penalties if there are any. A greedy response (temperature 0) has the logprobs of temperature 1.
+"""
+
+LEAST_TEMPERATURE = 0.01
+"""Engines sample any temperature between 0 and this one at this one, as vLLM does. 0 is greedy."""
 
 VERSION_HEADER = "x-leyden-policy-version"
 """Response header: `<policy>@<version>` of the weights that produced the whole response."""

@@ -55,7 +55,8 @@ class Door:
         tokens = [unpack_ints(choice.token_ids).tolist() for choice in call.choices]
         for choice, ids in zip(call.choices, tokens, strict=True):
             told = unpack_floats(choice.logprobs).tolist()
-            wanted = told if forced else self.direct[self.engine.folders[self.version]].logprobs(prompt, ids)
+            direct, temperature = self.direct[self.engine.folders[self.version]], call.sampling.temperature
+            wanted = told if forced else direct.logprobs(prompt, ids, temperature)
             assert told == pytest.approx(wanted, abs=TOLERANCE)
             assert len(told) == len(ids) > 0
             assert choice.finish_reason

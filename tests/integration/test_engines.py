@@ -12,6 +12,7 @@ import openai
 import pytest
 
 from engine_support import Direct, EngineProcess, Said, chat_body, save_adapter, save_tiny_model, swap_body
+from integration.behaviour_logprob_laws import BehaviourLogprobLaws
 from integration.engine_api_laws import ModelApiLaws
 from integration.engine_tool_laws import ToolCallLaws
 
@@ -57,13 +58,14 @@ def test_a_fresh_engine_serves_version_0(engine: EngineProcess) -> None:
     assert report["engine"] in {"vllm", "transformers"}
 
 
-@pytest.mark.parametrize("temperature", [0, 0.5, 1.0])
-def test_logprobs_are_those_of_the_raw_logits_at_any_temperature(
-    engine: EngineProcess, direct: dict[Path, Direct], temperature: float
+@pytest.mark.parametrize(("asked", "sampled"), [(0, 0), (1e-6, 0.01), (0.01, 0.01), (0.5, 0.5), (1.0, 1.0), (2, 2)])
+def test_logprobs_are_those_of_the_distribution_that_was_sampled(
+    engine: EngineProcess, direct: dict[Path, Direct], asked: float, sampled: float
 ) -> None:
-    said = Said.of(engine.chat("Tom has 23 apples", temperature=temperature, seed=3))
+    said = Said.of(engine.chat("Tom has 23 apples", temperature=asked, seed=3, max_tokens=40, ignore_eos=True))
     assert len(said.tokens) == len(said.logprobs)
-    assert said.error_against(live_direct(engine, direct, said.version)) < TOLERANCE
+    error = said.error_against(live_direct(engine, direct, said.version), sampled)
+    assert error < TOLERANCE / min(sampled or 1.0, 1.0)
 
 
 def test_greedy_tokens_are_the_likeliest(engine: EngineProcess) -> None:
@@ -159,6 +161,10 @@ async def test_the_openai_client_works_plain_and_streamed(engine: EngineProcess)
 
 class TestModelApis(ModelApiLaws):
     """Of the gateway, in front of each engine."""
+
+
+class TestBehaviourLogprobs(BehaviourLogprobLaws):
+    """From each engine through gateway, credit and trainer."""
 
 
 class TestToolCalls(ToolCallLaws):
@@ -286,6 +292,14 @@ def test_our_engine_merges_an_adapter_into_the_base(models: list[Path], adapters
             assert said.error_against(Direct(models[0], adapter)) < TOLERANCE
     finally:
         engine.stop()
+
+
+@needs_vllm
+def test_vllm_with_logprobs_from_before_temperature_does_not_start(models: list[Path], tmp_path: Path) -> None:
+    log = tmp_path / "raw.log"
+    with pytest.raises(AssertionError):
+        EngineProcess.start("vllm", models[0], log, "--logprobs-mode", "raw_logprobs")
+    assert "training needs --logprobs-mode processed_logprobs" in log.read_text()
 
 
 def continuing(engine: EngineProcess, messages: list[dict[str, str]], wish: dict[str, Any]) -> httpx.Response:

@@ -1,6 +1,7 @@
 import asyncio
 import struct
 from pathlib import Path
+from types import SimpleNamespace
 from typing import Any
 
 import httpx
@@ -12,6 +13,7 @@ from starlette.routing import Route
 
 from leyden.policy.engines.gate import GateSettings, VersionGate
 from leyden.policy.engines.swap import Commit, EngineBrokenError
+from leyden.policy.engines.vllm_swap import VllmSwapper
 from leyden.policy.engines.weights import UnusableWeightsError, WeightsFolder
 from waiting import turns, until
 
@@ -30,6 +32,7 @@ class FakeEngine:
         self.failure: Exception | None = None
         self.adapters = adapters
         self.loaded: list[str] = []
+        self.mistake: str | None = None
 
     async def infer(self, request: Request) -> Response:
         body = await request.json()
@@ -37,6 +40,9 @@ class FakeEngine:
         before = self.weights
         await self.held.wait()
         return JSONResponse({"weights": [before, self.weights], "model": body.get("model")})
+
+    def misconfigured(self, app: Any) -> str | None:
+        return self.mistake
 
     def serves_adapters(self, app: Any) -> bool:
         return self.adapters
@@ -197,3 +203,30 @@ async def test_adapters_are_served_side_by_side_by_the_model_that_a_request_name
         back = (await swap(client, "p@0", tmp_path)).json()
         assert (back["version"], back["model"]) == ("p@0", "p")
         assert engine.loaded == ["p@1"]
+
+
+@pytest.mark.parametrize("mistake", [None, "started with the wrong --logprobs-mode"])
+async def test_an_engine_whose_logprobs_mislead_the_trainer_does_not_start(mistake: str | None) -> None:
+    engine = FakeEngine()
+    engine.mistake = mistake
+    gate = VersionGate(Starlette(), engine, GateSettings(policy="p"))
+    answers: list[Any] = []
+    asked: list[Any] = [{"type": "lifespan.startup"}, {"type": "lifespan.shutdown"}]
+
+    async def receive() -> Any:
+        return asked.pop(0)
+
+    async def send(message: Any) -> None:
+        answers.append(message)
+
+    await gate({"type": "lifespan", "asgi": {"version": "3.0"}}, receive, send)
+    failed: Any = {"type": "lifespan.startup.failed", "message": mistake}
+    assert answers[0] == ({"type": "lifespan.startup.complete"} if mistake is None else failed)
+
+
+@pytest.mark.parametrize("mode", ["raw_logprobs", "raw_logits", "processed_logits", "processed_logprobs", None])
+def test_vllm_must_tell_logprobs_of_what_it_samples_from(mode: str | None) -> None:
+    model_config = SimpleNamespace(logprobs_mode=mode) if mode else SimpleNamespace()
+    engine_client = SimpleNamespace(vllm_config=SimpleNamespace(model_config=model_config))
+    found = VllmSwapper().misconfigured(SimpleNamespace(state=SimpleNamespace(engine_client=engine_client)))
+    assert (found is None) == (mode == "processed_logprobs")

@@ -60,6 +60,7 @@ def test_vllm_listens_where_it_is_told_behind_our_gate_with_neutral_sampling() -
     assert "--host 127.0.0.1 --port 8100" in text
     assert "--middleware leyden.policy.engines.gate.VersionGate" in text
     assert "--generation-config vllm" in text
+    assert "--logprobs-mode processed_logprobs" in text
     assert "--enable-auto-tool-choice --tool-call-parser hermes" in text
     assert "--enforce-eager" in command
     assert "--enable-lora" not in command

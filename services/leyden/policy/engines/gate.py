@@ -2,8 +2,9 @@
 
 Each inference request holds a shared lock until its last byte, and its response header `x-leyden-policy-version` names
 the weights. `POST /leyden/v1/weights` takes the lock exclusively: new requests wait, running ones finish, then the
-weights are swapped. The gate also handles continuations of earlier calls (`continuing.py`). vLLM creates the instance
-itself (`--middleware`), so settings come from the environment.
+weights are swapped. The gate also handles continuations of earlier calls (`continuing.py`), and stops the start of an
+engine with the wrong kind of logprobs. vLLM creates the instance itself (`--middleware`), so settings come from the
+environment.
 """
 
 import asyncio
@@ -73,7 +74,10 @@ class VersionGate:
 
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
         """Serve one ASGI connection."""
-        if scope["type"] != "http":
+        if scope["type"] == "lifespan" and (wrong := self._swapper.misconfigured(scope.get("app"))):
+            await receive()
+            await send({"type": "lifespan.startup.failed", "message": wrong})
+        elif scope["type"] != "http":
             await self._app(scope, receive, send)
         elif scope["path"] == WEIGHTS_PATH:
             response = await self._weights(Request(scope, receive))

@@ -10,6 +10,8 @@ from enum import StrEnum
 from pathlib import Path
 
 GATE = "leyden.policy.engines.gate.VersionGate"
+LOGPROBS_MODE = "processed_logprobs"
+"""vLLM's name for logprobs of the distribution that was sampled from, after temperature."""
 BF16_CPU_FLAGS = frozenset({"avx512_bf16", "amx_bf16"})
 """Without one of them a bfloat16 matrix product is about 130 times slower than a float32 one (measured on AVX2)."""
 VLLM_LORA_RANKS = (8, 16, 32, 64, 128, 256, 320, 512)
@@ -116,6 +118,8 @@ def vllm_command(serving: Serving, machine: Machine) -> list[str]:
     command += ["--dtype", choose_dtype(serving.dtype, machine).value, "--max-model-len", str(serving.max_model_len)]
     # Ignore the model's own sampling defaults (top_p, penalties): they would change what is sampled unnoticed.
     command += ["--generation-config", "vllm", "--middleware", GATE]
+    # The trainer needs the logprobs of the distribution that was sampled from; vLLM's default is before temperature.
+    command += ["--logprobs-mode", LOGPROBS_MODE]
     # Without these, requests with tools get 400, and every agent framework sends tools.
     command += ["--enable-auto-tool-choice", "--tool-call-parser", serving.tool_parser]
     if serving.lora_rank:

@@ -19,6 +19,9 @@ class Swapper(Protocol):
     engine: str
     """Name of the engine in `GET /leyden/v1/weights`."""
 
+    def misconfigured(self, app: Any) -> str | None:
+        """Why responses of this engine must not be trained on, and what to change; None if they may. Asked at start."""
+
     def serves_adapters(self, app: Any) -> bool:
         """Whether adapters are served next to the base model and selected by a request's `model`."""
 

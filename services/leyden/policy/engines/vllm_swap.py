@@ -8,6 +8,7 @@ import importlib
 from pathlib import Path
 from typing import Any
 
+from leyden.policy.engines.launch import LOGPROBS_MODE
 from leyden.policy.engines.swap import Commit, EngineBrokenError
 from leyden.policy.engines.weights import UnusableWeightsError, WeightsFolder, require_same_tensors
 
@@ -19,6 +20,13 @@ class VllmSwapper:
 
     def __init__(self) -> None:
         self._folder: Path | None = None
+
+    def misconfigured(self, app: Any) -> str | None:
+        """Refuses logprobs that are not those of the sampled distribution (vLLM's default: before temperature)."""
+        mode = getattr(app.state.engine_client.vllm_config.model_config, "logprobs_mode", "raw_logprobs")
+        if mode == LOGPROBS_MODE:
+            return None
+        return f"vLLM was started with --logprobs-mode {mode}; training needs --logprobs-mode {LOGPROBS_MODE}"
 
     def serves_adapters(self, app: Any) -> bool:
         """Whether vLLM runs with `--enable-lora`."""

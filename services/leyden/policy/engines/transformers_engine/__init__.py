@@ -2,5 +2,5 @@
 
 It serves chat and text completions on one device with continuous batching. It has no paging, no prefix cache and no
 constrained output (`response_format`, a required tool); requests with such options get 400. Logprobs are those of the
-raw logits, before temperature and truncation, as is vLLM's default.
+distribution that was sampled from (see `leyden.engine_face`).
 """

@@ -5,6 +5,7 @@ from typing import Annotated, Any, Self
 
 from pydantic import BaseModel, ConfigDict, Discriminator, Field, Tag, model_validator
 
+from leyden.engine_face import LEAST_TEMPERATURE
 from leyden.policy.engines.transformers_engine.sequence import Sampling
 
 NEUTRAL: dict[str, tuple[object, ...]] = {
@@ -107,7 +108,7 @@ class SamplingRequest(Lenient):
     def sampling(self, index: int, max_tokens: int) -> Sampling:
         """Sampling parameters of choice `index`. Each choice has its own seed: `seed` + `index`."""
         return Sampling(
-            temperature=self.temperature,
+            temperature=max(self.temperature, LEAST_TEMPERATURE) if self.temperature else 0.0,
             top_p=self.top_p,
             top_k=max(self.top_k, 0),
             seed=None if self.seed is None else self.seed + index,

@@ -22,6 +22,8 @@ logger = logging.getLogger(__name__)
 
 GATHER_S = 0.005
 """How long an idle engine waits for more requests after the first one, so that they share one prefill."""
+NO_LOGPROB = -9999.0
+"""Logprob of a token that cannot be sampled, as in vLLM: JSON has no minus infinity."""
 
 
 class Scheduler:
@@ -112,8 +114,7 @@ class Scheduler:
         assert logits_BV is not None, "rows have logits"
         generators = [self._state[row][1] for row in rows]
         logits_BV = logits_BV.cpu()
-        tokens_B = draw(logits_BV, [row.sampling for row in rows], generators)
-        logprobs_BV = logits_BV.log_softmax(-1)
+        tokens_B, logprobs_BV = draw(logits_BV, [row.sampling for row in rows], generators)
         tokens = tokens_B.tolist()
         logprobs = logprobs_BV.gather(-1, tokens_B[:, None])[:, 0].tolist()
         going = [
@@ -157,7 +158,7 @@ class Scheduler:
 def _top(logprobs_V: torch.Tensor, count: int) -> tuple[tuple[int, float], ...]:
     if not count:
         return ()
-    best = logprobs_V.topk(count)
+    best = logprobs_V.clamp(min=NO_LOGPROB).topk(count)
     return tuple(zip(best.indices.tolist(), best.values.tolist(), strict=True))
 
 

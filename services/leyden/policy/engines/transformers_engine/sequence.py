@@ -21,8 +21,8 @@ class Sampling:
 
     @property
     def greedy(self) -> bool:
-        """Whether the most likely token is always taken. Same threshold as in vLLM."""
-        return self.temperature < 1e-5
+        """Whether the most likely token is always taken."""
+        return self.temperature == 0
 
     def with_special_tokens(self, written: bool) -> "Sampling":
         """A copy with `special_tokens` set to `written`."""
@@ -36,6 +36,7 @@ class Delta:
     index: int
     token: int = -1
     logprob: float = 0.0
+    """Of the distribution that the token was sampled from."""
     top: tuple[tuple[int, float], ...] = ()
     text: str = ""
     finish: str | None = None

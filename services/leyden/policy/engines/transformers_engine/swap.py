@@ -24,6 +24,10 @@ class TransformersSwapper:
         self._scheduler = scheduler
         self._base = base
 
+    def misconfigured(self, app: Any) -> str | None:
+        """Never: it has no settings that change the distribution."""
+        return None
+
     def serves_adapters(self, app: Any) -> bool:
         """Never: adapters are merged."""
         return False
