@@ -92,6 +92,9 @@ class NoAdapters:
 
     engine = "fake"
 
+    def misconfigured(self, app: Any) -> str | None:
+        return None
+
     def serves_adapters(self, app: Any) -> bool:
         return False
 

@@ -9,7 +9,7 @@ from leyden.policy.engines.transformers_engine.protocol import Conversation
 
 
 class Tokenizer:
-    """Keeps what its chat template is given."""
+    """Keeps what its chat template is first given."""
 
     chat_template = "there is one"
 
@@ -17,8 +17,8 @@ class Tokenizer:
         self.messages: list[dict[str, Any]] = []
 
     def apply_chat_template(self, messages: list[dict[str, Any]], **_: Any) -> str:
-        self.messages = messages
-        return ""
+        self.messages = self.messages or messages
+        return "\n".join(message["content"] for message in messages)
 
     def encode(self, _: str, **__: Any) -> list[int]:
         return []
