@@ -1,4 +1,4 @@
-"""One law across the services: an engine's logprobs, recorded and credited, are the trainer's logprobs of the same weights.
+"""One law across the services: what an engine says of its tokens is what the trainer computes with the same weights.
 
 A test class inherits it and gives the fixtures `engine` and `direct`.
 """
@@ -45,7 +45,13 @@ class BehaviourLogprobLaws(DoorLaws):
         """A recorded call of many choices; nothing but the temperature shapes its distribution."""
         more = {"ignore_eos": True}
         await door.openai.chat.completions.create(
-            model="tiny", messages=HELLO, n=CHOICES, seed=seed, max_tokens=TOKENS, temperature=temperature, extra_body=more
+            model="tiny",
+            messages=HELLO,
+            n=CHOICES,
+            seed=seed,
+            max_tokens=TOKENS,
+            temperature=temperature,
+            extra_body=more,
         )
         return door.call("/v1/chat/completions", choices=CHOICES)
 
