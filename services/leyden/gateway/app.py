@@ -117,7 +117,7 @@ class Gateway:
             store=store,
             clock=clock,
             new_id=partial(secrets.token_hex, 16),
-            rules=CallRules(settings.truncated_sampling, sticky=settings.sticky_version == "rollout"),
+            rules=CallRules(settings.shaped_sampling, sticky=settings.sticky_version == "rollout"),
             continuations=self.continuations,
             kept=self.kept,
         )

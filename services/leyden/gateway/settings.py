@@ -6,8 +6,8 @@ from typing import Literal
 from pydantic import Field, SecretStr, field_validator
 from pydantic_settings import BaseSettings, SettingsConfigDict
 
-from leyden.gateway.core.request import TruncatedSampling
 from leyden.gateway.core.routing import Balance
+from leyden.gateway.core.sampling import ShapedSampling
 from leyden.gateway.core.upstreams import Timeouts
 
 
@@ -27,8 +27,9 @@ class GatewaySettings(BaseSettings):
     """Signs the keys of rollouts; at least 16 characters, the same for every replica."""
     api_keys: SecretStr
     """Comma-separated keys of runners, operators and agents; at least one."""
-    truncated_sampling: TruncatedSampling = TruncatedSampling.OVERRIDE
-    """For top_p < 1, top_k > 0, min_p > 0 in training rollouts: refuse (400), override (switch them off) or allow."""
+    shaped_sampling: ShapedSampling = ShapedSampling.OVERRIDE
+    """For whatever changes the sampled distribution of training rollouts beyond temperature (top_p, penalties, forced
+    formats, unknown fields …): refuse (400), override (not sent) or mark (sampled as asked, never trained)."""
 
     max_body_bytes: int = Field(default=8 * 1024 * 1024, ge=1)
     """Largest JSON body; larger ones get 413."""

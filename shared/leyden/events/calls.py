@@ -19,6 +19,15 @@ class Sampling(Record):
     repetition_penalty: float = 1.0
     seed: int | None = None
     max_tokens: int | None = None
+    shaped_by: list[str] = Field(default_factory=list)
+    """Fields of the request that changed the distribution beyond temperature; those of the caller, at most 16."""
+
+    @property
+    def shaped(self) -> bool:
+        """Whether tokens came from another distribution than the model's own at `temperature`."""
+        neutral = (1.0, -1, 0.0, 0.0, 0.0, 1.0)
+        penalties = (self.presence_penalty, self.frequency_penalty, self.repetition_penalty)
+        return bool(self.shaped_by) or (self.top_p, max(self.top_k or -1, -1), self.min_p, *penalties) != neutral
 
 
 class Choice(Record):
@@ -27,7 +36,7 @@ class Choice(Record):
     index: int
     token_ids: PackedInts = b""
     logprobs: PackedFloats = b""
-    """Behaviour logprobs, one per token, as the engine returned them."""
+    """Behaviour logprobs, one per token: of the distribution that it was sampled from, after temperature."""
     finish_reason: str | None = None
     message: JsonObject = Field(default_factory=dict)
 
@@ -69,6 +78,8 @@ class ModelCallRecorded(Event):
     request: JsonObject
     sampling: Sampling = Field(default_factory=Sampling)
     prompt_token_ids: PackedInts = b""
+    unseen: list[str] = Field(default_factory=list)
+    """Types of content in the request that token ids do not carry, such as `image_url`: the model saw it alone."""
     choices: list[Choice] = Field(default_factory=list)
     usage: Usage = Field(default_factory=Usage)
     streamed: bool = False

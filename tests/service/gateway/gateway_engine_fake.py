@@ -83,7 +83,7 @@ def completion(body: dict[str, Any]) -> dict[str, Any]:
         "created": 1,
         "model": body["model"],
         "choices": choices,
-        "usage": {"prompt_tokens": 3, "completion_tokens": 2, "total_tokens": 5},
+        "usage": {"prompt_tokens": 3, "completion_tokens": 2 * len(choices), "total_tokens": 3 + 2 * len(choices)},
         "prompt_token_ids": [1, 2, 3],
         "prompt_logprobs": None,
         "prompt_text": None,

@@ -51,11 +51,12 @@ class Says:
             deltas = [{"role": "assistant", "content": ""}, *self._deltas()]
             for number, delta in enumerate(deltas):
                 last = number == len(deltas) - 1
+                tokens = ([7] if number == 1 else []) + ([8] if last else [])
                 choice = {
                     "index": index,
                     "delta": delta,
-                    "logprobs": self._logprobs(body, 1) if number else None,
-                    "token_ids": [7] if number else [],
+                    "logprobs": self._logprobs(body, len(tokens)) if tokens else None,
+                    "token_ids": tokens,
                     "finish_reason": self.finish if last else None,
                     "stop_reason": self.stop_reason if last else None,
                 }
@@ -92,8 +93,9 @@ class Completes:
     async def __call__(self, request: web.Request, body: dict[str, Any]) -> web.StreamResponse:
         head = {"id": "cmpl-1", "object": "text_completion", "created": 1, "model": body["model"]}
         if not body.get("stream"):
-            usage = {"prompt_tokens": 3, "completion_tokens": 2, "total_tokens": 5}
             choices = [self._choice(body, index, self.text, [7, 8], "stop") for index in range(body.get("n") or 1)]
+            made = 2 * len(choices)
+            usage = {"prompt_tokens": 3, "completion_tokens": made, "total_tokens": 3 + made}
             return web.json_response(head | {"choices": choices, "usage": usage}, headers=VERSION_HEADERS)
         first = self._choice(body, 0, self.text[:2], [7], None)
         last = self._choice(body, 0, self.text[2:], [8], "stop") | {"prompt_token_ids": None}

@@ -51,15 +51,17 @@ def continuing(streamed: bool = False) -> Any:
             "x-leyden-prompt": "continued" if wish else "rendered",
             "x-leyden-rendered": f"{len(prompt)}:digest",
         }
+        counts = {"prompt_tokens": len(prompt), "completion_tokens": 2, "total_tokens": len(prompt) + 2}
+        told = {"prompt_token_ids": prompt, "usage": counts}
         if not body.get("stream"):
-            return web.json_response(completion(body) | {"prompt_token_ids": prompt}, headers=said)
+            return web.json_response(completion(body) | told, headers=said)
         import orjson
 
         response = web.StreamResponse(headers=said)
         response.content_type = "text/event-stream"
         await response.prepare(request)
-        first, *rest = chunks(body)
-        for chunk in (first | {"prompt_token_ids": prompt}, *rest):
+        first, *rest, last = chunks(body)
+        for chunk in (first | {"prompt_token_ids": prompt}, *rest, last | {"usage": told["usage"]}):
             await response.write(b"data: " + orjson.dumps(chunk) + b"\n\n")
         await response.write(b"data: [DONE]\n\n")
         return response

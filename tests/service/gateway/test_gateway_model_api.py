@@ -334,7 +334,7 @@ async def test_a_replica_that_cannot_be_reached_is_passed_over(gate: Bench, agen
     assert gate.log.calls[1].error is not None
 
 
-async def test_truncated_sampling_is_overridden_in_training_and_said_so(gate: Bench, agent: AsyncOpenAI) -> None:
+async def test_shaped_sampling_is_overridden_in_training_and_said_so(gate: Bench, agent: AsyncOpenAI) -> None:
     await begin(gate)
     client = agent.with_options(base_url=f"{gate.url}/rollouts/{REF.trace_id}/v1")
     raw = await client.chat.completions.with_raw_response.create(
@@ -346,7 +346,7 @@ async def test_truncated_sampling_is_overridden_in_training_and_said_so(gate: Be
     assert (sampling.top_p, sampling.top_k, sampling.temperature) == (1.0, -1, 0.7)
 
 
-async def test_truncated_sampling_is_left_alone_outside_training(gate: Bench, agent: AsyncOpenAI) -> None:
+async def test_shaped_sampling_is_left_alone_outside_training(gate: Bench, agent: AsyncOpenAI) -> None:
     await begin(gate, "validation")
     bound = agent.with_options(base_url=f"{gate.url}/rollouts/{REF.trace_id}/v1")
     for client in (agent, bound):
@@ -355,8 +355,8 @@ async def test_truncated_sampling_is_left_alone_outside_training(gate: Bench, ag
     assert [call.sampling.top_p for call in gate.log.calls] == [0.9, 0.9]
 
 
-async def test_truncated_sampling_is_refused_by_setting() -> None:
-    async with bench(truncated_sampling="refuse") as gate, httpx.AsyncClient(trust_env=False) as http:
+async def test_shaped_sampling_is_refused_by_setting() -> None:
+    async with bench(shaped_sampling="refuse") as gate, httpx.AsyncClient(trust_env=False) as http:
         await begin(gate)
         reply = await http.post(
             f"{gate.url}/rollouts/{REF.trace_id}/v1/chat/completions",

@@ -224,7 +224,7 @@ async def test_a_completion_is_recorded_with_its_tokens(gate: Bench, bound: Asyn
     assert [(choice.text, choice.logprobs) for choice in reply.choices] == [("Hi!", None)] * 2
     assert "token_ids" not in (reply.choices[0].model_extra or {})
     assert "prompt_token_ids" not in (reply.choices[0].model_extra or {})
-    assert (reply.model, reply.usage and reply.usage.total_tokens) == ("policy@3", 5)
+    assert (reply.model, reply.usage and reply.usage.total_tokens) == ("policy@3", 7)
     sent = gate.engine.bodies[0]
     assert (sent["prompt"], sent["return_token_ids"], sent["logprobs"], sent["top_p"]) == (prompt, True, 0, 1.0)
     (call,) = gate.log.calls
@@ -232,7 +232,7 @@ async def test_a_completion_is_recorded_with_its_tokens(gate: Bench, bound: Asyn
     assert unpack_ints(call.prompt_token_ids).tolist() == [1, 2, 3]
     assert [unpack_ints(choice.token_ids).tolist() for choice in call.choices] == [[7, 8]] * 2
     assert [choice.message for choice in call.choices] == [{"role": "assistant", "content": "Hi!"}] * 2
-    assert (call.rollout_id, call.policy_version, call.usage.completion_tokens) == (REF.rollout_id, 3, 2)
+    assert (call.rollout_id, call.policy_version, call.usage.completion_tokens) == (REF.rollout_id, 3, 4)
 
 
 async def test_a_completion_streams(gate: Bench, agent: AsyncOpenAI) -> None:

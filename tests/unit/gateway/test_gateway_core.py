@@ -8,13 +8,14 @@ from hypothesis import given
 from hypothesis import strategies as st
 from pydantic import ValidationError
 
-from leyden.events import FailureClass, PolicyPromoted, PolicyServed, unpack_ints
+from leyden.events import FailureClass, PolicyPromoted, PolicyServed, Sampling, unpack_ints
 from leyden.gateway.core.keys import AGENT_SCOPES, Caller, KeyRing, rollout_key
 from leyden.gateway.core.refusals import Refusal
 from leyden.gateway.core.reply import ReplyParts, SseSplitter, show
-from leyden.gateway.core.request import MAX_LENGTH, NEUTRAL, Agent, TruncatedSampling, Visible, agent_of, bind, prepare
+from leyden.gateway.core.request import MAX_LENGTH, Agent, Visible, agent_of, bind, prepare
 from leyden.gateway.core.rollouts import EndReport, RolloutSpec, Running, ended, lease_until, lost
 from leyden.gateway.core.routing import ModelName, RoutingTable
+from leyden.gateway.core.sampling import NEUTRAL, ShapedSampling
 from leyden.gateway.settings import GatewaySettings
 from leyden.ids import AttemptRef, rollout_id_of
 
@@ -131,7 +132,7 @@ def test_model_names(text: str, name: tuple[str, int | None]) -> None:
 
 
 def test_everything_that_changes_sampling_is_sent_explicitly() -> None:
-    body = prepare({"model": "p", "temperature": None, "x": 1}, True, TruncatedSampling.OVERRIDE).body
+    body = prepare({"model": "p", "temperature": None, "x": 1}, False, ShapedSampling.OVERRIDE).body
     assert body == {"model": "p", "x": 1, "return_token_ids": True, "logprobs": True} | NEUTRAL
 
 
@@ -140,21 +141,16 @@ def test_the_recorded_sampling_is_the_one_that_was_sent() -> None:
         "model": "p", "temperature": 0.5, "top_p": 0.9, "top_k": 5, "min_p": 0.1, "presence_penalty": 1,
         "frequency_penalty": 2, "repetition_penalty": 1.5, "seed": 7, "max_tokens": 9, "max_completion_tokens": 8,
     }  # fmt: skip
-    allowed = prepare(request, True, TruncatedSampling.ALLOW).sampling.model_dump()
+    allowed = prepare(request, True, ShapedSampling.MARK).sampling.model_dump()
     assert allowed.pop("max_tokens") == 8
+    shaping = ("top_p", "top_k", "min_p", "presence_penalty", "frequency_penalty", "repetition_penalty")
+    assert allowed.pop("shaped_by") == list(shaping)
     assert allowed == {name: request[name] for name in allowed}
-    overridden = prepare(request, True, TruncatedSampling.OVERRIDE)
-    assert overridden.overridden == ("top_p", "top_k", "min_p")
-    assert (overridden.sampling.top_p, overridden.sampling.top_k, overridden.sampling.min_p) == (1.0, -1, 0.0)
-    with pytest.raises(Refusal, match="top_p and top_k and min_p"):
-        prepare(request, True, TruncatedSampling.REFUSE)
-
-
-@pytest.mark.parametrize("value", [{"top_p": 1}, {"top_k": -1}, {"top_k": 0}, {"min_p": 0}, {"top_p": "odd"}])
-def test_what_does_not_truncate_is_not_refused(value: dict[str, object]) -> None:
-    prepared = prepare({"model": "p"} | value, True, TruncatedSampling.REFUSE)
-    assert prepared.overridden == ()
-    assert prepared.body.items() >= value.items()
+    overridden = prepare(request, True, ShapedSampling.OVERRIDE)
+    assert overridden.overridden == shaping
+    assert overridden.sampling == Sampling(temperature=0.5, seed=7, max_tokens=8)
+    with pytest.raises(Refusal, match="top_p and top_k and min_p and presence_penalty"):
+        prepare(request, True, ShapedSampling.REFUSE)
 
 
 @given(
@@ -275,5 +271,5 @@ def test_settings_say_what_is_missing_and_never_what_was_given(monkeypatch: pyte
     monkeypatch.setenv("LEYDEN_GATEWAY_SECRET", "x" * 16)
     monkeypatch.setenv("LEYDEN_GATEWAY_API_KEYS", "a, b ,")
     knobs = GatewaySettings()
-    assert (knobs.keys, knobs.url, knobs.truncated_sampling) == (["a", "b"], "http://127.0.0.1:8080", "override")
+    assert (knobs.keys, knobs.url, knobs.shaped_sampling) == (["a", "b"], "http://127.0.0.1:8080", "override")
     assert "x" * 16 not in repr(knobs)

@@ -11,7 +11,8 @@ from leyden.gateway.core.faces import FACES, MESSAGES, Face
 from leyden.gateway.core.faces.messages import count_request
 from leyden.gateway.core.faces.messages_request import chat_request
 from leyden.gateway.core.refusals import Refusal
-from leyden.gateway.core.request import TruncatedSampling, prepare
+from leyden.gateway.core.request import prepare
+from leyden.gateway.core.sampling import ShapedSampling
 
 HEAD = {"id": "chatcmpl-1", "object": "chat.completion.chunk", "created": 1, "model": "p@1"}
 TEXT = st.text(st.characters(codec="utf-8"), max_size=6)
@@ -200,4 +201,4 @@ def test_fields_of_engines_pass_through() -> None:
         "chat_template_kwargs": {"a": 1},
     }
     assert chat_request(body | {"thinking": {"type": "adaptive"}, "max_tokens": 7}) == body | {"max_tokens": 7}
-    assert prepare(chat_request(body), False, TruncatedSampling.OVERRIDE).sampling.min_p == 0.1
+    assert prepare(chat_request(body), False, ShapedSampling.OVERRIDE).sampling.min_p == 0.1

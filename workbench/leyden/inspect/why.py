@@ -22,8 +22,11 @@ CONTEXT_REASONS = {
     Context.NO_TRAINED_AGENT: "its agent is not trained",
     Context.NO_VERSION: "the engine did not say which version answered",
     Context.GREEDY: "greedy: at temperature 0 the action has no probability",
+    Context.SHAPED: "more than the temperature shaped what was sampled (truncation, penalties, a forced format, …)",
+    Context.UNSEEN_INPUT: "the model saw content that token ids do not carry, such as an image",
     Context.NO_TOKENS: "its token ids are missing",
-    Context.NO_LOGPROBS: "it does not have one logprob per token",
+    Context.NO_LOGPROBS: "it does not have one finite logprob per token",
+    Context.LOST_TOKENS: "the engine counted other numbers of tokens than were recorded",
 }
 LEFT_OUT = {
     Reason.FAILED: "It failed ({}), so it is left out of its group. It does not get a reward of 0.",

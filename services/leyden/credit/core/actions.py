@@ -4,10 +4,12 @@ from collections.abc import Collection, Sequence
 from dataclasses import dataclass
 from enum import StrEnum
 
+import numpy as np
+
 from leyden.credit.core.agents import AgentRule, rule_for
 from leyden.credit.core.assemble import RecordedCall
 from leyden.credit.core.strategies import Strategy
-from leyden.events import Choice, ModelCallRecorded
+from leyden.events import Choice, ModelCallRecorded, unpack_floats
 
 TOKEN_BYTES = 4
 """Token ids and logprobs are packed in four bytes each, so lengths and prefixes can be taken on the bytes."""
@@ -28,10 +30,16 @@ class Context(StrEnum):
     """The engine did not say which version answered, so its staleness is unknown."""
     GREEDY = "greedy"
     """Temperature 0: the action has no probability, so no importance ratio."""
+    SHAPED = "shaped"
+    """More than temperature shaped the distribution: truncation, penalties, a forced format, an unknown field."""
+    UNSEEN_INPUT = "unseen_input"
+    """The model saw content that token ids do not carry, such as an image."""
     NO_TOKENS = "no_tokens"
     """Token ids of prompt or response are missing."""
     NO_LOGPROBS = "no_logprobs"
-    """There is not one behaviour logprob per response token."""
+    """There is not one finite behaviour logprob per response token."""
+    LOST_TOKENS = "lost_tokens"
+    """The engine counted other numbers of tokens than are recorded."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -71,6 +79,10 @@ def actions_of(
         return Context.NO_VERSION
     if event.sampling.temperature <= 0:
         return Context.GREEDY
+    if event.sampling.shaped:
+        return Context.SHAPED
+    if event.unseen:
+        return Context.UNSEEN_INPUT
     found = _trainable(event)
     if isinstance(found, Context):
         return found
@@ -96,8 +108,20 @@ def _trainable(event: ModelCallRecorded) -> list[Choice] | Context:
     with_tokens = [choice for choice in event.choices if _whole(choice.token_ids)]
     if not _whole(event.prompt_token_ids) or not with_tokens:
         return Context.NO_TOKENS
-    with_logprobs = [choice for choice in with_tokens if len(choice.logprobs) == len(choice.token_ids)]
-    return sorted(with_logprobs, key=lambda choice: choice.index) or Context.NO_LOGPROBS
+    with_logprobs = [choice for choice in with_tokens if _told(choice)]
+    if not with_logprobs:
+        return Context.NO_LOGPROBS
+    recorded = (len(event.prompt_token_ids), sum(len(choice.token_ids) for choice in event.choices))
+    counted = (event.usage.prompt_tokens * TOKEN_BYTES, event.usage.completion_tokens * TOKEN_BYTES)
+    if any(counted) and counted != recorded:
+        return Context.LOST_TOKENS
+    return sorted(with_logprobs, key=lambda choice: choice.index)
+
+
+def _told(choice: Choice) -> bool:
+    """Whether every token has a logprob that is a number."""
+    whole = len(choice.logprobs) == len(choice.token_ids)
+    return whole and bool(np.isfinite(unpack_floats(choice.logprobs)).all())
 
 
 def _whole(packed: bytes) -> bool:

@@ -1,9 +1,7 @@
 """Processes an engine's reply for the record and for the caller: plain replies, and streams chunk by chunk."""
 
 import json
-from array import array
-from collections.abc import Mapping
-from contextlib import suppress
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from functools import cache
 from typing import Any
@@ -21,8 +19,6 @@ ALWAYS_HIDDEN = ("prompt_text", "metrics")
 CHOICE_HIDDEN = ("routed_experts",)
 MALFORMED = (LookupError, TypeError, ValueError, AttributeError)
 """Raised for a reply that is not a chat completion (`orjson.JSONDecodeError` is a `ValueError`)."""
-NOT_NUMBERS = (TypeError, ValueError, OverflowError, LookupError, AttributeError)
-"""Raised for a token id that is no int32, or a logprob that is no number."""
 CALLER_LEFT, INTERNAL = "cut_off:", "internal:"
 """Beginning of the error of a call whose caller disconnected, or that the gateway could not finish."""
 MAX_CALL_ERROR = 500
@@ -34,19 +30,25 @@ DONE = b"[DONE]"
 CHUNKS = ("chat.completion.chunk", "text_completion")
 """The `object` of stream chunks; a plain text completion has it too, and always has choices."""
 
+TOKEN_LIMIT = 2**31
+"""Token ids are recorded as int32."""
+NO_LOGPROB = -9999.0
+"""What vLLM writes for a logprob that is minus infinity or missing."""
+ROUNDING = 1e-3
+"""How far above 0 rounding can lift the logprob of a certain token."""
+
 
 @dataclass(slots=True)
 class ChoiceParts:
     """One sampled response in progress."""
 
-    token_ids: list[int] = field(default_factory=list)
-    logprobs: list[float] = field(default_factory=list)
+    token_ids: list[Any] = field(default_factory=list)
+    """As the engine sent them: perhaps not token ids, until `torn_choice` has looked at them."""
+    logprobs: list[Any] = field(default_factory=list)
     finish_reason: str | None = None
     message: JsonDict = field(default_factory=dict)
-    tool_calls: ToolCalls = field(default_factory=ToolCalls)
+    tool_calls: ToolCalls | None = None
     """Those of a stream."""
-    foreign: bool = False
-    """Whether a token id or logprob was something else than such a number."""
 
     def whole_message(self) -> JsonDict:
         """The message so far."""
@@ -75,7 +77,7 @@ class ReplyParts:
         self.version = version
         self.first_token_s: float | None = None
         """Seconds from the call's arrival to its first token, if streamed; set by the caller of this class."""
-        self.prompt_token_ids: list[int] = []
+        self.prompt_token_ids: list[Any] = []
         self.engine_id: str | None = None
         self.usage: Usage | None = None
         self.error: str | None = None
@@ -102,13 +104,8 @@ class ReplyParts:
 
     def _take_choice(self, choice: Mapping[str, Any]) -> None:
         parts = self._choices.setdefault(int(choice.get("index") or 0), ChoiceParts())
-        try:
-            parts.token_ids += array("i", choice.get("token_ids") or ())
-            if probs := choice.get("logprobs"):
-                parts.logprobs += array("d", [entry["logprob"] for entry in probs.get("content") or ()])
-                parts.logprobs += array("d", probs.get("token_logprobs") or ())
-        except NOT_NUMBERS:
-            parts.foreign = True
+        parts.token_ids += _items(choice.get("token_ids"))
+        parts.logprobs += _logprobs(choice.get("logprobs"))
         if (finish := choice.get("finish_reason")) and not isinstance(finish, str):
             raise TypeError("`finish_reason` is not a text")
         parts.finish_reason = finish or parts.finish_reason
@@ -122,12 +119,13 @@ class ReplyParts:
         else:
             delta = choice.get("delta") or {}
             if calls := delta.get("tool_calls"):
+                if parts.tool_calls is None:
+                    parts.tool_calls = ToolCalls()
                 delta["tool_calls"] = parts.tool_calls.add(calls)
             merge_delta(parts.message, delta)
 
     def _take_prompt(self, piece: Mapping[str, Any]) -> None:
-        with suppress(*NOT_NUMBERS):
-            self.prompt_token_ids = list(array("i", piece.get("prompt_token_ids") or ())) or self.prompt_token_ids
+        self.prompt_token_ids = _items(piece.get("prompt_token_ids")) or self.prompt_token_ids
 
     @property
     def finished(self) -> bool:
@@ -146,13 +144,15 @@ class ReplyParts:
 
     @property
     def torn(self) -> str | None:
-        """Why the reply cannot be trained on, or None. Every token needs its logprob."""
+        """Why the reply cannot be trained on, or None. Every token needs its logprob, and the counts must agree."""
         for index, parts in sorted(self._choices.items()):
-            if parts.foreign:
-                return f"engine: choice {index} has a token id or a logprob that is none"
-            if len(parts.token_ids) != len(parts.logprobs):
-                return f"engine: choice {index} has {len(parts.token_ids)} token ids and {len(parts.logprobs)} logprobs"
-        return None if self.prompt_token_ids else "engine: no prompt_token_ids in the reply"
+            if wrong := torn_choice(parts.token_ids, parts.logprobs):
+                return f"engine: choice {index} has {wrong}"
+        if not self.prompt_token_ids or not are_token_ids(self.prompt_token_ids):
+            return "engine: no prompt_token_ids in the reply"
+        counted = self.counted()
+        wrong = torn_counts(self.usage, counted.prompt_tokens, counted.completion_tokens)
+        return f"engine: {wrong}" if wrong else None
 
     def outcome(self, traced: bool) -> tuple[str | None, str]:
         """(error, metric label) of a complete reply; `traced`: it must have its tokens."""
@@ -162,12 +162,12 @@ class ReplyParts:
         return torn, "torn" if torn else "ok"
 
     def choices(self) -> list[Choice]:
-        """The choices by index, packed."""
+        """The choices by index, packed. Token ids or logprobs that are none are left out."""
         return [
             Choice(
                 index=index,
-                token_ids=pack_ints(parts.token_ids),
-                logprobs=pack_floats(parts.logprobs),
+                token_ids=packed_ids(parts.token_ids),
+                logprobs=pack_floats(parts.logprobs) if are_logprobs(parts.logprobs) else b"",
                 finish_reason=parts.finish_reason,
                 message=parts.whole_message(),
             )
@@ -181,6 +181,58 @@ def _count(usage: Mapping[str, Any], name: str) -> int:
     if not isinstance(count, int) or not 0 <= count <= MAX_TOKENS:
         raise ValueError(f"`{name}` is no number of tokens")
     return int(count)
+
+
+def _items(value: object) -> list[Any]:
+    """The items of a list; none for null. Anything else is one item, which is neither a token id nor a logprob."""
+    return value if isinstance(value, list) else [value] if value else []
+
+
+def _logprobs(probs: object) -> list[Any]:
+    """The logprobs of a choice's tokens, as chat or text completions have them; None for what has none."""
+    if not isinstance(probs, dict):
+        return [None] if probs else []
+    content = [entry.get("logprob") if isinstance(entry, dict) else None for entry in _items(probs.get("content"))]
+    return content + _items(probs.get("token_logprobs"))
+
+
+def packed_ids(values: list[Any]) -> bytes:
+    """`values` packed; empty if they are not token ids."""
+    return pack_ints(values) if are_token_ids(values) else b""
+
+
+def are_token_ids(values: object) -> bool:
+    """Whether `values` is a list of token ids; true for an empty one."""
+    if not isinstance(values, list) or not set(map(type, values)) <= {int}:
+        return False
+    return not values or (min(values) >= 0 and max(values) < TOKEN_LIMIT)
+
+
+def are_logprobs(values: Sequence[Any]) -> bool:
+    """Whether `values` are logprobs of tokens that can be sampled: numbers, finite, and not above 0."""
+    return all(type(value) in (float, int) and NO_LOGPROB < value <= ROUNDING for value in values)
+
+
+def torn_choice(token_ids: Sequence[object], logprobs: Sequence[Any]) -> str | None:
+    """What is wrong with the tokens of one choice; None if nothing is."""
+    if len(token_ids) != len(logprobs):
+        return f"{len(token_ids)} token ids and {len(logprobs)} logprobs"
+    if not are_token_ids(token_ids):
+        return "a token id that is not an int32"
+    if not are_logprobs(logprobs):
+        return "a logprob that is not a number from -9999 to 0"
+    return None
+
+
+def torn_counts(usage: Usage | None, prompt: int, completion: int) -> str | None:
+    """How the engine's token counts differ from the tokens that came; None if they agree, or it sent none."""
+    if usage is None:
+        return None
+    if usage.prompt_tokens != prompt:
+        return f"{prompt} prompt_token_ids where usage says {usage.prompt_tokens}"
+    if usage.completion_tokens != completion:
+        return f"{completion} token ids where usage says {usage.completion_tokens}"
+    return None
 
 
 def merge_delta(message: JsonDict, delta: Mapping[str, Any]) -> None:
@@ -291,7 +343,8 @@ def record_of(
         key_id=caller.key_id,
         request=call.request,
         sampling=call.prepared.sampling,
-        prompt_token_ids=pack_ints(reply.prompt_token_ids),
+        prompt_token_ids=packed_ids(reply.prompt_token_ids),
+        unseen=list(call.unseen),
         choices=reply.choices(),
         usage=reply.usage or reply.counted(),
         streamed=call.prepared.streamed,

@@ -4,7 +4,9 @@ Every sampling parameter is sent explicitly, so that no default of an engine (su
 change sampling without being recorded. Unknown fields pass through.
 """
 
-from collections.abc import Sequence
+import math
+import re
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from enum import StrEnum
 from functools import lru_cache
@@ -13,9 +15,24 @@ from urllib.parse import unquote
 
 import orjson
 
+from leyden.engine_face import LEAST_TEMPERATURE
 from leyden.events import Sampling
 from leyden.gateway.core.keys import Caller
 from leyden.gateway.core.refusals import Refusal
+from leyden.gateway.core.sampling import (
+    FLOATS,
+    FORMS,
+    HARMLESS,
+    INTEGERS,
+    MAX_NAME,
+    MAX_NAMES,
+    NEUTRAL,
+    NEUTRAL_NUMBERS,
+    NEUTRAL_VALUES,
+    SWITCHES,
+    WORDS,
+    ShapedSampling,
+)
 from leyden.ids import AttemptRef, attempt_of_trace, parse_traceparent
 
 MAX_JSON_DEPTH = 100
@@ -119,10 +136,6 @@ def _label(text: str | None) -> str | None:
 
 JsonDict = dict[str, Any]
 
-NEUTRAL: JsonDict = {"temperature": 1.0, "top_p": 1.0, "top_k": 0, "min_p": 0.0, "repetition_penalty": 1.0}
-"""Default sampling parameters: the model's own distribution."""
-TRUNCATING = ("top_p", "top_k", "min_p")
-NUMBER = (int, float)  # `int | float` builds a new union at every check: measured as a fifth of preparing a call
 UNTRAINABLE = {
     "echo": "echo puts the prompt into the answer: leave it out in training rollouts (mode train)",
     "prompt": "a training rollout (mode train) completes one prompt a call; `n` gives several completions of it",
@@ -139,17 +152,6 @@ class Api(StrEnum):
     """A prompt in, a text out."""
     EMBEDDINGS = "embeddings"
     """Vectors out; nothing is sampled."""
-
-
-class TruncatedSampling(StrEnum):
-    """Treatment of top_p < 1, top_k > 0 and min_p > 0 in training rollouts, whose logprobs they would bias."""
-
-    REFUSE = "refuse"
-    """400, which names the parameter to remove."""
-    OVERRIDE = "override"
-    """Switched off; the reply's header `x-leyden-overridden` names it."""
-    ALLOW = "allow"
-    """Sampled as asked, and recorded."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -180,27 +182,28 @@ class Prepared:
     sampling: Sampling
     visible: Visible
     overridden: tuple[str, ...] = ()
+    """Fields that were not sent, as they shape the distribution that is trained."""
+    training: bool = False
+    """Whether it is of a training rollout."""
     traced: bool = True
     """Whether the reply must have token ids and logprobs."""
 
 
-def prepare(request: JsonDict, training: bool, truncated: TruncatedSampling, api: Api = Api.CHAT) -> Prepared:
+def prepare(request: JsonDict, training: bool, shaped: ShapedSampling, api: Api = Api.CHAT) -> Prepared:
     """The request to send for `request`. Raises a 400 `Refusal` if it may not be sampled as asked."""
-    given = {name: value for name, value in request.items() if value is not None}
-    model = given.get("model")
+    model = request.get("model")
     if not isinstance(model, str) or not model:
         raise Refusal(400, "missing_model", "`model` must name a policy", param="model")
     if api is Api.EMBEDDINGS:
+        given = {name: value for name, value in request.items() if value is not None}
         return Prepared(
             body=given, model=model, streamed=False, choices=0, sampling=Sampling(), visible=Visible(), traced=False
         )
-    overridden = tuple([name for name in TRUNCATING if _truncates(name, given.get(name))]) if training else ()
-    if overridden and truncated is TruncatedSampling.REFUSE:
-        raise _truncation_refused(overridden)
-    if truncated is TruncatedSampling.ALLOW:
-        overridden = ()
+    given = as_engines_read(request)
+    shaping = shaping_fields(given)
+    overridden = overridden_fields(shaping, shaped) if training else ()
     body = NEUTRAL | {name: value for name, value in given.items() if name not in overridden}
-    count = _whole(given.get("n")) or 1
+    count = whole(given.get("n")) or 1
     traced = api is Api.CHAT or _one_prompt(given, training)
     if api is Api.COMPLETIONS:
         count *= len(prompts_of(given))
@@ -215,9 +218,10 @@ def prepare(request: JsonDict, training: bool, truncated: TruncatedSampling, api
         model=model,
         streamed=streamed,
         choices=count,
-        sampling=sampling_of(body),
+        sampling=sampling_of(body, () if overridden else shaping),
         visible=_visible(given),
-        overridden=overridden,
+        overridden=told(overridden),
+        training=training,
         traced=traced,
     )
 
@@ -238,7 +242,7 @@ def _one_prompt(given: JsonDict, training: bool) -> bool:
     wrong = {
         "echo": given.get("echo") is True,
         "prompt": len(prompts_of(given)) > 1,
-        "best_of": (_whole(given.get("best_of")) or 1) > (_whole(given.get("n")) or 1),
+        "best_of": (whole(given.get("best_of")) or 1) > (whole(given.get("n")) or 1),
     }
     for name, is_so in wrong.items():
         if is_so and training:
@@ -248,36 +252,14 @@ def _one_prompt(given: JsonDict, training: bool) -> bool:
 
 def _most_logprobs(given: JsonDict) -> int:
     """Number of logprobs per token that a text completion asks for; 0: only that of the sampled token."""
-    return max(_whole(given.get("logprobs")) or 0, 0)
-
-
-def sampling_of(body: JsonDict) -> Sampling:
-    """The sampling parameters of a body, as recorded; a disabled top_k is always -1."""
-    top_k = _whole(body.get("top_k"))
-    return _sampling(
-        _number(body, "temperature", 1.0),
-        _number(body, "top_p", 1.0),
-        top_k if top_k and top_k > 0 else -1,
-        _number(body, "min_p", 0.0),
-        _number(body, "presence_penalty", 0.0),
-        _number(body, "frequency_penalty", 0.0),
-        _number(body, "repetition_penalty", 1.0),
-        _whole(body.get("seed")),
-        _whole(body.get("max_completion_tokens", body.get("max_tokens"))),
-    )
-
-
-@lru_cache(maxsize=1024)
-def _sampling(*values: float | None) -> Sampling:
-    """One shared record for equal parameters, as most calls of an agent have."""
-    return Sampling.model_validate(dict(zip(Sampling.model_fields, values, strict=True)))
+    return max(whole(given.get("logprobs")) or 0, 0)
 
 
 def _visible(given: JsonDict) -> Visible:
     if ASKS_TO_SEE.isdisjoint(given):
         return NOTHING
     return Visible(
-        logprobs=given.get("logprobs") is True or _whole(given.get("logprobs")) is not None,
+        logprobs=given.get("logprobs") is True or whole(given.get("logprobs")) is not None,
         token_ids=given.get("return_token_ids") is True,
         usage_chunk=isinstance(options := given.get("stream_options"), dict) and options.get("include_usage") is True,
         prompt_logprobs="prompt_logprobs" in given,
@@ -285,28 +267,113 @@ def _visible(given: JsonDict) -> Visible:
     )
 
 
-def _truncates(name: str, value: object) -> bool:
-    if value is None or isinstance(value, bool) or not isinstance(value, NUMBER):
-        return False  # the engine refuses it with its own message
-    return value < 1 if name == "top_p" else value > 0
+def as_engines_read(request: Mapping[str, Any]) -> JsonDict:
+    """The request without nulls, and with numbers where they were given as text: engines read "0.9" as 0.9.
+
+    A temperature between 0 and `LEAST_TEMPERATURE` is raised to it. Raises a 400 `Refusal` for what is not a number.
+    """
+    given = {name: value for name, value in request.items() if value is not None}
+    for name in FLOATS & given.keys():
+        given[name] = _number(name, given[name])
+    for name in INTEGERS & given.keys():
+        given[name] = _integer(name, given[name])
+    for name in SWITCHES & given.keys():
+        given[name] = _switch(name, given[name])
+    if 0 < given.get("temperature", 0) < LEAST_TEMPERATURE:
+        given["temperature"] = LEAST_TEMPERATURE
+    return given
 
 
-def _truncation_refused(names: tuple[str, ...]) -> Refusal:
-    what = " and ".join(names)
-    message = f"{what} cut off the distribution that is trained: leave them out in training rollouts (mode train)"
-    return Refusal(400, "truncated_sampling", message, param=names[0])
+def shaping_fields(given: JsonDict) -> tuple[str, ...]:
+    """Names of the fields of a request, as engines read it, that shape its distribution beyond temperature."""
+    return tuple(name for name, value in given.items() if name not in HARMLESS and _shapes(name, value))
 
 
-def _number(body: JsonDict, name: str, default: float) -> float:
-    value = body.get(name, default)
-    return float(value) if isinstance(value, NUMBER) else default
+def overridden_fields(shaping: tuple[str, ...], policy: ShapedSampling) -> tuple[str, ...]:
+    """Which of the `shaping` fields of a training call are not sent. Raises a 400 `Refusal` if the policy says so."""
+    if policy is ShapedSampling.REFUSE and shaping:
+        what = " and ".join(told(shaping))
+        message = f"{what} changes the distribution that is trained: leave it out in training rollouts (mode train)"
+        raise Refusal(400, "shaped_sampling", message, param=told(shaping)[0])
+    if policy is not ShapedSampling.OVERRIDE or not FORMS.keys().isdisjoint(shaping):
+        return ()
+    return shaping
 
 
-def _whole(value: object) -> int | None:
+def told(names: tuple[str, ...]) -> tuple[str, ...]:
+    """Names for records and headers: of limited number and length, and harmless in a header."""
+    return tuple([re.sub(r"[^\w.-]", "?", name[:MAX_NAME], flags=re.ASCII) for name in names[:MAX_NAMES]])
+
+
+def sampling_of(body: JsonDict, shaping: tuple[str, ...] = ()) -> Sampling:
+    """The sampling parameters of a body, as recorded; a disabled top_k is always -1."""
+    top_k = whole(body.get("top_k"))
+    return _sampling(
+        _float(body, "temperature", 1.0),
+        _float(body, "top_p", 1.0),
+        top_k if top_k and top_k > 0 else -1,
+        _float(body, "min_p", 0.0),
+        _float(body, "presence_penalty", 0.0),
+        _float(body, "frequency_penalty", 0.0),
+        _float(body, "repetition_penalty", 1.0),
+        whole(body.get("seed")),
+        whole(body.get("max_completion_tokens", body.get("max_tokens"))),
+        told(shaping),
+    )
+
+
+@lru_cache(maxsize=1024)  # most calls of an agent have equal parameters
+def _sampling(*values: object) -> Sampling:
+    return Sampling.model_validate(dict(zip(Sampling.model_fields, values, strict=True)))
+
+
+def whole(value: object) -> int | None:
+    """`value` if it is an integer."""
     return value if isinstance(value, int) and not isinstance(value, bool) else None
 
 
-def json_object(body: bytes) -> dict[str, Any]:
+def _shapes(name: str, value: object) -> bool:
+    if name in NEUTRAL_NUMBERS:
+        neutral = NEUTRAL_NUMBERS[name]
+        return value != neutral and not (name == "top_k" and isinstance(value, int) and value < 0)
+    return value not in (NEUTRAL_VALUES.get(name) or FORMS.get(name, ()))
+
+
+def _number(name: str, value: object) -> float:
+    try:
+        number = float(value) if isinstance(value, str | int | float) else math.nan
+    except (ValueError, OverflowError):
+        number = math.nan
+    if not math.isfinite(number):
+        raise _not("a number", name)
+    return number
+
+
+def _integer(name: str, value: object) -> int:
+    number, text = _number(name, value), str(value).strip()
+    found = int(text) if text.lstrip("+-").isdigit() else int(number)
+    if number != int(number) or not -(2**63) <= found < 2**63:
+        raise _not("a whole number of 64 bits", name)
+    return found
+
+
+def _switch(name: str, value: object) -> bool:
+    word = value.lower() if isinstance(value, str) else value
+    if not isinstance(word, str | int | float) or word not in WORDS:
+        raise _not("true or false", name)
+    return WORDS[word]
+
+
+def _not(what: str, name: str) -> Refusal:
+    return Refusal(400, "invalid_request", f"`{name}` must be {what}", param=name)
+
+
+def _float(body: JsonDict, name: str, default: float) -> float:
+    value = body.get(name, default)
+    return float(value) if isinstance(value, (int, float)) else default
+
+
+def json_object(body: bytes) -> JsonDict:
     """The body as a JSON object. Raises a 400 `Refusal` for anything else, and if it is nested too deep."""
     try:
         parsed = orjson.loads(body)

@@ -29,6 +29,8 @@ from leyden.gateway.core.upstreams import Timeouts, Upstream, Upstreams
 CALL_HEADER = "x-leyden-call-id"
 OVERRIDDEN_HEADER = "x-leyden-overridden"
 LEFT_OUT_HEADER = "x-leyden-left-out"
+UNTRAINED_HEADER = "x-leyden-untrained"
+"""Why a call of a training rollout is not trained: fields that shape its distribution, content without tokens."""
 UPSTREAM_HEADER = "x-leyden-upstream"
 BOUND = 1.25
 """Limit of a replica's load relative to the mean (the paper's c). Smaller is more even, larger keeps more prefixes."""
@@ -213,6 +215,8 @@ class RoutedCall:
     """The version that the call's rollout keeps to, if the call names none."""
     offers_tokens: bool = False
     """Whether the request has the tokens of an earlier call."""
+    unseen: tuple[str, ...] = ()
+    """Types of content in the request that the trainer cannot see."""
 
     @property
     def owner(self) -> str:
@@ -234,6 +238,9 @@ class RoutedCall:
             headers[OVERRIDDEN_HEADER] = ",".join(self.prepared.overridden)
         if left_out := self.face.left_out(self.asked):
             headers[LEFT_OUT_HEADER] = ",".join(map(quote, left_out))
+        untrained = (*self.prepared.sampling.shaped_by, *self.unseen)
+        if untrained and self.prepared.training:
+            headers[UNTRAINED_HEADER] = ",".join(untrained)
         return headers
 
     def headers(self) -> dict[str, str]:

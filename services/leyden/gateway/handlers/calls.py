@@ -22,6 +22,7 @@ from leyden.events import ModelCallRecorded
 from leyden.events.codec import MODEL_CALLS
 from leyden.gateway.core.continuation import Turn
 from leyden.gateway.core.faces import Face, StreamFace
+from leyden.gateway.core.faces.openai import unseen_parts
 from leyden.gateway.core.keys import KeyRing
 from leyden.gateway.core.refusals import Refusal, unavailable
 from leyden.gateway.core.reply import (
@@ -40,12 +41,13 @@ from leyden.gateway.core.request import (
     SESSION_HEADER,
     Api,
     JsonDict,
-    TruncatedSampling,
     bind,
     json_object,
     prepare,
+    told,
 )
 from leyden.gateway.core.routing import Endpoint, Incoming, ModelName, RoutedCall, Router
+from leyden.gateway.core.sampling import SHAPING, ShapedSampling
 from leyden.gateway.core.upstreams import Upstream, passed_on
 from leyden.gateway.handlers.admission import KeyLimiter, Limiter, attempt_over, counted
 from leyden.gateway.handlers.continuations import Continuations
@@ -76,7 +78,7 @@ CUT_OFF = f"{CALLER_LEFT} the caller went away before the answer's end"
 class CallRules:
     """Settings of model calls."""
 
-    truncated: TruncatedSampling = TruncatedSampling.OVERRIDE
+    shaped: ShapedSampling = ShapedSampling.OVERRIDE
     sticky: bool = False
     """Whether calls of an attempt that name no version keep to the version of its first call."""
 
@@ -137,7 +139,7 @@ class ModelCalls:
         call, turn = await self._route(incoming)
         endpoint = self._dispatcher.first(call)
         for parameter in call.prepared.overridden:
-            OVERRIDDEN.labels(parameter=parameter).inc()
+            OVERRIDDEN.labels(parameter=parameter if parameter in SHAPING else "other").inc()
         if not call.prepared.streamed:
             body, headers = await self._recorded(call, turn, endpoint, partial(_whole, call, self._kept))
             await out.whole(body, headers)
@@ -162,7 +164,7 @@ class ModelCalls:
             prepared = passed_on(request)
             name, body, turn = ModelName(prepared.model), prepared.body, None
         else:
-            prepared = prepare(request, is_training, self._rules.truncated, incoming.face.api)
+            prepared = prepare(request, is_training, self._rules.shaped, incoming.face.api)
             name = ModelName.parse(prepared.model)
             body, turn = await self._continued(ref, name, incoming.face, prepared.body)
         call = RoutedCall(
@@ -180,6 +182,7 @@ class ModelCalls:
             upstream=upstream,
             kept=await self._kept_version(ref, name, upstream),
             offers_tokens=turn is not None,
+            unseen=told(unseen_parts(request)) if upstream is None else (),
         )
         return call, turn
 

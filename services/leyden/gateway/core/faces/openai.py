@@ -16,6 +16,12 @@ from leyden.gateway.core.request import Api, JsonDict
 REASONING = "reasoning"
 """Name of an assistant's reasoning in vLLM's chat API, in requests and replies. The older name is read too."""
 OLD_REASONING = "reasoning_content"
+TEXT_KINDS = frozenset({"text", "input_text", "output_text", "refusal", "thinking"})
+"""Types of content parts that are written as text. All others count as unseen."""
+EMBEDDED = "prompt_embeds"
+"""Field of a text completion: the prompt as vectors."""
+MAX_KIND = 64
+"""Maximum characters of a type, which callers choose."""
 NO_ROUTE = (404, 405)
 KINDS = {401: "authentication_error", 403: "permission_error", 404: "not_found_error", 429: "rate_limit_error"}
 
@@ -118,6 +124,32 @@ def reasoning_of(message: Mapping[str, Any]) -> str | None:
     """The reasoning of a message or delta, under either of the two names that servers use."""
     text = message.get(REASONING) or message.get(OLD_REASONING)
     return text if isinstance(text, str) else None
+
+
+def unseen_parts(request: Mapping[str, Any]) -> tuple[str, ...]:
+    """Sorted types of content in a chat request or text completion that token ids do not carry, such as `image_url`."""
+    found = {EMBEDDED} if request.get(EMBEDDED) is not None else set()
+    messages = request.get("messages")
+    for message in messages if isinstance(messages, list) else ():
+        content = message.get("content") if isinstance(message, dict) else None
+        if isinstance(content, list | dict):
+            parts = content if isinstance(content, list) else [content]
+            found.update(kind for part in parts if (kind := _unseen(part)) is not None)
+    return tuple(sorted(found))
+
+
+def _unseen(part: object) -> str | None:
+    """The type of a part that is not text. In vLLM the fields decide if it has no type, or a `uuid`."""
+    if isinstance(part, str):
+        return None
+    if not isinstance(part, dict):
+        return "unknown"
+    kind = part.get("type")
+    if isinstance(kind, str) and kind not in TEXT_KINDS:
+        return kind[:MAX_KIND]
+    if isinstance(kind, str) and "uuid" not in part:
+        return None
+    return next((str(name)[:MAX_KIND] for name in sorted(part) if name not in ("type", "text", "uuid")), None)
 
 
 def message_of(body: object) -> str:
