@@ -25,7 +25,7 @@ CONTEXT_REASONS = {
     Context.SHAPED: "more than the temperature shaped what was sampled (truncation, penalties, a forced format, …)",
     Context.UNSEEN_INPUT: "the model saw content that token ids do not carry, such as an image",
     Context.NO_TOKENS: "its token ids are missing",
-    Context.NO_LOGPROBS: "it does not have one finite logprob per token",
+    Context.NO_LOGPROBS: "it does not have one logprob per token",
     Context.LOST_TOKENS: "the engine counted other numbers of tokens than were recorded",
 }
 LEFT_OUT = {
