@@ -40,7 +40,8 @@ def used(call: ModelCallRecorded) -> dict[str, int]:
     read = decode(MODEL_CALLS, encode(call))
     assert isinstance(read, ModelCallRecorded)
     about: Any = {"rollout_id": REF.rollout_id, "attempt": REF.attempt}
-    evidence = [Evidence(event, "t/0/0") for event in finished([read], [reward(1.0, **about)], **about)]
+    events: Any = finished([read], [reward(1.0, **about)], **about)
+    evidence = [Evidence(event, "t/0/0") for event in events]
     return member_of(assemble(evidence), CreditSection()).calls
 
 
@@ -162,7 +163,7 @@ def spoilt(how: str, piece: dict[str, Any]) -> dict[str, Any]:
         if not choice["token_ids"]:
             continue
         if how == "null":
-            choice["logprobs"] = logprobs(*[("x", None)] * len(choice["token_ids"]))  # type: ignore[list-item]
+            choice["logprobs"]["content"] = [{"token": "x", "logprob": None}] * len(choice["token_ids"])
         elif how == "int64":
             choice["token_ids"] = [2**31] * len(choice["token_ids"])
         elif how == "minus infinity":

@@ -22,7 +22,8 @@ TRAINED = {"started": 1, "parallel": 1}
 def used(recorded: ModelCallRecorded) -> dict[str, int]:
     """How a call is used after credit has read it from its topic, without its texts, and stored it."""
     read = TrimmedCall.model_validate_json(encode(recorded))
-    evidence = [unpack(pack(Evidence(event, "t/0/0"))) for event in finished([read], [reward(1.0)])]
+    events: Any = finished([read], [reward(1.0)])
+    evidence = [unpack(pack(Evidence(event, "t/0/0"))) for event in events]
     return member_of(assemble(evidence), CreditSection()).calls
 
 
