@@ -34,6 +34,7 @@ from leyden.kafka.settings import KafkaSettings
 from leyden.kafka.subscriber import FATAL_EXIT, BatchConsumer, Subscription
 from leyden.kafka.topics import DEAD_LETTER_SUFFIX
 from leyden.settings import RunFileError, ServiceSettings, settings_help
+from leyden.state import make_redis
 from leyden.telemetry.logs import setup_logging
 from leyden.telemetry.ops import Check, health_routes, metrics_route
 
@@ -142,7 +143,7 @@ async def serve(name: str, build: Build, settings: ServiceSettings, kafka: Kafka
     async with AsyncExitStack() as stack:
         claims = ClaimStore(settings.claims)
         publisher = KafkaPublisher(kafka, settings.topic_prefix, claims, client_id=f"leyden-{name}")
-        redis = Redis.from_url(settings.redis_url)
+        redis = make_redis(settings.redis_url)
         stack.push_async_callback(redis.aclose)
         runtime = Runtime(name, settings, kafka, publisher, redis)
         with _settings_are_read():

@@ -3,5 +3,14 @@
 from leyden.state.backlog import RedisBacklog
 from leyden.state.evidence import EvidenceStore, MemoryEvidenceStore, RedisEvidenceStore
 from leyden.state.faults import redis_or_retry, redis_step
+from leyden.state.pool import make_redis
 
-__all__ = ["EvidenceStore", "MemoryEvidenceStore", "RedisBacklog", "RedisEvidenceStore", "redis_or_retry", "redis_step"]
+__all__ = [
+    "EvidenceStore",
+    "MemoryEvidenceStore",
+    "RedisBacklog",
+    "RedisEvidenceStore",
+    "make_redis",
+    "redis_or_retry",
+    "redis_step",
+]
