@@ -115,7 +115,7 @@ def main(
         setup_logging(name, settings.log_level)
         with asyncio.Runner(loop_factory=loop_factory()) as runner:
             runner.run(serve(name, build, settings, kafka))
-    except WrongSettingsError as error:
+    except (WrongSettingsError, RunFileError) as error:
         raise SystemExit(f"leyden {name}: invalid settings: {error}") from error
     except Exception as error:
         log.critical("%s stopped because of an unexpected error", name, exc_info=True)

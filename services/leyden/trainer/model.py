@@ -16,6 +16,8 @@ from torch import Tensor
 from transformers import AutoModelForCausalLM, AutoTokenizer
 from transformers.utils.logging import disable_progress_bar
 
+from leyden.settings import RunFileError
+from leyden.trainer.core.packing_probe import packing_gap
 from leyden.trainer.core.tree_attention import TREE_ATTENTION
 from leyden.trainer.settings import TrainerEnvironment, TrainerSettings
 
@@ -32,8 +34,8 @@ TOKENIZER_FILES = (
 )
 
 
-class UnsupportedModelError(RuntimeError):
-    """The packed forward pass does not support how this model computes its logits."""
+class UnsupportedModelError(RunFileError):
+    """The packed forward pass does not support this model."""
 
 
 class PolicyModel:
@@ -45,9 +47,7 @@ class PolicyModel:
         self.serving_dtype: torch.dtype = getattr(torch, settings.serving_dtype)
         _make_deterministic(settings.seed, environment.threads)
         disable_progress_bar()
-        base = AutoModelForCausalLM.from_pretrained(
-            environment.model, dtype=getattr(torch, settings.dtype), attn_implementation=TREE_ATTENTION
-        )
+        base = _loaded(environment.model, getattr(torch, settings.dtype))
         _check_head(base)
         self._reference = deepcopy(base).requires_grad_(False) if settings.kl > 0 and not self.lora else None
         self.wrapper: Any = get_peft_model(base, _lora_config(settings)) if self.lora else base
@@ -56,10 +56,12 @@ class PolicyModel:
         self.wrapper.to(device)
         if self._reference is not None:
             self._reference.to(device)
+        self.wrapper.eval()
         if settings.gradient_checkpointing:
             self.causal.gradient_checkpointing_enable({"use_reentrant": False})
             self.causal.enable_input_require_grads()
-        self.wrapper.train()
+            _train_checkpointed_layers(self.causal)
+        _check_packing(self.causal, environment.model)
         self.optimiser = torch.optim.AdamW(
             self.trained.values(), lr=settings.learning_rate, weight_decay=settings.weight_decay, foreach=True
         )
@@ -143,6 +145,44 @@ def _device(wanted: str) -> torch.device:
     if wanted == "auto":
         wanted = "cuda" if torch.cuda.is_available() else "cpu"
     return torch.device(wanted)
+
+
+def _loaded(model: str, dtype: torch.dtype) -> Any:
+    """The causal LM in `model`. Raises `UnsupportedModelError` if it does not take our attention."""
+    try:
+        return AutoModelForCausalLM.from_pretrained(model, dtype=dtype, attn_implementation=TREE_ATTENTION)
+    except (KeyError, ValueError) as error:
+        raise UnsupportedModelError(f"model {model} cannot be loaded for training: {error}") from error
+
+
+def _train_checkpointed_layers(model: Any) -> None:
+    """Put the layers that recompute their activations in training mode, in which alone they do so; without dropout.
+
+    The rest of the model stays in evaluation mode: dropout would make every importance ratio noise.
+    """
+    for module in model.modules():
+        if getattr(module, "gradient_checkpointing", False):
+            module.training = True
+            for name, value in vars(module).items():
+                if "drop" in name and isinstance(value, float):
+                    setattr(module, name, 0.0)
+
+
+def _check_packing(model: Any, name: str) -> None:
+    """Raises `UnsupportedModelError` if packed logprobs are not those of the sequences alone."""
+    kind = model.config.get_text_config().model_type
+    try:
+        gap, limit = packing_gap(model)
+    except Exception as error:
+        raise UnsupportedModelError(
+            f"model {name} ({kind}) cannot be trained on packed sequences: {type(error).__name__}: {error}"
+        ) from error
+    if gap > limit:
+        raise UnsupportedModelError(
+            f"model {name} ({kind}) cannot be trained on packed sequences: packing changes its logprobs by {gap:.2g} "
+            f"nats (rounding explains {limit:.2g}). Tokens must meet in plain causal attention alone: no recurrent or "
+            "convolutional layers, sliding windows or ALiBi"
+        )
 
 
 def _check_head(model: Any) -> None:
