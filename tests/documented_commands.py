@@ -46,6 +46,13 @@ ELSEWHERE = {
         "it streams a data set from the internet; the test has one on disk in the same form",
         "tests/service/cli/test_enqueue_data_sets.py", "hf:",
     ),
+    'leyden run --model policy -- claude -p "Fix the failing test" --allowedTools Bash,Edit,Read': Elsewhere(
+        "its prompt is longer than the context of the small model; the test runs it on a scripted engine",
+        "tests/frameworks/test_coding_agents.py", "test_claude_code_is_a_rollout",
+    ),
+    'leyden run -- codex exec --skip-git-repo-check --sandbox workspace-write "Fix the failing test"': Elsewhere(
+        "as above", "tests/frameworks/test_coding_agents.py", "test_codex_is_a_rollout",
+    ),
 }  # fmt: skip
 """Each entry is checked: the command is in a document, and the file shows that it is run there."""
 

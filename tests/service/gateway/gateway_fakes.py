@@ -90,11 +90,11 @@ class Bench:
 
 
 @asynccontextmanager
-async def asgi_server(app: Starlette) -> AsyncIterator[str]:
+async def asgi_server(app: Starlette, port: int = 0) -> AsyncIterator[str]:
     config = uvicorn.Config(
         app,
         host="127.0.0.1",
-        port=0,
+        port=port,
         http=StampedProtocol,
         log_config=None,
         access_log=False,
@@ -129,7 +129,10 @@ async def bench(
         settings(**changes), store, engines, log, clock, rates, kept or MemoryKeptResponses(), upstreams, earlier
     )
     try:
-        async with engine_server(engine), asgi_server(Starlette(routes=gateway.routes())) as url:
+        async with (
+            engine_server(engine),
+            asgi_server(Starlette(routes=gateway.routes()), changes.get("port", 0)) as url,
+        ):
             made = Bench(url, gateway, log, store, engine, clock, rates)
             if live:
                 await made.serve(3)
