@@ -2,7 +2,7 @@
 
 import logging
 from collections.abc import Callable, Iterator, Mapping, Sequence
-from contextlib import contextmanager
+from contextlib import AsyncExitStack, contextmanager
 from pathlib import Path
 from typing import TYPE_CHECKING
 
@@ -111,23 +111,31 @@ class KafkaOffsets:
 
 
 class KafkaBatchLog:
-    """`BatchLog` on a topic of one partition (full name)."""
+    """`BatchLog` on a topic of one partition (full name), over a connection that is kept open. Close it at the end."""
 
     def __init__(self, settings: KafkaSettings, claims: ClaimStore, topic: str) -> None:
         self._settings = settings
         self._claims = claims
         self._topic = topic
         self._next = 0
+        self._open = AsyncExitStack()
+        self._reader: LogReader | None = None
+
+    async def close(self) -> None:
+        """Close the connection; `read` opens another one."""
+        self._reader = None
+        await self._open.aclose()
 
     async def read(self) -> list[BatchFormed]:
         """Read from where the last call ended. A record that cannot be decoded is logged and skipped."""
         found: list[BatchFormed] = []
-        with kafka_or_retry():
-            async with LogReader(self._settings) as reader:
-                [(partition, (first, end))] = (
-                    await reader.bounds(await topic_partitions(self._settings, [self._topic]))
-                ).items()
-                async for record in reader.read({partition: (max(first, self._next), end)}, self._claims):
+        partition = TopicPartition(self._topic, 0)
+        try:
+            with kafka_or_retry():
+                if self._reader is None:
+                    self._reader = await self._open.enter_async_context(LogReader(self._settings))
+                first, end = (await self._reader.bounds([partition]))[partition]
+                async for record in self._reader.read({partition: (max(first, self._next), end)}, self._claims):
                     try:
                         event = decode(TRAINING_BATCHES, record.value)
                     except ValueError as error:
@@ -135,6 +143,9 @@ class KafkaBatchLog:
                         continue
                     assert isinstance(event, BatchFormed)
                     found.append(event)
+        except Retry:
+            await self.close()
+            raise
         self._next = end
         return found
 

@@ -20,11 +20,12 @@ def build(runtime: Runtime) -> Service:
     # A replay or another tenant must never resume from the live run's checkpoints, even in the same folder.
     folder = environment.checkpoint_dir / prefix.rstrip(".")
     heartbeat = Heartbeat()
+    batches = KafkaBatchLog(runtime.kafka, ClaimStore(runtime.settings.claims), prefix + TRAINING_BATCHES)
     handler = TrainerHandler(
         settings,
         TorchTraining(settings, environment, folder, heartbeat.beat),
         KafkaOffsets(runtime.kafka, prefix + TRANSITIONS, prefix + group_name(environment.name)),
-        KafkaBatchLog(runtime.kafka, ClaimStore(runtime.settings.claims), prefix + TRAINING_BATCHES),
+        batches,
         runtime.publisher,
         SystemClock(),
     )
@@ -33,4 +34,5 @@ def build(runtime: Runtime) -> Service:
         publishes=PUBLISHES,
         reads=READS,
         before=[handler.restore],
+        after=[batches.close],
     )
