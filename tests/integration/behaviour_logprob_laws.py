@@ -33,7 +33,8 @@ class BehaviourLogprobLaws(DoorLaws):
         folder = door.engine.folders[door.version]
         settings = TrainerSettings(policy="tiny", mode="full", ratio_base="behaviour", aggregation="token")
         model = PolicyModel(settings, TrainerEnvironment(model=str(folder), device="cpu", threads=1))
-        metrics = Learner(model, settings).step([await credited(calls)], version=calls[0].policy_version or 0)
+        outcome = Learner(model, settings).step([await credited(calls)], version=calls[0].policy_version or 0)
+        metrics = outcome.metrics
         assert metrics[StepMetric.ACTION_TOKENS] == 2 * CHOICES * TOKENS
         assert metrics[StepMetric.IMPORTANCE_MEAN] == pytest.approx(1.0, abs=GAP)
         assert metrics[StepMetric.IMPORTANCE_MAX] == pytest.approx(1.0, abs=20 * GAP)
