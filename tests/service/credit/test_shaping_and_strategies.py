@@ -64,7 +64,7 @@ def test_shaping_with_the_strategys_own_discount_is_taken(
 
 @pytest.mark.parametrize("path", EXAMPLES, ids=lambda path: f"{path.parent.name}-{path.stem}")
 def test_the_examples_are_taken(path: Path) -> None:
-    load_credit_section(path)
+    assert isinstance(load_credit_section(path), CreditSection)
 
 
 def test_both_services_have_the_same_default() -> None:

@@ -202,6 +202,8 @@ BEYOND = 2**53
         ("numeric", "1,000,001", 1000000),
         ("numeric", 1000000.5, 1000000),
         ("numeric", "123456789.1", 123456789),
+        ("numeric", "7e-9999", 0),
+        ("numeric", "1e-9999/1e-9999 " * 1000, 1),
     ],
 )
 def test_what_is_not_the_number_is_not_taken_for_it(grader: str, output: Json, answer: Json) -> None:

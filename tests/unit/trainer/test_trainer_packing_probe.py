@@ -90,7 +90,9 @@ def test_the_refusal_says_what_differs_and_by_how_much(tmp_path: Path) -> None:
 
 
 def test_a_model_in_bfloat16_is_taken(tmp_path: Path) -> None:
-    opened(saved(tmp_path, "llama", PACKED["llama"]), dtype="bfloat16")
+    model = opened(saved(tmp_path, "llama", PACKED["llama"]), dtype="bfloat16")
+    gap, limit = packing_gap(model.causal)
+    assert 0 < gap <= limit
 
 
 @pytest.mark.parametrize(

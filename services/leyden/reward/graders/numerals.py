@@ -21,6 +21,7 @@ _NUMBER = re.compile(
 _BRACE = re.compile(r"\\boxed\s?\{|\{|\}")
 MAX_CHARS = 20_000
 """Only this many characters, from the end of a text, are searched."""
+MAX_EXPONENT = 400
 
 
 @dataclass(frozen=True)
@@ -70,11 +71,17 @@ def in_base_unit(number: Number, units: Mapping[str, float]) -> Fraction | None:
     return None if factor is None else number.value * exactly(factor)
 
 
+def _exact(text: str) -> Fraction:
+    """The number as it is written. Raises OverflowError for an exponent that no float has, before computing with it."""
+    plain = text.replace(",", "").lower()
+    if abs(int(plain.partition("e")[2] or "0")) > MAX_EXPONENT:
+        raise OverflowError
+    return Fraction(plain)
+
+
 def _number(match: re.Match[str]) -> Number | None:
     try:
-        top = Fraction(match["top"].replace(",", ""))
-        bottom = Fraction(match["bottom"].replace(",", "")) if match["bottom"] else Fraction(1)
-        value = top / bottom
+        value = _exact(match["top"]) / _exact(match["bottom"] or "1")
         float(value)
     except (ValueError, OverflowError, ZeroDivisionError):
         return None
