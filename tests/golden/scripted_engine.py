@@ -49,6 +49,8 @@ def prompt_ids(body: dict[str, Any]) -> list[int]:
 def answer(body: dict[str, Any]) -> dict[str, Any]:
     """The script: hand over if one can, ask the tool, ask again after its first error, then say the number."""
     last = body["messages"][-1]
+    if "[[ ## " in str(body["messages"][0]["content"]):
+        return in_fields(str(body["messages"][0]["content"]), str(last["content"]))
     offered = [tool["function"]["name"] for tool in body.get("tools") or []]
     question = next(str(m["content"]) for m in body["messages"] if m["role"] == "user")
     results = [m for m in body["messages"] if m["role"] == "tool"]
@@ -63,6 +65,23 @@ def answer(body: dict[str, Any]) -> dict[str, Any]:
     if "final_answer" in offered:
         return calling("final_answer", {"answer": f"It is {number.group() if number else 'unknown'}."}, len(results))
     return {"role": "assistant", "content": f"It is {number.group() if number else 'unknown'}."}
+
+
+def in_fields(asked: str, said: str) -> dict[str, Any]:
+    """The same script for DSPy, which asks for marked fields of a text and calls the tools itself."""
+    if "[[ ## next_tool_name ## ]]" not in asked:
+        fields = {"reasoning": "I asked.", "answer": "It is 106000."}
+    elif "observation_1" in said:
+        fields = {"next_thought": "I know.", "next_tool_name": "finish", "next_tool_args": "{}"}
+    else:
+        city = "Delft" if "observation_0" in said else "Atlantis"
+        fields = {
+            "next_thought": "I ask.",
+            "next_tool_name": "population",
+            "next_tool_args": json.dumps({"city": city}),
+        }
+    text = "\n\n".join(f"[[ ## {name} ## ]]\n{value}" for name, value in fields.items())
+    return {"role": "assistant", "content": f"{text}\n\n[[ ## completed ## ]]"}
 
 
 def calling(name: str, arguments: dict[str, str], number: int) -> dict[str, Any]:

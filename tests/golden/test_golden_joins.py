@@ -7,10 +7,11 @@ from pathlib import Path
 
 import pytest
 
+from golden import scripted_engine
 from golden.test_golden_spans import spans_of
-from leyden.events import JsonObject, LlmCall, ModelCallRecorded, RolloutSettled, SpanKind, SpanRecorded, Usage
+from leyden.events import Event, JsonObject, LlmCall, ModelCallRecorded, RolloutSettled, SpanKind, SpanRecorded, Usage
 from leyden.reward.core.settle import settle
-from leyden.reward.core.view import view_of
+from leyden.reward.core.view import RolloutView, view_of
 from unit.reward.reward_builders import ROLLOUT, a_call, an_end, asking, evidence_of
 
 HERE = Path(__file__).parent
@@ -48,11 +49,7 @@ def test_every_call_is_joined_to_its_span_and_agent(name: str, by_id: bool) -> N
     if not by_id:
         spans = [without_reply_id(one) for one in spans]
     calls = recorded_calls(name)
-    end = an_end(calls)
-    evidence = evidence_of([*spans, *calls, end])
-    settled = settle(end, evidence)
-    assert isinstance(settled, RolloutSettled)
-    view = view_of(end, settled, evidence)
+    view = view_of_attempt([*spans, *calls], calls)
     joined = view.calls_in_spans
     kinds = {span.span_id: span.kind for span in view.spans}
     assert sorted(joined.values()) == ["call-1", "call-2", "call-3"]
@@ -61,6 +58,30 @@ def test_every_call_is_joined_to_its_span_and_agent(name: str, by_id: bool) -> N
     assert [joined[at] for at in sorted(joined, key=starts.__getitem__)] == ["call-1", "call-2", "call-3"]
     agents = {view.agent_of_call(call) for call in view.calls}
     assert agents == {"geographer" if name in NAMED else None}
+
+
+def test_calls_of_dspy_whose_spans_have_neither_ids_nor_counts_are_joined_by_their_text() -> None:
+    """The script: ask for Atlantis, ask for Delft, finish, answer; DSPy calls the tools from the model's text."""
+    texts = [
+        scripted_engine.in_fields("[[ ## next_tool_name ## ]]", said)["content"]
+        for said in ("", "observation_0", "observation_0 observation_1")
+    ]
+    texts.append(scripted_engine.in_fields("", "")["content"])
+    spans = [one.model_copy(update={"rollout_id": ROLLOUT}) for one in spans_of(HERE / "spans" / "dspy_react.json")]
+    calls = [
+        a_call(n, n, {"role": "assistant", "content": text}, usage=Usage(prompt_tokens=n, completion_tokens=n))
+        for n, text in enumerate(texts)
+    ]
+    view = view_of_attempt([*spans, *calls], calls)
+    assert sorted(view.calls_in_spans.values()) == [f"call-{n}" for n in range(4)]
+
+
+def view_of_attempt(events: list[Event], calls: list[ModelCallRecorded]) -> RolloutView:
+    end = an_end(calls)
+    evidence = evidence_of([*events, end])
+    settled = settle(end, evidence)
+    assert isinstance(settled, RolloutSettled)
+    return view_of(end, settled, evidence)
 
 
 def without_reply_id(span: SpanRecorded) -> SpanRecorded:

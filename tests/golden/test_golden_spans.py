@@ -30,6 +30,7 @@ FACTS: dict[str, tuple[int, list[str], str | None]] = {
     "ai_sdk_7_agent": (3, ["population"] * 2, "geographer"),
     "ai_sdk_agent": (3, ["population"] * 2, "geographer"),
     "autogen_assistant": (3, ["population"] * 2, "geographer"),
+    "dspy_react": (4, ["population", "population", "finish"], None),
     "genai_current": (3, [], "geographer"),
     "genai_events": (3, [], None),
     "haystack_agent": (3, ["population"] * 2, None),

@@ -1,10 +1,11 @@
 """Joins spans to recorded model calls by the reply, for spans that do not have the call's response id.
 
 A reply is recognised by its tool calls (ids, names, arguments), which need nothing else; by ids of tool calls alone if
-they are long enough to be unique; and otherwise by its text with both token counts and the model's name. A provider's
-prefix of a name (`openai/policy`) is not compared. No times. Neither calls nor spans of an attempt are joined if two of
-them have the same reply, except spans inside each other. One wrong join is possible: a call that bypassed the gateway
-and got the same reply as a recorded call whose own span is missing.
+they are long enough to be unique; and otherwise by its text with both token counts and the model's name, or without the
+counts where the span has none and the text is long. A provider's prefix of a name (`openai/policy`) is not compared. No
+times. Neither calls nor spans of an attempt are joined if two of them have the same reply, except spans inside each
+other. One wrong join is possible: a call that bypassed the gateway and got the same reply as a recorded call whose own
+span is missing.
 """
 
 import json
@@ -21,6 +22,8 @@ from leyden.ids import derive
 
 Call = TypeVar("Call", bound=Hashable)
 Span = TypeVar("Span", bound=Hashable)
+LONG_TEXT = 40
+"""Characters of a text from which on it tells the reply of a span without token counts, such as DSPy's."""
 LONG_ID = 12
 """Characters of a tool call's id from which on it is taken to be unique; some engines count `call_0`, `call_1`."""
 
@@ -44,6 +47,7 @@ def replies_of(
     names = {asked, policy, f"{policy}@{version}"} if policy is not None else {asked}
     plain = sorted({_plain(name) for name in names if name})
     found = [*_by_tool_calls(message), *(_reply(name, given, made, message) for name in [None, *plain])]
+    found += [_long_reply(name, message) for name in plain]
     return tuple(reply for reply in found if reply is not None)
 
 
@@ -59,7 +63,9 @@ def replies_of_span(span: SpanRecorded) -> tuple[str, ...]:
     found = _by_tool_calls(message)
     if llm.response_id is None and (span.model or span.derived):
         model = _plain(span.model) if span.model else None
+        counted = llm.input_tokens is not None or llm.output_tokens is not None
         reply = _reply(model, llm.input_tokens, llm.output_tokens, message)
+        reply = reply if counted or model is None else _long_reply(model, message)
         return (*found, reply) if reply is not None else found
     return found
 
@@ -112,6 +118,12 @@ def _reply(model: str | None, given: int | None, made: int | None, message: Json
     if given is None or made is None or said is None:
         return None
     return derive("reply", json.dumps([model, given, made, said]))
+
+
+def _long_reply(model: str, message: JsonObject) -> str | None:
+    content = message.get("content")
+    is_long = isinstance(content, str) and len(content) >= LONG_TEXT
+    return derive("long-reply", json.dumps([model, _said(message)])) if is_long else None
 
 
 def _by_tool_calls(message: JsonObject) -> tuple[str, ...]:

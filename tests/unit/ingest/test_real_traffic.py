@@ -85,7 +85,7 @@ def test_a_tools_arguments_and_result_in_events() -> None:
     assert tool_of(hidden, events=events) == ("population", {"city": "Oslo"}, "709000", SUCCESS)
 
 
-@pytest.mark.parametrize("wrapper", [{"args": []}, {"args": [], "sanitize_inputs_outputs": True}])
+@pytest.mark.parametrize("wrapper", [{}, {"args": []}, {"args": [], "sanitize_inputs_outputs": True}])
 def test_wrapped_arguments_of_openinference(wrapper: JsonObject) -> None:
     attributes: JsonObject = {
         "openinference.span.kind": "TOOL",

@@ -67,6 +67,15 @@ def test_an_id_that_is_long_enough_needs_no_arguments() -> None:
     assert not joined(called(asking(("call_1", "add", {"x": 1}))), told(short, input_tokens=None))
 
 
+def test_a_long_text_needs_no_counts_where_the_span_has_none() -> None:
+    long: JsonObject = {"role": "assistant", "content": "[[ ## answer ## ]]\nIt is 4.\n\n[[ ## completed ## ]]"}
+    silent = {"input_tokens": None, "output_tokens": None}
+    assert joined(called(long), told(long, "openai/policy", **silent))
+    assert not joined(called(long), told(long, "other", **silent))
+    assert not joined(called(long), told(long, output_tokens=None))
+    assert not joined(called(SAID), told(SAID, **silent))
+
+
 def test_a_log_record_tells_the_reply_of_the_span_that_it_names() -> None:
     llm = LlmCall(input_tokens=20, output_tokens=4, output_messages=[SAID])
     record = a_span(2, 1, SpanKind.OTHER, derived=True, parent_span_id="b" * 16, llm=llm)

@@ -74,9 +74,9 @@ def unwrapped(content: Json) -> Json:
 
 def unwrapped_arguments(given: Json) -> Json:
     """A tool's arguments without the wrapper of a decorator: `kwargs`, where there are no positional ones."""
-    if isinstance(given, dict) and given.keys() >= {"args", "kwargs"} and not given["args"]:
-        return given["kwargs"]
-    return given
+    if not isinstance(given, dict) or not isinstance(given.get("kwargs"), dict) or given.get("args"):
+        return given
+    return given["kwargs"] if "args" in given or len(given) == 1 else given
 
 
 @dataclass(slots=True)
