@@ -69,7 +69,7 @@ def test_an_id_that_is_long_enough_needs_no_arguments() -> None:
 
 def test_a_long_text_needs_no_counts_where_the_span_has_none() -> None:
     long: JsonObject = {"role": "assistant", "content": "[[ ## answer ## ]]\nIt is 4.\n\n[[ ## completed ## ]]"}
-    silent = {"input_tokens": None, "output_tokens": None}
+    silent: dict[str, Any] = {"input_tokens": None, "output_tokens": None}
     assert joined(called(long), told(long, "openai/policy", **silent))
     assert not joined(called(long), told(long, "other", **silent))
     assert not joined(called(long), told(long, output_tokens=None))
