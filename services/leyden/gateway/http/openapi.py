@@ -63,6 +63,7 @@ PARAMETERS: dict[str, JsonDict] = {
     "attempt": {"type": "integer", "minimum": 0, "maximum": 65535, "examples": [0]},
     "model": {"type": "string", "minLength": 1, "pattern": "^[^/]+$", "examples": ["policy", "policy@3"]},
     "key_id": {"type": "string", "minLength": 1, "pattern": "^[^/]+$"},
+    "response_id": {"type": "string", "minLength": 1, "pattern": "^[^/]+$", "examples": ["resp_1"]},
 }
 HEALTH = json("Health")
 HEALTH_OPERATIONS = [
