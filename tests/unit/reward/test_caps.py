@@ -4,7 +4,7 @@ import math
 from collections.abc import Iterable
 
 import pytest
-from hypothesis import given, settings
+from hypothesis import example, given, settings
 from hypothesis import strategies as st
 
 from leyden.events import Evidence
@@ -45,6 +45,7 @@ rules = st.lists(
 
 
 @settings(max_examples=60, deadline=None)
+@example([Any(name="near 1", values=(1.0,), weight=5.0, shaping=Shaping(gamma=0.9999999999999999))], 1.0)
 @given(rules, st.floats(0, 1e3))
 def test_whatever_the_signals_intermediate_rewards_stay_within_their_caps(book: list[Any], cap: float) -> None:
     result = judged([Emitted(), *book], *CALLS, cap=cap, end={"reward": 50.0})

@@ -44,7 +44,8 @@ class Potential:
         size = abs(self.phi)
         away = (self.room + size) / (1 + gamma)
         if gamma * away < size:
-            away = (self.room - size) / (1 - gamma)
+            # For x up to |phi| / gamma; near gamma = 1 rounding alone would go beyond.
+            away = min((self.room - size) / (1 - gamma), size / gamma)
         back = (self.room - size) / (1 + gamma)
         return (-back, away) if self.phi >= 0 else (-away, back)
 
