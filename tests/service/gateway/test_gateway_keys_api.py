@@ -23,6 +23,9 @@ AGENT, RUNNER, ADMIN = "agent", "runner", "admin"
 NEEDED = {
     "/v1/chat/completions": AGENT,
     "/v1/responses": AGENT,
+    "/v1/responses/{response_id}": AGENT,
+    "/v1/responses/{response_id}/input_items": AGENT,
+    "/v1/responses/input_tokens": AGENT,
     "/v1/messages": AGENT,
     "/v1/completions": AGENT,
     "/v1/embeddings": AGENT,
