@@ -17,7 +17,7 @@ def test_importing_the_client_loads_nothing_heavy_and_no_service() -> None:
     )
     heavy, ours = run(program).splitlines()
     assert heavy == "[]"
-    assert sorted(ast.literal_eval(ours)) == ["leyden.failures", "leyden.ids"]
+    assert sorted(ast.literal_eval(ours)) == ["leyden.failures", "leyden.ids", "leyden.scalar"]
 
 
 def test_code_that_only_names_the_client_loads_no_http_client_protobuf_or_sdk() -> None:
