@@ -38,6 +38,8 @@ class FakeTraining:
         self.steps: list[tuple[list[str], int]] = []
         self.disk_full = False
         self.fails = False
+        self.skips = True
+        """Whether a batch of groups named `flat…` changes nothing."""
 
     def open(self) -> SavedCheckpoint | None:
         return self.disk[-1] if self.disk else None
@@ -47,7 +49,11 @@ class FakeTraining:
             raise RuntimeError("killed in the step")
         names = [group.group_id for group in batch]
         self.steps.append((names, version))
-        flat = dict.fromkeys(names, Dropped.NO_SIGNAL) if all(name.startswith("flat") for name in names) else {}
+        flat = (
+            dict.fromkeys(names, Dropped.NO_SIGNAL)
+            if self.skips and all(name.startswith("flat") for name in names)
+            else {}
+        )
         return StepOutcome({"reward/mean": 0.5}, skipped=bool(flat), untrained=flat)
 
     def save(self, progress: Progress) -> SavedCheckpoint:
@@ -63,12 +69,16 @@ class FakeOffsets:
     def __init__(self) -> None:
         self.resumed: list[dict[int, int]] = []
         self.end: dict[int, int] = {}
+        self.failures = 0
         """Partition → where the transitions end."""
 
     async def resume_from(self, positions: Mapping[int, int]) -> None:
         self.resumed.append(dict(positions))
 
     async def ends(self) -> Mapping[int, int]:
+        if self.failures:
+            self.failures -= 1
+            raise Retry("not answered")
         return self.end
 
 

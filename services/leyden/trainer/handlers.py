@@ -56,6 +56,8 @@ class TrainerHandler:
         self._chain = BatchChain(self._rules())
         self._ends: Mapping[int, int] = {}
         """Where the transitions ended when recorded batches were found: their groups are below, or gone."""
+        self._is_news = False
+        """Whether batches were found since then."""
         self._untold: SavedCheckpoint | None = None
 
     async def restore(self) -> None:
@@ -73,6 +75,7 @@ class TrainerHandler:
             self._chain = BatchChain(rules, saved.progress.batch_id)
             self._untold = saved
         await self._read_batches()
+        await self._hold_recorded()
         VERSION.labels(policy=self._settings.policy).set(self._version)
         await self._offsets.resume_from(self._buffer.positions)
         log.info("resuming training of %s from version %d", self._settings.policy, self._version)
@@ -108,6 +111,7 @@ class TrainerHandler:
     async def _next_batch(self) -> tuple[BatchFormed, list[ReadyGroup]] | None:
         """The batch to train now, which is in the log, and its groups; None if they are not complete yet."""
         while True:
+            await self._hold_recorded()
             if (recorded := self._chain.next) is None:
                 groups = self._buffer.form(self._version)
                 if groups is None:
@@ -144,11 +148,17 @@ class TrainerHandler:
         """Read what was recorded since the last call; `own` is the batch that this trainer has just formed."""
         for batch in await self._batches.read():
             self._chain.add(batch)
+            self._is_news |= own is None or batch.event_id != own.event_id
+
+    async def _hold_recorded(self) -> None:
+        """After others' batches were read: note how far the log went, and keep the revisions that they have."""
         following = self._chain.next
-        if following is not None and (own is None or following.event_id != own.event_id):
-            self._ends = await self._offsets.ends()
-            self._buffer.hold(self._chain.to_come())
-            log.info("following recorded batches from step %d on", following.step)
+        if not self._is_news or following is None:
+            return
+        self._ends = await self._offsets.ends()
+        self._buffer.hold(self._chain.to_come())
+        self._is_news = False
+        log.info("following recorded batches from step %d on", following.step)
 
     async def _train(self, recorded: BatchFormed, batch: Sequence[ReadyGroup]) -> None:
         """Make one step and its checkpoint. An error stops the process; a restart resumes from the last checkpoint.
@@ -161,6 +171,7 @@ class TrainerHandler:
         progress = self._progress(batch, outcome)
         self._untold = await asyncio.to_thread(self._training.save, progress)
         self._step, self._version = progress.step, progress.version
+        self._buffer.hold(self._chain.to_come())
         self._report(progress)
 
     def _progress(self, batch: Sequence[ReadyGroup], outcome: StepOutcome) -> Progress:

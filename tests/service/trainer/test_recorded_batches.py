@@ -224,3 +224,50 @@ async def test_records_of_others_stop_no_trainer(seed: int) -> None:
     recorded = [hostile(random_.choice(live.recorded), random_) for _ in range(4)]
     again = await run(LOG, recorded)
     assert trained(again.training.disk) == trained(live.training.disk)
+
+
+async def test_a_second_trainer_that_forms_the_same_first_batch_follows_what_comes_after_it() -> None:
+    recorded: list[BatchFormed] = []
+    log = log_of(["g0", "g1", "g2", "g3", "g4", "g5"])
+    two = Process([], recorded)
+    await two.handler.restore()
+    one = await run(log, recorded)
+    two.offsets.end = {0: len(log)}
+    await two.handler.on_batch(log_of(["g0", "g1", "g4", "g5", "g2", "g3"]))
+    assert trained(two.training.disk) == trained(one.training.disk)
+    assert len(recorded) == 4, "the first one is in the log twice, under one id"
+
+
+async def test_a_broker_that_is_away_between_two_reads_gives_no_batch_up() -> None:
+    recorded: list[BatchFormed] = []
+    log = log_of(["g0", "g1", "g2", "g3"])
+    two = Process([], recorded)
+    await two.handler.restore()
+    one = await run(log, recorded)
+    two.offsets.end, two.offsets.failures = {0: len(log)}, 1
+    other = log_of(["g3", "g2", "g1", "g0"])
+    with pytest.raises(Retry):
+        await two.handler.on_batch(other)
+    await two.handler.on_batch(other)
+    assert trained(two.training.disk) == trained(one.training.disk)
+
+
+async def test_a_group_that_comes_back_in_a_later_batch_is_trained_at_that_batchs_revision() -> None:
+    """Its first batch was skipped."""
+    live = await run(log_of(["flat0", "flat1", "flat0'", "flat0''", "c", "d", "e"]))
+    again = await run(log_of(["d", "e", "flat0", "flat1", "flat0'", "flat0''", "c"]), live.recorded)
+    assert trained(again.training.disk) == trained(live.training.disk)
+    assert "flat0-2" in trained(live.training.disk)[1]
+
+
+async def test_a_recorded_group_that_was_trained_here_is_left_out_and_the_chain_goes_on() -> None:
+    """With other rewards, a batch that was skipped may be trained; a later revision in another batch is then late."""
+    live = await run(log_of(["flat0", "flat1", "flat0'", "c", "d", "e"]))
+    assert trained(live.training.disk)[1:] == [["flat0-1", "c-0"], ["d-0", "e-0"]]
+    again = Process([], live.recorded)
+    again.training.skips = False
+    log = log_of(["flat0", "flat1", "flat0'", "c", "d", "e"])
+    again.offsets.end = {0: len(log)}
+    await again.handler.restore()
+    await again.handler.on_batch(log)
+    assert trained(again.training.disk) == [["flat0-0", "flat1-0"], ["c-0"], ["d-0", "e-0"]]

@@ -25,6 +25,8 @@ MAX_CALL_ERROR = 500
 """Maximum characters of a call's error that are stored with its attempt."""
 MAX_TOKENS = 2**31 - 1
 """Upper limit of a token count."""
+CUT_SHORT = (None, "abort", "error")
+"""Finish reasons of a response that the engine did not bring to its end."""
 DONE = b"[DONE]"
 """The last payload of a stream."""
 CHUNKS = ("chat.completion.chunk", "text_completion")
@@ -82,13 +84,16 @@ class ReplyParts:
         self.usage: Usage | None = None
         self.error: str | None = None
 
-    def take(self, piece: Mapping[str, Any]) -> None:
-        """Add a plain reply or a chunk, whose tool calls become canonical in place. Raises one of `MALFORMED`.
+    def take(self, piece: JsonDict) -> None:
+        """Add a plain reply or a chunk; its tool calls and error become canonical in place. Raises one of `MALFORMED`.
 
         Raises `WrongModelError` for a piece of another model, as it is then not known which version answered.
         """
-        if piece.get("error"):
+        if (error := _error_in(piece)) is not None:
+            piece["error"] = error
             self.error = f"engine: {message_of(piece)}"
+        else:
+            piece.pop("error", None)  # some servers send a null in every piece
         if self.engine_id is None and isinstance(piece.get("id"), str):
             self.engine_id = piece["id"]
         self._take_prompt(piece)
@@ -148,8 +153,12 @@ class ReplyParts:
         for index, parts in sorted(self._choices.items()):
             if wrong := torn_choice(parts.token_ids, parts.logprobs):
                 return f"engine: choice {index} has {wrong}"
+            if parts.finish_reason in CUT_SHORT:
+                return f"engine: choice {index} was not finished (finish_reason {parts.finish_reason})"
         if not self.prompt_token_ids or not are_token_ids(self.prompt_token_ids):
             return "engine: no prompt_token_ids in the reply"
+        if len(self._choices) != self._expected:  # or two came under one index
+            return f"engine: {len(self._choices)} choices where {self._expected} were asked for"
         counted = self.counted()
         wrong = torn_counts(self.usage, counted.prompt_tokens, counted.completion_tokens)
         return f"engine: {wrong}" if wrong else None
@@ -211,6 +220,16 @@ def are_token_ids(values: object) -> bool:
 def are_logprobs(values: Sequence[Any]) -> bool:
     """Whether `values` are logprobs of tokens that can be sampled: numbers, finite, and not above 0."""
     return all(type(value) in (float, int) and NO_LOGPROB < value <= ROUNDING for value in values)
+
+
+def _error_in(piece: Mapping[str, Any]) -> object:
+    """The error that a piece tells of, in any server's shape; None if it is a piece of a reply."""
+    if piece.get("error"):
+        return piece["error"]
+    is_reply = "choices" in piece or "data" in piece
+    if piece.get("object") == "error" or (not is_reply and ("message" in piece or "detail" in piece)):
+        return {"message": str(piece.get("message") or piece.get("detail") or piece)[:500]}
+    return None
 
 
 def torn_choice(token_ids: Sequence[object], logprobs: Sequence[Any]) -> str | None:

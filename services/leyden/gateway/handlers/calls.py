@@ -326,7 +326,7 @@ async def _events(
             raise
     if reply.error is not None:
         return held
-    if not complete and not reply.finished:
+    if not reply.finished and (call.prepared.traced or not complete):
         raise EngineBroke("the engine's stream ended early", misframed=True)
     try:
         reply.must_have_choices()

@@ -151,14 +151,16 @@ class GroupBuffer:
     def take(self, recorded: Iterable[BatchGroup]) -> list[ReadyGroup] | None:
         """Remove and return the groups of a recorded batch; None until all are complete. Their offsets stay pending.
 
-        A revision that never comes is replaced by the next one. A group that was dropped here is left out.
+        A revision that never comes is replaced by the next one. A group that was dropped or trained here is left out.
         """
         batch = []
         for wanted in recorded:
             ready = self._ready.get(wanted.group_id)
             if ready is not None and ready.revision >= wanted.revision:
                 batch.append(ready)
-            elif not self._finished.was_dropped(wanted.group_id, wanted.revision):
+            elif not self._finished.was_trained(wanted.group_id) and not self._finished.was_dropped(
+                wanted.group_id, wanted.revision
+            ):
                 return None
         for group in batch:
             del self._ready[group.group_id]
