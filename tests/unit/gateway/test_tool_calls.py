@@ -101,7 +101,7 @@ def _index(habit: str, number: int, jumps: list[int]) -> Any:
 
 def _pieces(call: Meant, habits: Habits, index: Any) -> Any:
     pieces = ("", *call.pieces) if habits.opens_empty else call.pieces
-    if habits.ids == "none" and habits.names == "every":  # a name without arguments would begin another call
+    if habits.ids in ("none", "first") and habits.names == "every":  # a name alone would begin another call
         pieces = (pieces[0], *filter(None, pieces[1:]))
     for number, text in enumerate(pieces):
         has_id = {"first": number == 0, "every": True, "late": number == 1, "none": False}[habits.ids]

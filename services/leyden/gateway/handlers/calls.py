@@ -326,10 +326,13 @@ async def _events(
             raise
     if reply.error is not None:
         return held
-    if not reply.finished and (call.prepared.traced or not complete):
-        raise EngineBroke("the engine's stream ended early", misframed=True)
+    early = EngineBroke("the engine's stream ended early", misframed=True)
+    if not complete and not reply.finished:
+        raise early
     try:
         reply.must_have_choices()
+        if call.prepared.traced and not reply.finished:
+            raise early
         held += stream.end()
     except UNUSABLE as error:
         raise _unusable("stream", error) from error
