@@ -2,9 +2,7 @@
 
 import os
 import secrets
-import shutil
 import signal
-import subprocess
 import sys
 from pathlib import Path
 
@@ -12,7 +10,7 @@ import pytest
 from hypothesis import settings
 
 import shared_servers
-from bundled import NPM
+from node_packages import node_packages
 from roots import ROOT, SOURCE_ROOTS
 
 for folder in (*SOURCE_ROOTS, ROOT / "examples/calculator", ROOT / "examples/binary_search"):
@@ -86,19 +84,8 @@ def redis_server_url() -> str:
 
 @pytest.fixture(scope="session")
 def node_folder(request: pytest.FixtureRequest, tmp_path_factory: pytest.TempPathFactory) -> Path:
-    """tests/node with its packages, from the lock: installed once, in pytest's own cache where there is one."""
-    from leyden.stack.locks import locked
-
-    cache, source = getattr(request.config, "cache", None), ROOT / "tests" / "node"
-    folder: Path = cache.mkdir("node") if cache is not None else tmp_path_factory.mktemp("node")
-    lock, installed = (source / "package-lock.json").read_bytes(), folder / "installed.json"
-    with locked(folder / "installing.lock"):
-        shutil.copytree(source, folder, dirs_exist_ok=True)
-        if not installed.exists() or installed.read_bytes() != lock:
-            command = [*NPM, "ci", "--ignore-scripts", "--no-audit", "--no-fund", "--loglevel=error"]
-            subprocess.run(command, cwd=folder, check=True, timeout=240)
-            installed.write_bytes(lock)
-    return folder
+    """tests/node with its packages."""
+    return node_packages(request, tmp_path_factory, ROOT / "tests" / "node", timeout_s=240)
 
 
 @pytest.fixture

@@ -2,7 +2,6 @@
 
 import asyncio
 import os
-import shutil
 import subprocess
 import sys
 from collections.abc import AsyncIterator
@@ -13,10 +12,10 @@ import orjson
 import pytest
 from aiohttp import web
 
-from bundled import NODE, NPM
+from bundled import NODE
 from leyden.events import RolloutEnded, RolloutStarted
-from leyden.stack.locks import locked
 from leyden.stack.ports import free_port
+from node_packages import node_packages
 from service.gateway.gateway_fakes import API_KEY, Bench, bench
 from service.gateway.gateway_scripts import Says, tool_call
 
@@ -27,17 +26,8 @@ COMMAND = "echo foo > out.txt"
 
 @pytest.fixture(scope="module")
 def programs(request: pytest.FixtureRequest, tmp_path_factory: pytest.TempPathFactory) -> Path:
-    """`node_modules` with both programs, from the lock: installed once, in pytest's cache where there is one."""
-    cache = getattr(request.config, "cache", None)
-    folder: Path = cache.mkdir("coding-agents") if cache is not None else tmp_path_factory.mktemp("coding-agents")
-    lock, installed = (SOURCE / "package-lock.json").read_bytes(), folder / "installed.json"
-    with locked(folder / "installing.lock"):
-        shutil.copytree(SOURCE, folder, dirs_exist_ok=True)
-        if not installed.exists() or installed.read_bytes() != lock:
-            command = [*NPM, "ci", "--ignore-scripts", "--no-audit", "--no-fund", "--loglevel=error"]
-            subprocess.run(command, cwd=folder, check=True, timeout=400)
-            installed.write_bytes(lock)
-    return folder / "node_modules"
+    """`node_modules` with both programs."""
+    return node_packages(request, tmp_path_factory, SOURCE, timeout_s=400) / "node_modules"
 
 
 @pytest.fixture
