@@ -7,9 +7,9 @@ import orjson
 import pytest
 from aiohttp import web
 
+from service.gateway.gateway_chunks import ASKS, chunk, sends
 from service.gateway.gateway_fakes import Bench
 from service.gateway.gateway_scripts import PROMPT, VERSION_HEADERS
-from service.gateway.test_gateway_stream_quirks import ASKS, chunk, sends
 
 OPENING = [chunk({"role": "assistant", "content": ""}, prompt_token_ids=PROMPT), chunk({"content": "Hi"})]
 END = chunk({}, "stop")

@@ -1,7 +1,5 @@
 """Streams and replies as servers really send them, through every model API."""
 
-import asyncio
-from collections.abc import Sequence
 from typing import Any
 
 import anthropic
@@ -11,48 +9,15 @@ import pytest
 from aiohttp import web
 from openai import AsyncOpenAI
 
+from service.gateway.gateway_chunks import ASKS, CHAT, HEAD, MESSAGES, chunk, sends
 from service.gateway.gateway_fakes import API_KEY, Bench
 from service.gateway.gateway_scripts import PROMPT, VERSION_HEADERS
-from service.gateway.gateway_servers import Reply
-
-CHAT, MESSAGES, RESPONSES = "/v1/chat/completions", "/v1/messages", "/v1/responses"
-ASKS: dict[str, dict[str, Any]] = {
-    CHAT: {"messages": [{"role": "user", "content": "?"}]},
-    MESSAGES: {"messages": [{"role": "user", "content": "?"}], "max_tokens": 9},
-    RESPONSES: {"input": "?"},
-}
-HEAD = {"id": "chatcmpl-1", "object": "chat.completion.chunk", "created": 1, "model": "served-name"}
-
-
-def chunk(delta: dict[str, Any], finish: str | None = None, **more: Any) -> dict[str, Any]:
-    """A chunk with one token."""
-    probs = {"content": [{"token": "x", "logprob": -0.5, "bytes": None, "top_logprobs": []}]}
-    choice = {"index": 0, "delta": delta, "logprobs": probs, "token_ids": [7], "finish_reason": finish}
-    return HEAD | {"choices": [choice]} | more
 
 
 def calls(*deltas: dict[str, Any]) -> list[dict[str, Any]]:
     """The chunks of a reply with these tool-call deltas."""
     opening = chunk({"role": "assistant", "content": None}, prompt_token_ids=PROMPT)
     return [opening, *(chunk({"tool_calls": [delta]}) for delta in deltas), chunk({}, "tool_calls")]
-
-
-def sends(chunks: Sequence[dict[str, Any]], end: bytes = b"data: [DONE]\n\n", broken: bool = False) -> Reply:
-    """An engine that streams these chunks, then `end`; `broken`: then it drops the connection."""
-
-    async def reply(request: web.Request, _: dict[str, Any]) -> web.StreamResponse:
-        response = web.StreamResponse(headers=VERSION_HEADERS)
-        await response.prepare(request)
-        for one in chunks:
-            await response.write(b"data: " + orjson.dumps(one) + b"\n\n")
-        await response.write(end)
-        if broken:
-            await asyncio.sleep(0.05)
-            assert request.transport is not None
-            request.transport.abort()
-        return response
-
-    return reply
 
 
 def piece(arguments: str | None = None, name: str | None = None, **head: Any) -> dict[str, Any]:
