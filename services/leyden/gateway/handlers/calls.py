@@ -326,13 +326,11 @@ async def _events(
             raise
     if reply.error is not None:
         return held
-    early = EngineBroke("the engine's stream ended early", misframed=True)
-    if not complete and not reply.finished:
-        raise early
     try:
-        reply.must_have_choices()
-        if call.prepared.traced and not reply.finished:
-            raise early
+        if complete:
+            reply.must_have_choices()
+        if not reply.finished and (call.prepared.traced or not complete):
+            raise EngineBroke("the engine's stream ended early", misframed=True)
         held += stream.end()
     except UNUSABLE as error:
         raise _unusable("stream", error) from error
