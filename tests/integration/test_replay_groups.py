@@ -159,13 +159,23 @@ async def test_a_replay_gives_what_a_deadline_a_late_member_and_a_late_reward_ga
         assert code == 1, said
         assert "different: 6 events the same, 0 changed, 1 only recorded, 0 only replayed" in said, said
 
+        (services / "broken_rewards.py").write_text("def score(rollout):\n    return rollout.task.metadata['answer']\n")
+        broken = services / "broken.yaml"
+        functions = {"functions": [{"entry": "broken_rewards:score", "retries": 0}]}
+        broken.write_text(yaml.safe_dump(RUN | {"reward": RUN["reward"] | functions}))
+        code, said = await replayed(services, broken)
+        assert code == 0, said
+        assert any("reward rule score failed on 5 rollouts: exception: KeyError: 'answer'" in line for line in said), (
+            said
+        )
 
-async def replayed(services: Path) -> tuple[int, list[str]]:
+
+async def replayed(services: Path, settings: Path | None = None) -> tuple[int, list[str]]:
     """Exit status and lines of a replay of the whole log."""
     said: list[str] = []
     plan = ReplayPlan(
         name=f"again-{secrets.token_hex(4)}",
-        settings=None,
+        settings=settings,
         start=None,
         end=None,
         data_dir=services,

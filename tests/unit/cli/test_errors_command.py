@@ -11,8 +11,9 @@ from hypothesis import strategies as st
 from rich.console import Console
 
 import command_support as s
+from leyden.analysis.failed_rules import read_rule_failures
 from leyden.analysis.failures import GroupBy, grouped, masked
-from leyden.cli.failing import ErrorsPlan, as_json, chosen, print_failures, read_failures, since
+from leyden.cli.failing import ErrorsPlan, Failures, as_json, chosen, print_failures, read_failures, since
 from leyden.events import Event, Failure, FailureClass, FailureEvidence, ModelCallRecorded, RolloutEnded, Task
 from leyden.ids import AttemptRef, derive, rollout_id_of
 from leyden.stack.errors import StackError
@@ -174,3 +175,15 @@ def test_since_is_a_while_ago_or_a_date() -> None:
     assert since("2026-01-01", NOW) == datetime(2026, 1, 1, tzinfo=UTC)
     with pytest.raises(StackError, match="use 30m, 12h, 7d, or a date"):
         since("yesterday", NOW)
+
+
+async def test_a_reward_rule_that_raises_is_shown_although_no_attempt_failed(
+    capsys: pytest.CaptureFixture[str],
+) -> None:
+    completed = [s.completed(s.A, [], failed_rules=["outcome: exception: KeyError: 'answer'"]), s.completed(s.B, [])]
+    log: Any = s.FakeLog(completed)
+    found, plan = Failures(2, [], await read_rule_failures(log)), ErrorsPlan(data_dir=Path(), prefix=None, since=None)
+    print_failures(found, plan, Console(width=300))
+    assert "reward rule outcome failed on 1 rollout: exception: KeyError: 'answer'" in capsys.readouterr().out
+    report = json.loads(as_json(found, plan))
+    assert [(rule["rule"], rule["rollouts"]) for rule in report["failed_rules"]] == [("outcome", 1)]

@@ -2,7 +2,7 @@
 
 import json
 import re
-from dataclasses import asdict, dataclass, replace
+from dataclasses import asdict, dataclass, field, replace
 from datetime import UTC, datetime, timedelta
 from pathlib import Path
 from typing import Any
@@ -10,6 +10,7 @@ from typing import Any
 from rich.console import Console
 from rich.table import Table
 
+from leyden.analysis.failed_rules import RuleFailures, read_rule_failures
 from leyden.analysis.failures import FailedAttempt, FailureGroup, GroupBy, grouped
 from leyden.cli.formatting import TABLE, safe, short
 from leyden.events import FailureClass, ModelCallRecorded, RolloutEnded
@@ -44,6 +45,8 @@ class Failures:
     ended: int
     """All attempts that ended in that time, failed or not."""
     attempts: list[FailedAttempt]
+    rules: RuleFailures = field(default_factory=RuleFailures)
+    """Reward rules that failed on attempts which succeeded."""
 
 
 def since(text: str | None, now: datetime) -> datetime | None:
@@ -65,7 +68,8 @@ async def look_at_failures(plan: ErrorsPlan, tell: Tell) -> Failures:
         raise StackError(f"--class {plan.kind}: use one of {', '.join(FailureClass)}.")
     with log_location(plan.data_dir) as location:
         async with Log(location, plan.prefix, tell) as log:
-            return await read_failures(log, plan)
+            found = await read_failures(log, plan)
+            return replace(found, rules=await read_rule_failures(log, plan.since))
 
 
 async def read_failures(log: Log, plan: ErrorsPlan) -> Failures:
@@ -153,6 +157,8 @@ def as_json(failures: Failures, plan: ErrorsPlan) -> str:
     else:
         groups = [asdict(group) | {"newest": _shown(group.newest)} for group in grouped(failures.attempts, plan.by)]
         document = {"ended": failures.ended, "failed": len(failures.attempts), "groups": groups}
+        document["failed_rules"] = [asdict(rule) for rule in failures.rules.failed]
+        document["without_outcome"] = failures.rules.without_outcome
     return json.dumps(document, indent=2, ensure_ascii=False, default=_plain)
 
 
@@ -178,6 +184,8 @@ def print_failures(failures: Failures, plan: ErrorsPlan, console: Console) -> No
     failed = len(failures.attempts)
     share = f" ({failed / failures.ended:.1%})" if failures.ended else ""
     console.print(f"{failed} of {failures.ended} attempts failed{share}", highlight=False)
+    for line in failures.rules.lines():
+        console.print(line, style="bold red", markup=False, highlight=False, soft_wrap=True)
     if not failed:
         return
     table = Table(box=TABLE)

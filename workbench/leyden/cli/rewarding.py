@@ -8,6 +8,7 @@ from pathlib import Path
 from rich.console import Console
 from rich.table import Table
 
+from leyden.analysis.failed_rules import RuleFailures, read_rule_failures
 from leyden.analysis.hacking import MIN_WINDOWS, Suspicion, suspicions
 from leyden.analysis.judged import read_judged
 from leyden.analysis.rewards import JudgedRollout, Window, statistics, versions_of, windows_of
@@ -40,6 +41,7 @@ class RewardsReport:
     suspicions: list[Suspicion]
     looked_over: int
     """Number of time windows behind `suspicions`."""
+    failures: RuleFailures
 
 
 async def look_at_rewards(plan: RewardsPlan, tell: Tell) -> RewardsReport:
@@ -47,13 +49,14 @@ async def look_at_rewards(plan: RewardsPlan, tell: Tell) -> RewardsReport:
     with log_location(plan.data_dir) as location:
         async with Log(location, plan.prefix, tell) as log:
             judged = await read_judged(log, plan.by_version, plan.start, plan.end)
+            failures = await read_rule_failures(log, plan.start, plan.end)
     if not judged.rollouts:
-        raise StackError("No rollout has rewards in this log and time range.")
+        raise StackError("\n".join(["No rollout has rewards in this log and time range.", *failures.lines()]))
     outcomes = sorted(plan.outcomes or judged.whole_rollout_rules)
     timed = windows_of(judged.rollouts, plan.window)
     lots = versions_of(judged.rollouts) if plan.by_version else timed
     shown = [statistics(_name(lot, plan.by_version), lot) for lot in lots]
-    return RewardsReport(shown, outcomes, suspicions(timed, outcomes), len(timed))
+    return RewardsReport(shown, outcomes, suspicions(timed, outcomes), len(timed), failures)
 
 
 def _name(lot: Sequence[JudgedRollout], by_version: bool) -> str:
@@ -61,7 +64,9 @@ def _name(lot: Sequence[JudgedRollout], by_version: bool) -> str:
 
 
 def print_rewards(report: RewardsReport, console: Console) -> None:
-    """Print one row per window and rule, the outcome first; then warnings."""
+    """Print rules that failed; one row per window and rule, the outcome first; then warnings."""
+    for line in report.failures.lines():
+        console.print(line, style="bold red", markup=False, highlight=False, soft_wrap=True)
     table = Table(box=TABLE, collapse_padding=True, pad_edge=False)
     for head in ("from", "rollouts", "rule", "n", "mean", "sd", "range", "per rollout", "share"):
         table.add_column(head, justify="left" if head in ("from", "rule") else "right", no_wrap=head != "rule")

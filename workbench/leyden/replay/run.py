@@ -17,6 +17,7 @@ from typing import Any
 
 import yaml
 
+from leyden.analysis.failed_rules import RuleFailures, read_rule_failures
 from leyden.events import CheckpointSaved, VersionRegistered
 from leyden.events.codec import (
     CHECKPOINTS,
@@ -34,6 +35,7 @@ from leyden.kafka.admin import ensure_topics
 from leyden.kafka.claims import ClaimStore
 from leyden.kafka.settings import KafkaSettings
 from leyden.kafka.tail import TopicTail, group_backlog
+from leyden.reading import Log, LogLocation
 from leyden.reading.location import claims_url_of
 from leyden.replay.brokers import Brokers, brokers_of
 from leyden.replay.compare import Comparison, Wanted, compare, read_transitions
@@ -106,6 +108,8 @@ class _Replay:
         versions = await self._versions() if self.plan.train else []
         training = await self._compare_training() if self.plan.train and self._whole else None
         self._write_report(taken, comparison, versions, training)
+        for line in (await self._rule_failures()).lines():
+            self.say(line)
         differs = self._tell_outcome(comparison, versions)
         differs_in_training = self._tell_training(training) and same_training
         return 1 if same_settings and (differs or differs_in_training) else 0
@@ -175,6 +179,11 @@ class _Replay:
         recorded = await read_transitions(self.kafka, self.claims, self.source, wanted)
         self.say(f"{replayed.sequences} sequences in {len(replayed.groups)} groups")
         return compare(recorded, replayed)
+
+    async def _rule_failures(self) -> RuleFailures:
+        location = LogLocation(self.kafka, self.target, claims_url_of(self.brokers.stack))
+        async with Log(location) as log:
+            return await read_rule_failures(log)
 
     async def _compare_training(self) -> TrainingComparison:
         recorded = await read_training(self.kafka, self.claims, self.source, before=self.began)
