@@ -243,9 +243,19 @@ class FakeLog:
     def __init__(self, events: Iterable[Event]) -> None:
         self._events = list(events)
 
-    async def read(self, topic: str, *, keys: Any = None, wanted: Any = None, **_: Any) -> AsyncIterator[Recorded]:
+    def add(self, event: Event) -> None:
+        """Write one more event."""
+        self._events.append(event)
+
+    async def read(
+        self, topic: str, *, keys: Any = None, wanted: Any = None, seen: dict[int, int] | None = None, **_: Any
+    ) -> AsyncIterator[Recorded]:
         kinds = EVENTS_BY_TOPIC[topic]
         for offset, event in enumerate(event for event in self._events if isinstance(event, kinds)):
+            if seen is not None:
+                if offset < seen.get(0, 0):
+                    continue
+                seen[0] = offset + 1
             key = key_of(event)
             if (keys is None or key in keys) and (wanted is None or wanted(key.encode(), encode(event))):
                 yield Recorded(event, f"{topic}/0/{offset}", 0, offset, event.event_time)

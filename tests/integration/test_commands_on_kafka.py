@@ -96,6 +96,13 @@ def test_commands_read_what_was_recorded(recorded: None, topic_prefix: str, tmp_
     assert "2 transitions of 1 sequences" in run("export", "--format", "trl", "--out", out, "--min-reward", 1)
     assert "No transitions match these options" in run("export", "--out", out, "--policy", "q")
 
+    shown = run("watch", "--json")
+    assert "{" in shown, shown
+    watched = json.loads(shown[shown.index("{") :])
+    assert [(point["version"], point["mean_reward"]) for point in watched["curve"]] == [("p@3", 0.5)]
+    assert watched["groups"]["credited"] == 2, "by two credit services"
+    assert "p@3" in run("watch", "--once")
+
     rewards = run("rewards", "--by", "version")
     assert "p@3" in rewards
     assert "outcome *" in rewards

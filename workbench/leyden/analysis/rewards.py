@@ -63,10 +63,10 @@ def versions_of(judged: Iterable[JudgedRollout]) -> list[list[JudgedRollout]]:
     lots: dict[str, list[JudgedRollout]] = {}
     for one in judged:
         lots.setdefault(one.version, []).append(one)
-    return [lots[version] for version in sorted(lots, key=_version_key)]
+    return [lots[version] for version in sorted(lots, key=version_key)]
 
 
-def _version_key(version: str) -> tuple[str, int]:
+def version_key(version: str) -> tuple[str, int]:
     policy, _, number = version.rpartition("@")
     return (policy, int(number)) if number.isdigit() else (version, -1)
 

@@ -4,13 +4,13 @@ import asyncio
 from typing import Annotated, Literal
 
 import typer
-from rich.table import Table
 
 from leyden.cli.engineer_app import engineer_app
 from leyden.cli.enqueue_app import enqueue
 from leyden.cli.keys_app import keys_app
 from leyden.cli.replay_app import replay_app
 from leyden.cli.shell import DEMO_DIR, STACK_DIR, DataDir, RunFile, clear_errors, console, examples, progress
+from leyden.cli.watch_app import watch_app
 from leyden.cli.work_app import work_app
 from leyden.stack.config import Ports, StackConfig
 from leyden.stack.errors import StackError
@@ -72,21 +72,6 @@ def down(data_dir: DataDir = STACK_DIR) -> None:
 
     with clear_errors():
         console.print("stopped" if stop(data_dir) else "nothing was running")
-
-
-@app.command()
-def status(data_dir: DataDir = STACK_DIR) -> None:
-    """Show the processes of the local stack, their restarts and log files."""
-    from leyden.stack.state import DataFolder
-
-    state = DataFolder(data_dir).read_state()
-    console.print(f"{state.phase}  {state.doing}{state.error}", highlight=False)
-    if state.is_running:
-        table = Table("process", "pid", "restarts", "log")
-        for process in state.processes:
-            table.add_row(process.name, str(process.pid or "-"), str(process.deaths), str(process.log))
-        console.print(table)
-        console.print(f"gateway {state.gateway_url}  kafka {state.kafka_servers}  redis {state.redis_url}")
 
 
 @app.command()
@@ -171,6 +156,7 @@ def _of_agents(context: typer.Context) -> None:
 
 
 app.command()(enqueue)
+app.add_typer(watch_app)
 app.add_typer(work_app)
 app.add_typer(engineer_app)
 app.add_typer(replay_app, name="replay")

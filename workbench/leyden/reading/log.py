@@ -1,6 +1,6 @@
 """Reads events from the log, chosen by topic, key and time; each partition in order."""
 
-from collections.abc import AsyncIterator, Callable, Collection, Mapping
+from collections.abc import AsyncIterator, Callable, Collection, Mapping, MutableMapping
 from dataclasses import dataclass
 from datetime import UTC, datetime
 from typing import Self
@@ -100,18 +100,25 @@ class Log:
         wanted: Wanted | None = None,
         start: datetime | None = None,
         end: datetime | None = None,
+        seen: MutableMapping[int, int] | None = None,
     ) -> AsyncIterator[Recorded]:
         """The events of `topic` up to its current end, each partition in order.
 
         With `keys`, reads only their partitions and yields only their events. Records that `wanted` rejects are not
-        decoded. `start` and `end` are times of writing; None means no limit. Skips records that are not valid events;
-        the service that consumes them writes them to the dead-letter topic.
+        decoded. `start` and `end` are times of writing; None means no limit. `seen` has the first offset to read of
+        each partition, and is moved on with every record. Skips records that are not valid events; the service that
+        consumes them writes them to the dead-letter topic.
         """
         count = self._partitions.get(topic, 0)
         numbers = sorted({partition_of(key, count) for key in keys}) if keys and count else range(count)
         places = [TopicPartition(self.prefix + topic, number) for number in numbers]
         raw_keys = {key.encode() for key in keys} if keys is not None else None
-        async for record in self._records(topic, await self._reader.bounds(places, start, end)):
+        bounds = await self._reader.bounds(places, start, end)
+        if seen is not None:
+            bounds = {tp: (max(first, seen.get(tp.partition, 0)), last) for tp, (first, last) in bounds.items()}
+        async for record in self._records(topic, bounds):
+            if seen is not None:
+                seen[record.partition] = record.offset + 1
             key = record.key or b""
             if raw_keys is not None and key not in raw_keys:
                 continue

@@ -19,12 +19,13 @@ from leyden.cli.demo.state import DemoState
 from leyden.cli.demo.view import View
 from leyden.cli.demo.watch import ProcessWatch
 from leyden.cli.progress import Progress
-from leyden.events.codec import CHECKPOINTS, MODEL_CALLS, REWARDS, ROLLOUTS, TRAINING_METRICS, TRANSITIONS
+from leyden.events.codec import MODEL_CALLS, ROLLOUTS, TRAINING_METRICS, TRANSITIONS
 from leyden.kafka.claims import ClaimStore
 from leyden.kafka.settings import KafkaSettings
-from leyden.kafka.tail import TopicTail, group_backlog
+from leyden.kafka.tail import TopicTail
 from leyden.kafka.types import KafkaError
 from leyden.reading.location import claims_url_of
+from leyden.reading.stages import lag_of_stages
 from leyden.stack.config import Ports, StackConfig
 from leyden.stack.daemon import reset
 from leyden.stack.errors import StackError
@@ -35,12 +36,6 @@ from leyden.stack.stack import Stack
 EXAMPLE = Path(__file__).resolve().parents[4] / "examples" / "calculator"
 POLICY = "policy"
 WATCHED = (ROLLOUTS, TRANSITIONS, TRAINING_METRICS, MODEL_CALLS)
-LAG_OF = {
-    "reward": (MODEL_CALLS, ROLLOUTS),
-    "credit": (MODEL_CALLS, REWARDS),
-    "trainer": (TRANSITIONS,),
-    "registry": (CHECKPOINTS,),
-}
 SETTLE_S = 120.0
 """Time limit for the last version to go live after the last update."""
 
@@ -174,8 +169,7 @@ def _tasks(plan: DemoPlan, update: int) -> list[dict[str, object]]:
 async def _watch_lag(settings: KafkaSettings, stack: Stack, state: DemoState) -> None:
     while True:
         try:
-            for group, topics in LAG_OF.items():
-                state.lag[group] = await group_backlog(settings, stack.config.topic_prefix, group, topics)
+            state.lag = await lag_of_stages(settings, stack.config.topic_prefix)
         except KafkaError as error:  # it is shown by the process watch; the lag is measured again when Kafka is back
             state.note(f"Kafka does not answer ({type(error).__name__})")
         await asyncio.sleep(2.0)

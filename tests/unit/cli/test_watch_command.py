@@ -1,0 +1,320 @@
+"""`leyden watch`: what is read from the log, what it shows, and what it says to do."""
+
+import json
+from collections.abc import Sequence
+from datetime import timedelta
+from io import StringIO
+from typing import Any
+
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+from rich.console import Console
+
+import command_support as s
+from leyden.analysis.advice import problems
+from leyden.analysis.loop import WATCHED, LoopState
+from leyden.analysis.loop_report import LoopReport
+from leyden.analysis.rollouts import RolloutStatus
+from leyden.cli.watch_view import WatchView, as_json, lines, screen
+from leyden.cli.watching import StackView
+from leyden.events import (
+    BatchManifest,
+    Event,
+    Failure,
+    FailureClass,
+    PolicyPromoted,
+    PolicyServed,
+    QueuePaused,
+    QueueResumed,
+    Task,
+    TaskEnqueued,
+    TrainingStepCompleted,
+    VersionRegistered,
+)
+from leyden.ids import derive, rollout_id_of
+from leyden.reading.follow import Follower
+
+NOW = s.T0 + timedelta(minutes=5)
+
+
+def enqueued(task_id: str, samples: int, mode: str = "train") -> TaskEnqueued:
+    return TaskEnqueued.model_validate(
+        s.ABOUT
+        | {
+            "event_id": derive("task", task_id),
+            "task": Task(task_id=task_id, mode=mode),  # type: ignore[arg-type]
+            "group_id": task_id,
+            "rollout_ids": [rollout_id_of(task_id, n) for n in range(samples)],
+        }
+    )
+
+
+def step(number: int, version: int, groups: Sequence[str] = (), **metrics: float) -> TrainingStepCompleted:
+    manifest = BatchManifest(
+        sequence_ids=[], group_ids=list(groups), origins=[], positions={}, seed=0, settings_hash="x"
+    )
+    return TrainingStepCompleted.model_validate(
+        s.ABOUT
+        | {
+            "event_id": derive("step", number),
+            "policy": "p",
+            "step": number,
+            "version": version,
+            "metrics": {name.replace("__", "/"): value for name, value in metrics.items()},
+            "manifest": manifest,
+        }
+    )
+
+
+def served(version: int, replica: str = "r") -> PolicyServed:
+    return PolicyServed.model_validate(
+        s.ABOUT
+        | {
+            "event_id": derive("served", version, replica),
+            "policy": "p",
+            "version": version,
+            "replica": replica,
+            "endpoint": "http://engine",
+            "model": f"p@{version}",
+            "engine": "vllm",
+        }
+    )
+
+
+def versioned(version: int) -> list[Event]:
+    about = s.ABOUT | {"policy": "p", "version": version}
+    lineage = dict.fromkeys(
+        ("base_model", "checkpoint_event", "manifest_event", "manifest_sha256", "weights_sha256", "settings_hash"), "x"
+    )
+    registered = about | {"event_id": derive("v", version), "lineage": {"parent_version": version - 1} | lineage}
+    return [
+        VersionRegistered.model_validate(registered),
+        PolicyPromoted.model_validate(about | {"event_id": derive("promoted", version)}),
+    ]
+
+
+def held_out(n: int, reward: float, version: int = 3) -> list[Event]:
+    """A validation rollout from its task to its rewards."""
+    task_id = f"held-{n}"
+    rollout_id = rollout_id_of(task_id, 0)
+    call = s.call(f"call-{n}", rollout_id, [1], [2, 3], [s.ASK], s.ANSWER, policy_version=version)
+    about: dict[str, Any] = {"group_id": task_id, "group_size": 1}
+    given = s.outcome(rollout_id, reward)
+    return [
+        enqueued(task_id, 1, "validation"),
+        s.started(rollout_id, task_id=task_id, **about),
+        call,
+        s.ended(rollout_id, [call.call_id], task=Task(task_id=task_id, mode="validation"), **about),
+        s.settled(rollout_id, [call.call_id]),
+        given,
+        s.completed(rollout_id, [given]),
+    ]
+
+
+GROUP: list[Event] = [enqueued(s.GROUP, 2), *s.life(s.A, s.calls_of_a(), 1.0), *s.life(s.B, [s.call_of_b()], 0.0)]
+
+
+def report_of(events: Sequence[Event], now: Any = NOW, lag: dict[str, int] | None = None) -> LoopReport:
+    state = LoopState()
+    for event in events:
+        state.see(event)
+    report = state.report(now, lag or {})
+    seconds = [x for one in state.rollouts for a in one.attempts.values() if (x := a.seconds) is not None]
+    return report.model_copy(update={"problems": problems(report, seconds)})
+
+
+def said(report: LoopReport) -> str:
+    return " | ".join(f"{one.what} → {one.do}" for one in report.problems)
+
+
+def test_the_curve_has_the_held_out_tasks_first_by_version() -> None:
+    events = [*GROUP, *held_out(0, 0.25, 3), *held_out(1, 0.75, 3), *held_out(2, 1.0, 12)]
+    curve = report_of(events).curve
+    assert [(p.mode, p.version, p.mean_reward, p.rollouts) for p in curve] == [
+        ("validation", "p@3", 0.5, 2),
+        ("validation", "p@12", 1.0, 1),
+        ("train", "p@3", 0.5, 2),
+    ]
+
+
+@given(st.permutations([*GROUP, *s.credited(), *held_out(0, 0.5), *held_out(0, 0.5), step(1, 1), served(1)]))
+def test_the_order_of_topics_and_redelivery_change_nothing(events: list[Event]) -> None:
+    ordered = [*GROUP, *s.credited(), *held_out(0, 0.5), step(1, 1), served(1)]
+    assert report_of(events) == report_of(ordered)
+
+
+def test_a_group_says_what_its_members_wait_for() -> None:
+    a, b = s.A, s.B
+    c, d = rollout_id_of(s.GROUP, 2), rollout_id_of(s.GROUP, 3)
+    failed = {"status": "failed", "final": False}
+    events = [enqueued(s.GROUP, 4), *s.life(a, s.calls_of_a(), 1.0)[:-1], s.started(b), s.ended(c, [], **failed)]
+    groups = report_of(events).groups
+    assert groups.waiting == 1
+    assert groups.waits_for == {"its rewards": 1, "the agent": 1, "a retry": 1, "a runner": 1}
+    assert d not in json.dumps(groups.model_dump())
+    assert report_of(GROUP).groups.waits_for == {"credit": 2}
+    assert report_of([*GROUP, *s.credited()]).groups.waiting == 0
+
+
+def test_a_credited_group_is_ready_until_a_batch_has_it() -> None:
+    assert report_of([*GROUP, *s.credited()]).groups.ready == 1
+    assert report_of([*GROUP, *s.credited(), step(1, 1, [s.GROUP])]).groups.ready == 0
+
+
+def test_the_live_version_is_the_oldest_that_a_replica_serves() -> None:
+    (policy,) = report_of([*versioned(1), *versioned(2), served(2, "a"), served(1, "b")]).policies
+    assert (policy.newest, policy.promoted, policy.live, policy.replicas) == (2, 2, 1, 2)
+
+
+def test_a_step_that_changed_nothing_made_no_version() -> None:
+    report = report_of([step(1, 0, optimiser__skipped=1.0, reward__mean=0.5, groups__dropped__empty=2.0)])
+    assert (report.steps[0].changed, report.steps[0].dropped) == (False, {"empty": 2})
+    assert "no weight changed" in next(lines(StackView(), report))
+
+
+def test_throughput_counts_the_last_minute_only() -> None:
+    at = s.T0 + timedelta(seconds=30)
+    speed = report_of(GROUP, at).throughput
+    assert speed.rollouts_per_minute == 2
+    assert speed.calls_per_minute == 3
+    assert speed.tokens_per_second == pytest.approx(6 / 60)
+    assert report_of(GROUP).throughput.rollouts_per_minute == 0
+
+
+def failing(n: int, **changes: Any) -> list[Event]:
+    rollout_id = rollout_id_of(f"task-{n}", 0)
+    failure = Failure(failure_class=FailureClass.AGENT_EXCEPTION, message=f"KeyError: 'question' in row {n}")
+    return [s.started(rollout_id), s.ended(rollout_id, [], status="failed", failure=failure, **changes)]
+
+
+def unrewarded(n: int, **completed: Any) -> list[Event]:
+    rollout_id = rollout_id_of(f"task-{n}", 0)
+    call = s.call(f"c{n}", rollout_id, [1], [2], [s.ASK], s.ANSWER)
+    own = [s.started(rollout_id), call, s.ended(rollout_id, [call.call_id]), s.settled(rollout_id, [call.call_id])]
+    return [*own, s.completed(rollout_id, [], **completed)]
+
+
+QUEUE = enqueued("waiting", 2)
+CAUSES: dict[str, tuple[list[Event], str, str]] = {
+    "nothing": ([], "There are no tasks", "leyden enqueue"),
+    "no runner": ([QUEUE], "2 rollouts wait and no runner claims them", "leyden runner"),
+    "paused": (
+        [QUEUE, QueuePaused(**s.ABOUT, event_id="1")],
+        "The whole queue is paused",
+        "leyden resume",
+    ),
+    "hanging": ([QUEUE, s.started(rollout_id_of("waiting", 0))], "has run for 300 s", "leyden inspect"),
+    "failing": (
+        [e for n in range(4) for e in failing(n)],
+        "4 of 4 rollouts failed; 4 times agent_exception: KeyError: 'question' in row",
+        "leyden errors",
+    ),
+    "broken reward": (
+        [e for n in range(4) for e in unrewarded(n, failed_rules=["my_rewards:score: KeyError: 'answer'"])],
+        "A reward rule failed for 4 rollouts, which are not trained: my_rewards:score: KeyError: 'answer'",
+        "leyden replay",
+    ),
+    "no reward": ([e for n in range(4) for e in unrewarded(n)], "No rollout has a reward", "reward.functions"),
+    "no validation": (GROUP, "No validation rollouts", "--mode validation"),
+    "no policy": (
+        [e.model_copy(update={"policy": None}) if hasattr(e, "call_id") and hasattr(e, "policy") else e
+         for n in range(4) for e in unrewarded(n)],
+        "4 of 4 rollouts made no call that a policy answered", "`model`",
+    ),
+    "flat": (
+        [*GROUP, *(s.group_end(2, group_id=f"g{n}", zero_variance=True) for n in range(4))],
+        "In 4 of 4 groups all rollouts have the same reward", "samples",
+    ),
+    "single": (
+        [*GROUP, *(s.group_end(1, group_id=f"g{n}", members=1, zero_variance=True) for n in range(4))],
+        "4 of 4 groups have one rollout", "--samples 8",
+    ),
+    "empty": (
+        [*GROUP, *(s.group_end(0, group_id=f"g{n}", left_out={f"r{n}": "no_reward"}) for n in range(4))],
+        "4 of 4 groups have nothing to train: no_reward", "leyden inspect",
+    ),
+    "stale": ([*GROUP, step(5, 5, staleness__max=5.0, staleness__mean=3.5)], "up to 5 versions old", "max_staleness"),
+    "not served": ([*GROUP, *versioned(2), served(1)], "Version 2 of p is promoted, but 1 still serves", "loaded"),
+}  # fmt: skip
+
+
+@pytest.mark.parametrize("cause", CAUSES)
+def test_why_nothing_goes_on_and_what_to_do(cause: str) -> None:
+    events, what, do = CAUSES[cause]
+    text = said(report_of(events))
+    assert what in text
+    assert do in text
+
+
+def test_nothing_is_said_of_a_loop_that_goes_on() -> None:
+    events = [*GROUP, *s.credited(), *held_out(0, 0.5), step(1, 1, [s.GROUP]), *versioned(1), served(1)]
+    assert report_of(events).problems == []
+
+
+def test_an_unfinished_batch_says_how_many_groups_are_missing() -> None:
+    state = LoopState()
+    for event in [*GROUP, *s.credited()]:
+        state.see(event)
+    report = state.report(NOW, {}, per_step=8)
+    assert "has 1 of the 8 groups of a step" in problems(report, [])[-1].what
+
+
+def test_a_resumed_queue_is_not_paused_in_whatever_order_it_is_read() -> None:
+    paused = QueuePaused(**s.ABOUT, event_id="1")
+    later = s.ABOUT | {"event_time": s.T0 + timedelta(seconds=1)}
+    resumed = QueueResumed(**later, event_id="2")
+    for events in ([paused, resumed], [resumed, paused]):
+        assert report_of([QUEUE, *events]).queue.paused == []
+
+
+def test_without_a_terminal_each_step_is_one_line_and_nothing_is_said_twice() -> None:
+    text = StringIO()
+    view = WatchView(Console(file=text, width=80))
+    events: list[Event] = [*GROUP, step(1, 1, reward__mean=0.5)]
+    for _ in range(3):
+        view.show(StackView(), report_of(events))
+    view.show(StackView(), report_of([*events, step(2, 2, reward__mean=0.75), *held_out(0, 0.5)]))
+    view.close()
+    printed = text.getvalue().splitlines()
+    assert [line.split(",")[1] for line in printed if line.startswith("step")] == [" reward 0.500", " reward 0.750"]
+    assert [line for line in printed if line.startswith("held out")] == ["held out p@3: reward 0.500 over 1 rollouts"]
+    assert len(printed) == len(set(printed))
+
+
+def test_the_screen_fits_80_columns_and_cuts_no_id() -> None:
+    text = StringIO()
+    hanging = rollout_id_of("waiting", 0)
+    events = [*GROUP, QUEUE, s.started(hanging), *held_out(0, 0.5), step(1, 1, reward__mean=0.5)]
+    Console(file=text, width=80).print(screen(StackView(), report_of(events)))
+    shown = text.getvalue()
+    assert f"{hanging}0000" in shown.replace("\n", "").replace(" ", "")
+    assert "…" not in shown
+    assert shown.index("held-out") < shown.index("training tasks") < shown.index("\nsteps")
+
+
+def test_json_has_the_whole_report() -> None:
+    document = json.loads(as_json(StackView(), report_of([*GROUP, *held_out(0, 0.5)], lag={"reward": 7})))
+    assert document["lag"] == {"reward": 7}
+    assert document["curve"][0]["mode"] == "validation"
+    assert document["queue"]["succeeded"] == 3
+    assert document["processes"] == []
+
+
+async def test_a_follower_reads_each_record_once() -> None:
+    log: Any = s.FakeLog(GROUP)
+    follower = Follower(log, WATCHED)
+    first = [one.event.event_id async for one in follower.poll()]
+    assert sorted(first) == sorted(event.event_id for event in GROUP)
+    assert [one async for one in follower.poll()] == []
+    log.add(step(1, 1))
+    assert [one.event.event_id async for one in follower.poll()] == [step(1, 1).event_id]
+
+
+def test_a_rollout_that_is_tried_again_shows_its_newest_attempt() -> None:
+    state = LoopState()
+    retried = s.ended(s.A, [], status="failed", final=False)
+    for event in (retried, s.started(s.A, attempt=1)):
+        state.see(event)
+    (rollout,) = state.rollouts
+    assert (rollout.status, rollout.attempt, rollout.trace_id) == (RolloutStatus.RUNNING, 1, f"{s.A}0001")
