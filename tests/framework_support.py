@@ -21,7 +21,8 @@ from leyden.client.claims import Claim
 from leyden.client.gateway import GatewayClient
 from leyden.events import Event, ModelCallRecorded, PolicyServed, SpanKind, SpanRecorded, model_calls
 from leyden.events.codec import MODEL_CALLS, MODELS, OTLP, SPANS, decode
-from leyden.events.replies import replies_of_call, replies_of_span, same_replies, told_by
+from leyden.events.joins import join, joinable_call, joinable_span
+from leyden.events.replies import replies_of_call
 from leyden.kafka import Outgoing
 from leyden.kafka.admin import ensure_topics
 from leyden.kafka.claims import ClaimStore
@@ -161,11 +162,11 @@ def story(calls: Iterable[ModelCallRecorded], spans: Iterable[SpanRecorded]) -> 
     by_id = {span.span_id: span for span in spans}
     ordered = sorted(by_id.values(), key=lambda span: (span.start_unix_nano, span.end_unix_nano, span.name))
     in_order = sorted(calls, key=lambda call: call.started_at)
-    told = [(told_by(span)[1], replies) for span in ordered if (replies := replies_of_span(span))]
-    parents = {span.span_id: span.parent_span_id for span in ordered if span.parent_span_id}
-    same = same_replies({call.call_id: replies_of_call(call) for call in in_order}, told, parents)
+    joinable = [joinable_call(call, replies_of_call(call)) for call in in_order]
+    joined = join(joinable, map(joinable_span, ordered)).spans
+    known = {call_id: [by_id[id_] for _, id_ in places if id_ in by_id] for call_id, places in joined.items()}
     return {
-        "calls": [_call(call, by_id, by_id.get(same.get(call.call_id, ""))) for call in in_order],
+        "calls": [_call(call, by_id, next(iter(known[call.call_id]), None)) for call in in_order],
         "tools": [_tool(span, by_id) for span in ordered if span.kind is SpanKind.TOOL_CALL],
         "agents": [_agent(span, by_id) for span in ordered if span.kind is SpanKind.AGENT_STEP],
         "model_call_spans": len(model_calls(ordered)),
@@ -173,13 +174,11 @@ def story(calls: Iterable[ModelCallRecorded], spans: Iterable[SpanRecorded]) -> 
     }
 
 
-def _call(call: ModelCallRecorded, spans: Mapping[str, SpanRecorded], same_reply: SpanRecorded | None) -> Story:
+def _call(call: ModelCallRecorded, spans: Mapping[str, SpanRecorded], span: SpanRecorded | None) -> Story:
     message = call.choices[0].message
     asked = [
         f"{one['function']['name']}({_shown(one['function']['arguments'])})" for one in message.get("tool_calls") or []
     ]
-    told = [span for span in spans.values() if span.llm and span.llm.response_id == call.response_id]
-    span = told[0] if told else spans.get(call.parent_span_id or "") or same_reply
     return {
         "told": _told(call),
         "said": asked or message.get("content"),

@@ -3,13 +3,25 @@
 The calls are what the scripted model answered, written by hand; of token counts the gateway knows its own.
 """
 
+from datetime import UTC, datetime
 from pathlib import Path
 
 import pytest
 
 from golden import scripted_engine
 from golden.test_golden_spans import spans_of
-from leyden.events import Event, JsonObject, LlmCall, ModelCallRecorded, RolloutSettled, SpanKind, SpanRecorded, Usage
+from leyden.events import (
+    Event,
+    JsonObject,
+    LlmCall,
+    ModelCallRecorded,
+    RolloutSettled,
+    SpanKind,
+    SpanRecorded,
+    Usage,
+    model_calls,
+)
+from leyden.events.joins import place_of
 from leyden.reward.core.settle import settle
 from leyden.reward.core.view import RolloutView, view_of
 from unit.reward.reward_builders import ROLLOUT, a_call, an_end, asking, evidence_of
@@ -48,13 +60,13 @@ def test_every_call_is_joined_to_its_span_and_agent(name: str, by_id: bool) -> N
     spans = [one.model_copy(update={"rollout_id": ROLLOUT}) for one in spans_of(HERE / "spans" / f"{name}.json")]
     if not by_id:
         spans = [without_reply_id(one) for one in spans]
-    calls = recorded_calls(name)
+    calls = in_time(recorded_calls(name), spans)
     view = view_of_attempt([*spans, *calls], calls)
     joined = view.calls_in_spans
-    kinds = {span.span_id: span.kind for span in view.spans}
+    kinds = {place_of(span): span.kind for span in view.spans}
     assert sorted(joined.values()) == ["call-1", "call-2", "call-3"]
-    assert {kinds[span_id] for span_id in joined} == {SpanKind.LLM_CALL}
-    starts = {span.span_id: span.start_unix_nano for span in view.spans}
+    assert {kinds[place] for place in joined} == {SpanKind.LLM_CALL}
+    starts = {place_of(span): span.start_unix_nano for span in view.spans}
     assert [joined[at] for at in sorted(joined, key=starts.__getitem__)] == ["call-1", "call-2", "call-3"]
     agents = {view.agent_of_call(call) for call in view.calls}
     assert agents == {"geographer" if name in NAMED else None}
@@ -72,8 +84,17 @@ def test_calls_of_dspy_whose_spans_have_neither_ids_nor_counts_are_joined_by_the
         a_call(n, n, {"role": "assistant", "content": text}, usage=Usage(prompt_tokens=n, completion_tokens=n))
         for n, text in enumerate(texts)
     ]
+    calls = in_time(calls, spans)
     view = view_of_attempt([*spans, *calls], calls)
     assert sorted(view.calls_in_spans.values()) == [f"call-{n}" for n in range(4)]
+
+
+def in_time(calls: list[ModelCallRecorded], spans: list[SpanRecorded]) -> list[ModelCallRecorded]:
+    """`calls` at the times at which the agent made them, one after the other."""
+    made = sorted(span.start_unix_nano for span in model_calls(spans))
+    assert len(made) == len(calls)
+    times = [datetime.fromtimestamp(at / 1e9, UTC) for at in made]
+    return [one.model_copy(update={"started_at": at, "latency_s": 0}) for one, at in zip(calls, times, strict=True)]
 
 
 def view_of_attempt(events: list[Event], calls: list[ModelCallRecorded]) -> RolloutView:

@@ -9,6 +9,7 @@ import pytest
 
 from leyden.events import LlmCall, SpanKind, SpanRecorded, ToolCall, model_calls
 from leyden.events.codec import SPANS, decode, encode
+from leyden.events.joins import place_of
 from leyden.events.otlp import CONTENT_TYPE_HEADER, JSON, SIGNAL_HEADER
 from leyden.events.replies import replies_of_span
 from leyden.ingest.core import decode as records
@@ -201,4 +202,4 @@ def test_a_recorded_agent_did_what_its_program_and_the_scripted_model_say(name: 
     told = [(call["name"], json.loads(call["arguments"])) for call in asked]  # type: ignore[index, call-overload, arg-type]
     assert told[:2] == [("population", {"city": "Atlantis"}), ("population", {"city": "Delft"})]
     assert "It is 106000." in json.dumps(replies[-1])
-    assert {index.agents[span.span_id] for span in [*tools, *model_calls(spans)]} == {AGENTS[name]}
+    assert {index.agents[place_of(span)] for span in [*tools, *model_calls(spans)]} == {AGENTS[name]}

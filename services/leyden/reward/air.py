@@ -6,8 +6,9 @@ A package adds one with an entry point of group `leyden.air_rules`, whose name i
 
 from leyden.events import Evidence
 from leyden.extensions import Extensions, subclass_of
+from leyden.reward.core.calls import CallView, ChoiceView
 from leyden.reward.core.rules import AIR_RULES, IntermediateRule, Signal
-from leyden.reward.core.view import CallView, ChoiceView, RolloutView, TaskView
+from leyden.reward.core.view import RolloutView, TaskView
 
 __all__ = [
     "CallView", "ChoiceView", "Evidence", "IntermediateRule", "RolloutView", "Signal", "TaskView", "air_rule",

@@ -6,7 +6,8 @@ entry point (group `leyden.reward_functions`) or as `module:function`.
 """
 
 from leyden.reward.core.answer import BatchedRewardFunction, Result, RewardFunction
-from leyden.reward.core.view import CallView, ChoiceView, RolloutView, TaskView
+from leyden.reward.core.calls import CallView, ChoiceView
+from leyden.reward.core.view import RolloutView, TaskView
 from leyden.reward.graders.exact_match import ExactMatch
 
 __all__ = [

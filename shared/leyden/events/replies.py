@@ -1,17 +1,13 @@
-"""Joins spans to recorded model calls by the reply, for spans that do not have the call's response id.
+"""Hashes by which a span's reply is recognised as a recorded call's, where the span does not have the response id.
 
-A reply is recognised by its tool calls (ids, names, arguments), which need nothing else; by ids of tool calls alone if
-they are long enough to be unique; and otherwise by its text with both token counts and the model's name, or without the
-counts where the span has none and the text is long. A provider's prefix of a name (`openai/policy`) is not compared. No
-times. Neither calls nor spans of an attempt are joined if two of them have the same reply, except spans inside each
-other. One wrong join is possible: a call that bypassed the gateway and got the same reply as a recorded call whose own
-span is missing.
+A reply is recognised by its tool calls (ids, names, arguments) with the model's name, where the span has one; by the
+ids of tool calls alone if they are random; and otherwise by its text with both token counts and the model's name, or
+without the counts where the span has none and the text is long. A provider's prefix of a name (`openai/policy`) is not
+compared. Equal hashes are not enough to join: see `joins`.
 """
 
 import json
-from collections import Counter
-from collections.abc import Hashable, Iterable, Mapping, Sequence
-from typing import TypeVar
+import re
 
 import orjson
 
@@ -20,12 +16,11 @@ from leyden.events.calls import ModelCallRecorded
 from leyden.events.spans import SpanKind, SpanRecorded
 from leyden.ids import derive
 
-Call = TypeVar("Call", bound=Hashable)
-Span = TypeVar("Span", bound=Hashable)
 LONG_TEXT = 40
 """Characters of a text from which on it tells the reply of a span without token counts, such as DSPy's."""
-LONG_ID = 12
-"""Characters of a tool call's id from which on it is taken to be unique; some engines count `call_0`, `call_1`."""
+_RANDOM = re.compile(r"(?=(?:.*[0-9]){2})(?=(?:.*[A-Za-z]){2})[A-Za-z0-9]{8,}")
+"""The last part of an id that is taken to be random: many engines count, as in `call_00000001` or `search:0`."""
+_PARTS = re.compile(r"[^A-Za-z0-9]+")
 
 
 def replies_of_call(call: ModelCallRecorded) -> tuple[str, ...]:
@@ -44,11 +39,17 @@ def replies_of(
     The names are the requested model, the policy and policy@version; `given` and `made` are the counts of prompt and
     completion tokens.
     """
+    names = sorted(call_names(asked, policy, version))
+    found = [reply for name in [None, *names] for reply in _by_tool_calls(name, message)]
+    texts = [_reply(name, given, made, message) for name in [None, *names]]
+    texts += [_long_reply(name, message) for name in names]
+    return tuple(dict.fromkeys(reply for reply in [*found, *texts] if reply is not None))
+
+
+def call_names(asked: str | None, policy: str | None, version: int | None) -> frozenset[str]:
+    """The names under which a span may have the model: as requested, the policy, policy@version; without prefixes."""
     names = {asked, policy, f"{policy}@{version}"} if policy is not None else {asked}
-    plain = sorted({_plain(name) for name in names if name})
-    found = [*_by_tool_calls(message), *(_reply(name, given, made, message) for name in [None, *plain])]
-    found += [_long_reply(name, message) for name in plain]
-    return tuple(reply for reply in found if reply is not None)
+    return frozenset(plain_name(name) for name in names if name)
 
 
 def replies_of_span(span: SpanRecorded) -> tuple[str, ...]:
@@ -60,9 +61,9 @@ def replies_of_span(span: SpanRecorded) -> tuple[str, ...]:
     if llm is None or len(llm.output_messages) != 1 or not (span.kind is SpanKind.LLM_CALL or span.derived):
         return ()
     message = llm.output_messages[0]
-    found = _by_tool_calls(message)
+    model = plain_name(span.model) if span.model else None
+    found = _by_tool_calls(model, message)
     if llm.response_id is None and (span.model or span.derived):
-        model = _plain(span.model) if span.model else None
         counted = llm.input_tokens is not None or llm.output_tokens is not None
         reply = _reply(model, llm.input_tokens, llm.output_tokens, message)
         reply = reply if counted or model is None else _long_reply(model, message)
@@ -70,45 +71,7 @@ def replies_of_span(span: SpanRecorded) -> tuple[str, ...]:
     return found
 
 
-def told_by(span: SpanRecorded) -> tuple[str, str]:
-    """(Trace id, span id) of the span that a reply belongs to: for a log record's, the span that it names."""
-    return span.trace_id, (span.parent_span_id if span.derived else None) or span.span_id
-
-
-def same_replies(
-    calls: Mapping[Call, Sequence[str]],
-    spans: Iterable[tuple[Span, Sequence[str]]],
-    parents: Mapping[Span, Span] | None = None,
-) -> dict[Call, Span]:
-    """Map each call to the span with the same reply, for replies that exactly one call and one span have.
-
-    Of spans inside each other with one reply, the innermost counts. A call that fits two spans is not joined.
-    """
-    told = _innermost({(span, reply) for span, replies in spans for reply in replies}, parents or {})
-    in_spans = Counter(reply for _, reply in told)
-    in_calls = Counter(reply for replies in calls.values() for reply in set(replies))
-    alone = {reply: span for span, reply in told if in_spans[reply] == 1 and in_calls[reply] == 1}
-    found = {call: {alone[reply] for reply in replies if reply in alone} for call, replies in calls.items()}
-    joined = {call: next(iter(fitting)) for call, fitting in found.items() if len(fitting) == 1}
-    times = Counter(joined.values())
-    return {call: span for call, span in joined.items() if times[span] == 1}
-
-
-def _innermost(told: set[tuple[Span, str]], parents: Mapping[Span, Span]) -> set[tuple[Span, str]]:
-    """`told` without spans inside which another one tells the same reply."""
-    outer: set[tuple[Span, str]] = set()
-    for span, reply in told:
-        seen = {span}
-        at = parents.get(span)
-        while at is not None and at not in seen:
-            seen.add(at)
-            if (at, reply) in told:
-                outer.add((at, reply))
-            at = parents.get(at)
-    return told - outer
-
-
-def _plain(name: str) -> str:
+def plain_name(name: str) -> str:
     """The model's name without a provider's prefix."""
     return name.rpartition("/")[2] or name
 
@@ -126,15 +89,20 @@ def _long_reply(model: str, message: JsonObject) -> str | None:
     return derive("long-reply", json.dumps([model, _said(message)])) if is_long else None
 
 
-def _by_tool_calls(message: JsonObject) -> tuple[str, ...]:
-    """Hashes of the tool calls: whole, and by ids alone if these are unique."""
+def _by_tool_calls(model: str | None, message: JsonObject) -> tuple[str, ...]:
+    """Hashes of the tool calls: whole, and by ids alone if these are random."""
     asked = message.get("tool_calls") or []
     calls = [_asked(item) for item in asked] if isinstance(asked, list) else []
     if not calls or None in calls:
         return ()
     ids = sorted(str(call[0]) for call in calls if isinstance(call, list))
-    whole = derive("tool-calls", json.dumps(calls))
-    return (whole, derive("tool-call-ids", json.dumps(ids))) if min(map(len, ids)) >= LONG_ID else (whole,)
+    whole = derive("tool-calls", json.dumps([model, calls]))
+    return (whole, derive("tool-call-ids", json.dumps(ids))) if all(map(is_random, ids)) else (whole,)
+
+
+def is_random(id_: str) -> bool:
+    """Whether an id is taken to be unique: its last part is long, with digits and letters."""
+    return _RANDOM.fullmatch(_PARTS.split(id_.rstrip("=_-"))[-1]) is not None
 
 
 def _said(message: JsonObject) -> list[Json] | None:

@@ -2,6 +2,7 @@
 
 import itertools
 from collections.abc import Sequence
+from random import Random
 from typing import Any
 
 import pytest
@@ -10,7 +11,7 @@ from hypothesis import strategies as st
 from pydantic import ValidationError
 
 from credit_support import T0, call, delivered, finished, reward, rollout
-from leyden.credit.core.agents import Agent, AgentRule, SpanLink, agent_of, by_response, rule_for
+from leyden.credit.core.agents import Agent, AgentRule, SpanLink, agent_of, rule_for
 from leyden.credit.core.assemble import Attempt, State, assemble
 from leyden.credit.core.evidence import Evidence, pack, subject_of, unpack
 from leyden.credit.core.member import Member
@@ -26,6 +27,8 @@ from leyden.events import (
     SpanRecorded,
     Usage,
 )
+from leyden.events.joins import join, joinable_call, unix_nano
+from leyden.events.replies import replies_of_call
 from leyden.ids import derive
 
 TRACE = f"{rollout(0)}0000"
@@ -73,46 +76,108 @@ def trained(found: Member) -> dict[str, list[str]]:
     return {t.policy: sorted(s.call_id for q in t.sequences for s in q.transitions) for t in found.trajectories}
 
 
+def agent_in(made: ModelCallRecorded, trace: dict[tuple[str, str], SpanLink], *others: ModelCallRecorded) -> Agent:
+    """The agent of `made`, of an attempt with `others` and the spans of `trace`."""
+    calls = [joinable_call(one, replies_of_call(one)) for one in (made, *others)]
+    return agent_of(made, trace, join(calls, [link.joinable for link in trace.values()]).spans[made.call_id])
+
+
+def during(one: SpanRecorded, *calls: ModelCallRecorded) -> SpanRecorded:
+    """`one` with the time of `calls`."""
+    starts = [unix_nano(made.started_at) for made in calls]
+    return one.model_copy(update={"start_unix_nano": min(starts) - 1000, "end_unix_nano": max(starts) + 10**9})
+
+
 def links(*spans: SpanRecorded) -> dict[tuple[str, str], SpanLink]:
     return {(one.trace_id, one.span_id): SpanLink.of(one) for one in spans}
 
 
 def test_the_agent_is_the_one_of_the_nearest_span_around_the_call() -> None:
     trace = links(span("root", None, "crew"), span("step", "root", "planner"), span("llm", "step"))
-    assert agent_of(traced("a", "llm"), trace) == Agent("planner")
-    assert agent_of(traced("a", "step"), trace) == Agent("planner")
-    assert agent_of(traced("a", "root"), trace) == Agent("crew")
+    assert agent_in(traced("a", "llm"), trace) == Agent("planner")
+    assert agent_in(traced("a", "step"), trace) == Agent("planner")
+    assert agent_in(traced("a", "root"), trace) == Agent("crew")
 
 
 def test_what_the_call_itself_says_comes_first() -> None:
     trace = links(span("llm", None, "planner", **{"leyden.agent.role": "lead"}))
-    assert agent_of(traced("a", "llm", agent_name="critic"), trace) == Agent("critic", "lead")
-    assert agent_of(traced("a", "llm", agent_role="judge"), trace) == Agent("planner", "judge")
+    assert agent_in(traced("a", "llm", agent_name="critic"), trace) == Agent("critic", "lead")
+    assert agent_in(traced("a", "llm", agent_role="judge"), trace) == Agent("planner", "judge")
 
 
 def test_a_call_whose_spans_say_nothing_has_no_agent() -> None:
     trace = links(span("llm", "gone"), span("other", None, "planner", trace="f" * 32))
     for parent in ("llm", "other", "unknown", None):
-        assert agent_of(traced("a", parent), trace) == Agent()
-    assert agent_of(call("a", [1], [2]), trace) == Agent()
+        assert agent_in(traced("a", parent), trace) == Agent()
+    assert agent_in(call("a", [1], [2]), trace) == Agent()
 
 
 def answered(one: SpanRecorded, reply: str) -> SpanRecorded:
     return one.model_copy(update={"kind": SpanKind.LLM_CALL, "llm": LlmCall(response_id=reply)})
 
 
-def test_the_span_that_names_the_calls_reply_comes_before_the_one_that_it_was_made_in() -> None:
+def test_a_span_with_the_calls_reply_inside_the_one_that_it_was_made_in_is_nearer() -> None:
     framework = answered(span("llm", "step"), "chatcmpl-1")
     client = answered(span("client", None, trace="f" * 32), "chatcmpl-1")
     trace = links(span("root", None, "crew"), span("step", "root", "planner"), framework, client)
-    replies = by_response(trace)
     made = traced("a", "root", response_id="chatcmpl-1")
-    assert agent_of(made, trace, replies) == Agent("planner")
-    assert agent_of(made.model_copy(update={"trace_id": None, "parent_span_id": None}), trace, replies) == Agent(
-        "planner"
-    )
-    assert agent_of(traced("a", "root", response_id="chatcmpl-2"), trace, replies) == Agent("crew")
-    assert agent_of(traced("a", "root"), trace, replies) == Agent("crew")
+    assert agent_in(made, trace) == Agent("planner")
+    alone = made.model_copy(update={"trace_id": None, "parent_span_id": None})
+    assert agent_in(alone, trace) == Agent("planner")
+    assert agent_in(traced("a", "root", response_id="chatcmpl-2"), trace) == Agent("crew")
+    assert agent_in(traced("a", "root"), trace) == Agent("crew")
+
+
+def test_the_span_in_which_a_call_was_made_comes_before_an_id_elsewhere() -> None:
+    """A model that the gateway does not serve may have counted its replies as ours does."""
+    foreign = answered(span("llm", "step"), "chatcmpl-1")
+    trace = links(span("p", None, "writer"), span("step", None, "critic"), foreign)
+    made = traced("a", "p", response_id="chatcmpl-1")
+    assert agent_in(made, trace) == Agent("writer")
+    assert agent_in(made.model_copy(update={"parent_span_id": "gone"}), trace) == Agent("critic")
+
+
+def test_an_id_that_two_calls_have_joins_neither() -> None:
+    trace = links(span("step", None, "planner"), answered(span("llm", "step"), "chatcmpl-1"))
+    a, b = (traced(name, None, response_id="chatcmpl-1") for name in "ab")
+    assert agent_in(a, trace, b) == agent_in(b, trace, a) == Agent()
+    assert agent_in(a, trace) == Agent("planner")
+    inside = a.model_copy(update={"parent_span_id": "llm"})
+    assert (agent_in(inside, trace, b), agent_in(b, trace, inside)) == (Agent("planner"), Agent())
+    request_id = traced("chatcmpl-1", None)
+    assert agent_in(a, trace, request_id) == Agent()
+
+
+def test_a_span_in_which_another_call_was_made_is_not_joined_by_its_id() -> None:
+    trace = links(span("step", None, "critic"), answered(span("llm", "step"), "chatcmpl-1"))
+    ours, foreign = traced("a", None, response_id="chatcmpl-1"), traced("b", "llm", response_id="chatcmpl-7")
+    assert agent_in(ours, trace, foreign) == Agent()
+    assert agent_in(foreign, trace, ours) == Agent("critic")
+
+
+@given(
+    st.lists(
+        st.tuples(st.sampled_from("xyz"), st.booleans(), st.sampled_from(["r0", "r1", "r2"])), min_size=1, max_size=6
+    ),
+    st.randoms(use_true_random=False),
+)
+def test_no_ids_of_other_calls_change_the_agent_of_a_call_whose_span_is_known(
+    story: list[tuple[str, bool, str]], shuffle: Random
+) -> None:
+    """Each call (agent, is its parent span known, response id) has an LLM span with its id under its agent's span."""
+    calls, spans = [], []
+    for n, (agent, has_parent, reply) in enumerate(story):
+        step, llm = span(f"s{n}", None, agent), answered(span(f"l{n}", f"s{n}"), reply)
+        spans += [step, llm]
+        calls.append(traced(f"c{n}", f"l{n}" if has_parent else None, response_id=reply))
+    shuffled, order = list(spans), list(calls)
+    shuffle.shuffle(shuffled)
+    shuffle.shuffle(order)
+    trace = links(*shuffled)
+    for n, (agent, has_parent, reply) in enumerate(story):
+        found = agent_in(calls[n], trace, *(one for one in order if one is not calls[n]))
+        alone = sum(other == reply for *_, other in story) == 1
+        assert found == Agent(agent if has_parent or alone else None)
 
 
 def test_a_settled_calls_agent_is_found_by_its_reply() -> None:
@@ -140,7 +205,7 @@ def test_a_settled_calls_agent_is_found_by_a_tool_calls_id_told_by_a_log_record(
     )
     made = traced("a", None)
     made = made.model_copy(update={"choices": [made.choices[0].model_copy(update={"message": message})]})
-    spans = [span("s1", agent="planner"), told, record]
+    spans = [span("s1", agent="planner"), during(told, made), record]
     found = attempt(with_spans(finished([made, traced("b", None)], [reward(1.0)]), spans))
     assert {call.event.call_id: call.agent.name for call in found.settled_calls()} == {"a": "planner", "b": None}
 
@@ -154,14 +219,15 @@ def test_a_settled_calls_agent_is_found_by_what_its_span_says_of_the_reply() -> 
         changes = {"kind": SpanKind.LLM_CALL, "llm": llm, "model": "m"}
         return span(span_id, parent).model_copy(update=changes)
 
-    spans = [span("step", None, "planner"), told("1", "step", 7), told("2", "step", 8), told("3", "step", 8)]
     calls = [traced(name, None, usage=Usage(prompt_tokens=n)) for name, n in (("a", 7), ("b", 8), ("c", 9))]
+    reported = [during(told(str(n), "step", tokens), *calls) for n, tokens in ((1, 7), (2, 8), (3, 8))]
+    spans = [span("step", None, "planner"), *reported]
     found = attempt(with_spans(finished(calls, [reward(1.0)]), spans)).settled_calls()
     assert {call.event.call_id: call.agent for call in found} == {"a": Agent("planner"), "b": Agent(), "c": Agent()}
 
 
 def test_a_ring_of_parents_ends() -> None:
-    assert agent_of(traced("a", "x"), links(span("x", "y"), span("y", "x"))) == Agent()
+    assert agent_in(traced("a", "x"), links(span("x", "y"), span("y", "x"))) == Agent()
 
 
 def test_the_first_rule_whose_patterns_both_match_decides() -> None:
@@ -236,13 +302,13 @@ def test_a_span_that_was_not_settled_names_nobody() -> None:
     assert trained(found) == {"p": ["a"]}
 
 
-def test_of_a_span_only_its_place_and_agent_are_kept() -> None:
+def test_of_a_span_only_its_place_time_and_agent_are_kept() -> None:
     kept = pack(Evidence(span("p", "root", "planner", **{"leyden.agent.role": "lead"}), "spans.v1/0/1"))
     assert len(kept) < 250
     assert b"long text" not in kept
     assert unpack(kept).event == SpanLink(
         event_id=derive("span", TRACE, "p"), trace_id=TRACE, span_id="p", parent_span_id="root",
-        agent_name="planner", agent_role="lead",
+        agent_name="planner", agent_role="lead", ended_unix_nano=1,
     )  # fmt: skip
 
 

@@ -68,6 +68,7 @@ def a_call(
         "producer": "gateway",
         "call_id": f"call-{n}",
         "rollout_id": ROLLOUT,
+        "trace_id": f"{ROLLOUT}0000",
         "route": "/v1/chat/completions",
         "requested_model": "policy",
         "request": {"tools": tools},

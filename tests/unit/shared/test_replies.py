@@ -1,13 +1,15 @@
 """A span that does not name its reply is joined to the one call with that reply, or to none."""
 
 from typing import Any
+from uuid import UUID
 
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
 from leyden.events import JsonObject, LlmCall, ModelCallRecorded, SpanKind, SpanRecorded, Usage
-from leyden.events.replies import replies_of_call, replies_of_span, same_replies, told_by
+from leyden.events.joins import joinable_span, same_replies
+from leyden.events.replies import is_random, replies_of_call, replies_of_span
 from unit.reward.reward_builders import a_call, a_span, asking
 
 SAID: JsonObject = {"role": "assistant", "content": "It is 4."}
@@ -49,7 +51,6 @@ def test_a_providers_prefix_is_not_compared(model: str, asked: str) -> None:
     "span",
     [
         told(ASKED, input_tokens=None, output_tokens=None),
-        told(ASKED, "other-name"),
         told(ASKED, response_id="minted-by-the-client"),
         a_span(1, 0, SpanKind.OTHER, derived=True, llm=LlmCall(output_messages=[ASKED])),
     ],
@@ -60,11 +61,45 @@ def test_a_tool_calls_id_recognises_a_reply_without_counts_or_the_models_name(sp
     assert not joined(called(other), span)
 
 
-def test_an_id_that_is_long_enough_needs_no_arguments() -> None:
-    masked = asking(("call_a1b2c3d4e5", "add", {"x": "[REDACTED]"}))
-    assert joined(called(asking(("call_a1b2c3d4e5", "add", {"x": 1}))), told(masked, input_tokens=None))
-    short = asking(("call_1", "add", {"x": "[REDACTED]"}))
-    assert not joined(called(asking(("call_1", "add", {"x": 1}))), told(short, input_tokens=None))
+RANDOM = ["call_a1b2c3d4e5", "toolu_01A09q90qw90lq917835lq9", "chatcmpl-tool-9fb2a1c0d3e4f5a6", "D681PevKs9"]
+COUNTED = [
+    "call_0",
+    "call_00000000000017",
+    "functions.population:0",
+    "population-call-12",
+    "call_aaaaaaaaaaaa",
+    "1767225600",
+]
+
+
+@pytest.mark.parametrize("id_", RANDOM)
+@pytest.mark.parametrize("model", ["policy", "a-clients-own-name"])
+def test_a_random_id_needs_neither_arguments_nor_the_models_name(id_: str, model: str) -> None:
+    masked = asking((id_, "add", {"x": "[REDACTED]"}))
+    assert joined(called(asking((id_, "add", {"x": 1}))), told(masked, model, input_tokens=None))
+
+
+@pytest.mark.parametrize("id_", COUNTED)
+def test_an_id_that_an_engine_counted_needs_the_arguments_and_the_models_name(id_: str) -> None:
+    asked = asking((id_, "add", {"x": 1}))
+    masked = asking((id_, "add", {"x": "[REDACTED]"}))
+    assert joined(called(asked), told(asked, "openai/policy", input_tokens=None))
+    assert not joined(called(asked), told(masked, input_tokens=None))
+    assert not joined(called(asked), told(asked, "gpt-4o", input_tokens=None))
+
+
+@given(
+    prefix=st.sampled_from(["call_", "functions.add:", "", "tool-", "chatcmpl-tool-"]), number=st.integers(0, 10**20)
+)
+def test_no_counted_id_is_random(prefix: str, number: int) -> None:
+    assert not is_random(f"{prefix}{number}")
+    assert not is_random(f"{prefix}{number:016d}")
+
+
+@given(uuid=st.uuids(version=4))
+def test_an_id_with_a_random_number_in_hex_is_random(uuid: UUID) -> None:
+    mixed = sum(character.isalpha() for character in uuid.hex) >= 2  # all but one in millions
+    assert is_random(f"call_{uuid.hex}") is mixed
 
 
 def test_a_long_text_needs_no_counts_where_the_span_has_none() -> None:
@@ -80,8 +115,8 @@ def test_a_log_record_tells_the_reply_of_the_span_that_it_names() -> None:
     llm = LlmCall(input_tokens=20, output_tokens=4, output_messages=[SAID])
     record = a_span(2, 1, SpanKind.OTHER, derived=True, parent_span_id="b" * 16, llm=llm)
     assert joined(called(SAID), record)
-    assert told_by(record) == (record.trace_id, "b" * 16)
-    assert told_by(told(SAID))[1] == f"{1:016x}"
+    assert joinable_span(record).told_by == (record.trace_id, "b" * 16)
+    assert joinable_span(told(SAID)).told_by is None
 
 
 def test_of_spans_inside_each_other_the_innermost_is_the_calls() -> None:

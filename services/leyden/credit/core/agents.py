@@ -9,7 +9,7 @@ from pydantic import BaseModel, ConfigDict, Field, model_validator
 
 from leyden.credit.core.strategies import StrategySetting
 from leyden.events import ModelCallRecorded, Record, SpanRecorded
-from leyden.events.replies import replies_of_span, told_by
+from leyden.events.joins import JoinableSpan, Place, joinable_span
 
 ROLE_ATTRIBUTE = "leyden.agent.role"
 """Span attribute with the agent's role; the conventions name agents, not roles."""
@@ -80,11 +80,16 @@ class SpanLink(Record):
     """Id of the span that `replies` belong to, where it is another one."""
     unfinished: bool = False
     """The finished span, where it is there too, replaces this one."""
+    model: str | None = None
+    """The model's name without a provider's prefix."""
+    started_unix_nano: int = 0
+    ended_unix_nano: int = 0
 
     @classmethod
     def of(cls, span: SpanRecorded) -> "SpanLink":
         """The link for `span`."""
         role = span.attributes.get(ROLE_ATTRIBUTE)
+        joinable = joinable_span(span)
         return cls(
             event_id=span.event_id,
             trace_id=span.trace_id,
@@ -92,55 +97,50 @@ class SpanLink(Record):
             parent_span_id=span.parent_span_id,
             agent_name=span.agent_name,
             agent_role=role if isinstance(role, str) else None,
-            response_id=span.llm.response_id if span.llm is not None else None,
-            replies=replies_of_span(span),
-            told_by=told if (told := told_by(span)[1]) != span.span_id else None,
+            response_id=joinable.response_id,
+            replies=tuple(joinable.replies),
+            told_by=joinable.told_by[1] if joinable.told_by is not None else None,
             unfinished=span.unfinished,
+            model=joinable.model,
+            started_unix_nano=span.start_unix_nano,
+            ended_unix_nano=span.end_unix_nano,
+        )
+
+    @property
+    def joinable(self) -> JoinableSpan:
+        """What joins need to know of it."""
+        return JoinableSpan(
+            place=(self.trace_id, self.span_id),
+            parent=(self.trace_id, self.parent_span_id) if self.parent_span_id else None,
+            response_id=self.response_id,
+            replies=self.replies,
+            told_by=(self.trace_id, self.told_by) if self.told_by is not None else None,
+            model=self.model,
+            started_unix_nano=self.started_unix_nano,
+            ended_unix_nano=self.ended_unix_nano,
         )
 
 
-Trace = Mapping[tuple[str, str], SpanLink]
-"""(trace id, span id) → span."""
+Trace = Mapping[Place, SpanLink]
+"""(Trace id, span id) → span."""
 
 
-def by_response(trace: Trace) -> Mapping[str, Sequence[SpanLink]]:
-    """Reply id → spans of that model call: both the framework's and its HTTP client's may be there."""
-    found: dict[str, list[SpanLink]] = {}
-    for span in trace.values():
-        if span.response_id is not None:
-            found.setdefault(span.response_id, []).append(span)
-    return {reply: sorted(spans, key=lambda span: span.event_id) for reply, spans in found.items()}
+def agent_of(call: ModelCallRecorded, trace: Trace, spans: Sequence[Place] = ()) -> Agent:
+    """The agent of `call`: as the call says, else as the nearest span around it says that names one.
 
-
-def agent_of(
-    call: ModelCallRecorded,
-    trace: Trace,
-    replies: Mapping[str, Sequence[SpanLink]] | None = None,
-    same_reply: tuple[str, str] | None = None,
-) -> Agent:
-    """The agent of `call`: as the call says, else as the nearest enclosing span says.
-
-    The search starts from the spans with the call's reply id or request id (`replies`, see `by_response`), then from
-    the span in which the call was made, then from `same_reply`, the span with the same reply.
+    The search starts from each of `spans`, the call's spans in the order of their evidence (see `leyden.events.joins`).
     """
-    known = replies or {}
-    named = [span for id_ in (call.response_id or "", call.call_id) for span in known.get(id_, ())]
-    starts = [(span.trace_id, span.span_id) for span in named]
-    if call.trace_id is not None and call.parent_span_id is not None:
-        starts.append((call.trace_id, call.parent_span_id))
-    if same_reply is not None:
-        starts.append(same_reply)
     return Agent(
-        call.agent_name or _first(starts, trace, lambda span: span.agent_name),
-        call.agent_role or _first(starts, trace, lambda span: span.agent_role),
+        call.agent_name or _first(spans, trace, lambda span: span.agent_name),
+        call.agent_role or _first(spans, trace, lambda span: span.agent_role),
     )
 
 
-def _first(starts: Sequence[tuple[str, str]], trace: Trace, said: Callable[[SpanLink], str | None]) -> str | None:
+def _first(starts: Sequence[Place], trace: Trace, said: Callable[[SpanLink], str | None]) -> str | None:
     return next((answer for start in starts if (answer := _nearest(start, trace, said))), None)
 
 
-def _nearest(start: tuple[str, str], trace: Trace, said: Callable[[SpanLink], str | None]) -> str | None:
+def _nearest(start: Place, trace: Trace, said: Callable[[SpanLink], str | None]) -> str | None:
     """What the span at `start` says, else its parent, and so on; stops if parents form a cycle."""
     seen: set[str] = set()
     trace_id, at = start[0], start[1]

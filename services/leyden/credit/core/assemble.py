@@ -3,11 +3,11 @@
 The state depends on the set of evidence alone: order and duplicates do not change it.
 """
 
-from collections.abc import Iterable
+from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from enum import StrEnum
 
-from leyden.credit.core.agents import UNKNOWN_AGENT, Agent, SpanLink, agent_of, by_response
+from leyden.credit.core.agents import UNKNOWN_AGENT, Agent, SpanLink, agent_of
 from leyden.credit.core.evidence import Evidence, KeptCall
 from leyden.events import (
     ModelCallRecorded,
@@ -17,7 +17,7 @@ from leyden.events import (
     RolloutSettled,
     SpanRecorded,
 )
-from leyden.events.replies import same_replies
+from leyden.events.joins import Place, join, joinable_call
 
 
 class State(StrEnum):
@@ -113,17 +113,9 @@ class Attempt:
         """The settled calls with their agents, in the order of their start, then by id."""
         wanted = set(self.settled.call_ids) if self.settled else set()
         trace = self._trace()
-        replies = by_response(trace)
         settled = {call_id: call for call_id, call in self.calls.items() if call_id in wanted}
-        same = same_replies(
-            {id_: call.event.replies for id_, call in settled.items() if isinstance(call.event, KeptCall)},
-            (((span.trace_id, span.told_by or span.span_id), span.replies) for span in trace.values() if span.replies),
-            {at: (span.trace_id, span.parent_span_id) for at, span in trace.items() if span.parent_span_id},
-        )
-        found = [
-            replace(call, agent=agent_of(call.event, trace, replies, same.get(call_id)))
-            for call_id, call in settled.items()
-        ]
+        places = self._places(settled.values(), trace) if trace else {}
+        found = [replace(call, agent=agent_of(call.event, trace, places.get(id_, ()))) for id_, call in settled.items()]
         return sorted(found, key=lambda call: (call.event.started_at, call.event.call_id))
 
     def completed_rewards(self) -> list[RewardAssigned]:
@@ -141,10 +133,17 @@ class Attempt:
             not self.needs_spans or self.spans.keys() >= set(settled.span_ids)
         )
 
-    def _trace(self) -> dict[tuple[str, str], SpanLink]:
+    @staticmethod
+    def _places(calls: Iterable[RecordedCall], trace: Mapping[Place, SpanLink]) -> Mapping[str, Sequence[Place]]:
+        """Call id → its spans."""
+        recorded = [call.event for call in calls]
+        known = [joinable_call(call, call.replies if isinstance(call, KeptCall) else ()) for call in recorded]
+        return join(known, [span.joinable for span in trace.values()]).spans
+
+    def _trace(self) -> dict[Place, SpanLink]:
         """The settled spans by trace and span id; of two, the finished one, then that with the lower event id."""
         wanted = set(self.settled.span_ids) & self.spans.keys() if self.settled and self.needs_spans else set()
-        found: dict[tuple[str, str], SpanLink] = {}
+        found: dict[Place, SpanLink] = {}
         for span in sorted(map(self.spans.__getitem__, wanted), key=lambda span: (span.unfinished, span.event_id)):
             found.setdefault((span.trace_id, span.span_id), span)
         return found

@@ -11,8 +11,9 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 
 from leyden.events import Evidence
+from leyden.events.joins import unix_nano
 from leyden.reward.core.rules.base import Signal
-from leyden.reward.core.view import RolloutView, unix_nano
+from leyden.reward.core.view import RolloutView
 
 
 @dataclass(frozen=True)

@@ -5,12 +5,13 @@ from dataclasses import dataclass
 from functools import partial
 
 from leyden.events import Evidence, JsonObject, Judgement
+from leyden.reward.core.calls import CallView
 from leyden.reward.core.evidence import SettledAttempt
 from leyden.reward.core.judging import prompts
 from leyden.reward.core.judging.judge import AttemptJudge, JudgeSettings, NextStateJudge
 from leyden.reward.core.judging.question import Opinion, Question, read_score
 from leyden.reward.core.judging.transcript import blocks_of, cut, message_block, messages_of, tool_block, turn_of
-from leyden.reward.core.view import CallView, RolloutView, view_of
+from leyden.reward.core.view import RolloutView, view_of
 
 
 @dataclass(frozen=True)

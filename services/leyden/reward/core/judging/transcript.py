@@ -6,7 +6,8 @@ from dataclasses import dataclass, field
 from datetime import UTC, datetime, timedelta
 
 from leyden.events import Json, JsonObject, SpanRecorded
-from leyden.reward.core.view import CallView, RolloutView
+from leyden.reward.core.calls import CallView
+from leyden.reward.core.view import RolloutView
 
 Turn = tuple[str, str, str]
 """A message reduced to the parts that all copies of it have in common: role, text, tool calls."""

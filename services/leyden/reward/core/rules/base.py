@@ -9,8 +9,9 @@ from pydantic import BaseModel, ConfigDict, Field, model_validator
 
 from leyden.events import Evidence, SpanRecorded
 from leyden.events.base import Reward
+from leyden.reward.core.calls import CallView
 from leyden.reward.core.rules.filters import Names, Steps, holds, matches
-from leyden.reward.core.view import CallView, RolloutView
+from leyden.reward.core.view import RolloutView
 
 
 @dataclass(frozen=True)

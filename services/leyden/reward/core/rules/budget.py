@@ -6,8 +6,9 @@ from typing import Literal
 from pydantic import Field, model_validator
 
 from leyden.events import Evidence
+from leyden.reward.core.calls import CallView
 from leyden.reward.core.rules.base import IntermediateRule, Signal
-from leyden.reward.core.view import CallView, RolloutView
+from leyden.reward.core.view import RolloutView
 
 Measure = Literal["latency_s", "tokens", "completion_tokens", "calls", "tool_calls"]
 _PER_ROLLOUT = frozenset({"calls", "tool_calls"})

@@ -4,7 +4,7 @@ from collections.abc import Iterable, Sequence
 
 from leyden.events import Json, SpanRecorded
 from leyden.events.masked import has_mask
-from leyden.reward.core.rules.json_values import parsed
+from leyden.reward.core.json_values import parsed
 
 EXIT_CODES = ("process.exit.code", "process.exit_code", "exit.code", "exit_code", "exitCode", "returncode")
 """Names of exit codes in attributes, and at the top level of a tool's result."""

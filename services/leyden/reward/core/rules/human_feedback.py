@@ -6,6 +6,7 @@ from typing import ClassVar, Literal
 from pydantic import Field, field_validator, model_validator
 
 from leyden.events import Evaluation, Evidence, SpanKind, SpanRecorded
+from leyden.events.joins import parent_of, place_of
 from leyden.reward.core.rules.base import FilterName, IntermediateRule, Signal
 from leyden.reward.core.rules.filters import Names, matches
 from leyden.reward.core.view import RolloutView
@@ -66,10 +67,10 @@ class HumanFeedback(IntermediateRule):
 
 def _judged_call(span: SpanRecorded, view: RolloutView) -> str | None:
     """The model call that caused the spans above the evaluation."""
-    parent = view.span_index.by_id.get(span.parent_span_id or "")
+    parent = view.span_index.by_place.get(parent_of(span) or ("", ""))
     match parent:
         case SpanRecorded(kind=SpanKind.LLM_CALL):
-            return view.calls_in_spans.get(parent.span_id)
+            return view.calls_in_spans.get(place_of(parent))
         case SpanRecorded(kind=SpanKind.TOOL_CALL):
             return view.call_that_asked(parent)
     return None

@@ -7,9 +7,10 @@ from typing import Literal
 from pydantic import Field, model_validator
 
 from leyden.events import Evidence, JsonObject
+from leyden.reward.core.calls import CallView, answer_texts
+from leyden.reward.core.json_values import fits, parsed, text_fits
 from leyden.reward.core.rules.base import FilterName, IntermediateRule, Signal
-from leyden.reward.core.rules.json_values import fits, parsed, text_fits
-from leyden.reward.core.view import CallView, RolloutView, answer_texts
+from leyden.reward.core.view import RolloutView
 
 _FENCE = re.compile(r"\s*```[\w+-]*[ \t]*\n(.*?)\n?```\s*", re.DOTALL)
 

@@ -9,9 +9,10 @@ from pydantic import Field
 
 from leyden.events import Evidence
 from leyden.events.masked import has_mask
+from leyden.reward.core.calls import CallView, ChoiceView, choice_tool_calls
+from leyden.reward.core.json_values import canonical
 from leyden.reward.core.rules.base import IntermediateRule, Signal
-from leyden.reward.core.rules.json_values import canonical
-from leyden.reward.core.view import CallView, ChoiceView, RolloutView, choice_tool_calls
+from leyden.reward.core.view import RolloutView
 
 Action = tuple[str, str]
 """A tool's name and arguments; or "" and the text of a response without tool calls."""

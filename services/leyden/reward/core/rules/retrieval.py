@@ -7,8 +7,8 @@ from typing import Literal
 from pydantic import Field, model_validator
 
 from leyden.events import Evidence, Json, JsonObject, SpanKind, SpanRecorded
+from leyden.reward.core.json_values import canonical, parsed
 from leyden.reward.core.rules.base import IntermediateRule, Signal
-from leyden.reward.core.rules.json_values import canonical, parsed
 from leyden.reward.core.view import RolloutView
 
 DOCUMENTS = ("gen_ai.retrieval.documents", "retrieval.documents")

@@ -7,9 +7,10 @@ from pydantic import Field
 
 from leyden.events import Evidence, Json, JsonObject
 from leyden.events.masked import has_mask
+from leyden.reward.core.calls import CallView, tool_call_ids, tool_calls
+from leyden.reward.core.json_values import fits, text_fits
 from leyden.reward.core.rules.base import IntermediateRule, Signal
-from leyden.reward.core.rules.json_values import fits, text_fits
-from leyden.reward.core.view import CallView, RolloutView, tool_call_ids, tool_calls
+from leyden.reward.core.view import RolloutView
 
 
 class SchemaValidArguments(IntermediateRule):

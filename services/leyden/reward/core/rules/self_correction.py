@@ -14,8 +14,9 @@ from leyden.reward.core.view import RolloutView
 class SelfCorrection(IntermediateRule):
     """Rewards the first error that an agent corrects: its next call of the same tool succeeds.
 
-    That call must have started after the failed one ended. It pays once per rollout, and only for a tool's first error:
-    otherwise an agent could gain by failing on purpose, with an error message as new as a file name.
+    That call must have started after the failed one ended, and pass the filters. It pays once per rollout, and only for
+    a tool's first error: otherwise an agent could gain by failing on purpose, with an error message as new as a file
+    name.
     """
 
     rule: Literal["self_correction"] = "self_correction"
@@ -35,7 +36,7 @@ class SelfCorrection(IntermediateRule):
                 failed.add(tool)
             elif used_by in open_errors and open_errors[used_by][0].end_unix_nano <= span.start_unix_nano:
                 _, first = open_errors.pop(used_by)
-                if first:
-                    evidence = Evidence(kind="span", id=span.event_id)
-                    yield Signal(self.corrected, evidence, call_id=view.call_that_asked(span))
+                call_id = view.call_that_asked(span)
+                if first and self.wants_span(span, view, call_id):
+                    yield Signal(self.corrected, Evidence(kind="span", id=span.event_id), call_id=call_id)
                     return
