@@ -12,6 +12,7 @@ from leyden.events.codec import REWARDS, SPANS
 from leyden.kafka.asyncapi import Registered
 from leyden.kafka.publisher import UndeclaredTopicError
 from leyden.kafka.topics import DEAD_LETTER_SUFFIX, TopicSpec, load_topics
+from leyden.reward.topology import READERS
 from leyden.service import register
 from roots import ROOT
 
@@ -67,6 +68,14 @@ async def test_topic_files_name_who_really_registers_dead_letters_included(servi
 
 async def test_the_asyncapi_document_is_what_services_register_now(services: dict[str, Registered]) -> None:
     assert (ROOT / "docs" / "asyncapi.yaml").read_text() == await TOOL.text(), "run make schemas"
+
+
+async def test_the_groups_whose_progress_reward_follows_are_those_that_read_these_topics(
+    services: dict[str, Registered],
+) -> None:
+    followed = {topic: stage.group for stage in READERS for topic in stage.topics}
+    registered = services["ingest"].receives | services["reward"].receives
+    assert followed == dict(registered)
 
 
 def document() -> dict[str, Any]:

@@ -1,6 +1,6 @@
 """`WaitingAttempts` in Redis, and the runner of the run file's reward functions."""
 
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Sequence
 from datetime import datetime
 from typing import cast
 
@@ -17,30 +17,62 @@ DEFAULT_TIMEOUT_S = 10.0
 
 
 class RedisWaitingAttempts:
-    """`WaitingAttempts` as a sorted set by deadline under `namespace`."""
+    """`WaitingAttempts` as two sorted sets under `namespace`: unread ones by number of reading, others by deadline.
+
+    An attempt may be in both, if a replica was killed between two writes; it is then unread.
+    """
 
     def __init__(self, redis: Redis, namespace: str) -> None:
         self._redis = redis
+        self._unread = f"{namespace}:unread"
         self._deadlines = f"{namespace}:deadlines"
+        self._readings = f"{namespace}:readings"
         self._backlog = RedisBacklog(redis, f"{namespace}:behind")
 
-    async def add(self, deadlines: Mapping[str, datetime]) -> None:
-        if deadlines:
+    async def add(self, subjects: Sequence[str]) -> None:
+        known = await self.among(subjects)
+        new = [subject for subject in dict.fromkeys(subjects) if subject not in known]
+        if new:
             with redis_or_retry():
-                await self._redis.zadd(self._deadlines, {s: at.timestamp() for s, at in deadlines.items()}, nx=True)
+                # A reading that begins between the two commands began after these ends, so it covers them.
+                begun = int(await self._redis.get(self._readings) or 0)
+                await self._redis.zadd(self._unread, dict.fromkeys(new, begun), nx=True)
 
-    async def among(self, subjects: Sequence[str]) -> list[str]:
+    async def begin_reading(self) -> int:
+        with redis_or_retry():
+            return int(await self._redis.incr(self._readings))
+
+    async def unread(self, before: int, limit: int) -> list[str]:
+        with redis_or_retry():
+            found = await self._redis.zrangebyscore(self._unread, "-inf", f"({before}", start=0, num=limit)
+        return [subject.decode() for subject in cast(list[bytes], found)]
+
+    async def have_read(self, subjects: Sequence[str], until: datetime) -> None:
+        unread = [subject for subject, is_unread in (await self.among(subjects)).items() if is_unread]
+        if unread:
+            with redis_or_retry():
+                await self._redis.zadd(self._deadlines, dict.fromkeys(unread, until.timestamp()), nx=True)
+                await self._redis.zrem(self._unread, *unread)
+
+    async def among(self, subjects: Sequence[str]) -> dict[str, bool]:
         distinct = list(dict.fromkeys(subjects))
         if not distinct:
-            return []
+            return {}
         with redis_or_retry():
-            scores = await self._redis.zmscore(self._deadlines, distinct)
-        return [subject for subject, score in zip(distinct, scores, strict=True) if score is not None]
+            async with self._redis.pipeline(transaction=False) as both:
+                both.zmscore(self._unread, distinct)
+                both.zmscore(self._deadlines, distinct)
+                unread, deadlines = await both.execute()
+        found = zip(distinct, unread, deadlines, strict=True)
+        return {subject: number is not None for subject, number, at in found if number is not None or at is not None}
 
     async def remove(self, subjects: Sequence[str]) -> None:
         if subjects:
             with redis_or_retry():
-                await self._redis.zrem(self._deadlines, *subjects)
+                async with self._redis.pipeline(transaction=False) as both:
+                    both.zrem(self._unread, *subjects)
+                    both.zrem(self._deadlines, *subjects)
+                    await both.execute()
 
     async def due(self, now: datetime, limit: int) -> list[str]:
         with redis_or_retry():

@@ -4,6 +4,7 @@ import math
 
 from leyden.clock import SystemClock
 from leyden.kafka.liveness import Heartbeat
+from leyden.kafka.progress import KafkaProgress
 from leyden.reward.adapters import RedisWaitingAttempts, function_runner
 from leyden.reward.core.assess import Rulebook
 from leyden.reward.core.judging import rule_of
@@ -15,7 +16,7 @@ from leyden.reward.late import LateRewards
 from leyden.reward.late_store import RedisLateStates
 from leyden.reward.settings import FunctionSettings, RewardSection, RewardSettings
 from leyden.reward.sweep import Sweeper
-from leyden.reward.topology import CONSUMER_GROUP, PUBLISHES, subscriptions
+from leyden.reward.topology import CONSUMER_GROUP, PUBLISHES, READERS, subscriptions
 from leyden.service import Runtime, Service
 from leyden.settings import load_section
 from leyden.state import RedisEvidenceStore
@@ -28,7 +29,7 @@ def build(runtime: Runtime) -> Service:
     horizon_s = math.ceil(section.late_horizon_s)
     evidence = RedisEvidenceStore(runtime.redis, runtime.namespace("rollouts"), closed_ttl_s=86_400 + horizon_s)
     waiting = RedisWaitingAttempts(runtime.redis, runtime.namespace("waiting"))
-    config = RewardConfig(rulebook(section), section.settle == "live", section.grace_s, section.judges)
+    config = RewardConfig(rulebook(section), section.settle == "live", section.judges)
     judging = build_judging(runtime, section, knobs, evidence, waiting, clock, CONSUMER_GROUP)
     states = RedisLateStates(runtime.redis, runtime.namespace("late"), ttl_s=86_400 + horizon_s)
     late = LateRewards(config.rulebook, section.late_horizon_s, states, runtime.publisher)
@@ -36,15 +37,22 @@ def build(runtime: Runtime) -> Service:
     functions = function_runner(section.functions, heartbeat.beat)
     submitter = judging.submitter if judging else None
     handlers = RewardHandlers(evidence, waiting, runtime.publisher, config, clock, submitter, late, functions)
+    progress = KafkaProgress(runtime.kafka, runtime.settings.topic_prefix, READERS)
     sweeper = Sweeper(
-        handlers, waiting, clock, grace_s=section.grace_s, interval_s=knobs.sweep_interval_s, limit=knobs.sweep_limit
+        handlers=handlers,
+        waiting=waiting,
+        reading=progress,
+        clock=clock,
+        grace_s=section.grace_s,
+        interval_s=knobs.sweep_interval_s,
+        limit=knobs.sweep_limit,
     )
     return Service(
         subscriptions=subscriptions(handlers, knobs, heartbeat),
         publishes=PUBLISHES,
         before=[functions.start, *([sweeper.hold_off] if config.decides else [])],
         beside=[*([sweeper.run] if config.decides else []), *([judging.worker.run] if judging else [])],
-        after=[functions.close, *([judging.close] if judging else [])],
+        after=[functions.close, progress.close, *([judging.close] if judging else [])],
         # A replay is finished when no job waits for a judge. A live service is ready even if jobs are waiting.
         ready=judging.waiting if judging and not config.decides else None,
     )

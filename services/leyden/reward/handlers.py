@@ -6,12 +6,12 @@ their verdicts arrive here as events.
 
 import asyncio
 import logging
-from collections.abc import Sequence
+from collections.abc import Collection, Sequence
 from dataclasses import dataclass, field
-from datetime import datetime, timedelta
+from datetime import timedelta
 
 from leyden.clock import Clock
-from leyden.events import Event, ModelCallRecorded, RolloutEnded
+from leyden.events import Event, RolloutEnded
 from leyden.events.codec import REWARDS, ROLLOUTS
 from leyden.kafka.delivered import Delivered, Outgoing, Publisher
 from leyden.reward import metrics
@@ -41,11 +41,10 @@ JUDGING = timedelta(minutes=10)
 
 @dataclass(frozen=True)
 class RewardConfig:
-    """Rules, judges and grace period. `decides` False: attempts are not settled here but by settlements in the log."""
+    """Rules and judges. `decides` False: attempts are not settled here but by settlements in the log."""
 
     rulebook: Rulebook
     decides: bool = True
-    grace_s: float = 30.0
     judges: tuple[JudgeSettings, ...] = ()
 
 
@@ -85,20 +84,25 @@ class RewardHandlers:
         """Store the batch's evidence, then call `advance` for all attempts in it that have ended."""
         events = [delivered.event for delivered in batch]
         items = [item for event in events if (item := stored_item(event)) is not None]
-        if self._is_backlog(events):
-            await self._waiting.mark_behind(self._config.grace_s)
         closed = await self._evidence.add(_rows([*items, *self._late.arrivals(batch)]))
         metrics.LATE_SPANS.inc(sum(is_late_span(event, closed) for event in events))
-        await self._waiting.add(self._deadlines(events))
-        await self.advance(await self._waiting.among([item.subject for item in items]))
+        await self._waiting.add([subject_of(event.ref) for event in events if isinstance(event, RolloutEnded)])
+        waiting = await self._waiting.among([item.subject for item in items])
+        await self.advance(list(waiting), unread={subject for subject, is_unread in waiting.items() if is_unread})
         await self._late.on_batch(batch, closed)
 
-    async def advance(self, subjects: Sequence[str], given_up: bool = False) -> None:
-        """Settle attempts that are complete (or `given_up`); assess and close those that are settled and judged."""
+    async def advance(
+        self, subjects: Sequence[str], *, unread: Collection[str] = frozenset(), given_up: bool = False
+    ) -> None:
+        """Settle attempts that are complete (or `given_up`); assess and close those that are settled and judged.
+
+        Those in `unread` are not settled, as evidence that was acknowledged before their end may be missing.
+        """
         loaded = await self._evidence.load(subjects)
         steps = _Steps()
         for subject, items in loaded.items():
-            self._plan(subject, AttemptEvidence.of(items), given_up, steps)
+            decides = self._config.decides and subject not in unread
+            self._plan(subject, AttemptEvidence.of(items), decides=decides, given_up=given_up, steps=steps)
         ready = await self._judged(steps.settled)
         await self._publisher.publish_all(steps.outgoing)
         for at in range(0, len(ready), TOGETHER):
@@ -131,7 +135,7 @@ class RewardHandlers:
         await self._evidence.close(closed)
         await self._waiting.remove(closed)
 
-    def _plan(self, subject: str, evidence: AttemptEvidence, given_up: bool, steps: _Steps) -> None:
+    def _plan(self, subject: str, evidence: AttemptEvidence, *, decides: bool, given_up: bool, steps: _Steps) -> None:
         ended, settled = evidence.ended, evidence.settled
         if ended is None:
             return
@@ -140,7 +144,7 @@ class RewardHandlers:
         elif settled is not None:
             if evidence.has(settled):
                 steps.settled.append(SettledAttempt(subject, ended, settled, evidence))
-        elif self._config.decides and (decided := settle(ended, evidence, given_up)) is not None:
+        elif decides and (decided := settle(ended, evidence, given_up)) is not None:
             metrics.SETTLED.labels(complete=str(decided.complete).lower()).inc()
             steps.outgoing.append(Outgoing(ROLLOUTS, ended.rollout_id, decided))
 
@@ -154,15 +158,6 @@ class RewardHandlers:
         for attempt, result in zip(attempts, results, strict=True):
             _note(attempt.ended, result)
         return results
-
-    def _deadlines(self, events: Sequence[Event]) -> dict[str, datetime]:
-        until = self._clock.now() + timedelta(seconds=self._config.grace_s)
-        return {subject_of(event.ref): until for event in events if isinstance(event, RolloutEnded)}
-
-    def _is_backlog(self, events: Sequence[Event]) -> bool:
-        """Judged by the gateway's events only, because times of spans come from the agents' clocks."""
-        old = self._clock.now() - timedelta(seconds=self._config.grace_s)
-        return any(isinstance(e, ModelCallRecorded | RolloutEnded) and e.event_time < old for e in events)
 
 
 def _rows(items: Sequence[StoredItem]) -> list[tuple[str, str, bytes]]:

@@ -17,7 +17,13 @@ FAILED_RULES = Counter(
     "leyden_reward_failed_rules", "Rules that failed. They give no reward, not a reward of 0.", ["rule"]
 )
 OVERDUE = Counter("leyden_reward_overdue", "Attempts whose grace period ended before their evidence was complete.")
-BEHIND = Gauge("leyden_reward_behind", "1 while a replica reads old records; attempts are not given up then.")
+BEHIND = Gauge(
+    "leyden_reward_behind", "1 after a start or an outage, for the grace period; attempts are not given up then."
+)
+READING_SECONDS = Gauge(
+    "leyden_reward_reading_seconds",
+    "How long attempts have been waiting until ingest and reward have read what was acknowledged before they ended.",
+)
 LATE = Counter("leyden_reward_late", "Evaluations received after the settlement, redeliveries included.", ["outcome"])
 LATE_SPANS = Counter(
     "leyden_reward_late_spans",

@@ -10,18 +10,43 @@ from leyden.reward.core.late import LateState
 from leyden.reward.core.view import RolloutView
 
 
-class WaitingAttempts(Protocol):
-    """Attempts that have ended and are not closed yet, each with a deadline.
+class LogReading(Protocol):
+    """Tells when everything that was in the log at some moment has been read. Methods raise `Retry`."""
 
-    Every method raises `Retry` if the store is unavailable, and is idempotent.
-    """
-
-    async def add(self, deadlines: Mapping[str, datetime]) -> None:
-        """Add subjects with their deadlines. The deadline of a subject already present is not changed."""
+    async def begin(self) -> None:
+        """Note where the log ends now."""
         ...
 
-    async def among(self, subjects: Sequence[str]) -> list[str]:
-        """Those of `subjects` that are waiting."""
+    async def done(self) -> bool:
+        """Whether ingest and reward have read everything up to there."""
+        ...
+
+
+class WaitingAttempts(Protocol):
+    """Attempts that have ended and are not closed yet.
+
+    An attempt is *unread* from its end until everything that was acknowledged before its end has been read. From then
+    on it has a deadline. Every method raises `Retry` if the store is unavailable, and is idempotent.
+    """
+
+    async def add(self, subjects: Sequence[str]) -> None:
+        """Add subjects as unread. Those that are waiting already are not changed."""
+        ...
+
+    async def begin_reading(self) -> int:
+        """Number of a new reading of the log. Subjects added before have a smaller number, on all replicas."""
+        ...
+
+    async def unread(self, before: int, limit: int) -> list[str]:
+        """At most `limit` unread subjects that were added before reading number `before` began, the oldest first."""
+        ...
+
+    async def have_read(self, subjects: Sequence[str], until: datetime) -> None:
+        """Give those of `subjects` that are unread the deadline `until`."""
+        ...
+
+    async def among(self, subjects: Sequence[str]) -> dict[str, bool]:
+        """Those of `subjects` that are waiting, each with whether it is unread."""
         ...
 
     async def remove(self, subjects: Sequence[str]) -> None:
@@ -33,7 +58,7 @@ class WaitingAttempts(Protocol):
         ...
 
     async def put_off(self, subjects: Sequence[str], until: datetime) -> None:
-        """Set a new deadline for those of `subjects` that are waiting."""
+        """Set a new deadline for those of `subjects` that have one."""
         ...
 
     async def mark_behind(self, for_s: float) -> None:

@@ -120,10 +120,10 @@ class RewardSettings(BaseSettings):
 
     max_records: int = Field(default=500, ge=1)
     """Records per batch."""
-    sweep_interval_s: float = Field(default=1.0, gt=0)
-    """Interval in seconds at which deadlines are checked."""
+    sweep_interval_s: float = Field(default=0.25, gt=0)
+    """Interval in seconds at which ended attempts are looked at."""
     sweep_limit: int = Field(default=200, ge=1)
-    """Overdue attempts settled per sweep."""
+    """Attempts settled at a time."""
     judge_attempts: int = Field(default=64, ge=1)
     """Attempts and groups that one replica judges concurrently."""
     judge_backlog: int = Field(default=10_000, ge=1)

@@ -1,14 +1,17 @@
 """Reward's subscription and the topics it publishes to, as data."""
 
-from leyden.events.codec import MODEL_CALLS, REWARDS, ROLLOUTS, SPANS, VERDICTS
+from leyden.events.codec import MODEL_CALLS, OTLP, REWARDS, ROLLOUTS, SPANS, VERDICTS
 from leyden.kafka.liveness import Heartbeat
+from leyden.kafka.progress import Stage
 from leyden.kafka.subscriber import Subscription
 from leyden.reward.handlers import RewardHandlers
 from leyden.reward.settings import RewardSettings
 
 PUBLISHES = frozenset({REWARDS, ROLLOUTS, VERDICTS})
 CONSUMER_GROUP = "reward"
-
+READS = (SPANS, MODEL_CALLS, ROLLOUTS, VERDICTS)
+READERS = (Stage("ingest", (OTLP,)), Stage(CONSUMER_GROUP, READS))
+"""Who must have read what agents sent before reward knows it. The offsets of ingest's group are read from Kafka."""
 
 LONGEST_BATCH_MS = 3_600_000
 """Reward functions are called in the handler, and Kafka must not reassign its partitions meanwhile."""
@@ -16,10 +19,9 @@ LONGEST_BATCH_MS = 3_600_000
 
 def subscriptions(handlers: RewardHandlers, settings: RewardSettings, heartbeat: Heartbeat) -> list[Subscription]:
     """One consumer group for the four co-partitioned topics, so one replica gets all records of a rollout."""
-    topics = (SPANS, MODEL_CALLS, ROLLOUTS, VERDICTS)
     return [
         Subscription(
-            topics,
+            READS,
             handlers.on_batch,
             group=CONSUMER_GROUP,
             max_records=settings.max_records,

@@ -17,8 +17,16 @@ from leyden.reward.judges.ask import Asker
 from leyden.reward.judges.submit import QueueingSubmitter
 from leyden.reward.judges.worker import JudgeWorker, Pace, Sources
 from leyden.reward.late import LateRewards
-from leyden.reward.sweep import Sweeper
-from service.reward.reward_fakes import NOW, FakeWaiting, Fuse, FusedEvidence, KilledError, RewardLog
+from service.reward.reward_fakes import (
+    NOW,
+    FakeReading,
+    FakeWaiting,
+    Fuse,
+    FusedEvidence,
+    KilledError,
+    RewardLog,
+    sweeper_of,
+)
 
 LEASE = timedelta(seconds=30)
 
@@ -180,11 +188,11 @@ class JudgedWorld:
         self.restart()
 
     def restart(self) -> None:
-        config = RewardConfig(self.book, self.decides, 30.0, self.judges)
+        config = RewardConfig(self.book, self.decides, self.judges)
         self.submitter = QueueingSubmitter(self.judges, self.queue, self.groups, self.clock, 1000)
         late = LateRewards(self.book, self.horizon_s, self.states, self.log)
         self.handlers = RewardHandlers(self.evidence, self.waiting, self.log, config, self.clock, self.submitter, late)
-        self.sweeper = Sweeper(self.handlers, self.waiting, self.clock, grace_s=30.0, interval_s=1.0, limit=100)
+        self.sweeper = sweeper_of(self.handlers, self.waiting, FakeReading(), self.clock)
         self.worker = JudgeWorker(
             self.judges,
             {judge.name: Asker(judge.name, self.endpoint, self.cache) for judge in self.judges},
@@ -202,6 +210,12 @@ class JudgedWorld:
         batch = [Delivered(e, "t", "k", 0, self.offset + n, f"t/0/{self.offset + n}") for n, e in enumerate(events)]
         self.offset += len(events)
         await self.handlers.on_batch(batch)
+        await self.sweep()
+
+    async def sweep(self) -> None:
+        """Ended attempts are looked at, if this service decides."""
+        if self.decides:
+            await self.sweeper.sweep()
 
     async def judge(self) -> None:
         """Whatever is due is judged."""
@@ -242,6 +256,7 @@ class JudgedWorld:
                 if new:
                     await self.handlers.on_batch(new)
                 committed = len(log)
+                await self.sweep()
                 await self.judge()
                 due = any(at <= self.clock.now() + LEASE for at in self.queue.jobs.values())
                 quiet = not new and not due and len(self.own()) == taken

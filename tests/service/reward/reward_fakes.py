@@ -41,27 +41,62 @@ class Fuse:
             raise KilledError
 
 
+class FakeReading:
+    """`LogReading`: what is in the log has been read, unless `behind`."""
+
+    def __init__(self) -> None:
+        self.behind = False
+
+    async def begin(self) -> None:
+        """There is nothing to note."""
+
+    async def done(self) -> bool:
+        return not self.behind
+
+
 class FakeWaiting:
     """`WaitingAttempts` in memory."""
 
     def __init__(self, clock: Clock, fuse: Fuse | None = None) -> None:
         self.deadlines: dict[str, datetime] = {}
+        self.readings = 0
+        self.unread_since: dict[str, int] = {}
         self._clock = clock
         self._fuse = fuse or Fuse()
         self._behind_until: datetime | None = None
 
-    async def add(self, deadlines: Mapping[str, datetime]) -> None:
+    @property
+    def all(self) -> set[str]:
+        return {*self.unread_since, *self.deadlines}
+
+    async def add(self, subjects: Sequence[str]) -> None:
         self._fuse.step()
-        self.deadlines = {**deadlines, **self.deadlines}
+        self.unread_since |= {subject: self.readings for subject in subjects if subject not in self.all}
         self._fuse.step()
 
-    async def among(self, subjects: Sequence[str]) -> list[str]:
-        return [subject for subject in dict.fromkeys(subjects) if subject in self.deadlines]
+    async def begin_reading(self) -> int:
+        self.readings += 1
+        return self.readings
+
+    async def unread(self, before: int, limit: int) -> list[str]:
+        found = [subject for subject, number in self.unread_since.items() if number < before]
+        return sorted(found, key=self.unread_since.__getitem__)[:limit]
+
+    async def have_read(self, subjects: Sequence[str], until: datetime) -> None:
+        self._fuse.step()
+        for subject in subjects:
+            if self.unread_since.pop(subject, None) is not None:
+                self.deadlines.setdefault(subject, until)
+        self._fuse.step()
+
+    async def among(self, subjects: Sequence[str]) -> dict[str, bool]:
+        return {subject: subject in self.unread_since for subject in dict.fromkeys(subjects) if subject in self.all}
 
     async def remove(self, subjects: Sequence[str]) -> None:
         self._fuse.step()
         for subject in subjects:
             self.deadlines.pop(subject, None)
+            self.unread_since.pop(subject, None)
         self._fuse.step()
 
     async def due(self, now: datetime, limit: int) -> list[str]:
@@ -140,26 +175,49 @@ class World:
         self.evidence = FusedEvidence(self.fuse)
         self.waiting = FakeWaiting(self.clock, self.fuse)
         self.log = RewardLog(self.fuse.step)
-        config = RewardConfig(self.rulebook, self.decides, grace_s=30.0)
+        self.reading = FakeReading()
+        config = RewardConfig(self.rulebook, self.decides)
         self.handlers = RewardHandlers(
             self.evidence, self.waiting, self.log, config, self.clock, functions=self.functions
         )
-        self.sweeper = Sweeper(self.handlers, self.waiting, self.clock, grace_s=30.0, interval_s=1.0, limit=100)
+        self.restart()
         self._fed_back = 0
 
+    def restart(self) -> None:
+        """A process that lost what it had in memory."""
+        self.sweeper = sweeper_of(self.handlers, self.waiting, self.reading, self.clock)
+
     async def deliver(self, *events: Event) -> None:
-        """One batch; a handler that dies gets the same batch again, as Kafka would give it."""
+        """One batch, and a sweep. A process that dies gets the same batch again, as Kafka would give it."""
         batch = [delivered(event, offset) for offset, event in enumerate(events)]
         try:
-            await self.handlers.on_batch(batch)
+            await self._take(batch)
         except KilledError:
-            await self.handlers.on_batch(batch)
+            self.restart()
+            await self._take(batch)
+
+    async def _take(self, batch: Sequence[Delivered[Event]]) -> None:
+        await self.handlers.on_batch(batch)
+        if self.decides:
+            await self.sweeper.sweep()
 
     async def feed_back(self) -> None:
         """Deliver what the service itself wrote to rollouts.v1, until it writes nothing more."""
         while pending := self.log.on("rollouts.v1")[self._fed_back :]:
             self._fed_back += len(pending)
             await self.deliver(*pending)
+
+
+def sweeper_of(handlers: RewardHandlers, waiting: FakeWaiting, reading: FakeReading, clock: Clock) -> Sweeper:
+    return Sweeper(
+        handlers=handlers,
+        waiting=waiting,
+        reading=reading,
+        clock=clock,
+        grace_s=30.0,
+        interval_s=1.0,
+        limit=100,
+    )
 
 
 def delivered(event: Event, offset: int = 0) -> Delivered[Event]:

@@ -84,7 +84,7 @@ async def test_a_rollout_is_rewarded_with_what_its_judge_said_once_that_is_in_th
     assert rewards(world, ROLLOUTS_G[0]) == [("quality", 0.75, None)]
     assert completed(world)[ROLLOUTS_G[0]].failed_rules == []
     assert world.queue.jobs == {}
-    assert world.waiting.deadlines == {}
+    assert world.waiting.all == set()
 
 
 async def test_a_failed_rollout_is_judged_by_nobody() -> None:
@@ -255,7 +255,7 @@ async def test_dying_at_any_step_changes_no_byte_and_pays_nothing_twice() -> Non
         assert world.log.distinct("verdicts.v1") == unharmed.log.distinct("verdicts.v1"), at
         assert {encode(e) for e in world.log.on("rewards.v1")} == set(unharmed.log.distinct("rewards.v1").values()), at
         assert len(world.endpoint.asked) == len(unharmed.endpoint.asked), at
-        assert (world.queue.jobs, world.waiting.deadlines) == ({}, {}), at
+        assert (world.queue.jobs, world.waiting.all) == ({}, set()), at
 
 
 async def test_a_replay_follows_recorded_verdicts_and_asks_nobody() -> None:

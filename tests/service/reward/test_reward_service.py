@@ -62,7 +62,7 @@ async def test_a_complete_rollout_is_settled_then_rewarded_then_closed() -> None
     }
     assert all(r.event_time == END.event_time and r.producer == "reward" for r in rewards)
     assert {record.key for record in world.log.published} == {ROLLOUT}
-    assert world.waiting.deadlines == {}
+    assert world.waiting.all == set()
     assert await world.evidence.load([f"{ROLLOUT}:0"]) == {}
 
 
@@ -111,7 +111,7 @@ async def test_dying_at_any_step_changes_nothing() -> None:
         assert world.log.distinct("rewards.v1") == unharmed.log.distinct("rewards.v1"), at
         assert world.log.distinct("rollouts.v1") == unharmed.log.distinct("rollouts.v1"), at
         assert {encode(e) for e in world.log.on("rewards.v1")} == set(unharmed.log.distinct("rewards.v1").values()), at
-        assert world.waiting.deadlines == {}, at
+        assert world.waiting.all == set(), at
         assert await world.evidence.load([f"{ROLLOUT}:0"]) == {}, at
 
 
@@ -120,7 +120,7 @@ async def test_a_redelivered_closed_rollout_does_nothing() -> None:
     published = len(world.log.published)
     await world.deliver(*EVENTS, *world.log.on("rollouts.v1"))
     assert len(world.log.published) == published
-    assert world.waiting.deadlines == {}
+    assert world.waiting.all == set()
 
 
 async def test_the_first_settlement_in_the_log_is_the_one_that_counts() -> None:
@@ -191,7 +191,7 @@ async def test_a_sweep_that_dies_is_made_again() -> None:
             await world.sweeper.sweep()
         await world.feed_back()
         assert len(world.log.distinct("rollouts.v1")) == 1
-        assert world.waiting.deadlines == {}
+        assert world.waiting.all == set()
 
 
 @pytest.mark.parametrize(
@@ -202,7 +202,7 @@ async def test_an_attempt_that_is_tried_again_is_only_closed(end: RolloutEnded) 
     await world.deliver(*CALLS, end)
     await world.deliver(*SPANS)
     assert world.log.published == []
-    assert world.waiting.deadlines == {}
+    assert world.waiting.all == set()
     assert await world.evidence.load([f"{ROLLOUT}:0"]) == {}
 
 
@@ -226,5 +226,5 @@ async def test_attempts_are_never_mixed() -> None:
 async def test_running_rollouts_are_not_loaded() -> None:
     world = World(RULES)
     await world.deliver(*CALLS, *SPANS)
-    assert await world.waiting.among([f"{ROLLOUT}:0"]) == []
+    assert await world.waiting.among([f"{ROLLOUT}:0"]) == {}
     assert world.log.published == []
