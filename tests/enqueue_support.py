@@ -5,11 +5,11 @@ from typing import Any
 
 import httpx
 
-from leyden.cli.enqueueing import EnqueuePlan
 from leyden.cli.gateway_requests import TaskQueue
-from leyden.cli.task_rows import Source
 from leyden.client.gateway import GatewayClient
 from leyden.gateway.http.bodies import TasksBody
+from leyden.training.task_rows import Source
+from leyden.training.tasks import TaskSource
 
 ROWS = [{"question": f"{n} + 1?", "answer": n + 1, "level": "easy"} for n in range(5)]
 SHARED = {"samples": 2, "mode": "validation"}
@@ -44,9 +44,9 @@ def queue_of(gateway: TaskGateway, retry_timeout_s: float = 5.0) -> TaskQueue:
     return TaskQueue(GatewayClient("http://g", "k", transport=httpx.MockTransport(gateway)), retry_timeout_s)
 
 
-def plan(source: str, **changes: Any) -> EnqueuePlan:
+def plan(source: str, **changes: Any) -> TaskSource:
     chosen = {"input_columns": ["question"], "metadata_columns": ["answer"], "shared": SHARED}
-    return EnqueuePlan(Source(source), **(chosen | changes))
+    return TaskSource(Source(source), **(chosen | changes))
 
 
 def quiet(_: str) -> None:

@@ -18,12 +18,13 @@ from typer.testing import CliRunner, Result
 
 from enqueue_support import ROWS, SHARED, TaskGateway, plan, queue_of, quiet
 from leyden.cli.app import app
-from leyden.cli.enqueueing import BATCH_BYTES, BATCH_TASKS, Enqueued, EnqueuePlan, batches, enqueue, tasks_of, told
+from leyden.cli.enqueueing import Enqueued, enqueue, told
 from leyden.cli.gateway_requests import TaskQueue
-from leyden.cli.task_rows import Source
 from leyden.client.gateway import GatewayClient
 from leyden.gateway.http.bodies import TasksBody
 from leyden.stack.errors import StackError
+from leyden.training.task_rows import Source
+from leyden.training.tasks import BATCH_BYTES, BATCH_TASKS, TaskSource, batches, tasks_of
 
 
 @pytest.fixture
@@ -70,7 +71,7 @@ def test_another_name_makes_new_tasks_and_other_samples_are_told(
 
 def test_a_run_that_was_cut_off_is_gone_on_with(tmp_path: Path, gateway: TaskGateway) -> None:
     source = jsonl(tmp_path, [{"input": n} for n in range(3 * BATCH_TASKS)])
-    whole = EnqueuePlan(Source(source))
+    whole = TaskSource(Source(source))
 
     def dies(request: httpx.Request) -> httpx.Response:
         if len(gateway.requests) == 2:
@@ -101,12 +102,12 @@ def test_a_refusal_is_told_in_the_gateways_words(tmp_path: Path) -> None:
 def test_ids_come_from_a_column_or_from_what_the_row_says(tmp_path: Path) -> None:
     rows = [{"input": "a", "id": 7}, {"input": "a", "id": 8}, {"input": "a", "id": 9, "other": 1}]
     source = jsonl(tmp_path, rows)
-    named = [task["task_id"] for task in tasks_of(EnqueuePlan(Source(source), id_column="id"))]
+    named = [task["task_id"] for task in tasks_of(TaskSource(Source(source), id_column="id"))]
     assert named == ["sums:7", "sums:8", "sums:9"]
-    content = {task["task_id"] for task in tasks_of(EnqueuePlan(Source(source)))}
+    content = {task["task_id"] for task in tasks_of(TaskSource(Source(source)))}
     assert len(content) == 1, "the same input and metadata are the same task"
     own = jsonl(tmp_path, [{"input": "a", "task_id": "x" * 300}], "own.jsonl")
-    (task,) = tasks_of(EnqueuePlan(Source(own)))
+    (task,) = tasks_of(TaskSource(Source(own)))
     assert task["task_id"].startswith("own:xxx") and len(task["task_id"]) <= 256
 
 
@@ -115,7 +116,7 @@ def test_columns_can_be_many_or_all_others(tmp_path: Path) -> None:
     (task, *_) = tasks_of(plan(source, input_columns=["question", "level"], metadata_columns=["*"]))
     assert (task["input"], task["metadata"]) == ({"question": "0 + 1?", "level": "easy"}, {"answer": 1})
     held = jsonl(tmp_path, [{"input": 1, "metadata": {"answer": 2}}], "held.jsonl")
-    (task,) = tasks_of(EnqueuePlan(Source(held)))
+    (task,) = tasks_of(TaskSource(Source(held)))
     assert (task["input"], task["metadata"]) == (1, {"answer": 2})
 
 
@@ -135,17 +136,17 @@ def test_parquet_gives_the_same_tasks_as_json_lines(tmp_path: Path) -> None:
 def test_values_that_json_has_no_form_for(tmp_path: Path) -> None:
     path = tmp_path / "odd.parquet"
     pq.write_table(pa.Table.from_pylist([{"input": date(2026, 1, 2), "image": b"\x00"}]), path)
-    (task,) = tasks_of(EnqueuePlan(Source(str(path))))
+    (task,) = tasks_of(TaskSource(Source(str(path))))
     assert task["input"] == "2026-01-02"
     with pytest.raises(StackError, match="Row 1, column image, cannot be written as JSON: type bytes"):
-        list(tasks_of(EnqueuePlan(Source(str(path)), metadata_columns=["image"])))
+        list(tasks_of(TaskSource(Source(str(path)), metadata_columns=["image"])))
 
 
 @pytest.mark.parametrize(
     ("text", "changes", "said"),
     [
-        ('{"a": 1}\n', {"input_columns": []}, "Row 1 has no column input; it has a. Name the input column"),
-        ('{"question": 1}\n', {}, "Row 1 has no column answer; it has question."),
+        ('{"a": 1}\n', {"input_columns": []}, "line 1 has no column input; it has a. Name the input column"),
+        ('{"question": 1}\n', {}, "line 1 has no column answer; it has question."),
         ('{"question": 1}\n[1]\n', {"metadata_columns": []}, "line 2: each line must be a JSON object"),
         ('{"question": 1}\n{\n', {"metadata_columns": []}, "line 2: not JSON"),
         ('{"question": 1, "answer": 1, "id": 1.5}\n', {"id_column": "id"}, "an id must be a string or an integer"),
@@ -193,7 +194,7 @@ def test_a_data_set_of_hugging_face_is_streamed(monkeypatch: pytest.MonkeyPatch)
     module.load_dataset = load_dataset  # type: ignore[attr-defined]
     monkeypatch.setitem(sys.modules, "datasets", module)
     source = Source("hf:openai/gsm8k", "main", "test")
-    (task, *_) = tasks_of(EnqueuePlan(source, input_columns=["question"]))
+    (task, *_) = tasks_of(TaskSource(source, input_columns=["question"]))
     assert asked == [("openai/gsm8k", "main", "test", True)]
     assert task["task_id"].startswith("openai/gsm8k/main/test:")
     with pytest.raises(StackError, match="Cannot load the data set no/such: FileNotFoundError: not on the hub"):

@@ -4,7 +4,7 @@ import io
 
 from rich.console import Console
 
-from leyden.cli.progress import Progress
+from leyden.training.progress import Progress
 
 
 def told(terminal: bool) -> str:

@@ -3,16 +3,15 @@
 import argparse
 import json
 import logging
-import os
 import sys
 from collections.abc import Sequence
 from pathlib import Path
-from pkgutil import resolve_name
 from typing import Any, NoReturn
 
 from leyden.cli.launch import Launch, launch
 from leyden.client import GatewayRefusedError, GatewayUnavailableError, LeydenError, Runner
 from leyden.client.executors import Command
+from leyden.client.named import Named
 
 NOT_FOUND, USAGE, AWAY, REFUSED = 127, 64, 69, 77
 """Exit codes of shells and sysexits.h."""
@@ -66,7 +65,7 @@ def parser() -> argparse.ArgumentParser:
     )
     runner = commands.add_parser(
         "runner",
-        usage="leyden runner [options] (MODULE:FUNCTION | --command LINE)",
+        usage="leyden runner [options] (AGENT | --command LINE)",
         help=RUNNER_HELP,
         description=RUNNER_HELP,
         epilog=RUNNER_EPILOG,
@@ -105,7 +104,12 @@ def _run_options(parser: argparse.ArgumentParser) -> None:
 
 def _runner_options(parser: argparse.ArgumentParser) -> None:
     parser.set_defaults(work=_runner)
-    parser.add_argument("agent", nargs="?", metavar="MODULE:FUNCTION", help="function that is called with each claim")
+    parser.add_argument(
+        "agent",
+        nargs="?",
+        metavar="AGENT",
+        help="function that is called with each claim: module:function or file.py:function",
+    )
     parser.add_argument("--command", metavar="LINE", help="program to run instead, such as 'python my_agent.py'")
     parser.add_argument("--concurrency", type=int, default=8, metavar="N", help="rollouts at a time (default: 8)")
     parser.add_argument(
@@ -162,7 +166,7 @@ def _runner(options: argparse.Namespace) -> int:
     if (options.agent is None) == (options.command is None):
         _misused("give either an agent (package.module:function) or --command")
     Runner(
-        Command.parse(options.command, options.reward_from) if options.command else _agent(options.agent),
+        Command.parse(options.command, options.reward_from) if options.command else Named.parse(options.agent).load(),
         options.gateway,
         options.api_key,
         concurrency=options.concurrency,
@@ -174,13 +178,6 @@ def _runner(options: argparse.Namespace) -> int:
         drain_s=options.drain,
     ).run()
     return 0
-
-
-def _agent(name: str) -> Any:
-    """The function. Modules in the working directory are importable, as with `python -m`."""
-    if (here := os.getcwd()) not in sys.path:  # noqa: PTH109 - sys.path takes text
-        sys.path.insert(0, here)
-    return resolve_name(name)
 
 
 def _task(text: str | None) -> Any:

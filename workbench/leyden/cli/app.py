@@ -10,6 +10,7 @@ from leyden.cli.enqueue_app import enqueue
 from leyden.cli.keys_app import keys_app
 from leyden.cli.replay_app import replay_app
 from leyden.cli.shell import DEMO_DIR, STACK_DIR, DataDir, RunFile, clear_errors, console, examples, progress
+from leyden.cli.train_app import train
 from leyden.cli.watch_app import watch_app
 from leyden.cli.work_app import work_app
 from leyden.stack.config import Ports, StackConfig
@@ -155,6 +156,7 @@ def _of_agents(context: typer.Context) -> None:
     raise typer.Exit(main([str(context.info_name), *context.args]))
 
 
+app.command()(train)
 app.command()(enqueue)
 app.add_typer(watch_app)
 app.add_typer(work_app)

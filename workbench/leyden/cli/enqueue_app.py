@@ -11,7 +11,7 @@ import typer
 from leyden.cli.shell import STACK_DIR, ApiKey, DataDir, GatewayUrl, clear_errors, examples, progress, say
 
 if TYPE_CHECKING:
-    from leyden.cli.enqueueing import EnqueuePlan
+    from leyden.training.tasks import TaskSource
 
 DRY_RUN_TASKS = 3
 ROWS, TASKS = "Rows", "Tasks"
@@ -109,12 +109,12 @@ def enqueue(
 
     The same row is the same task, so after an interruption run the command again: it enqueues only what is missing.
     """
-    from leyden.cli.enqueueing import EnqueuePlan, columns_of, tasks_of
-    from leyden.cli.task_rows import Source
+    from leyden.training.task_rows import Source
+    from leyden.training.tasks import TaskSource, columns_of, tasks_of
 
     retry: dict[str, Any] = {"backoff_s": backoff} | ({"on": retry_on} if retry_on else {})
     shared = {"samples": samples, "mode": mode.value, "priority": priority, "max_attempts": max_attempts}
-    plan = EnqueuePlan(
+    plan = TaskSource(
         source=Source(source, config, split),
         name=name,
         input_columns=input_column or [],
@@ -132,7 +132,7 @@ def enqueue(
             _send(plan, gateway, api_key, data_dir)
 
 
-def _send(plan: "EnqueuePlan", gateway: str | None, api_key: str | None, data_dir: Path) -> None:
+def _send(plan: "TaskSource", gateway: str | None, api_key: str | None, data_dir: Path) -> None:
     """Enqueue the tasks and print how many there were. Raises StackError."""
     from leyden.cli.enqueueing import enqueue as enqueue_tasks
     from leyden.cli.enqueueing import told

@@ -1,50 +1,11 @@
-"""`leyden enqueue`: makes tasks of rows and sends them to the gateway in batches. Repeating it changes nothing.
+"""`leyden enqueue`: sends tasks to the gateway in batches. Repeating it changes nothing."""
 
-A task's id is the data's name plus the row's id, or plus a hash of the row. So the same row is the same task, and an
-interrupted run is continued by running it again.
-"""
-
-import json
-from collections.abc import Iterable, Iterator, Sequence
-from dataclasses import dataclass, field
-from typing import Any
+from dataclasses import dataclass
 
 from leyden.cli.gateway_requests import TaskQueue
-from leyden.cli.task_rows import Row, Source, jsonable, rows_of
-from leyden.ids import derive
 from leyden.reading.log import Tell
 from leyden.stack.errors import StackError
-
-BATCH_TASKS = 200
-BATCH_BYTES = 1 << 20
-MAX_TASK_BYTES = 4 << 20
-"""Below the gateway's limit for one request (8 MiB by default)."""
-MAX_ID = 256
-INPUT, METADATA, TASK_ID = "input", "metadata", "task_id"
-"""Default columns."""
-ALL = "*"
-
-
-@dataclass(frozen=True)
-class EnqueuePlan:
-    """Which rows, and how they become tasks."""
-
-    source: Source
-    name: str | None = None
-    input_columns: Sequence[str] = ()
-    metadata_columns: Sequence[str] = ()
-    id_column: str | None = None
-    skip: int = 0
-    limit: int | None = None
-    shared: dict[str, Any] = field(default_factory=dict)
-    """Fields of every task, as the gateway names them: samples, mode, max_attempts, …"""
-
-    @property
-    def columns(self) -> list[str] | None:
-        """The columns to read; None for all."""
-        if not self.input_columns or ALL in self.metadata_columns or not self.metadata_columns or not self.id_column:
-            return None
-        return list(dict.fromkeys([*self.input_columns, *self.metadata_columns, self.id_column]))
+from leyden.training.tasks import TaskSource, batches, tasks_of
 
 
 @dataclass
@@ -59,81 +20,7 @@ class Enqueued:
     """Of these, tasks with another number of rollouts than asked for now."""
 
 
-def columns_of(text: str | None) -> list[str]:
-    """The column names in a list separated by commas."""
-    return [column.strip() for column in (text or "").split(",") if column.strip()]
-
-
-def tasks_of(plan: EnqueuePlan) -> Iterator[dict[str, Any]]:
-    """One task per row, in order, as the gateway takes them. Raises StackError, which names the row."""
-    for number, row in rows_of(plan.source, plan.columns, plan.skip, plan.limit):
-        yield task_of(plan, number, row)
-
-
-def task_of(plan: EnqueuePlan, number: int, row: Row) -> dict[str, Any]:
-    """The task of one row."""
-    where = f"Row {number}"
-    content = {"input": _input(plan, row, where), "metadata": _metadata(plan, row, where)}
-    name = plan.name or plan.source.name
-    return {"task_id": _task_id(plan, name, row, content, where), **content, **plan.shared}
-
-
-def _input(plan: EnqueuePlan, row: Row, where: str) -> Any:
-    named = list(plan.input_columns) or [INPUT]
-    found = {column: jsonable(_value(row, column, where), f"{where}, column {column},") for column in named}
-    return found[named[0]] if len(named) == 1 else found
-
-
-def _metadata(plan: EnqueuePlan, row: Row, where: str) -> dict[str, Any]:
-    if not plan.metadata_columns:
-        held = row.get(METADATA)
-        return jsonable(held, f"{where}, column {METADATA},") if isinstance(held, dict) else {}
-    named: Iterable[str] = plan.metadata_columns
-    if ALL in plan.metadata_columns:
-        used = {*(plan.input_columns or [INPUT]), plan.id_column or TASK_ID}
-        named = [column for column in row if column not in used]
-    return {column: jsonable(_value(row, column, where), f"{where}, column {column},") for column in named}
-
-
-def _value(row: Row, column: str, where: str) -> Any:
-    if column not in row:
-        hint = " Name the input column with --input-column." if column == INPUT else ""
-        raise StackError(f"{where} has no column {column}; it has {', '.join(map(str, row)) or 'none'}.{hint}")
-    return row[column]
-
-
-def _task_id(plan: EnqueuePlan, name: str, row: Row, content: dict[str, Any], where: str) -> str:
-    if plan.id_column is None and TASK_ID not in row:
-        canonical = json.dumps(content, sort_keys=True, ensure_ascii=False)
-        return _short(f"{name}:{derive('task', canonical)[:20]}")
-    own = _value(row, plan.id_column or TASK_ID, where)
-    if not isinstance(own, str | int) or isinstance(own, bool) or own == "":
-        raise StackError(f"{where}: an id must be a string or an integer, not {own!r}.")
-    return _short(f"{name}:{own}")
-
-
-def _short(task_id: str) -> str:
-    return task_id if len(task_id) <= MAX_ID else f"{task_id[:200]}:{derive('task-id', task_id)}"
-
-
-def batches(tasks: Iterable[dict[str, Any]]) -> Iterator[list[dict[str, Any]]]:
-    """Tasks in batches of one request each. Raises StackError for a task that is too large for a request."""
-    batch: list[dict[str, Any]] = []
-    size = 0
-    for task in tasks:
-        own = len(json.dumps(task, ensure_ascii=False).encode())
-        if own > MAX_TASK_BYTES:
-            raise StackError(f"Task {task['task_id']} has {own} bytes; the limit is {MAX_TASK_BYTES}.")
-        if batch and (len(batch) >= BATCH_TASKS or size + own > BATCH_BYTES):
-            yield batch
-            batch, size = [], 0
-        batch.append(task)
-        size += own
-    if batch:
-        yield batch
-
-
-def enqueue(plan: EnqueuePlan, queue: TaskQueue, tell: Tell) -> Enqueued:
+def enqueue(plan: TaskSource, queue: TaskQueue, tell: Tell) -> Enqueued:
     """Send all tasks; each batch is in Kafka before the next is sent. Raises StackError; sent batches stay enqueued."""
     done = Enqueued()
     for batch in batches(tasks_of(plan)):

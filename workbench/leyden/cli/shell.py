@@ -11,8 +11,8 @@ import typer
 from rich.console import Console
 from rich.markup import escape
 
-from leyden.cli.progress import Progress
 from leyden.stack.errors import StackError
+from leyden.training.progress import Progress
 
 console = Console()
 

@@ -14,9 +14,9 @@ from rich.text import Text
 from leyden.analysis.loop_report import CurvePoint, LoopReport, Problem, StepLine
 from leyden.analysis.rollouts import VALIDATION
 from leyden.cli.formatting import TABLE, number, safe
-from leyden.cli.progress import Progress
 from leyden.cli.watching import StackView, reports
 from leyden.stack.program import as_typed
+from leyden.training.progress import Progress
 
 NEWEST = 8
 """Rows of a table of steps or versions on the screen; `--json` has all."""

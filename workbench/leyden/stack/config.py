@@ -56,6 +56,8 @@ class StackConfig(BaseModel):
     """Name of the policy, which agents pass as `model`."""
     run_file: Path | None = None
     """YAML with the sections reward, credit, trainer and policy. The services can import modules beside it."""
+    python_path: tuple[Path, ...] = ()
+    """Additional folders from which the services import reward functions, first on the path."""
     topic_prefix: str = ""
     services: tuple[str, ...] = SERVICES
     ports: Ports = Ports()
@@ -71,5 +73,10 @@ class StackConfig(BaseModel):
     def absolute(self) -> "StackConfig":
         """A copy with absolute paths and resolved ports."""
         run_file = self.run_file.resolve() if self.run_file else None
-        changed = {"data_dir": self.data_dir.resolve(), "run_file": run_file, "ports": self.ports.resolved()}
+        changed = {
+            "data_dir": self.data_dir.resolve(),
+            "run_file": run_file,
+            "python_path": tuple(folder.resolve() for folder in self.python_path),
+            "ports": self.ports.resolved(),
+        }
         return self.model_copy(update=changed)

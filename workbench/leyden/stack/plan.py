@@ -126,7 +126,7 @@ def python_env(config: StackConfig) -> dict[str, str]:
     """Lets children import the same `leyden` as this process, and reward functions beside the run file."""
     roots = [str(Path(entry).parent) for entry in leyden.__path__]
     sources = [root for root in roots if Path(root).name not in ("site-packages", "dist-packages")]
-    beside = [str(config.run_file.parent)] if config.run_file else []
+    beside = [*map(str, config.python_path), *([str(config.run_file.parent)] if config.run_file else [])]
     inherited = [entry for entry in os.environ.get("PYTHONPATH", "").split(os.pathsep) if entry]
     return {
         "PYTHONPATH": os.pathsep.join(dict.fromkeys(beside + sources + inherited)),

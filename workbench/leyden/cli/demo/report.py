@@ -10,20 +10,23 @@ from rich.console import Console
 from rich.table import Table
 
 from leyden.cli.demo.plan import DemoPlan
-from leyden.cli.demo.state import DemoState
 from leyden.stack.program import as_typed
+from leyden.training.results import Training
+from leyden.training.state import TrainState
 
 MIN_RISE = 0.1
 """Required difference between the mean rewards of the last and the first third of the updates."""
 
 
-def write_report(plan: DemoPlan, state: DemoState, timings: dict[str, float], console: Console) -> int:
+def write_report(
+    plan: DemoPlan, training: Training, state: TrainState, timings: dict[str, float], console: Console
+) -> int:
     """Write the files and print the summary. Returns 1 if learning is required and the reward did not rise, else 0."""
-    results = _results(plan, state, timings)
+    results = _results(plan, training, state, timings)
     folder = plan.data_dir.resolve()
     (folder / "results.json").write_text(json.dumps(results, indent=2))
-    draw_curves(folder / "reward.png", [("control" if plan.control else "Leyden", state.rewards)])
-    first, last = state.learned()
+    draw_curves(folder / "reward.png", [("control" if plan.control else "Leyden", training.rewards)])
+    first, last = training.learned()
     _print_summary(console, results, folder)
     if plan.require_learning and last < first + MIN_RISE:
         console.print(
@@ -34,23 +37,23 @@ def write_report(plan: DemoPlan, state: DemoState, timings: dict[str, float], co
     return 0
 
 
-def _results(plan: DemoPlan, state: DemoState, timings: dict[str, float]) -> dict[str, Any]:
-    first, last = state.learned()
+def _results(plan: DemoPlan, training: Training, state: TrainState, timings: dict[str, float]) -> dict[str, Any]:
+    first, last = training.learned()
     steps = [state.steps[step] for step in sorted(state.steps)]
     live = [state.live_at[version] for version in sorted(state.live_at)]
+    ends = list(state.final_ends)
     return {
         "control": plan.control,
         "seed": plan.seed,
-        "rewards": state.rewards,
+        "rewards": training.rewards,
         "first_third": first,
         "last_third": last,
-        "rollouts": len({ended.rollout_id for ended in state.ended.values() if ended.final}),
+        "rollouts": len({end.rollout_id for end in ends}),
         "attempts": len(state.ended),
-        "failed_rollouts": sum(1 for e in state.ended.values() if e.final and e.status == "failed"),
-        "model_calls": len(state.calls),
-        "groups": len(state.groups),
-        "sequences": len(state.sequences),
-        "duplicate_sequence_records": state.sequence_records - len(state.sequences),
+        "failed_rollouts": sum(end.status == "failed" for end in ends),
+        "model_calls": sum(len(end.call_ids) for end in ends),
+        "groups": len(state.credited),
+        "sequences": sum(group.sequences for group in state.credited.values()),
         "updates": len(steps),
         "iteration_s": [round(after - before, 1) for before, after in pairwise(live)],
         "steps": [step.metrics for step in steps],

@@ -1,9 +1,12 @@
-"""The demo's requests to the gateway."""
+"""A training's requests to the gateway."""
 
+from collections.abc import Iterable
 from dataclasses import dataclass
 from typing import Any
 
 import httpx
+
+from leyden.training.tasks import batches
 
 
 @dataclass(frozen=True)
@@ -15,15 +18,28 @@ class Queue:
     ended: int
 
 
+@dataclass(frozen=True)
+class EnqueuedTask:
+    """A task as the gateway has it."""
+
+    task_id: str
+    group_id: str
+    rollout_ids: tuple[str, ...]
+
+
 class GatewayClient:
     """Enqueues tasks and reads state. Methods raise `httpx.HTTPError`."""
 
     def __init__(self, url: str, api_key: str) -> None:
         self._http = httpx.AsyncClient(base_url=url, headers={"authorization": f"Bearer {api_key}"}, timeout=30.0)
 
-    async def enqueue(self, tasks: list[dict[str, Any]]) -> None:
+    async def enqueue(self, tasks: Iterable[dict[str, Any]]) -> list[EnqueuedTask]:
         """Enqueue tasks; repeating a task id changes nothing."""
-        (await self._http.post("/leyden/v1/tasks", json={"tasks": tasks})).raise_for_status()
+        found = []
+        for batch in batches(tasks):
+            answer = (await self._http.post("/leyden/v1/tasks", json={"tasks": batch})).raise_for_status().json()
+            found += [EnqueuedTask(t["task_id"], t["group_id"], tuple(t["rollout_ids"])) for t in answer["tasks"]]
+        return found
 
     async def live_version(self, policy: str) -> int | None:
         """The version that every replica of `policy` serves, or None."""

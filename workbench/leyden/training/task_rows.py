@@ -17,6 +17,8 @@ SAVED = "state.json"
 """File in a folder written by `Dataset.save_to_disk`, which holds one split."""
 PARQUET_ROWS = 500
 Row = dict[str, Any]
+Placed = tuple[str, Row]
+"""Where a row stands, for messages, and the row."""
 
 
 @dataclass(frozen=True)
@@ -39,15 +41,21 @@ class Source:
 
 def rows_of(
     source: Source, columns: Sequence[str] | None = None, skip: int = 0, limit: int | None = None
-) -> Iterator[tuple[int, Row]]:
-    """Pairs of row number (from 1) and row. Reads only `columns` where the format allows it. Raises StackError."""
-    numbered = enumerate(_rows(source, columns), 1)
-    return islice(numbered, skip, None if limit is None else skip + limit)
+) -> Iterator[Placed]:
+    """The rows, each with its place: a file's line, or `Row n`. Reads only `columns` where the format allows it.
+
+    Raises StackError.
+    """
+    return islice(_rows(source, columns), skip, None if limit is None else skip + limit)
 
 
-def _rows(source: Source, columns: Sequence[str] | None) -> Iterator[Row]:
+def _numbered(rows: Iterator[Row]) -> Iterator[Placed]:
+    return ((f"Row {number}", row) for number, row in enumerate(rows, 1))
+
+
+def _rows(source: Source, columns: Sequence[str] | None) -> Iterator[Placed]:
     if source.text.startswith(HUB):
-        return _of_hub(source)
+        return _numbered(_of_hub(source))
     path = Path(source.text)
     if not path.is_file():
         raise StackError(f"No such file: {path}. For a Hugging Face data set write {HUB}NAME.")
@@ -55,25 +63,24 @@ def _rows(source: Source, columns: Sequence[str] | None) -> Iterator[Row]:
         case ".jsonl" | ".ndjson":
             return _of_jsonl(path)
         case ".parquet":
-            return _of_parquet(path, columns)
+            return _numbered(_of_parquet(path, columns))
         case other:
             raise StackError(f"{path.name}: unknown file type {other or '(no suffix)'!r}; use .jsonl or .parquet.")
 
 
-def _of_jsonl(path: Path) -> Iterator[Row]:
+def _of_jsonl(path: Path) -> Iterator[Placed]:
     with path.open("rb") as lines:
         for number, line in enumerate(lines, 1):
             if not line.strip():
                 continue
+            place = f"{path.name}, line {number}"
             try:
                 row = json.loads(line)
             except ValueError as error:
-                raise StackError(f"{path.name}, line {number}: not JSON: {error}.") from error
+                raise StackError(f"{place}: not JSON: {error}.") from error
             if not isinstance(row, dict):
-                raise StackError(
-                    f"{path.name}, line {number}: each line must be a JSON object with the columns as keys."
-                )
-            yield row
+                raise StackError(f"{place}: each line must be a JSON object with the columns as keys.")
+            yield place, row
 
 
 def _of_parquet(path: Path, columns: Sequence[str] | None) -> Iterator[Row]:

@@ -1,12 +1,12 @@
-"""Watches the demo's processes: shows which one ended, its last log lines and what to do."""
+"""Watches a training's processes: shows which one ended, its last log lines and what to do."""
 
 from collections.abc import Iterator, Sequence
 from typing import Protocol
 
-from leyden.cli.demo.state import DemoState
-from leyden.cli.demo.view import View
 from leyden.stack.errors import how_it_ended, last_lines, remedy_for
 from leyden.stack.processes import ProcessState
+from leyden.training.state import TrainState
+from leyden.training.view import View
 
 
 class Supervised(Protocol):
@@ -22,7 +22,7 @@ class Supervised(Protocol):
 class ProcessWatch:
     """Call `check` often: it warns on the view once per end, and raises ProcessError when a process is given up."""
 
-    def __init__(self, supervised: Sequence[Supervised], state: DemoState, view: View) -> None:
+    def __init__(self, supervised: Sequence[Supervised], state: TrainState, view: View) -> None:
         self._supervised = supervised
         self._state = state
         self._view = view
@@ -51,5 +51,5 @@ def warning(process: ProcessState) -> str:
     return (
         f"{process.name} {how_it_ended(death.returncode)}; restarting it (restart {process.deaths}).\n"
         f"{last_lines(process.log, death.log_tail)}\n"
-        f"The demo continues when {process.name} is ready again. If it keeps ending: {remedy_for(death.returncode)}"
+        f"Training continues when {process.name} is ready again. If it keeps ending: {remedy_for(death.returncode)}"
     )

@@ -1,4 +1,4 @@
-"""What a process that ends during the demo puts on the screen: which one, its last log lines, and what to do."""
+"""What a process that ends during a training puts on the screen: which one, its last log lines, and what to do."""
 
 import os
 import signal
@@ -13,10 +13,12 @@ import typer
 from rich.console import Console
 
 from leyden.cli import shell
-from leyden.cli.demo.state import DemoState
-from leyden.cli.demo.view import View
-from leyden.cli.demo.watch import ProcessWatch
 from leyden.stack.processes import ProcessSpec, Supervisor
+from leyden.training.schedule import Schedule
+from leyden.training.state import TrainState
+from leyden.training.task_set import task_set
+from leyden.training.view import View
+from leyden.training.watch import ProcessWatch
 
 ENDS = "print('loading\\nno kernel image [/cuda] for this device', flush=True); raise SystemExit(3)"
 RUNS = "import time; print('serving', flush=True); time.sleep(600)"
@@ -34,17 +36,17 @@ def until(true: Callable[[], bool], timeout_s: float = 20.0) -> bool:
 
 
 class Screen:
-    """The demo's screen, on a terminal or in a file, and the watch on one supervisor."""
+    """A training's screen, on a terminal or in a file, and the watch on one supervisor."""
 
     def __init__(self, supervisor: Supervisor, terminal: bool) -> None:
         self.text = StringIO()
         self.console = Console(file=self.text, width=160, force_terminal=terminal, color_system=None)
-        self.state = DemoState(updates=9, rollouts_per_update=64)
+        self.state = TrainState(Schedule(updates=9, groups_per_step=8), task_set([{"task_id": "t"}], 0))
         self.view = View(self.console)
         self.watch = ProcessWatch((supervisor,), self.state, self.view)
 
     def update(self) -> str:
-        """What a turn of the demo's loop adds to the screen."""
+        """What a turn of the loop adds to the screen."""
         before = len(self.text.getvalue())
         self.watch.check()
         self.view.show(self.state)
@@ -68,7 +70,7 @@ def test_a_process_that_ends_is_shown_once_with_its_last_lines_and_what_to_do(
     assert "engine exited with status 3; restarting it (restart 1)." in shown
     assert f"Last lines of its log, {tmp_path / 'engine.log'}:" in shown
     assert "  no kernel image [/cuda] for this device" in shown
-    assert "The demo continues when engine is ready again." in shown
+    assert "Training continues when engine is ready again." in shown
     assert "Correct the cause that its log names" in shown
     assert "exited" not in screen.update()
     assert screen.state.notes == ["engine was restarted (1)"]
@@ -89,7 +91,7 @@ def test_a_killed_process_points_to_memory(supervisor: Supervisor) -> None:
     assert "ran out of memory" in shown
 
 
-def test_a_process_that_keeps_ending_stops_the_demo_with_its_last_lines(
+def test_a_process_that_keeps_ending_stops_the_training_with_its_last_lines(
     supervisor: Supervisor, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     screen = Screen(supervisor, terminal=False)

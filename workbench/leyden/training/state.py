@@ -1,0 +1,249 @@
+"""Where a training stands: computed from events and the gateway's answers. No IO.
+
+Everything is counted by id, so that redelivered events, restarts and an earlier, interrupted run change nothing.
+"""
+
+import time
+from collections import Counter
+from collections.abc import Iterator, Sequence
+from dataclasses import dataclass, field
+
+from leyden.analysis.failed_rules import RuleFailures, rule_failures
+from leyden.events import (
+    BatchFormed,
+    CheckpointSaved,
+    Event,
+    GroupCredited,
+    RewardAssigned,
+    RewardsCompleted,
+    RolloutEnded,
+    TaskEnqueued,
+    TrainingStepCompleted,
+)
+from leyden.training.gateway import Queue
+from leyden.training.results import Best, HeldOut, Update
+from leyden.training.schedule import Schedule, Standing
+from leyden.training.task_set import TaskName, TaskSet
+
+
+@dataclass
+class _Enqueued:
+    name: TaskName
+    rollout_ids: tuple[str, ...]
+
+
+@dataclass
+class TrainState:
+    """Feed it with `see` and `see_version`; ask it for `standing`, `updates`, `held_out` and the rest."""
+
+    schedule: Schedule
+    tasks: TaskSet
+    policy: str = "policy"
+    began: float = field(default_factory=time.monotonic)
+    phase: str = "starting"
+    version: int | None = None
+    queue: Queue = field(default_factory=lambda: Queue(0, 0, 0))
+    lag: dict[str, int] = field(default_factory=dict)
+    steps: dict[int, TrainingStepCompleted] = field(default_factory=dict)
+    live_at: dict[int, float] = field(default_factory=dict)
+    """Version → seconds from the start until it was first live."""
+    ended: dict[tuple[str, int], RolloutEnded] = field(default_factory=dict)
+    credited: dict[str, GroupCredited] = field(default_factory=dict)
+    checkpoints: dict[int, CheckpointSaved] = field(default_factory=dict)
+    notes: list[str] = field(default_factory=list)
+    _enqueued: dict[str, _Enqueued] = field(default_factory=dict)
+    """Group id → what it was enqueued for."""
+    _batched: dict[str, int] = field(default_factory=dict)
+    """Group id → the step of the first batch that has it."""
+    _formed: int = 0
+    _given: dict[str, float] = field(default_factory=dict)
+    """Event id of a reward → its contribution."""
+    _completed: dict[str, RewardsCompleted] = field(default_factory=dict)
+    """Rollout id → its newest list of rewards."""
+    _news_at: float = field(default_factory=time.monotonic)
+
+    def see(self, event: Event) -> None:
+        """Add one event."""
+        self._news_at = time.monotonic()
+        match event:
+            case TaskEnqueued():
+                self.see_enqueued(event.task.task_id, event.group_id, event.rollout_ids)
+            case RolloutEnded():
+                self.ended[(event.rollout_id, event.attempt)] = event
+            case RewardAssigned():
+                self._given[event.event_id] = event.value * event.weight
+            case RewardsCompleted():
+                known = self._completed.get(event.rollout_id)
+                if known is None or (event.attempt, event.revision) >= (known.attempt, known.revision):
+                    self._completed[event.rollout_id] = event
+            case _:
+                self._see_training(event)
+
+    def see_enqueued(self, task_id: str, group_id: str, rollout_ids: Sequence[str]) -> None:
+        """Record a task; those of others are ignored."""
+        if (name := self.tasks.parse(task_id)) is not None:
+            self._enqueued[group_id] = _Enqueued(name, tuple(rollout_ids))
+
+    def _see_training(self, event: Event) -> None:
+        if getattr(event, "policy", None) != self.policy:
+            return
+        match event:
+            case GroupCredited() if not event.credit:
+                self.credited[event.group_id] = event
+            case BatchFormed() if not event.credit:
+                self._formed = max(self._formed, event.step)
+                for group in event.groups:
+                    self._batched.setdefault(group.group_id, event.step)
+            case TrainingStepCompleted():
+                self.steps[event.step] = event
+            case CheckpointSaved():
+                self.checkpoints[event.version] = event
+            case _:
+                return
+
+    def see_version(self, version: int | None) -> None:
+        """Record the live version, as the gateway reports it."""
+        self.version = version
+        if version is not None:
+            self.live_at.setdefault(version, self.elapsed_s)
+
+    def note(self, text: str) -> None:
+        """Add a note for the view and the report, unless it repeats the last one."""
+        if self.notes[-1:] != [text]:
+            self.notes.append(text)
+
+    @property
+    def elapsed_s(self) -> float:
+        """Seconds since this run began."""
+        return time.monotonic() - self.began
+
+    @property
+    def trained_version(self) -> int:
+        """The version after the last update; an update that changes no weight makes none."""
+        return self.steps[max(self.steps)].version if self.steps else 0
+
+    @property
+    def standing(self) -> Standing:
+        """Everything that the schedule decides by."""
+        steps = max(self.steps, default=0)
+        training = {group: one for group, one in self._enqueued.items() if not one.name.held_out}
+        sampled = Counter(one.name.number for one in training.values())
+        fresh = steps - self.schedule.max_staleness
+        usable = (g for g, one in training.items() if one.name.number > fresh and self._is_usable(g))
+        return Standing(
+            steps=steps,
+            trained_version=self.trained_version,
+            live_version=self.version,
+            sampled=sampled,
+            open_groups=sum(group not in self.credited for group in training),
+            usable_groups=sum(1 for _ in usable),
+            is_training=self._formed > steps,
+            evaluating=frozenset(self._evaluations()),
+            evaluated=frozenset(
+                v for v, rollouts in self._evaluations().items() if all(map(self._is_judged, rollouts))
+            ),
+            quiet_s=time.monotonic() - self._news_at,
+        )
+
+    @property
+    def sampled(self) -> int:
+        """Number of training tasks enqueued so far."""
+        return 1 + max((one.name.index for one in self._enqueued.values() if not one.name.held_out), default=-1)
+
+    @property
+    def updates(self) -> list[Update]:
+        """The updates made, in order."""
+        return [_update(self.steps[step]) for step in sorted(self.steps)]
+
+    @property
+    def held_out(self) -> list[HeldOut]:
+        """Complete evaluations, by version."""
+        evaluated = self.standing.evaluated
+        return [self._held_out(v, rollouts) for v, rollouts in sorted(self._evaluations().items()) if v in evaluated]
+
+    @property
+    def scores(self) -> dict[int, float]:
+        """Version → its mean reward: on held-out tasks, or without those of the rollouts that were sampled from it."""
+        if self.tasks.held_out:
+            return {one.version: one.mean for one in self.held_out if one.mean is not None}
+        found: dict[int, float] = {}
+        for step in sorted(self.steps):
+            before = self.steps[step - 1].version if step > 1 and step - 1 in self.steps else 0
+            found.setdefault(before, self.steps[step].metrics["reward/mean"])
+        return found
+
+    @property
+    def best(self) -> Best | None:
+        """The best measured version, the earliest of equal ones; without its weights' folder."""
+        scores = self.scores
+        if not scores:
+            return None
+        version = max(sorted(scores), key=lambda one: scores[one])
+        return Best(version, scores[version], None)
+
+    @property
+    def rollouts(self) -> tuple[int, int]:
+        """(ended, enqueued) of the training."""
+        done = {rollout for (rollout, _), end in self.ended.items() if end.final}
+        all_of_them = [rollout for one in self._enqueued.values() for rollout in one.rollout_ids]
+        return sum(rollout in done for rollout in all_of_them), len(all_of_them)
+
+    @property
+    def rules(self) -> RuleFailures:
+        """Reward rules that failed."""
+        return rule_failures(self._completed.values())
+
+    @property
+    def left_out(self) -> Counter[str]:
+        """Why training rollouts were left out → how many; validation rollouts are left out as they should be."""
+        return Counter(
+            reason
+            for group, credit in self.credited.items()
+            if group in self._enqueued and not self._enqueued[group].name.held_out
+            for reason in credit.left_out.values()
+        )
+
+    @property
+    def final_ends(self) -> Iterator[RolloutEnded]:
+        """The final end of each rollout."""
+        return (end for end in self.ended.values() if end.final)
+
+    def _is_usable(self, group_id: str) -> bool:
+        credit = self.credited.get(group_id)
+        return (
+            credit is not None and credit.sequences > 0 and not credit.zero_variance and group_id not in self._batched
+        )
+
+    def _evaluations(self) -> dict[int, list[str]]:
+        """Version → the rollouts of its evaluation, once all its tasks are enqueued."""
+        found: dict[int, list[_Enqueued]] = {}
+        for one in self._enqueued.values():
+            if one.name.held_out:
+                found.setdefault(one.name.number, []).append(one)
+        wanted = len(self.tasks.held_out)
+        return {v: [r for one in some for r in one.rollout_ids] for v, some in found.items() if len(some) >= wanted}
+
+    def _is_judged(self, rollout_id: str) -> bool:
+        """Whether all rewards of its final attempt are known."""
+        completed = self._completed.get(rollout_id)
+        if completed is None:
+            return False
+        end = self.ended.get((rollout_id, completed.attempt))
+        return end is not None and end.final and all(one in self._given for one in completed.reward_ids)
+
+    def _held_out(self, version: int, rollouts: list[str]) -> HeldOut:
+        named = [self._completed[rollout].reward_ids for rollout in rollouts]
+        rewards = [sum(self._given[one] for one in ids) for ids in named if ids]
+        return HeldOut(version, sum(rewards) / len(rewards) if rewards else None, len(rollouts), len(rewards))
+
+
+def _update(step: TrainingStepCompleted) -> Update:
+    metrics = step.metrics
+    return Update(
+        number=step.step,
+        reward=metrics["reward/mean"],
+        version=step.version,
+        groups=round(metrics.get("groups/count", 0)),
+        flat=metrics.get("groups/zero_variance_share", 0.0),
+        learned=not metrics.get("optimiser/skipped", 0.0),
+    )

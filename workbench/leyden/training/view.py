@@ -1,0 +1,116 @@
+"""The screen of a training: one line for each update, evaluation and problem; on a terminal also what happens now."""
+
+from collections.abc import Callable
+
+from rich.console import Console, Group, RenderableType
+from rich.live import Live
+from rich.progress_bar import ProgressBar
+from rich.table import Table
+from rich.text import Text
+
+from leyden.training.problems import problems
+from leyden.training.results import HeldOut, Update, shown
+from leyden.training.state import TrainState
+
+BAR = 20
+"""Width of a reward's bar, in characters."""
+_EIGHTHS = " ▏▎▍▌▋▊▉█"
+
+
+class View:
+    """Shows a `TrainState`. `show` may be called often; a line is printed once."""
+
+    def __init__(self, console: Console) -> None:
+        self._console = console
+        self._live = Live(console=console, refresh_per_second=4, transient=True) if console.is_terminal else None
+        self._shown: set[object] = set()
+        self._is_first = True
+        if self._live:
+            self._live.start()
+
+    def show(self, state: TrainState) -> None:
+        """Print what is new, and draw what happens now."""
+        scale = _scale(state)
+        when = "" if self._is_first else f"  {state.elapsed_s:.0f} s"
+        moments: list[Update | HeldOut] = [*state.updates, *state.held_out]
+        for moment in sorted(moments, key=_order):
+            line = _update(moment, state, scale) if isinstance(moment, Update) else _held_out(moment, scale)
+            self._once(_order(moment), self._line, line + when)
+        for key, text in problems(state).items():
+            self._once(key, self.warn, text)
+        self._is_first = False
+        if self._live:
+            self._live.update(render(state))
+
+    def say(self, line: str) -> None:
+        """Print a line."""
+        self._line(line)
+
+    def warn(self, text: str) -> None:
+        """Print a warning."""
+        self._console.print(text, style="yellow", markup=False, highlight=False, soft_wrap=True)
+
+    def close(self) -> None:
+        """Stop drawing; the lines stay."""
+        if self._live:
+            self._live.stop()
+            self._live = None
+
+    def _line(self, line: str) -> None:
+        self._console.print(line, markup=False, highlight=False, soft_wrap=True)
+
+    def _once(self, key: object, tell: Callable[[str], None], text: str) -> None:
+        if key not in self._shown:
+            self._shown.add(key)
+            tell(text)
+
+
+def render(state: TrainState) -> RenderableType:
+    """What happens now: phase, time, rollouts, updates, consumer lag, the last notes."""
+    done, total = state.rollouts
+    head = Text(f"{state.phase}   {state.elapsed_s:.0f} s   policy version {state.version}", style="bold")
+    bars = Table.grid(padding=(0, 2))
+    running = f"{done}/{total}   {state.queue.queued} waiting, {state.queue.running} running"
+    bars.add_row("rollouts", ProgressBar(total=max(1, total), completed=done, width=40), running)
+    made, asked = len(state.steps), state.schedule.updates
+    bars.add_row("updates", ProgressBar(total=asked, completed=made, width=40), f"{made}/{asked}")
+    lag = "  ".join(f"{group} {count}" for group, count in state.lag.items())
+    notes = [Text(note, style="yellow") for note in state.notes[-3:]]
+    return Group(head, bars, Text(f"consumer lag: {lag}", style="dim"), *notes)
+
+
+def _order(moment: Update | HeldOut) -> tuple[int, int]:
+    """Updates by number; a version's evaluation after the update that made it."""
+    return (moment.number, 0) if isinstance(moment, Update) else (moment.version, 1)
+
+
+def _update(one: Update, state: TrainState, scale: tuple[float, float]) -> str:
+    asked = state.schedule.updates
+    number = f"update {one.number:>{len(str(asked))}}/{asked}"
+    learned = f"version {one.version}"
+    useful = one.groups - round(one.flat * one.groups)
+    if not one.learned:
+        learned = "nothing to learn"
+    elif useful < one.groups:
+        learned += f"  learned from {useful} of {one.groups} tasks"
+    return f"{number:<14} {bar(one.reward, scale)}  reward {one.reward:.3f}  {learned}"
+
+
+def _held_out(one: HeldOut, scale: tuple[float, float]) -> str:
+    level = bar(one.mean or 0.0, scale)
+    left = f" of {one.rollouts}" if one.judged < one.rollouts else ""
+    counted = f"version {one.version}  {one.judged}{left} rollouts"
+    return f"{'held out':<14} {level}  reward {shown(one.mean)}  {counted}"
+
+
+def _scale(state: TrainState) -> tuple[float, float]:
+    rewards = [one.reward for one in state.updates] + [one.mean for one in state.held_out if one.mean is not None]
+    return min([0.0, *rewards]), max([1.0, *rewards])
+
+
+def bar(reward: float, scale: tuple[float, float] = (0.0, 1.0)) -> str:
+    """A bar of `BAR` characters, empty at the low end of the scale and full at its high end."""
+    low, high = scale
+    eighths = round((min(high, max(low, reward)) - low) / (high - low) * BAR * 8)
+    full, rest = divmod(eighths, 8)
+    return ("█" * full + (_EIGHTHS[rest] if rest else "")).ljust(BAR)
