@@ -22,8 +22,8 @@ from leyden.gateway.core.resilience import CircuitRules, RetryRules
 from leyden.gateway.core.routing import Router, RoutingRules, RoutingTable
 from leyden.gateway.core.upstreams import Upstreams
 from leyden.gateway.handlers.admission import KeyLimiter, Limiter
-from leyden.gateway.handlers.calls import CallRules, ModelCalls, Recorder
-from leyden.gateway.handlers.continuations import Continuations
+from leyden.gateway.handlers.calls import ModelCalls, Recorder
+from leyden.gateway.handlers.continuations import Continuations, StickyVersions
 from leyden.gateway.handlers.counting import TokenCounter
 from leyden.gateway.handlers.kept import Kept
 from leyden.gateway.handlers.keys import KeysHandler
@@ -117,8 +117,9 @@ class Gateway:
             store=store,
             clock=clock,
             new_id=partial(secrets.token_hex, 16),
-            rules=CallRules(settings.shaped_sampling, sticky=settings.sticky_version == "rollout"),
+            shaped=settings.shaped_sampling,
             continuations=self.continuations,
+            sticky=StickyVersions(store) if settings.sticky_version == "rollout" else None,
             kept=self.kept,
         )
 

@@ -97,6 +97,10 @@ class EngineBroke(Exception):  # noqa: N818
         self.is_down = not (timed_out or too_long or misframed)
 
 
+DONE = b"[DONE]"
+"""The last payload of a stream."""
+
+
 class EngineReply(Protocol):
     """A reply whose head was received."""
 
@@ -114,8 +118,8 @@ class EngineReply(Protocol):
         """The whole body. Raises `EngineBroke`."""
         ...
 
-    def pieces(self) -> AsyncIterator[bytes]:
-        """The body as it comes. Raises `EngineBroke`."""
+    def payloads(self) -> AsyncIterator[bytes]:
+        """The payloads of the body's server-sent events as they come. Raises `EngineBroke`."""
         ...
 
     def close(self) -> None:

@@ -175,7 +175,10 @@ async def test_calls_without_an_id_get_their_own(gate: Bench, claude: AsyncAnthr
             reply: Any = await opened.get_final_message()
     else:
         reply = await claude.messages.create(**ASK)
-    assert [(block.id, block.input) for block in reply.content] == [("toolu_1_0", {}), ("toolu_1_1", {"a": 1})]
+    recorded: Any = gate.log.calls[0].choices[0].message["tool_calls"]
+    assert [block.input for block in reply.content] == [{}, {"a": 1}]
+    assert [block.id for block in reply.content] == [call["id"] for call in recorded]
+    assert len({block.id for block in reply.content}) == 2
 
 
 async def test_the_request_id_that_a_client_shows_is_the_calls_id(gate: Bench, claude: AsyncAnthropic) -> None:

@@ -154,7 +154,7 @@ async def test_a_response_is_its_attempts_and_its_keys(
 
 @pytest.fixture
 async def small() -> AsyncIterator[Bench]:
-    async with bench(kept=MemoryKeptResponses(20_000)) as made:
+    async with bench(kept=MemoryKeptResponses(30_000)) as made:
         yield made
 
 

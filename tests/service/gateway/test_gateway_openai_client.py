@@ -228,7 +228,8 @@ async def test_a_completion_is_recorded_with_its_tokens(gate: Bench, bound: Asyn
     sent = gate.engine.bodies[0]
     assert (sent["prompt"], sent["return_token_ids"], sent["logprobs"], sent["top_p"]) == (prompt, True, 0, 1.0)
     (call,) = gate.log.calls
-    assert (call.route, call.response_id, call.error) == ("/v1/completions", "cmpl-1", None)
+    assert (call.route, call.response_id, call.error) == ("/v1/completions", reply.id, None)
+    assert reply.id == f"cmpl-{call.call_id}"
     assert unpack_ints(call.prompt_token_ids).tolist() == [1, 2, 3]
     assert [unpack_ints(choice.token_ids).tolist() for choice in call.choices] == [[7, 8]] * 2
     assert [choice.message for choice in call.choices] == [{"role": "assistant", "content": "Hi!"}] * 2

@@ -67,13 +67,13 @@ async def test_each_api_gives_the_calls_that_were_meant(gate: Bench, agent: Asyn
 async def by_chat(agent: AsyncOpenAI) -> list[Any]:
     async with agent.chat.completions.stream(model="policy", messages=[{"role": "user", "content": "?"}]) as stream:
         message = (await stream.get_final_completion()).choices[0].message
-    return [(c.id, c.function.name, orjson.loads(c.function.arguments)) for c in message.tool_calls or ()]
+    return [(c.id, c.function.name, orjson.loads(c.function.arguments or "{}")) for c in message.tool_calls or ()]
 
 
 async def by_responses(agent: AsyncOpenAI) -> list[Any]:
     async with agent.responses.stream(model="policy", input="?") as stream:
         output: Any = (await stream.get_final_response()).output
-    return [(c.call_id, c.name, orjson.loads(c.arguments)) for c in output if c.type == "function_call"]
+    return [(c.call_id, c.name, orjson.loads(c.arguments or "{}")) for c in output if c.type == "function_call"]
 
 
 async def by_messages(gate: Bench) -> list[Any]:
@@ -147,3 +147,159 @@ async def test_a_last_chunk_without_its_blank_line_counts(gate: Bench, http: htt
     told = await http.post(CHAT, json=ASKS[CHAT] | {"model": "policy", "stream": True})
     assert "[DONE]" in told.text
     assert gate.log.calls[0].choices[0].message["content"] == "Hi"
+
+
+EMPTY_OBJECT = [piece("{}", "look", index=0, id="c1"), piece('{"a":1}', index=0)]
+MORE_QUIRKS: dict[str, tuple[list[dict[str, Any]], list[Any]]] = {
+    "an id of its own for every piece": (
+        [piece('{"', "look", index=0, id="c1"), piece('a"', index=0, id="x"), piece(":1}", index=0, id="y")], LOOKS[:1],
+    ),
+    "one id for two indexes": (
+        [piece('{"a":1}', "look", index=0, id="c1"), piece('{"b":2}', "look", index=1, id="c1")],
+        [LOOKS[0], (None, *LOOKS[1][1:])],
+    ),
+    "an empty object before the text": (EMPTY_OBJECT, LOOKS[:1]),
+    "the name after the arguments": ([piece('{"a"', index=0, id="c1"), piece(":1}", "look", index=0)], LOOKS[:1]),
+    "the name in pieces": (
+        [piece("", "lo", index=0, id="c1"), piece("", "ok", index=0), piece('{"a":1}', index=0)], LOOKS[:1],
+    ),
+    "name and arguments in the piece itself": (
+        [{"index": 0, "id": "c1", "name": "look", "arguments": '{"a"'}, {"index": 0, "arguments": ":1}"}], LOOKS[:1],
+    ),
+    "no id at all": ([piece('{"a":1}', "look", index=0)], [(None, *LOOKS[0][1:])]),
+    "no arguments": ([piece(None, "look", index=0, id="c1")], [("c1", "look", {})]),
+}  # fmt: skip
+"""What a server sends, and the calls that it meant; None for an id that it does not give."""
+
+
+@pytest.mark.parametrize("quirk", MORE_QUIRKS)
+async def test_each_api_gives_the_same_calls_as_the_record(gate: Bench, agent: AsyncOpenAI, quirk: str) -> None:
+    deltas, meant = MORE_QUIRKS[quirk]
+    gate.engine.reply = sends(calls(*deltas))
+    seen = [await by_chat(agent), await by_responses(agent), await by_messages(gate)]
+    for told, call in zip(seen, gate.log.calls, strict=True):
+        assert [one[1:] for one in told] == [one[1:] for one in meant]
+        assert all(want in (None, got) for (got, *_), (want, *_) in zip(told, meant, strict=True))
+        recorded: Any = call.choices[0].message["tool_calls"]
+        assert [one["id"] for one in recorded] == [one[0] for one in told]
+        assert len({one["id"] for one in recorded}) == len(meant)
+        assert call.error is None
+
+
+FUNCTION = {"name": "look", "arguments": '{"a":1}'}
+TEXT = [{"type": "text", "text": "Hi"}]
+THOUGHT = [{"type": "thinking", "thinking": [{"type": "text", "text": "hm"}]}, *TEXT]
+ODD: dict[str, tuple[dict[str, Any], dict[str, Any]]] = {
+    "text beside the delta": ({"delta": {"content": "Hi"}, "text": ""}, {"content": "Hi"}),
+    "text instead of the delta's": ({"delta": {}, "text": "Hi"}, {"content": "Hi"}),
+    "a null message beside the delta": ({"delta": {"content": "Hi"}, "message": None}, {"content": "Hi"}),
+    "content as a list": ({"delta": {"content": TEXT}}, {"content": "Hi"}),
+    "thoughts in the content": ({"delta": {"content": THOUGHT}}, {"content": "Hi", "reasoning": "hm"}),
+    "a function call": ({"delta": {"function_call": FUNCTION}}, {"calls": [("look", {"a": 1})]}),
+    "a flat call": ({"delta": {"tool_calls": [{"id": "c"} | FUNCTION]}}, {"calls": [("look", {"a": 1})]}),
+}
+"""A choice, and what it says."""
+
+
+@pytest.mark.parametrize("stream", [False, True])
+@pytest.mark.parametrize("path", ASKS)
+@pytest.mark.parametrize("odd", ODD)
+async def test_odd_replies_say_what_they_mean_to_every_client_and_in_the_record(
+    gate: Bench, http: httpx.AsyncClient, odd: str, path: str, stream: bool
+) -> None:
+    said, meant = ODD[odd]
+    if not stream:
+        said = said | {"message": {"role": "assistant"} | said["delta"], "delta": None}
+    finish = "function_call" if "function_call" in str(said) else "stop"
+    one = chunk({}, finish, prompt_token_ids=PROMPT)
+    one["choices"][0] = {name: one["choices"][0][name] for name in one["choices"][0] if name != "delta"} | said
+    gate.engine.reply = sends([one]) if stream else answers(one)
+    told = await http.post(path, json=ASKS[path] | {"model": "policy", "stream": stream})
+    assert told.status_code == 200, told.text
+    (call,) = gate.log.calls
+    message: Any = call.choices[0].message
+    made = [one["function"] for one in message.get("tool_calls", ())]
+    recorded = [(one["name"], orjson.loads(one["arguments"])) for one in made]
+    assert (message.get("content") or None, recorded) == (meant.get("content"), meant.get("calls", []))
+    assert message.get("reasoning") == meant.get("reasoning")
+    for word in ("Hi" if "content" in meant else "look", *(["hm"] if "reasoning" in meant else [])):
+        assert word in told.text
+    assert '"function_call":' not in told.text
+    assert call.error is None
+
+
+def answers(reply: dict[str, Any]) -> Any:
+    async def plain(request: web.Request, body: dict[str, Any]) -> web.StreamResponse:
+        return web.json_response(reply | {"object": "chat.completion"}, headers=VERSION_HEADERS)
+
+    return plain
+
+
+async def test_who_asks_with_functions_gets_a_function_call_and_the_record_a_tool_call(
+    gate: Bench, http: httpx.AsyncClient
+) -> None:
+    legacy = ASKS[CHAT] | {"model": "policy", "functions": [{"name": "look", "parameters": {}}]}
+    first = chunk({"function_call": {"name": "look", "arguments": '{"a"'}}, prompt_token_ids=PROMPT)
+    gate.engine.reply = sends([first, chunk({"function_call": {"arguments": ":1}"}}, "function_call")])
+    told = await http.post(CHAT, json=legacy | {"stream": True})
+    assert told.text.count('"function_call":') == 2 and "tool_calls" not in told.text
+    assert '"finish_reason":"function_call"' in told.text
+    said: Any = gate.log.calls[0].choices[0].message
+    assert [one["function"] for one in said["tool_calls"]] == [FUNCTION]
+
+
+@pytest.mark.parametrize("path", ASKS)
+async def test_of_two_finish_reasons_the_one_that_says_more_counts(
+    gate: Bench, http: httpx.AsyncClient, path: str
+) -> None:
+    chunks = [*calls(piece('{"a":1}', "look", index=0, id="c1")), chunk({}, "stop")]
+    gate.engine.reply = sends(chunks)
+    told = await http.post(path, json=ASKS[path] | {"model": "policy", "stream": True})
+    (call,) = gate.log.calls
+    assert (call.choices[0].finish_reason, call.error) == ("tool_calls", None)
+    assert '"finish_reason":"stop"' not in told.text and '"stop_reason":"end_turn"' not in told.text
+
+
+@pytest.mark.parametrize("number", [b"NaN", b"-Infinity", b"Infinity"])
+@pytest.mark.parametrize("stream", [False, True])
+@pytest.mark.parametrize("path", ASKS)
+async def test_a_logprob_that_is_no_number_tears_the_record_and_its_caller_gets_the_answer(
+    gate: Bench, http: httpx.AsyncClient, path: str, stream: bool, number: bytes
+) -> None:
+    async def reply(request: web.Request, body: dict[str, Any]) -> web.StreamResponse:
+        response = web.StreamResponse(headers=VERSION_HEADERS)
+        await response.prepare(request)
+        one = chunk({"content": "Hi"}, "stop", prompt_token_ids=PROMPT)
+        if not stream:
+            one["choices"][0]["message"] = one["choices"][0].pop("delta") | {"role": "assistant"}
+        raw = orjson.dumps(one).replace(b'"logprob":-0.5', b'"logprob":' + number)
+        await response.write(b"data: " + raw + b"\n\ndata: [DONE]\n\n" if stream else raw)
+        return response
+
+    gate.engine.reply = reply
+    told = await http.post(path, json=ASKS[path] | {"model": "policy", "stream": stream})
+    assert told.status_code == 200 and "Hi" in told.text and "error" not in told.text.replace('"error":null', "")
+    (call,) = gate.log.calls
+    assert call.error is not None and "a logprob that is not a number" in call.error
+
+
+@pytest.mark.parametrize(
+    ("usage", "torn"),
+    [
+        ({"completion_tokens": 1}, False),
+        ({"prompt_tokens": None, "completion_tokens": None}, False),
+        ({"prompt_tokens": 3}, False),
+        ({}, False),
+        ({"completion_tokens": 2}, True),
+        ({"prompt_tokens": 9, "completion_tokens": None}, True),
+    ],
+)
+async def test_counts_that_the_engine_does_not_send_tear_nothing(
+    gate: Bench, http: httpx.AsyncClient, usage: dict[str, Any], torn: bool
+) -> None:
+    said = chunk({"content": "Hi"}, "stop", prompt_token_ids=[1, 2, 3])
+    gate.engine.reply = sends([said, HEAD | {"choices": [], "usage": usage}])
+    await http.post(CHAT, json=ASKS[CHAT] | {"model": "policy", "stream": True})
+    (call,) = gate.log.calls
+    assert (call.error is not None) == torn
+    assert call.usage.prompt_tokens == usage.get("prompt_tokens", 3) or usage.get("prompt_tokens") is None

@@ -9,9 +9,11 @@ from hypothesis import strategies as st
 from pydantic import ValidationError
 
 from leyden.events import FailureClass, PolicyPromoted, PolicyServed, Sampling, unpack_ints
+from leyden.gateway.adapters.engines import SseSplitter
+from leyden.gateway.core.faces.openai import show
 from leyden.gateway.core.keys import AGENT_SCOPES, Caller, KeyRing, rollout_key
 from leyden.gateway.core.refusals import Refusal
-from leyden.gateway.core.reply import ReplyParts, SseSplitter, show
+from leyden.gateway.core.reply import ReplyParts
 from leyden.gateway.core.request import MAX_LENGTH, Agent, Visible, agent_of, bind, prepare
 from leyden.gateway.core.rollouts import EndReport, RolloutSpec, Running, ended, lease_until, lost
 from leyden.gateway.core.routing import ModelName, RoutingTable
@@ -175,7 +177,7 @@ def probs(values: list[float]) -> dict[str, object]:
 
 @given(st.lists(st.tuples(st.integers(0, 50_000), st.floats(-20, 0, width=32), st.integers(0, 2)), max_size=30))
 def test_a_stream_gives_what_the_plain_reply_gives(tokens: list[tuple[int, float, int]]) -> None:
-    plain, streamed = ReplyParts(3), ReplyParts(3)
+    plain, streamed = ReplyParts("c", 3), ReplyParts("c", 3)
     usage = {"prompt_tokens": 2, "completion_tokens": len(tokens)}
     choices = []
     for index in range(3):
@@ -206,7 +208,7 @@ def test_a_stream_gives_what_the_plain_reply_gives(tokens: list[tuple[int, float
 
 
 def test_streamed_tool_calls_are_put_together_by_their_index() -> None:
-    parts = ReplyParts(1)
+    parts = ReplyParts("c", 1)
     for delta in (
         {"tool_calls": [{"index": 0, "id": "a", "type": "function", "function": {"name": "add", "arguments": ""}}]},
         {"tool_calls": [{"index": 0, "function": {"arguments": '{"x"'}}]},
@@ -223,15 +225,15 @@ def test_streamed_tool_calls_are_put_together_by_their_index() -> None:
 
 
 def test_a_reply_without_a_logprob_for_every_token_is_torn() -> None:
-    parts = ReplyParts(1)
+    parts = ReplyParts("c", 1)
     parts.take({"prompt_token_ids": [1], "choices": [{"index": 0, "token_ids": [1, 2], "logprobs": probs([-1.0])}]})
     assert parts.torn is not None and "2 token ids and 1 logprobs" in parts.torn
-    assert "prompt_token_ids" in (ReplyParts(1).torn or "")
+    assert "prompt_token_ids" in (ReplyParts("c", 1).torn or "")
 
 
 def test_an_error_of_the_engine_is_shown_as_it_is() -> None:
     piece = {"error": {"message": "no"}}
-    assert show(dict(piece), Visible(), "p@1") == piece
+    assert show(dict(piece), Visible(), "p@1", "chatcmpl-c") == piece
 
 
 def test_the_same_end_is_the_same_event_whenever_it_is_decided() -> None:

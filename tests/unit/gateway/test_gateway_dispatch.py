@@ -52,7 +52,7 @@ class Reply:
         assert not self.closed, "an answer that was let go of is not read"
         return ANSWER if self.status == 200 else b'{"error": {"message": "no"}}'
 
-    async def pieces(self) -> AsyncIterator[bytes]:
+    async def payloads(self) -> AsyncIterator[bytes]:
         yield await self.read()
 
     def close(self) -> None:

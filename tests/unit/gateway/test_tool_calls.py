@@ -1,5 +1,6 @@
 """Tool calls of streams: whatever a server's habits, the calls are those that it meant."""
 
+import re
 from copy import deepcopy
 from dataclasses import dataclass
 from itertools import zip_longest
@@ -11,20 +12,22 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from openai.lib.streaming._deltas import accumulate_delta
 
-from leyden.gateway.core.tool_calls import MAX_TOOL_CALLS, ToolCalls, arguments_text, whole_calls
+from leyden.gateway.core.tool_calls import MAX_TOOL_CALLS, ToolCalls, arguments_text, own_id, whole_calls
 
 
 @dataclass(frozen=True)
 class Meant:
     """A call as the server means it, and the pieces of its arguments."""
 
+    number: int
     id: str | None
     name: str
     pieces: tuple[str, ...]
 
     def merged(self) -> dict[str, Any]:
-        head = {} if self.id is None else {"id": self.id}
-        return head | {"type": "function", "function": {"name": self.name, "arguments": "".join(self.pieces)}}
+        """The call as clients get it: one that has no id of its own gets one."""
+        function = {"name": self.name, "arguments": "".join(self.pieces)}
+        return {"id": self.id or own_id(ORIGIN, self.number), "type": "function", "function": function}
 
 
 @dataclass(frozen=True)
@@ -34,14 +37,19 @@ class Habits:
     index: str
     ids: str
     names: str
-    """In the first piece only, or in every one."""
+    """In the first piece only, in every one, in two pieces, or after the first piece of the arguments."""
     opens_empty: bool
     """Whether id and name come in a piece without arguments."""
     blank: Any
     """What stands for an id or a name that is not repeated: nothing, null or an empty text."""
     interleaved: bool = False
+    empty_object: bool = False
+    """Whether an empty object comes before the text of the arguments."""
+    flat: bool = False
+    """Whether name and arguments stand in the piece itself."""
 
 
+ORIGIN = "a model call's choice"
 NOTHING = object()
 NAMES = st.sampled_from(["look", "find", "look_up"])
 OBJECTS = st.dictionaries(st.text(max_size=3), st.integers(-9, 9) | st.text(max_size=3), max_size=3)
@@ -59,21 +67,31 @@ def streams(draw: st.DrawFn) -> tuple[list[Meant], list[dict[str, Any]]]:
     """What a server means, and the deltas that it sends."""
     index = draw(st.sampled_from(["right", "jumps", "text", "zero", "null", "missing", "wrong type"]))
     is_key = index in ("right", "jumps", "text")
-    ids = draw(st.sampled_from(["first", "every", "none", *(["late"] if is_key else [])]))
+    more_ids = ["late", "fresh", "same"] if is_key else ["fresh"] if index == "zero" else []
+    ids = draw(st.sampled_from(["first", "every", "none", *more_ids]))
+    more_names = ["pieces", *(["late"] if ids in ("first", "every") else [])] if is_key else []
+    names = draw(st.sampled_from(["first"] if ids in ("fresh", "same") else ["first", "every", *more_names]))
     habits = Habits(
         index=index,
         ids=ids,
-        names=draw(st.sampled_from(["first", "every"])),
-        opens_empty=draw(st.booleans()) or ids == "late",
+        names=names,
+        opens_empty=draw(st.booleans()) or ids in ("late", "same") or names == "pieces",
         blank=draw(st.sampled_from([NOTHING, None, ""])),
         interleaved=draw(st.booleans()) and (is_key or ids == "every"),
+        empty_object=draw(st.booleans()) and names == "first",
+        flat=draw(st.booleans()),
     )
     # Without ids and a usable index only whole arguments tell where a call ends.
     arguments = OBJECTS.map(lambda value: orjson.dumps(value).decode())
     if is_key or ids != "none":
         arguments |= st.sampled_from(["", '{"a', "no JSON"])
     meant = [
-        Meant(None if ids == "none" else f"c{number}", draw(NAMES), draw(cut(draw(arguments))))
+        Meant(
+            number,
+            None if ids == "none" or (ids == "same" and number) else f"c{number}",
+            draw(NAMES),
+            draw(cut(draw(arguments))),
+        )
         for number in range(draw(st.integers(1, 4)))
     ]
     jumps = draw(st.lists(st.integers(-5, 10**30), min_size=4, max_size=4, unique=True))
@@ -100,24 +118,32 @@ def _index(habit: str, number: int, jumps: list[int]) -> Any:
 
 
 def _pieces(call: Meant, habits: Habits, index: Any) -> Any:
-    pieces = ("", *call.pieces) if habits.opens_empty else call.pieces
+    pieces = ("{}", *call.pieces) if habits.empty_object and "".join(call.pieces)[:1] == "{" else call.pieces
+    pieces = ("", *pieces) if habits.opens_empty else pieces
+    pieces = ("", *pieces) if habits.names == "pieces" and habits.ids == "late" else pieces
+    pieces = (*pieces, "", "") if habits.names in ("pieces", "late") else pieces
+    half = len(call.name) // 2
+    names = {"first": [call.name], "every": [call.name] * len(pieces), "late": ["", call.name]}
+    names["pieces"] = [call.name[:half], call.name[half:]]
     if habits.ids in ("none", "first") and habits.names == "every":  # a name alone would begin another call
         pieces = (pieces[0], *filter(None, pieces[1:]))
     for number, text in enumerate(pieces):
-        has_id = {"first": number == 0, "every": True, "late": number == 1, "none": False}[habits.ids]
-        has_name = habits.names == "every" or number == 0
-        delta = {"index": index, "id": call.id if has_id else habits.blank}
-        function = {"name": call.name if has_name else habits.blank, "arguments": text}
+        has_id = {"first": number == 0, "late": number == 1, "none": False}.get(habits.ids, True)
+        call_id = {"fresh": f"c{call.number}{f'-{number}' * bool(number)}", "same": "c0"}.get(habits.ids, call.id)
+        name = names[habits.names][number] if number < len(names[habits.names]) else None
+        delta = {"index": index, "id": call_id if has_id else habits.blank}
+        function = {"name": name or habits.blank, "arguments": text}
         function = {name: value for name, value in function.items() if value is not NOTHING}
-        yield {name: value for name, value in delta.items() if value is not NOTHING} | {"function": function}
+        delta = {name: value for name, value in delta.items() if value is not NOTHING}
+        yield delta | (function if habits.flat else {"function": function})
 
 
 @given(streams())
-@settings(max_examples=200, deadline=None)
+@settings(max_examples=300, deadline=None)
 def test_the_calls_are_those_that_the_server_meant(stream: tuple[list[Meant], list[dict[str, Any]]]) -> None:
     meant, deltas = stream
-    calls = ToolCalls()
-    canonical = [calls.add([delta])[0] for delta in deltas]
+    calls = ToolCalls(ORIGIN)
+    canonical = [piece for delta in deltas for piece in calls.add([delta])] + calls.end()
     assert calls.whole() == [call.merged() for call in meant]
     # What the official client makes of the canonical pieces, which it merges by index.
     client: dict[object, object] = {}
@@ -126,8 +152,10 @@ def test_the_calls_are_those_that_the_server_meant(stream: tuple[list[Meant], li
     seen: Any = client["tool_calls"]
     assert [{name: call[name] for name in call if name != "index"} for call in seen] == calls.whole()
     assert [call["index"] for call in seen] == list(range(len(meant)))
-    again = ToolCalls()
-    assert again.add(canonical) == canonical
+    firsts = {piece["index"]: piece for piece in reversed(canonical)}.values()
+    assert all(piece["id"] and piece["function"]["name"] for piece in firsts), "clients need both in the first piece"
+    again = ToolCalls("another")
+    assert again.add(canonical) + again.end() == canonical
     assert again.whole() == calls.whole()
 
 
@@ -149,30 +177,84 @@ DELTAS = st.lists(
 @given(DELTAS | JSON)
 @settings(max_examples=200, deadline=None)
 def test_anything_else_is_merged_or_refused_and_stays_bounded(deltas: Any) -> None:
-    calls = ToolCalls()
+    calls = ToolCalls(ORIGIN)
     try:
-        canonical = calls.add(deltas)
+        canonical = calls.add(deltas) + calls.end()
     except (ValueError, TypeError):  # an integer that JSON cannot have in arguments
         return
-    assert len(calls) <= len(canonical) <= len(deltas)
+    assert len(calls) <= len(canonical) <= 2 * len(deltas)
     for piece in canonical:
         assert 0 <= piece["index"] < len(calls)
     for call in calls.whole():
         assert isinstance(call["function"]["arguments"], str) and isinstance(call["function"]["name"], str)
     orjson.dumps([call["function"] for call in calls.whole()])
+    assert len({call["id"] for call in calls.whole()}) == len(calls)
 
 
 def test_numbers_of_a_server_are_no_sizes() -> None:
-    calls = ToolCalls()
+    calls = ToolCalls(ORIGIN)
     calls.add([{"index": 10**15, "id": "c", "function": {"name": "f"}}])
     assert len(calls) == 1
     with pytest.raises(ValueError, match=f"more than {MAX_TOOL_CALLS}"):
         calls.add([{"id": f"c{number}"} for number in range(MAX_TOOL_CALLS + 1)])
 
 
-def test_calls_of_a_plain_reply_are_never_merged_and_have_text_as_arguments() -> None:
+def test_calls_of_a_plain_reply_are_never_merged_and_have_text_as_arguments_and_ids() -> None:
     same: dict[str, Any] = {"id": "c", "index": 0, "function": {"name": "f", "arguments": {"a": 1}}}
-    assert [call["function"]["arguments"] for call in whole_calls([same, None, same])] == ['{"a":1}'] * 2
+    flat: dict[str, Any] = {"name": "f", "arguments": '{"a":1}'}
+    calls = whole_calls([same, None, same, flat], ORIGIN)
+    function = {"name": "f", "arguments": '{"a":1}'}
+    ids = ["c", own_id(ORIGIN, 1), own_id(ORIGIN, 2)]
+    assert calls == [{"id": one, "type": "function", "function": function} for one in ids]
+    custom = {"id": "c", "type": "custom", "custom": {"name": "patch", "input": "***"}}
+    assert whole_calls([custom], ORIGIN) == [custom]
     assert arguments_text(None) == ""
     with pytest.raises(ValueError, match="at most"):
-        whole_calls({"id": "c"})
+        whole_calls({"id": "c"}, ORIGIN)
+
+
+def test_ids_of_our_own_differ_between_calls_and_are_short_enough_for_every_server() -> None:
+    ids = {own_id(origin, number) for origin in ("a", "b", "a/1") for number in range(9)}
+    assert len(ids) == 27
+    assert all(re.fullmatch(r"[A-Za-z0-9_-]{1,40}", one) for one in ids)
+
+
+SAME_INDEX: list[tuple[list[dict[str, Any]], list[tuple[str, str, str]]]] = [
+    (  # an id alone, before the name
+        [{"id": "c1", "name": "f", "arguments": '{"a":1}'}, {"id": "c2"}, {"name": "f", "arguments": '{"b":2}'}],
+        [("c1", "f", '{"a":1}'), ("c2", "f", '{"b":2}')],
+    ),
+    (  # the whole call once more in the last piece
+        [{"id": "c1", "name": "f", "arguments": '{"a"'}, {"arguments": ":1}"},
+         {"id": "c1", "name": "f", "arguments": '{"a":1}'}],
+        [("c1", "f", '{"a":1}')],
+    ),
+    (  # one id for all calls
+        [{"id": "c", "name": "f", "arguments": '{"a":1}'}, {"id": "c", "name": "f", "arguments": '{"b":2}'}],
+        [("c", "f", '{"a":1}'), (own_id(ORIGIN, 1), "f", '{"b":2}')],
+    ),
+    ([{"id": "c", "name": "f", "arguments": {}}], [("c", "f", "{}")]),
+    ([{"id": "c", "name": "f"}], [("c", "f", "")]),
+]  # fmt: skip
+
+
+@pytest.mark.parametrize(
+    ("deltas", "meant", "with_index"),
+    [(*case, with_index) for case in SAME_INDEX for with_index in (True, {"id": "c2"} in case[0])],
+)
+def test_calls_that_follow_each_other_under_one_index(
+    deltas: list[dict[str, Any]], meant: list[tuple[str, str, str]], with_index: bool
+) -> None:
+    """Without an index, too; but there an id alone begins a call."""
+    calls = ToolCalls(ORIGIN)
+    for delta in deltas:
+        calls.add([delta | ({"index": 0} if with_index else {})])
+    assert [(one["id"], one["function"]["name"], one["function"]["arguments"]) for one in calls.whole()] == meant
+
+
+def test_custom_tools_calls_are_merged_too() -> None:
+    calls = ToolCalls(ORIGIN)
+    first = {"index": 0, "id": "c", "type": "custom", "custom": {"name": "patch", "input": "*"}}
+    pieces = calls.add([first, {"index": 0, "custom": {"input": "**"}}])
+    assert pieces == [first, {"index": 0, "custom": {"input": "**"}}]
+    assert calls.whole() == [{"id": "c", "type": "custom", "custom": {"name": "patch", "input": "***"}}]

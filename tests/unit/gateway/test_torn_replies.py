@@ -22,7 +22,7 @@ def reply(
     ids: list[Any], logprobs: list[Any], counted: int | None = None, prompt: Any = (1, 2, 3), said: int | None = 3
 ) -> ReplyParts:
     """A reply of one choice, streamed token by token; `counted` and `said` are the engine's counts."""
-    parts = ReplyParts(1)
+    parts = ReplyParts("c", 1)
     parts.take({"prompt_token_ids": list(prompt) if isinstance(prompt, tuple) else prompt, "choices": []})
     for at in range(max(len(ids), len(logprobs))):
         choice = {"index": 0, "delta": {}, "token_ids": ids[at : at + 1], "logprobs": probs(logprobs[at : at + 1])}
@@ -84,7 +84,7 @@ def test_small_and_certain_probabilities_are_logprobs(logprob: float) -> None:
 
 @pytest.mark.parametrize("probs", [{"content": [{"token": "x"}]}, {"token_logprobs": [None]}, {"content": None}, None])
 def test_missing_logprobs_tear_the_reply(probs: Any) -> None:
-    parts = ReplyParts(1)
+    parts = ReplyParts("c", 1)
     parts.take({"prompt_token_ids": [1], "choices": [{"index": 0, "token_ids": [7], "logprobs": probs}]})
     assert parts.torn is not None
 

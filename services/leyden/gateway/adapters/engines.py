@@ -4,9 +4,10 @@ import asyncio
 from collections.abc import AsyncIterator, Mapping
 
 import aiohttp
+import orjson
 
 from leyden.gateway.core.upstreams import Timeouts
-from leyden.gateway.ports import EngineBroke, EngineUnreachable
+from leyden.gateway.ports import DONE, EngineBroke, EngineUnreachable
 
 
 class AiohttpReply:
@@ -26,9 +27,17 @@ class AiohttpReply:
         return self._response.headers
 
     async def read(self) -> bytes:
-        return b"".join([piece async for piece in self.pieces()])
+        return b"".join([piece async for piece in self._pieces()])
 
-    async def pieces(self) -> AsyncIterator[bytes]:
+    async def payloads(self) -> AsyncIterator[bytes]:
+        splitter = SseSplitter()
+        async for piece in self._pieces():
+            for payload in splitter.feed(piece):
+                yield payload
+        for payload in splitter.end():
+            yield payload
+
+    async def _pieces(self) -> AsyncIterator[bytes]:
         content, size = self._response.content, 0
         try:
             async with asyncio.timeout_at(self._first_byte_by):
@@ -87,3 +96,32 @@ class AiohttpEngines:
         except aiohttp.ClientError as error:
             raise EngineBroke(f"the engine broke off: {error!r}") from error
         return AiohttpReply(response, by, self._max_reply_bytes)
+
+
+class SseSplitter:
+    """Parses server-sent events from chunks of bytes. Ignores comments and fields other than `data`."""
+
+    def __init__(self) -> None:
+        self._rest = b""
+        self._data: list[bytes] = []
+
+    def feed(self, piece: bytes) -> list[bytes]:
+        """The payloads of the events that `piece` completes."""
+        *lines, self._rest = (self._rest + piece).split(b"\n")
+        done: list[bytes] = []
+        for raw in lines:
+            line = raw.rstrip(b"\r")
+            if line.startswith(b"data:"):
+                self._data.append(line[5:].removeprefix(b" "))
+            elif not line and self._data:
+                done.append(b"\n".join(self._data))
+                self._data = []
+        return done
+
+    def end(self) -> list[bytes]:
+        """The payload of an event that has no final blank line when the body ends; none if it is cut off."""
+        payload = b"".join(self.feed(b"\n\n"))
+        try:
+            return [payload] if payload == DONE or orjson.loads(payload) else []
+        except orjson.JSONDecodeError:
+            return []

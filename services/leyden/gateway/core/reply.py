@@ -1,22 +1,20 @@
-"""Processes an engine's reply for the record and for the caller: plain replies, and streams chunk by chunk."""
+"""Collects an engine's reply for the record, plain or chunk by chunk, and makes it canonical for its caller."""
 
 import json
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
-from functools import cache
 from typing import Any
 
 import orjson
 
-from leyden.events import Choice, ModelCallRecorded, Usage, pack_floats, pack_ints
-from leyden.gateway.core.faces.openai import message_of
-from leyden.gateway.core.request import JsonDict, Visible
+from leyden.events import Choice, ModelCallRecorded, Usage, pack_floats
+from leyden.events.tokens import are_logprobs, are_token_ids, packed_ids
+from leyden.gateway.core.faces.openai import message_of, plain_content
+from leyden.gateway.core.request import JsonDict
 from leyden.gateway.core.routing import RoutedCall
 from leyden.gateway.core.tool_calls import ToolCalls, whole_calls
 from leyden.ids import derive
 
-ALWAYS_HIDDEN = ("prompt_text", "metrics")
-CHOICE_HIDDEN = ("routed_experts",)
 MALFORMED = (LookupError, TypeError, ValueError, AttributeError)
 """Raised for a reply that is not a chat completion (`orjson.JSONDecodeError` is a `ValueError`)."""
 CALLER_LEFT, INTERNAL = "cut_off:", "internal:"
@@ -27,17 +25,6 @@ MAX_TOKENS = 2**31 - 1
 """Upper limit of a token count."""
 CUT_SHORT = (None, "abort", "error")
 """Finish reasons of a response that the engine did not bring to its end."""
-DONE = b"[DONE]"
-"""The last payload of a stream."""
-CHUNKS = ("chat.completion.chunk", "text_completion")
-"""The `object` of stream chunks; a plain text completion has it too, and always has choices."""
-
-TOKEN_LIMIT = 2**31
-"""Token ids are recorded as int32."""
-NO_LOGPROB = -9999.0
-"""What vLLM writes for a logprob that is minus infinity or missing."""
-ROUNDING = 1e-3
-"""How far above 0 rounding can lift the logprob of a certain token."""
 
 
 @dataclass(slots=True)
@@ -68,20 +55,32 @@ UNUSABLE = (WrongModelError, *MALFORMED)
 class ReplyParts:
     """The part of a reply that is recorded. Feed it the plain reply, or every chunk of a stream in order.
 
-    `expected` is the number of choices asked for, `version` the policy version in the reply's head, and `answers_as`
-    the `model` that each piece must name, if the version is served as an adapter.
+    `call_id` is the model call's; ids that the server does not give are made of it. `expected` is the number of choices
+    asked for, `version` the policy version in the reply's head, and `answers_as` the `model` that each piece must name,
+    if the version is served as an adapter. `legacy`: the caller knows calls as `function_call` only.
     """
 
-    def __init__(self, expected: int, version: int | None = None, answers_as: str | None = None) -> None:
+    def __init__(
+        self,
+        call_id: str,
+        expected: int,
+        version: int | None = None,
+        answers_as: str | None = None,
+        legacy: bool = False,
+    ) -> None:
+        self._call_id = call_id
         self._expected = expected
-        self._answers_as = answers_as
+        self._legacy = legacy
+        self.answers_as = answers_as
         self._choices: dict[int, ChoiceParts] = {}
         self.version = version
         self.first_token_s: float | None = None
         """Seconds from the call's arrival to its first token, if streamed; set by the caller of this class."""
         self.prompt_token_ids: list[Any] = []
-        self.engine_id: str | None = None
-        self.usage: Usage | None = None
+        self.began = False
+        """Whether any piece came."""
+        self._said: dict[str, int] = {}
+        """The counts of tokens that the engine sent."""
         self.error: str | None = None
 
     def take(self, piece: JsonDict) -> None:
@@ -94,40 +93,73 @@ class ReplyParts:
             self.error = f"engine: {message_of(piece)}"
         else:
             piece.pop("error", None)  # some servers send a null in every piece
-        if self.engine_id is None and isinstance(piece.get("id"), str):
-            self.engine_id = piece["id"]
+        self.began = True
         self._take_prompt(piece)
         if usage := piece.get("usage"):
-            self.usage = Usage(
-                prompt_tokens=_count(usage, "prompt_tokens"), completion_tokens=_count(usage, "completion_tokens")
-            )
+            self._said |= {name: _count(usage[name]) for name in Usage.model_fields if usage.get(name) is not None}
         for choice in piece.get("choices") or ():
             self._take_choice(choice)
-        if self._answers_as is not None and piece.get("model") not in (None, self._answers_as):
+        if self.answers_as is not None and piece.get("model") not in (None, self.answers_as):
             self.version = None
-            raise WrongModelError(f"`{self._answers_as}` was asked for and the engine answers as {piece['model']!r}")
+            raise WrongModelError(f"`{self.answers_as}` was asked for and the engine answers as {piece['model']!r}")
 
-    def _take_choice(self, choice: Mapping[str, Any]) -> None:
-        parts = self._choices.setdefault(int(choice.get("index") or 0), ChoiceParts())
+    def _take_choice(self, choice: JsonDict) -> None:
+        index = int(choice.get("index") or 0)
+        parts = self._choices.setdefault(index, ChoiceParts())
         parts.token_ids += _items(choice.get("token_ids"))
         parts.logprobs += _logprobs(choice.get("logprobs"))
-        if (finish := choice.get("finish_reason")) and not isinstance(finish, str):
-            raise TypeError("`finish_reason` is not a text")
-        parts.finish_reason = finish or parts.finish_reason
-        if "message" in choice:
-            if choice["message"].get("tool_calls"):
-                choice["message"]["tool_calls"] = whole_calls(choice["message"]["tool_calls"])
-            parts.message = dict(choice["message"])
-        elif "text" in choice:
+        self._take_finish(choice, parts)
+        origin = f"{self._call_id}/{index}"
+        if choice.get("message") is not None and not isinstance(choice.get("delta"), dict):
+            parts.message = self._canonical_message(choice, origin)
+        elif "text" in choice and "delta" not in choice:
             self._take_prompt(choice)
             merge_delta(parts.message, {"role": "assistant", "content": choice["text"]})
         else:
-            delta = choice.get("delta") or {}
-            if calls := delta.get("tool_calls"):
-                if parts.tool_calls is None:
-                    parts.tool_calls = ToolCalls()
-                delta["tool_calls"] = parts.tool_calls.add(calls)
-            merge_delta(parts.message, delta)
+            choice["delta"] = choice.get("delta") or {}
+            self._take_delta(choice, parts, origin)
+
+    def _take_finish(self, choice: JsonDict, parts: ChoiceParts) -> None:
+        """Of several finish reasons the first counts that says more than `stop`."""
+        if not (finish := choice.get("finish_reason")):
+            return
+        if not isinstance(finish, str):
+            raise TypeError("`finish_reason` is not a text")
+        if finish == "function_call" and not self._legacy:
+            finish = "tool_calls"
+        if parts.finish_reason in (None, "stop"):
+            parts.finish_reason = finish
+        choice["finish_reason"] = parts.finish_reason
+
+    def _take_delta(self, choice: JsonDict, parts: ChoiceParts, origin: str) -> None:
+        delta = choice["delta"]
+        plain_content(delta, choice.get("text"))
+        if (calls := self._calls_of(delta)) and parts.tool_calls is None:
+            parts.tool_calls = ToolCalls(origin)
+        if parts.tool_calls is not None:
+            pieces = parts.tool_calls.add(calls)
+            pieces += parts.tool_calls.end() if choice.get("finish_reason") else []
+            delta.pop("tool_calls", None)
+            delta |= {"tool_calls": pieces} if pieces and "function_call" not in delta else {}
+        merge_delta(parts.message, delta)
+
+    def _canonical_message(self, choice: JsonDict, origin: str) -> JsonDict:
+        """The message as it is recorded; also made canonical in place."""
+        message: JsonDict = choice["message"]
+        plain_content(message, choice.get("text"))
+        if not (calls := self._calls_of(message)):
+            return dict(message)
+        calls = whole_calls(calls, origin)
+        if "function_call" not in message:
+            message["tool_calls"] = calls
+        return {name: value for name, value in message.items() if name != "function_call"} | {"tool_calls": calls}
+
+    def _calls_of(self, message: JsonDict) -> Any:
+        """Its tool calls, also if they are a `function_call`, which only a caller who knows no other form keeps."""
+        legacy = message.get("function_call")
+        if legacy is None or not self._legacy:
+            message.pop("function_call", None)
+        return message.get("tool_calls") or ([{"index": 0, "function": legacy}] if isinstance(legacy, dict) else [])
 
     def _take_prompt(self, piece: Mapping[str, Any]) -> None:
         self.prompt_token_ids = _items(piece.get("prompt_token_ids")) or self.prompt_token_ids
@@ -142,8 +174,13 @@ class ReplyParts:
         if not self._choices and self._expected > 0:
             raise ValueError("no choices")
 
+    @property
+    def usage(self) -> Usage:
+        """The token counts that the engine sent; those of the token ids where it sent none."""
+        return Usage.model_validate(self.counted().model_dump() | self._said)
+
     def counted(self) -> Usage:
-        """Token counts from the token ids, for a reply that ended before its usage came."""
+        """Token counts from the token ids."""
         completion = sum(len(parts.token_ids) for parts in self._choices.values())
         return Usage(prompt_tokens=len(self.prompt_token_ids), completion_tokens=completion)
 
@@ -159,8 +196,7 @@ class ReplyParts:
             return "engine: no prompt_token_ids in the reply"
         if len(self._choices) != self._expected:  # or two came under one index
             return f"engine: {len(self._choices)} choices where {self._expected} were asked for"
-        counted = self.counted()
-        wrong = torn_counts(self.usage, counted.prompt_tokens, counted.completion_tokens)
+        wrong = torn_counts(self.usage, self.counted())
         return f"engine: {wrong}" if wrong else None
 
     def outcome(self, traced: bool) -> tuple[str | None, str]:
@@ -184,12 +220,24 @@ class ReplyParts:
         ]
 
 
-def _count(usage: Mapping[str, Any], name: str) -> int:
-    """A token count of an engine; 0 if it says none. Raises ValueError for a number that is none."""
-    count = usage.get(name) or 0
+def _count(count: object) -> int:
+    """A token count of an engine. Raises ValueError for anything else."""
     if not isinstance(count, int) or not 0 <= count <= MAX_TOKENS:
-        raise ValueError(f"`{name}` is no number of tokens")
+        raise ValueError(f"{count!r:.64} is no number of tokens")
     return int(count)
+
+
+def parsed(payload: bytes) -> Any:
+    """A server's JSON; also with NaN and infinities, which Python's encoder writes. Raises ValueError."""
+    try:
+        return orjson.loads(payload)
+    except orjson.JSONDecodeError:
+        if b"NaN" not in payload and b"Infinity" not in payload:
+            raise
+        try:
+            return json.loads(payload)
+        except RecursionError as error:
+            raise ValueError("nested too deep") from error
 
 
 def _items(value: object) -> list[Any]:
@@ -203,23 +251,6 @@ def _logprobs(probs: object) -> list[Any]:
         return [None] if probs else []
     content = [entry.get("logprob") if isinstance(entry, dict) else None for entry in _items(probs.get("content"))]
     return content + _items(probs.get("token_logprobs"))
-
-
-def packed_ids(values: list[Any]) -> bytes:
-    """`values` packed; empty if they are not token ids."""
-    return pack_ints(values) if are_token_ids(values) else b""
-
-
-def are_token_ids(values: object) -> bool:
-    """Whether `values` is a list of token ids; true for an empty one."""
-    if not isinstance(values, list) or not set(map(type, values)) <= {int}:
-        return False
-    return not values or (min(values) >= 0 and max(values) < TOKEN_LIMIT)
-
-
-def are_logprobs(values: Sequence[Any]) -> bool:
-    """Whether `values` are logprobs of tokens that can be sampled: numbers, finite, and not above 0."""
-    return all(type(value) in (float, int) and NO_LOGPROB < value <= ROUNDING for value in values)
 
 
 def _error_in(piece: Mapping[str, Any]) -> object:
@@ -243,95 +274,24 @@ def torn_choice(token_ids: Sequence[object], logprobs: Sequence[Any]) -> str | N
     return None
 
 
-def torn_counts(usage: Usage | None, prompt: int, completion: int) -> str | None:
-    """How the engine's token counts differ from the tokens that came; None if they agree, or it sent none."""
-    if usage is None:
-        return None
-    if usage.prompt_tokens != prompt:
-        return f"{prompt} prompt_token_ids where usage says {usage.prompt_tokens}"
-    if usage.completion_tokens != completion:
-        return f"{completion} token ids where usage says {usage.completion_tokens}"
+def torn_counts(said: Usage, came: Usage) -> str | None:
+    """How the engine's token counts differ from the tokens that came; None if they agree."""
+    if said.prompt_tokens != came.prompt_tokens:
+        return f"{came.prompt_tokens} prompt_token_ids where usage says {said.prompt_tokens}"
+    if said.completion_tokens != came.completion_tokens:
+        return f"{came.completion_tokens} token ids where usage says {said.completion_tokens}"
     return None
 
 
 def merge_delta(message: JsonDict, delta: Mapping[str, Any]) -> None:
     """Add a stream's delta to the message: appends texts. Tool calls are merged by `ToolCalls`."""
     for name, value in delta.items():
-        if value is None or name == "tool_calls":
+        if value is None or name in ("tool_calls", "function_call"):
             continue
         if name != "role" and isinstance(value, str) and isinstance(message.get(name), str):
             message[name] += value
         else:
             message[name] = value
-
-
-def show(piece: JsonDict, visible: Visible, model: str) -> JsonDict | None:
-    """The reply or chunk for the caller (changed in place); None for a chunk that only the record needs."""
-    if "error" in piece:
-        return piece
-    if visible.untouched:
-        return None if piece.get("usage") and not piece.get("choices") and _unasked_usage(piece, visible) else piece
-    if not piece.get("choices") and _unasked_usage(piece, visible):
-        return None
-    if _unasked_usage(piece, visible) and (piece["object"] == CHUNKS[0] or piece.get("usage") is None):
-        piece.pop("usage", None)
-    of_piece, of_choice = _hidden(visible)
-    for name in of_piece:
-        piece.pop(name, None)
-    for choice in piece.get("choices") or ():
-        for name in of_choice:
-            choice.pop(name, None)
-        if not visible.logprobs:
-            choice["logprobs"] = None
-    piece["model"] = model
-    return piece
-
-
-@cache
-def _hidden(visible: Visible) -> tuple[tuple[str, ...], tuple[str, ...]]:
-    """Fields removed from a reply or chunk, and from its choices."""
-    of_piece, of_choice = list(ALWAYS_HIDDEN), list(CHOICE_HIDDEN)
-    if not visible.token_ids:
-        of_piece.append("prompt_token_ids")
-        of_choice += ("token_ids", "prompt_token_ids")
-    if not visible.prompt_logprobs:
-        of_piece.append("prompt_logprobs")
-    if not visible.kv_transfer_params:
-        of_piece.append("kv_transfer_params")
-    return tuple(of_piece), tuple(of_choice)
-
-
-def _unasked_usage(piece: JsonDict, visible: Visible) -> bool:
-    return piece.get("object") in CHUNKS and not visible.usage_chunk
-
-
-class SseSplitter:
-    """Parses server-sent events from chunks of bytes. Ignores comments and fields other than `data`."""
-
-    def __init__(self) -> None:
-        self._rest = b""
-        self._data: list[bytes] = []
-
-    def feed(self, piece: bytes) -> list[bytes]:
-        """The payloads of the events that `piece` completes."""
-        *lines, self._rest = (self._rest + piece).split(b"\n")
-        done: list[bytes] = []
-        for raw in lines:
-            line = raw.rstrip(b"\r")
-            if line.startswith(b"data:"):
-                self._data.append(line[5:].removeprefix(b" "))
-            elif not line and self._data:
-                done.append(b"\n".join(self._data))
-                self._data = []
-        return done
-
-    def end(self) -> list[bytes]:
-        """The payload of an event that has no final blank line when the body ends; none if it is cut off."""
-        payload = b"".join(self.feed(b"\n\n"))
-        try:
-            return [payload] if payload == DONE or orjson.loads(payload) else []
-        except orjson.JSONDecodeError:
-            return []
 
 
 def record_of(
@@ -357,7 +317,7 @@ def record_of(
         policy=None if call.upstream else call.name.policy,
         policy_version=reply.version,
         upstream=call.upstream.name if call.upstream else None,
-        response_id=call.face.response_id(reply.engine_id) if reply.engine_id else None,
+        response_id=call.face.response_id(call.chat_id) if reply.began else None,
         project=caller.project,
         key_id=caller.key_id,
         request=call.request,
@@ -365,7 +325,7 @@ def record_of(
         prompt_token_ids=packed_ids(reply.prompt_token_ids),
         unseen=list(call.unseen),
         choices=reply.choices(),
-        usage=reply.usage or reply.counted(),
+        usage=reply.usage,
         streamed=call.prepared.streamed,
         started_at=call.started_at,
         latency_s=round(latency_s, 6),

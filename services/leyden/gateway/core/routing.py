@@ -23,7 +23,7 @@ from leyden.engine_face import CONTINUE_HEADER, VERSION_HEADER
 from leyden.events import PolicyPromoted, PolicyServed
 from leyden.gateway.core.faces.openai import Face
 from leyden.gateway.core.refusals import Refusal
-from leyden.gateway.core.request import Agent, Binding, JsonDict, Prepared
+from leyden.gateway.core.request import Agent, Api, Binding, JsonDict, Prepared
 from leyden.gateway.core.upstreams import Timeouts, Upstream, Upstreams
 
 CALL_HEADER = "x-leyden-call-id"
@@ -32,6 +32,8 @@ LEFT_OUT_HEADER = "x-leyden-left-out"
 UNTRAINED_HEADER = "x-leyden-untrained"
 """Why a call of a training rollout is not trained: fields that shape its distribution, content without tokens."""
 UPSTREAM_HEADER = "x-leyden-upstream"
+REPLY_IDS = {Api.CHAT: "chatcmpl", Api.COMPLETIONS: "cmpl", Api.EMBEDDINGS: "embd"}
+"""Beginnings of the ids of replies."""
 BOUND = 1.25
 """Limit of a replica's load relative to the mean (the paper's c). Smaller is more even, larger keeps more prefixes."""
 FIRST_MESSAGES = 2
@@ -242,6 +244,11 @@ class RoutedCall:
         if untrained and self.prepared.training:
             headers[UNTRAINED_HEADER] = ",".join(untrained)
         return headers
+
+    @property
+    def chat_id(self) -> str:
+        """The reply's id at the engine's API, made of the call's: engines repeat ids, or send none."""
+        return f"{REPLY_IDS[self.face.api]}-{self.call_id}"
 
     def headers(self) -> dict[str, str]:
         """Headers of the request to any server."""

@@ -8,9 +8,8 @@ an engine is asked is not recorded.
 import asyncio
 import logging
 import time
-from collections.abc import AsyncIterator, Awaitable, Callable, Coroutine, Mapping
+from collections.abc import Awaitable, Callable, Coroutine, Mapping
 from contextlib import ExitStack
-from dataclasses import dataclass
 from functools import partial
 from typing import Any, TypeVar
 
@@ -22,20 +21,18 @@ from leyden.events import ModelCallRecorded
 from leyden.events.codec import MODEL_CALLS
 from leyden.gateway.core.continuation import Turn
 from leyden.gateway.core.faces import Face, StreamFace
-from leyden.gateway.core.faces.openai import unseen_parts
+from leyden.gateway.core.faces.openai import show, unseen_parts
 from leyden.gateway.core.keys import KeyRing
 from leyden.gateway.core.refusals import Refusal, unavailable
 from leyden.gateway.core.reply import (
     CALLER_LEFT,
-    DONE,
     INTERNAL,
     UNUSABLE,
     ReplyParts,
-    SseSplitter,
     WrongModelError,
     note_of,
+    parsed,
     record_of,
-    show,
 )
 from leyden.gateway.core.request import (
     SESSION_HEADER,
@@ -48,9 +45,9 @@ from leyden.gateway.core.request import (
 )
 from leyden.gateway.core.routing import Endpoint, Incoming, ModelName, RoutedCall, Router
 from leyden.gateway.core.sampling import SHAPING, ShapedSampling
-from leyden.gateway.core.upstreams import Upstream, passed_on
+from leyden.gateway.core.upstreams import passed_on
 from leyden.gateway.handlers.admission import KeyLimiter, Limiter, attempt_over, counted
-from leyden.gateway.handlers.continuations import Continuations
+from leyden.gateway.handlers.continuations import Continuations, StickyVersions
 from leyden.gateway.handlers.kept import Kept
 from leyden.gateway.handlers.servers import Answer, CallFailed, Dispatcher, broken_off, call_failed
 from leyden.gateway.metrics import (
@@ -61,10 +58,9 @@ from leyden.gateway.metrics import (
     RECORD_SECONDS,
     TOKENS,
     UNBOUND_CALLS,
-    VERSION_MOVES,
     labelled,
 )
-from leyden.gateway.ports import CallExchange, EngineBroke, EngineReply, Log, ResponseWriter, RolloutStore
+from leyden.gateway.ports import DONE, CallExchange, EngineBroke, Log, ResponseWriter, RolloutStore
 from leyden.ids import AttemptRef
 from leyden.kafka import Outgoing, Retry
 
@@ -72,15 +68,6 @@ log = logging.getLogger(__name__)
 T = TypeVar("T")
 NO_HEADERS: Mapping[str, str] = {}
 CUT_OFF = f"{CALLER_LEFT} the caller went away before the answer's end"
-
-
-@dataclass(frozen=True, slots=True)
-class CallRules:
-    """Settings of model calls."""
-
-    shaped: ShapedSampling = ShapedSampling.OVERRIDE
-    sticky: bool = False
-    """Whether calls of an attempt that name no version keep to the version of its first call."""
 
 
 class ModelCalls:
@@ -99,8 +86,9 @@ class ModelCalls:
         clock: Clock,
         new_id: Callable[[], str],
         kept: Kept,
-        rules: CallRules | None = None,
+        shaped: ShapedSampling = ShapedSampling.OVERRIDE,
         continuations: Continuations | None = None,
+        sticky: StickyVersions | None = None,
     ) -> None:
         self._ring = ring
         self._limiter = limiter
@@ -111,8 +99,9 @@ class ModelCalls:
         self._store = store
         self._clock = clock
         self._new_id = new_id
-        self._rules = rules or CallRules()
+        self._shaped = shaped
         self._continuations = continuations
+        self._sticky = sticky
         self._kept = kept
 
     async def serve(self, face: Face, exchange: CallExchange) -> None:
@@ -164,7 +153,7 @@ class ModelCalls:
             prepared = passed_on(request)
             name, body, turn = ModelName(prepared.model), prepared.body, None
         else:
-            prepared = prepare(request, is_training, self._rules.shaped, incoming.face.api)
+            prepared = prepare(request, is_training, self._shaped, incoming.face.api)
             name = ModelName.parse(prepared.model)
             body, turn = await self._continued(ref, name, incoming.face, prepared.body)
         call = RoutedCall(
@@ -180,7 +169,7 @@ class ModelCalls:
             started_at=started_at,
             started=started,
             upstream=upstream,
-            kept=await self._kept_version(ref, name, upstream),
+            kept=await self._sticky.version_of(ref, name) if self._sticky and upstream is None else None,
             offers_tokens=turn is not None,
             unseen=told(unseen_parts(request)) if upstream is None else (),
         )
@@ -206,22 +195,6 @@ class ModelCalls:
         turn = await self._continuations.turn(ref, name.policy, body)
         return (body, None) if turn is None else (body | {CONTINUE_FIELD: turn.wish()}, turn)
 
-    async def _kept_version(self, ref: AttemptRef | None, name: ModelName, upstream: Upstream | None) -> int | None:
-        """The version that the attempt keeps to, if the call names none."""
-        if not self._rules.sticky or ref is None or upstream is not None or name.version is not None:
-            return None
-        return await self._store.kept_version(ref, name.policy)
-
-    async def _keep_version(self, call: RoutedCall, answer: Answer) -> None:
-        """Let the attempt keep to the version that answered, in place of one that is no longer live."""
-        ref, version = call.binding.attempt, answer.version
-        if not self._rules.sticky or ref is None or version is None or call.name.version is not None:
-            return
-        if version != call.kept:
-            await self._store.keep_version(ref, call.name.policy, version, call.kept)
-            if call.kept is not None:
-                VERSION_MOVES.inc()
-
     async def _recorded(
         self,
         call: RoutedCall,
@@ -230,11 +203,13 @@ class ModelCalls:
         receive: Callable[[Answer, ReplyParts], Awaitable[T]],
     ) -> T:
         """The result of `receive`. Returns, or raises, only after the call is recorded."""
-        reply = ReplyParts(call.prepared.choices)
+        legacy = "functions" in call.request
+        reply = ReplyParts(call.call_id, call.prepared.choices, legacy=legacy)
         try:
             async with self._dispatcher.ask(call, endpoint) as answer:
-                reply = ReplyParts(call.prepared.choices, answer.version, answer.answers_as)
-                await self._keep_version(call, answer)
+                reply.version, reply.answers_as = answer.version, answer.answers_as
+                if self._sticky is not None and answer.version is not None:
+                    await self._sticky.keep(call, answer.version)
                 received = await receive(answer, reply)
         except (EngineBroke, CallFailed) as error:
             failed = broken_off(error) if isinstance(error, EngineBroke) else error
@@ -284,17 +259,18 @@ async def _whole(call: RoutedCall, kept: Kept, answer: Answer, reply: ReplyParts
     raw = await answer.reply.read()
     headers = call.answer_headers(answer.version)
     try:
-        body = orjson.loads(raw)
+        body = parsed(raw)
         reply.take(body)
         if call.face.api is not Api.EMBEDDINGS:
             reply.must_have_choices()
-        shown = show(body, call.prepared.visible, call.served_model(answer.version))
+        shown = show(body, call.prepared.visible, call.served_model(answer.version), call.chat_id)
         told = call.face.whole(shown or body, call.asked)
+        written = orjson.dumps(told)
     except UNUSABLE as error:
         raise _unusable("answer", error) from error
     if call.face.keeps:
-        told = await kept.keep(call.binding, call.asked, told)
-    return orjson.dumps(told), headers
+        written = orjson.dumps(await kept.keep(call.binding, call.asked, told))
+    return written, headers
 
 
 async def _events(
@@ -311,7 +287,7 @@ async def _events(
     held: list[bytes] = []
     complete = False
     try:
-        async for payload in _payloads(answer.reply):
+        async for payload in answer.reply.payloads():
             if complete or payload == DONE:
                 complete = True
                 continue
@@ -339,25 +315,15 @@ async def _events(
     return held
 
 
-async def _payloads(reply: EngineReply) -> AsyncIterator[bytes]:
-    """The payloads of a stream's events. Raises `EngineBroke`."""
-    splitter = SseSplitter()
-    async for piece in reply.pieces():
-        for payload in splitter.feed(piece):
-            yield payload
-    for payload in splitter.end():
-        yield payload
-
-
 def _chunk(call: RoutedCall, stream: StreamFace, reply: ReplyParts, payload: bytes, model: str) -> list[bytes]:
     """The events of one chunk, which is also added to the record."""
     try:
-        chunk = orjson.loads(payload)
+        chunk = parsed(payload)
         reply.take(chunk)
         if reply.first_token_s is None and chunk.get("choices"):
             reply.first_token_s = time.perf_counter() - call.started
             stream.prompt_tokens = len(reply.prompt_token_ids)
-        if (shown := show(chunk, call.prepared.visible, model)) is None:
+        if (shown := show(chunk, call.prepared.visible, model, call.chat_id)) is None:
             return []
         return [stream.engine_error(shown)] if "error" in shown else stream.feed(shown)
     except UNUSABLE as error:

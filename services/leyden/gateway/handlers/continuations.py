@@ -1,6 +1,7 @@
-"""Token in, token out: a call that extends an earlier one of its attempt is sent with that call's tokens.
+"""What links a call to earlier ones of its attempt: their tokens, and the version that answered them.
 
-It is an optimisation: if the earlier call or Redis is not available, the call is a normal one.
+Token in, token out: a call that extends an earlier one is sent with that call's tokens. It is an optimisation: if the
+earlier call or Redis is not available, the call is a normal one.
 """
 
 import logging
@@ -11,8 +12,9 @@ from leyden.engine_face import PROMPT_HEADER, RENDERED_HEADER
 from leyden.events import Choice
 from leyden.gateway.core.continuation import Conversation, EarlierCall, Turn
 from leyden.gateway.core.request import JsonDict
-from leyden.gateway.metrics import PROMPTS, labelled
-from leyden.gateway.ports import EarlierCalls
+from leyden.gateway.core.routing import ModelName, RoutedCall
+from leyden.gateway.metrics import PROMPTS, VERSION_MOVES, labelled
+from leyden.gateway.ports import EarlierCalls, RolloutStore
 from leyden.ids import AttemptRef
 from leyden.kafka import Retry
 
@@ -61,3 +63,25 @@ class Continuations:
             except Retry as error:
                 log.warning("the answer could not be kept for the next call to extend: %s", error)
         return turn.earlier.call_id if turn.earlier and outcome == "extended" else None
+
+
+class StickyVersions:
+    """Calls of an attempt that name no version keep to the version of its first call while it is live."""
+
+    def __init__(self, store: RolloutStore) -> None:
+        self._store = store
+
+    async def version_of(self, ref: AttemptRef | None, name: ModelName) -> int | None:
+        """The version that the attempt keeps to, if the call names none."""
+        if ref is None or name.version is not None:
+            return None
+        return await self._store.kept_version(ref, name.policy)
+
+    async def keep(self, call: RoutedCall, version: int) -> None:
+        """Let the attempt keep to the version that answered, in place of one that is no longer live."""
+        ref = call.binding.attempt
+        if ref is None or call.name.version is not None or version == call.kept:
+            return
+        await self._store.keep_version(ref, call.name.policy, version, call.kept)
+        if call.kept is not None:
+            VERSION_MOVES.inc()

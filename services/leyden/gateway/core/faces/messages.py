@@ -33,9 +33,9 @@ ERRORS = {
 }
 
 
-def message_id(engine_id: str) -> str:
-    """The message id `msg_…` for the engine's id `chatcmpl-…`."""
-    return "msg_" + engine_id.removeprefix("chatcmpl-")
+def message_id(chat_id: str) -> str:
+    """The message id `msg_…` for the chat reply's id `chatcmpl-…`."""
+    return "msg_" + chat_id.removeprefix("chatcmpl-")
 
 
 def stop_of(choice: Mapping[str, Any], tool_calls: object) -> tuple[str, str | None]:
@@ -63,11 +63,8 @@ def usage_of(usage: Mapping[str, Any] | None) -> JsonDict:
     }
 
 
-def tool_use(call: Mapping[str, Any], message: str, number: int) -> JsonDict:
-    """A `tool_use` block. Arguments that are not a JSON object become `{"arguments": <text>}`.
-
-    A call without an id gets one, as the caller's result refers to it.
-    """
+def tool_use(call: Mapping[str, Any]) -> JsonDict:
+    """A `tool_use` block. Arguments that are not a JSON object become `{"arguments": <text>}`."""
     function = call["function"]
     text = function.get("arguments") or "{}"
     try:
@@ -76,8 +73,7 @@ def tool_use(call: Mapping[str, Any], message: str, number: int) -> JsonDict:
         arguments = None
     if not isinstance(arguments, dict):
         arguments = {"arguments": text}
-    call_id = call.get("id") or f"toolu_{message.removeprefix('msg_')}_{number}"
-    return {"type": "tool_use", "id": call_id, "name": function.get("name") or "", "input": arguments}
+    return {"type": "tool_use", "id": call["id"], "name": function.get("name") or "", "input": arguments}
 
 
 def anthropic_error(refusal: Refusal) -> JsonDict:
@@ -105,7 +101,8 @@ class MessagesStream(StreamFace):
         self._index = -1
         self._answered = False
         """Whether text or a tool use was sent; thinking alone is not an answer."""
-        self._tools = ToolCalls()
+        self._tools = ToolCalls("")
+        self._called = False
         self._held = 0
         self._stop: tuple[str, str | None] = ("end_turn", None)
         self._usage: JsonDict | None = None
@@ -118,7 +115,7 @@ class MessagesStream(StreamFace):
             events += self._grow("thinking", reasoning_of(delta)) + self._grow("text", delta.get("content"))
             events += self._hold(delta.get("tool_calls") or [])
             if choice.get("finish_reason"):
-                self._stop = stop_of(choice, self._tools)
+                self._stop = stop_of(choice, self._tools or self._called)
                 events += self._finish()
         return events
 
@@ -163,15 +160,17 @@ class MessagesStream(StreamFace):
     def _hold(self, calls: list[JsonDict]) -> list[bytes]:
         """Hold back pieces of tool calls; every `PING_EVERY` pieces return a ping."""
         before = self._held // PING_EVERY
-        self._held += len(self._tools.add(calls))
+        self._tools.add(calls)
+        self._held += len(calls)
         return [PING] * (self._held // PING_EVERY - before)
 
     def _finish(self) -> list[bytes]:
         """Close the open block, then send tool uses. A message with neither text nor tool uses gets an empty text."""
         events = self._close()
-        tools, self._tools = self._tools.whole(), ToolCalls()
-        for number, call in enumerate(tools):
-            events += self._tool(tool_use(call, self._id, number))
+        tools, self._tools = self._tools.whole(), ToolCalls(self._id)
+        self._called = self._called or bool(tools)
+        for call in tools:
+            events += self._tool(tool_use(call))
         if not tools and not self._answered:
             events += [self._begin({"type": "text", "text": ""}), *self._close()]
         self._answered = True
@@ -211,19 +210,18 @@ class MessagesFace(Face):
     def request(self, body: JsonDict) -> JsonDict:
         return chat_request(body)
 
-    def response_id(self, engine_id: str) -> str:
-        return message_id(engine_id)
+    def response_id(self, chat_id: str) -> str:
+        return message_id(chat_id)
 
     def whole(self, shown: JsonDict, body: JsonDict) -> JsonDict:
         choice = shown["choices"][0]
         reason, sequence = stop_of(choice, choice["message"].get("tool_calls"))
-        own_id = message_id(str(shown.get("id") or ""))
         return {
-            "id": own_id,
+            "id": message_id(shown["id"]),
             "type": "message",
             "role": "assistant",
             "model": shown["model"],
-            "content": _content(choice["message"], own_id),
+            "content": _content(choice["message"]),
             "stop_reason": reason,
             "stop_sequence": sequence,
             "usage": usage_of(shown.get("usage")),
@@ -239,7 +237,7 @@ class MessagesFace(Face):
         return self.retold(status, body, call_id)
 
 
-def _content(message: Mapping[str, Any], own_id: str) -> list[JsonDict]:
+def _content(message: Mapping[str, Any]) -> list[JsonDict]:
     """The content blocks of a reply: thinking (if it has reasoning), text, tool uses. At least one block."""
     blocks: list[JsonDict] = []
     if thinking := reasoning_of(message):
@@ -247,7 +245,7 @@ def _content(message: Mapping[str, Any], own_id: str) -> list[JsonDict]:
     calls = message.get("tool_calls") or ()
     if message.get("content") or not calls:
         blocks.append({"type": "text", "text": message.get("content") or ""})
-    return blocks + [tool_use(call, own_id, number) for number, call in enumerate(calls)]
+    return blocks + [tool_use(call) for call in calls]
 
 
 def count_request(body: JsonDict) -> JsonDict:

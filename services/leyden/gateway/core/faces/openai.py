@@ -6,12 +6,13 @@ only the record needs, so a face sees exactly what a caller of chat completions 
 
 from abc import ABC, abstractmethod
 from collections.abc import Mapping
+from functools import cache
 from typing import Any
 
 import orjson
 
 from leyden.gateway.core.refusals import Refusal
-from leyden.gateway.core.request import Api, JsonDict
+from leyden.gateway.core.request import Api, JsonDict, Visible
 
 REASONING = "reasoning"
 """Name of an assistant's reasoning in vLLM's chat API, in requests and replies. The older name is read too."""
@@ -20,6 +21,12 @@ TEXT_KINDS = frozenset({"text", "input_text", "output_text", "refusal", "thinkin
 """Types of content parts that are written as text. All others count as unseen."""
 EMBEDDED = "prompt_embeds"
 """Field of a text completion: the prompt as vectors."""
+THOUGHTS = ("thinking", "reasoning")
+"""Types of content parts that are reasoning."""
+ALWAYS_HIDDEN = ("prompt_text", "metrics")
+CHOICE_HIDDEN = ("routed_experts",)
+CHUNKS = ("chat.completion.chunk", "text_completion")
+"""The `object` of stream chunks; a plain text completion has it too, and always has choices."""
 MAX_KIND = 64
 """Maximum characters of a type, which callers choose."""
 NO_ROUTE = (404, 405)
@@ -79,9 +86,9 @@ class Face(ABC):
         """Parts of the caller's request that could not be served and were left out; the reply's header names them."""
         return ()
 
-    def response_id(self, engine_id: str) -> str:
-        """The reply id that the caller sees instead of the engine's."""
-        return engine_id
+    def response_id(self, chat_id: str) -> str:
+        """The reply's id in this API, from the one that `RoutedCall.chat_id` gives it at the engine's."""
+        return chat_id
 
     @abstractmethod
     def whole(self, shown: JsonDict, body: JsonDict) -> JsonDict:
@@ -124,6 +131,74 @@ def reasoning_of(message: Mapping[str, Any]) -> str | None:
     """The reasoning of a message or delta, under either of the two names that servers use."""
     text = message.get(REASONING) or message.get(OLD_REASONING)
     return text if isinstance(text, str) else None
+
+
+def plain_content(message: JsonDict, beside: object) -> None:
+    """Write the content of a message or delta as text where it is a list of texts; thoughts become its reasoning.
+
+    A list with other parts stays as it is. `beside` is the `text` of its choice, for a message that has none.
+    """
+    parts = message.get("content") or beside
+    if isinstance(parts, str):
+        message["content"] = parts
+    if not isinstance(parts, list):
+        return
+    kinds = [part.get("type", "text") if isinstance(part, dict) else "text" for part in parts]
+    if not set(kinds) <= {*TEXT_KINDS, *THOUGHTS}:
+        return
+    said = [(kind in THOUGHTS, _text_in(part)) for kind, part in zip(kinds, parts, strict=True)]
+    message["content"] = "".join(text for is_thought, text in said if not is_thought)
+    if thought := "".join(text for is_thought, text in said if is_thought):
+        message[REASONING] = f"{message.get(REASONING) or ''}{thought}"
+
+
+def _text_in(part: object) -> str:
+    """The text of a part, however deep."""
+    if isinstance(part, dict):
+        return _text_in(next((part[name] for name in ("text", *THOUGHTS, "refusal") if part.get(name)), None))
+    return "".join(map(_text_in, part)) if isinstance(part, list) else part if isinstance(part, str) else ""
+
+
+def show(piece: JsonDict, visible: Visible, model: str, chat_id: str) -> JsonDict | None:
+    """The reply or chunk for the caller (changed in place); None for a chunk that only the record needs."""
+    if "error" in piece:
+        return piece
+    if "id" in piece or "choices" in piece:
+        piece["id"] = chat_id
+    if visible.untouched:
+        return None if piece.get("usage") and not piece.get("choices") and _unasked_usage(piece, visible) else piece
+    if not piece.get("choices") and _unasked_usage(piece, visible):
+        return None
+    if _unasked_usage(piece, visible) and (piece["object"] == CHUNKS[0] or piece.get("usage") is None):
+        piece.pop("usage", None)
+    of_piece, of_choice = _hidden(visible)
+    for name in of_piece:
+        piece.pop(name, None)
+    for choice in piece.get("choices") or ():
+        for name in of_choice:
+            choice.pop(name, None)
+        if not visible.logprobs:
+            choice["logprobs"] = None
+    piece["model"] = model
+    return piece
+
+
+@cache
+def _hidden(visible: Visible) -> tuple[tuple[str, ...], tuple[str, ...]]:
+    """Fields removed from a reply or chunk, and from its choices."""
+    of_piece, of_choice = list(ALWAYS_HIDDEN), list(CHOICE_HIDDEN)
+    if not visible.token_ids:
+        of_piece.append("prompt_token_ids")
+        of_choice += ("token_ids", "prompt_token_ids")
+    if not visible.prompt_logprobs:
+        of_piece.append("prompt_logprobs")
+    if not visible.kv_transfer_params:
+        of_piece.append("kv_transfer_params")
+    return tuple(of_piece), tuple(of_choice)
+
+
+def _unasked_usage(piece: JsonDict, visible: Visible) -> bool:
+    return piece.get("object") in CHUNKS and not visible.usage_chunk
 
 
 def unseen_parts(request: Mapping[str, Any]) -> tuple[str, ...]:

@@ -242,8 +242,8 @@ class ResponsesFace(Face):
     def left_out(self, body: JsonDict) -> tuple[str, ...]:
         return tuple(tools_of(body).left_out)[:MAX_LEFT_OUT]
 
-    def response_id(self, engine_id: str) -> str:
-        return response_id(engine_id)
+    def response_id(self, chat_id: str) -> str:
+        return response_id(chat_id)
 
     def whole(self, shown: JsonDict, body: JsonDict) -> JsonDict:
         return response(shown, body)
