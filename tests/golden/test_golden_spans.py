@@ -17,7 +17,7 @@ from leyden.ingest.core.event import Normalised
 from leyden.ingest.core.normalise import normalise_traces
 from leyden.ingest.dialects import DIALECTS
 from leyden.ingest.dialects.logs import normalise_logs
-from leyden.reward.core.rules.failure import SUCCESS, outcome_of
+from leyden.reward.core.failure import SUCCESS, outcome_of
 from leyden.reward.core.spans import SpanIndex
 
 HERE = Path(__file__).parent

@@ -11,7 +11,7 @@ from leyden.events import Json, JsonObject, SpanKind, SpanRecorded
 from leyden.ingest.core.messages import messages_of
 from leyden.ingest.core.normalise import normalise_traces
 from leyden.ingest.dialects import DIALECTS
-from leyden.reward.core.rules.failure import SUCCESS, outcome_of
+from leyden.reward.core.failure import SUCCESS, outcome_of
 from unit.ingest.otlp_builders import otlp_event, otlp_request, otlp_span
 
 ASKED = {"id": "t1", "type": "function", "function": {"name": "population", "arguments": '{"city":"Oslo"}'}}
@@ -95,6 +95,49 @@ def test_wrapped_arguments_of_openinference(wrapper: JsonObject) -> None:
     assert tool_of(attributes, "population.__call__") == ("population", {"city": "Oslo"}, "709000", SUCCESS)
     positional = attributes | {"input.value": '{"args": ["Oslo"], "kwargs": {}}'}
     assert tool_of(positional, "population.__call__")[1] == {"args": ["Oslo"], "kwargs": {}}
+
+
+MESSAGE = {"content": "no such city", "tool_call_id": "t1", "status": "error"}
+DUMPED = {"lc": 1, "type": "constructor", "id": ["langchain_core", "messages", "ToolMessage"], "kwargs": MESSAGE}
+LANGCHAIN: list[JsonObject] = [
+    {"openinference.span.kind": "TOOL", "output.value": json.dumps({"type": "tool", "data": MESSAGE})},
+    {"openinference.span.kind": "TOOL", "output.value": json.dumps({**MESSAGE, "type": "tool"})},
+    {"openinference.span.kind": "TOOL", "output.value": json.dumps(DUMPED)},
+    {"langsmith.span.kind": "tool", "gen_ai.completion": json.dumps({"output": {**MESSAGE, "type": "tool"}})},
+    {"langsmith.span.kind": "tool", "gen_ai.completion": json.dumps({"output": DUMPED})},
+    {"traceloop.span.kind": "tool", "traceloop.entity.output": json.dumps({"output": DUMPED})},
+    {"traceloop.span.kind": "tool", "traceloop.entity.output": json.dumps({"output": {**MESSAGE, "type": "tool"}})},
+]
+
+
+@pytest.mark.parametrize("attributes", LANGCHAIN)
+@pytest.mark.parametrize("status", ["error", "success"])
+def test_the_status_of_langchains_tool_message_is_kept(attributes: JsonObject, status: str) -> None:
+    told: JsonObject = {name: str(value).replace('"error"', f'"{status}"') for name, value in attributes.items()}
+    *_, outcome = tool_of(told, "population")
+    assert outcome == ("tool error no such city" if status == "error" else SUCCESS)
+
+
+MCP_ERROR = {"isError": True, "content": [{"type": "text", "text": "no such city"}]}
+RESULTS: dict[str, JsonObject] = {
+    "gen_ai.tool.call.result": {"gen_ai.operation.name": "execute_tool", "gen_ai.tool.name": "population"},
+    "ai.toolCall.result": {"ai.toolCall.name": "population"},
+    "output.value": {"openinference.span.kind": "TOOL"},
+    "gen_ai.completion": {"langsmith.span.kind": "tool"},
+    "traceloop.entity.output": {"traceloop.span.kind": "tool"},
+    "tool.result": {"agentops.span.kind": "tool"},
+    "tool_response": {"logfire.msg": "running tool", "gen_ai.tool.name": "population"},
+    "gcp.vertex.agent.tool_response": {"gen_ai.operation.name": "execute_tool", "gen_ai.tool.name": "population"},
+    "haystack.agent.step.tool.output": {"haystack.tool.name": "population"},
+}
+
+
+@pytest.mark.parametrize("name", RESULTS)
+def test_every_dialect_reads_a_protocols_error_in_its_results(name: str) -> None:
+    span = "haystack.agent.step.tool" if name.startswith("haystack") else "a span"
+    assert tool_of(RESULTS[name] | {name: json.dumps(MCP_ERROR)}, span)[3] == "tool error no such city"
+    assert tool_of(RESULTS[name] | {name: json.dumps([{"type": "text", "text": "709000"}])}, span)[3] == SUCCESS
+    assert tool_of(RESULTS[name] | {name: json.dumps({"success": False})}, span)[3] is None
 
 
 def test_a_tools_answer_in_the_middle_splits_the_message() -> None:

@@ -147,6 +147,42 @@ def test_a_tool_failed_when_its_result_says_so(result: Json, failed: bool) -> No
     assert given(ToolStatus(), a_tool(1, 1, result=result, status="ok")) == [(-0.1 if failed else 0.1, "span-1", None)]
 
 
+@pytest.mark.parametrize("how", [{}, {"status": "ok"}, {"attributes": {"process.exit.code": 0}}])
+@pytest.mark.parametrize(
+    "result", ['{"success": false}', {"errors": ["no"]}, "Error: no such file", {"status": "Error"}]
+)
+def test_a_result_in_whose_words_the_tool_failed_is_neither_paid_nor_punished(
+    result: Json, how: dict[str, Any]
+) -> None:
+    assert given(ToolStatus(), a_tool(1, 1, result=result, **how)) == []
+    corrected = [failed(1, "no x"), a_tool(2, 2, result=result, **how)]
+    assert given(SelfCorrection(), *corrected) == []
+    ended = under(2, attributes={"process.exit.code": 0})
+    assert given(ToolStatus(), a_tool(1, 2, result=result), ended) == []
+    assert given(ToolStatus(), a_tool(1, 2, result=result), under(3, attributes={"process.exit.code": 1})) == [
+        (-0.1, "span-1", None)
+    ]
+
+
+@pytest.mark.parametrize(
+    ("message", "value"),
+    [({"is_error": True}, -0.1), ({"status": "error"}, -0.1), ({"is_error": False}, 0.1), ({}, 0.1)],
+)
+def test_an_error_that_the_next_request_reports_is_an_error(message: JsonObject, value: float) -> None:
+    """Anthropic's clients say it in the tool's result, which the gateway records with the next call."""
+    first = asking(("call_0", "add", {"x": 1}))
+    answer: JsonObject = {"role": "tool", "tool_call_id": "call_0", "content": "3", **message}
+    other = asking(("call_0", "add", {"x": 2}))
+    elsewhere: JsonObject = {"role": "tool", "tool_call_id": "call_0", "content": "no", "is_error": True}
+    calls = [
+        a_call(1, 1, first),
+        a_call(2, 2.2, request={"messages": [other, elsewhere]}),
+        a_call(3, 3, request={"messages": [other, elsewhere, first, answer]}),
+    ]
+    span = a_tool(1, 2, {"x": 1}, call_id="call_0")
+    assert given(ToolStatus(), *calls, span) == [(value, "span-1", "call-1")]
+
+
 def test_what_happened_inside_a_tool_counts_when_its_span_says_nothing() -> None:
     again = [
         under(2, attributes={"http.response.status_code": 503}),

@@ -7,6 +7,7 @@ from opentelemetry.proto.collector.trace.v1.trace_service_pb2 import ExportTrace
 from opentelemetry.proto.trace.v1.trace_pb2 import ResourceSpans, ScopeSpans, Span
 
 from leyden.events import JsonObject, SpanKind
+from leyden.events.tool_results import reported_error
 from leyden.ids import AttemptRef, derive
 from leyden.ingest.core.binding import NOT_ADMITTED, Admission, attempt_of
 from leyden.ingest.core.dialect import Dialect, Meaning
@@ -69,6 +70,8 @@ def normalise(
     meaning = dialect.meaning(span)
     attempt = attempt_of(span.trace_id, span.attributes, span.resource, admission)
     _set_error(meaning, span)
+    if meaning.tool is not None and meaning.tool["error"] is None:
+        meaning.tool["error"] = reported_error(meaning.tool["result"])
     yield written(span, meaning, _left_over(span, meaning), attempt, dialect.name, admission, odd=odd)
     for index, score in dialect.evaluations(span):
         yield _score(span, index, score, attempt, dialect.name, admission)

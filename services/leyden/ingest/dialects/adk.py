@@ -76,7 +76,6 @@ def _tool_call(tool: JsonObject, attributes: JsonObject) -> None:
         arguments = result = None
     tool["arguments"] = arguments if tool["arguments"] is None else tool["arguments"]
     tool["result"] = _known(result if tool["result"] is None else tool["result"])
-    tool["error"] = tool["error"] or gen_ai.error_in(tool["result"])
     tool["call_id"] = None if has_mask(tool["call_id"]) else tool["call_id"]
 
 

@@ -331,15 +331,6 @@ def _tool_call(meaning: Meaning, span: RawSpan) -> None:
         meaning.understood.update(names.TOOL_PARAMETERS)
     if span.events and (is_empty(meaning.tool["arguments"]) or is_empty(meaning.tool["result"])):
         _tool_call_in_events(meaning, span)
-    meaning.tool["error"] = error_in(meaning.tool["result"])
-
-
-def error_in(result: Json) -> str | None:
-    """The error of a tool's result with `isError`, as MCP has it: a failed tool still returns a result."""
-    if not isinstance(result, dict) or True not in (result.get("isError"), result.get("is_error")):
-        return None
-    found = [words for item in objects(result.get("content")) if (words := text(item.get("text")))]
-    return "\n".join(found) or "error"
 
 
 def _tool_call_in_events(meaning: Meaning, span: RawSpan) -> None:

@@ -53,7 +53,7 @@ def _tool_call(span: RawSpan) -> Meaning:
         arguments=said(attributes, TOOL + ".input"),
         result=result,
         description=take(meaning, attributes, "haystack.tool.description"),
-        error=(text(mapping(result).get("error")) or "error") if failed else gen_ai.error_in(result),
+        error=(text(mapping(result).get("error")) or "error") if failed else None,
     )
     return meaning
 

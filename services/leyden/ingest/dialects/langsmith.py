@@ -6,6 +6,7 @@ import re
 from collections.abc import Sequence
 
 from leyden.events import Json, JsonObject, SpanKind
+from leyden.events.tool_results import reported_error
 from leyden.ingest.core import fields
 from leyden.ingest.core.dialect import Meaning
 from leyden.ingest.core.messages import langchain_generations, messages_of
@@ -51,6 +52,7 @@ class LangSmith:
         elif meaning.tool is not None:
             meaning.tool["arguments"] = prompt
             meaning.tool["result"] = _answer(completion)
+            meaning.tool["error"] = reported_error(completion)
             meaning.understood |= {names.PROMPT, names.COMPLETION}
         elif kind is SpanKind.RETRIEVAL:
             _retrieval(meaning, prompt, completion)

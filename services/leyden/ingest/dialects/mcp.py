@@ -3,6 +3,7 @@
 from collections.abc import Sequence
 
 from leyden.events import JsonObject, SpanKind
+from leyden.events.tool_results import is_true, reported_error
 from leyden.ingest.core import fields
 from leyden.ingest.core.dialect import Meaning
 from leyden.ingest.core.raw import RawSpan
@@ -42,9 +43,8 @@ class Mcp:
 
 
 def _error(attributes: JsonObject, tool: JsonObject) -> str | None:
-    """The error of a tool result with `isError`: in MCP a failed tool still returns a result."""
-    result = mapping(tool["result"])
-    if not any(attributes.get(name) is True for name in _FLAGS):
-        return gen_ai.error_in(result)
-    found = gen_ai.error_in({**result, "isError": True})
+    """The error of a tool whose span has the result's `isError` as an attribute."""
+    if not any(is_true(attributes.get(name)) for name in _FLAGS):
+        return None
+    found = reported_error({**mapping(tool["result"]), "isError": True})
     return found if found != "error" else text(attributes.get("error.type")) or found

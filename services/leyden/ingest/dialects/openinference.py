@@ -3,6 +3,7 @@
 from collections.abc import Sequence
 
 from leyden.events import Json, JsonObject, SpanKind
+from leyden.events.tool_results import reported_error
 from leyden.ingest.core import fields
 from leyden.ingest.core.dialect import Meaning
 from leyden.ingest.core.messages import langchain_generations, messages_of, of_flat
@@ -141,7 +142,7 @@ def _tool_call(meaning: Meaning, span: RawSpan) -> None:
         description=take(meaning, attributes, "tool.description"),
     )
     meaning.understood |= {INPUT, OUTPUT, *_MIMES}
-    meaning.tool["error"] = gen_ai.error_in(meaning.tool["result"])
+    meaning.tool["error"] = reported_error(result)
     if is_schema or found is None:
         meaning.understood.add("tool.parameters")
 

@@ -7,6 +7,7 @@ calls in the same way.
 from collections.abc import Sequence
 
 from leyden.events import Json, JsonObject, SpanKind
+from leyden.events.tool_results import reported_error
 from leyden.ingest.core import fields
 from leyden.ingest.core.dialect import Meaning
 from leyden.ingest.core.messages import chat_messages
@@ -81,8 +82,7 @@ def _tool_call(meaning: Meaning, span: RawSpan) -> None:
     tool["arguments"] = _arguments(given)
     tool["result"] = message.get("content") if message else result
     tool["call_id"] = tool["call_id"] or text(message.get("tool_call_id"))
-    if isinstance(result, dict) and result.get("is_error") is True:
-        tool["error"] = text(result.get("result")) or "error"
+    tool["error"] = reported_error(result)
     meaning.tool = tool
     meaning.understood |= {INPUT, OUTPUT, names.TOOL_ARGUMENTS, names.TOOL_RESULT, ENTITY}
 

@@ -5,7 +5,7 @@ from collections import defaultdict
 from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass
 
-from leyden.events import Json, SpanRecorded
+from leyden.events import Json, JsonObject, SpanRecorded
 from leyden.events.joins import CLOCK_SLACK_NANO, Place, place_of, unix_nano
 from leyden.events.masked import has_mask
 from leyden.events.replies import is_random
@@ -36,6 +36,8 @@ class ToolUse:
     asked_by: Mapping[Place, str | None]
     """Tool call, or a part of it → the call that asked for it; None if there is none, or more than one fits."""
     latest: "_LatestCall"
+    answers: Mapping[Place, JsonObject]
+    """Tool call → the message with its result in the next request of the conversation that asked for it."""
 
     def call_of(self, span: SpanRecorded) -> str | None:
         """The call whose action caused `span`: for spans of no tool call, the latest call before them."""
@@ -57,6 +59,8 @@ def tool_use(index: SpanIndex, calls: Sequence[CallView], agent_of: Callable[[Ca
         for ask in _asks(call, agent_of(call)):
             asked[ask.id_].append(ask)
     latest = _LatestCall.of(answered, index, agent_of)
+    later = _Requests.of(answered)
+    answers: dict[Place, JsonObject] = {}
     done: dict[int, SpanRecorded] = {}
     repeats: dict[Place, SpanRecorded] = {}
     asked_by: dict[Place, str | None] = {}
@@ -72,8 +76,10 @@ def tool_use(index: SpanIndex, calls: Sequence[CallView], agent_of: Callable[[Ca
                 if (earlier := done.get(id(chosen))) is not None and _again(chosen, tool, earlier):
                     repeats[place_of(earlier)] = tool
                 done[id(chosen)] = tool
+                if (message := later.answer(chosen, tool)) is not None:
+                    answers[place_of(tool)] = message
         asked_by |= dict.fromkeys(map(place_of, spans), call_id)
-    return ToolUse(index.merged(_last(repeats)), asked_by, latest)
+    return ToolUse(index.merged(_last(repeats)), asked_by, latest, answers)
 
 
 @dataclass(frozen=True)
@@ -100,6 +106,34 @@ class _LatestCall:
             calls = self.by_agent.get(agent, ())
             if at := bisect_right(calls, span.start_unix_nano, key=lambda call: call[0]):
                 return calls[at - 1][1]
+        return None
+
+
+@dataclass(frozen=True)
+class _Requests:
+    """The tool messages in the calls' requests."""
+
+    answered: Mapping[str, Sequence[tuple[CallView, JsonObject]]]
+    """Tool call id → the calls whose requests have a message with its result, in order, with the last such message."""
+
+    @classmethod
+    def of(cls, calls: Iterable[CallView]) -> "_Requests":
+        found: dict[str, list[tuple[CallView, JsonObject]]] = defaultdict(list)
+        for call in calls:
+            messages = call.request.get("messages")
+            held = [one for one in messages if isinstance(one, dict)] if isinstance(messages, list) else []
+            last = {id_: one for one in held if isinstance(id_ := one.get("tool_call_id"), str)}
+            for id_, message in last.items():
+                found[id_].append((call, message))
+        return cls(found)
+
+    def answer(self, ask: Ask, tool: SpanRecorded) -> JsonObject | None:
+        """The result of `tool` as the next call of the conversation of `ask` has it."""
+        for call, message in self.answered.get(ask.id_, ()):
+            if unix_nano(call.started_at) + CLOCK_SLACK_NANO < tool.end_unix_nano or call is ask.call:
+                continue
+            if _is_in_conversation(ask, call):
+                return message
         return None
 
 

@@ -10,6 +10,7 @@ from leyden.events.joins import Joins, Place, join, joinable_call, joinable_span
 from leyden.reward.core.asking import ToolUse, tool_use
 from leyden.reward.core.calls import CallView, answer_texts, call_view, replies_of_view
 from leyden.reward.core.evidence import AttemptEvidence
+from leyden.reward.core.failure import outcome_of
 from leyden.reward.core.spans import SpanIndex
 
 
@@ -54,6 +55,10 @@ class RolloutView:
     def call_that_asked(self, span: SpanRecorded) -> str | None:
         """The call whose action caused `span`; None if there is none, or more than one fits (see `asking`)."""
         return self._tool_use.call_of(span)
+
+    def tool_outcome(self, span: SpanRecorded) -> str | None:
+        """How the tool call ended: `SUCCESS`, how it failed, or None if nothing says so (see `failure`)."""
+        return outcome_of(span, self.span_index.parts_of(span), self._tool_use.answers.get(place_of(span)))
 
     @cached_property
     def span_index(self) -> SpanIndex:

@@ -7,7 +7,6 @@ from pydantic import Field
 
 from leyden.events import Evidence, SpanRecorded
 from leyden.reward.core.rules.base import IntermediateRule, Signal
-from leyden.reward.core.rules.failure import outcome_of
 from leyden.reward.core.view import RolloutView
 
 
@@ -29,7 +28,7 @@ class SelfCorrection(IntermediateRule):
         for span in view.span_index.tools:
             tool = span.tool.name if span.tool else span.name
             used_by = (tool, view.agent_of_span(span))
-            if (error := outcome_of(span, view.span_index.parts_of(span))) is None:
+            if (error := view.tool_outcome(span)) is None:
                 continue  # neither an error nor a correction
             if error:
                 open_errors[used_by] = (span, tool not in failed)

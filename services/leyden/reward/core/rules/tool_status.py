@@ -6,8 +6,8 @@ from typing import Literal
 from pydantic import Field
 
 from leyden.events import Evidence
+from leyden.reward.core.failure import SUCCESS
 from leyden.reward.core.rules.base import IntermediateRule, Signal
-from leyden.reward.core.rules.failure import SUCCESS, outcome_of
 from leyden.reward.core.view import RolloutView
 
 
@@ -21,7 +21,7 @@ class ToolStatus(IntermediateRule):
 
     def observe(self, view: RolloutView) -> Iterable[Signal]:
         for span in view.span_index.tools:
-            if (outcome := outcome_of(span, view.span_index.parts_of(span))) is None:
+            if (outcome := view.tool_outcome(span)) is None:
                 continue
             evidence = Evidence(kind="span", id=span.event_id)
             value = self.ok if outcome == SUCCESS else self.error

@@ -2,8 +2,9 @@
 
 from collections.abc import Iterable, Sequence
 
-from leyden.events import Json, SpanRecorded
+from leyden.events import Json, JsonObject, SpanRecorded
 from leyden.events.masked import has_mask
+from leyden.events.tool_results import is_true, reported_error, speaks_of_an_error
 from leyden.reward.core.json_values import parsed
 
 EXIT_CODES = ("process.exit.code", "process.exit_code", "exit.code", "exit_code", "exitCode", "returncode")
@@ -22,30 +23,29 @@ SUCCESS = ""
 """Outcome of a tool call that succeeded; any other text says how it failed."""
 
 
-def outcome_of(span: SpanRecorded, parts: Sequence[SpanRecorded] = ()) -> str | None:
+def outcome_of(span: SpanRecorded, parts: Sequence[SpanRecorded] = (), answer: JsonObject | None = None) -> str | None:
     """`SUCCESS`, or a description of how the tool call failed, equal for equal errors; None if the spans do not say.
 
     The tool's own span decides first. An exit code, an HTTP status or an MCP error in it counts whatever the status is,
     because most instrumentations set OK for everything that did not raise. An exception counts unless the status is OK,
     which means that it was handled. If the span has none of these, the last of `parts` (spans of the tool's own work)
-    that has one decides, because a retried request may succeed. If none has, a result that is there and not masked
-    means success: a span that only ended is no evidence of it.
+    that has one decides, because a retried request may succeed, and then `answer`: the message with the result in a
+    later request. If none has, a result that is there and not masked means success: a span that only ended is no
+    evidence of it. A result in whose words the tool failed (`{"success": false}`) is no success, whatever else is, and
+    no failure either.
     """
-    if (found := _said(span)) is not None:
+    found = _said(span)
+    if found is None:
+        by_end = sorted(parts, key=lambda part: (part.end_unix_nano, part.span_id), reverse=True)
+        found = next((said for part in by_end if (said := _said(part)) is not None), None)
+    if not found and answer is not None and (said := reported_error({"role": "tool", **answer})) is not None:
+        return f"tool error {said}"
+    if found:
         return found
-    said = (_said(part) for part in sorted(parts, key=lambda part: (part.end_unix_nano, part.span_id), reverse=True))
-    if (found := next((found for found in said if found is not None), None)) is not None:
-        return found
-    return SUCCESS if any(_has_result(one) for one in (span, *parts)) else None
-
-
-def _has_result(span: SpanRecorded) -> bool:
-    """Whether the tool's result is there: not masked, and no object that speaks of an error itself."""
-    result = span.tool.result if span.tool else None
-    if result is None or has_mask(result):
-        return False
-    body = parsed(result)[1] if isinstance(result, str) else result
-    return not (isinstance(body, dict) and (body.get("error") or body.get("status") in ("error", "failed")))
+    results = [one.tool.result for one in (span, *parts) if one.tool is not None and one.tool.result is not None]
+    if any(map(speaks_of_an_error, results)):
+        return None
+    return found if found is not None else SUCCESS if any(not has_mask(result) for result in results) else None
 
 
 def _said(span: SpanRecorded) -> str | None:
@@ -80,32 +80,26 @@ def _reported(attributes: dict[str, Json]) -> Iterable[str]:
 
 
 def _reported_in(result: Json) -> Iterable[str]:
-    """The results reported in a tool's result: an exit code, MCP's `isError`, a JSON-RPC error."""
+    """The results reported in a tool's result: an exit code, MCP's `isError`, a JSON-RPC error, a message's status."""
+    if (error := reported_error(result)) is not None:
+        yield f"tool error {error}"
     body = parsed(result)[1] if isinstance(result, str) else result
     if not isinstance(body, dict):
         return
     for key in EXIT_CODES:
         if (code := _integer(body.get(key))) is not None:
             yield f"exit code {code}" if code else ""
-    if "jsonrpc" in body:
-        error = body.get("error")
-        yield f"MCP error {error.get('code')}" if isinstance(error, dict) else ""
-        inner = body.get("result")
-        yield from _is_error(inner) if isinstance(inner, dict) else ()
+    if "jsonrpc" in body and not isinstance(body.get("error"), dict):
+        yield ""
     yield from _is_error(body)
 
 
 def _is_error(values: dict[str, Json]) -> Iterable[str]:
     for key in IS_ERROR:
-        if isinstance(flag := values.get(key), bool):
-            yield f"MCP tool error {_text_of(values)}".rstrip() if flag else ""
-
-
-def _text_of(result: dict[str, Json]) -> str:
-    """The text of an MCP result, so that different errors have different descriptions."""
-    content = result.get("content")
-    texts = [item.get("text") for item in content if isinstance(item, dict)] if isinstance(content, list) else []
-    return " ".join(text for text in texts if isinstance(text, str))
+        if is_true(flag := values.get(key)):
+            yield "tool error"
+        elif flag is False:
+            yield ""
 
 
 def _raised(span: SpanRecorded) -> str | None:
