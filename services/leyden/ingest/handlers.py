@@ -111,6 +111,7 @@ class IngestHandlers:
         admission = Admission(request.project, request.attempt, request.attempt_by is AttemptBy.KEY)
         traceparent = delivered.traceparent
         found.refused += [(delivered, bad) for bad in request.bad]
+        found.odd["salvaged"] += request.salvaged
         for one in (
             normalise_logs(request.logs, admission, self._limits)
             if request.signal is Signal.LOGS

@@ -19,7 +19,8 @@ BAD_SPANS = Counter("leyden_ingest_bad_spans", "Invalid spans and log records, s
 ANOMALOUS_SPANS = Counter(
     "leyden_ingest_anomalous_spans",
     "Spans kept despite an anomaly: cut (too large, truncated), end_before_start (the end is set to the start), "
-    "in_the_future (more than an hour; kept unchanged), unfinished (no end: replaced by the finished span).",
+    "in_the_future (more than an hour; kept unchanged), unfinished (no end: replaced by the finished span), "
+    "salvaged (a value in it, its scope or its resource could not be read).",
     ["what"],
 )
 LOG_RECORDS_SKIPPED = Counter(

@@ -4,6 +4,7 @@ A client that cuts a text in the middle of an emoji sends half of it: as an esca
 not UTF-8 in protobuf. Parsers then refuse the whole request. Slow; for requests that could not be parsed as they are.
 """
 
+import math
 import re
 from typing import Any
 
@@ -13,7 +14,9 @@ from leyden.events import wire
 
 MAX_DEPTH = 100
 """Messages nested deeper are left as they are; protobuf does not parse them either."""
-_TOKEN = re.compile(rb'"(?:[^"\\]+|\\.)*+"|-?\bInfinity\b|\bNaN\b', re.DOTALL)
+_TOKEN = re.compile(
+    rb'"(?:[^"\\]+|\\.)*+"|-?\bInfinity\b|\bNaN\b|-?[0-9]++(?:\.[0-9]++)?[eE][+]?[0-9]++|-?[0-9]{300,}+', re.DOTALL
+)
 _WANTED = re.compile(rb"\\u[dD][89a-fA-F]|[\x00-\x1f]")
 _IN_STRING = re.compile(
     rb"(?P<pair>\\u[dD][89abAB][0-9a-fA-F]{2}\\u[dD][c-fC-F][0-9a-fA-F]{2})"
@@ -37,14 +40,18 @@ def well_formed_text(raw: bytes) -> str:
 def well_formed_json(body: bytes) -> bytes:
     """`body` with valid strings and numbers, if nothing else is wrong with it.
 
-    Half a surrogate pair and bytes that are not UTF-8 become U+FFFD, control characters are escaped, and NaN and
-    infinities (Python's `json` writes them bare) become the strings that protobuf's JSON has for them.
+    Half a surrogate pair and bytes that are not UTF-8 become U+FFFD, control characters are escaped, and NaN,
+    infinities (Python's `json` writes them bare) and numbers beyond a double (1e999) become the strings that protobuf's
+    JSON has for them.
     """
     return _TOKEN.sub(_token, well_formed_text(body).encode())
 
 
 def _token(found: re.Match[bytes]) -> bytes:
     token = found[0]
+    if token[-1:].isdigit():
+        beyond = math.isinf(float(token))
+        return (b'"-Infinity"' if token[:1] == b"-" else b'"Infinity"') if beyond else token
     if token[:1] != b'"':
         return b'"' + token + b'"'
     return _IN_STRING.sub(_escape, token) if _WANTED.search(token) else token

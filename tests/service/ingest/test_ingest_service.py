@@ -1,25 +1,44 @@
 """Raw OTLP records through the handler, with a publisher that remembers."""
 
 import itertools
+import math
+from collections.abc import Sequence
 from datetime import UTC, datetime
 
+import hypothesis
 import pytest
+from hypothesis import strategies as st
 from opentelemetry.proto.collector.logs.v1.logs_service_pb2 import ExportLogsServiceRequest
+from opentelemetry.proto.collector.trace.v1.trace_service_pb2 import ExportTraceServiceRequest
 from opentelemetry.proto.common.v1.common_pb2 import AnyValue
 from opentelemetry.proto.logs.v1.logs_pb2 import LogRecord, ResourceLogs, ScopeLogs
 from prometheus_client import REGISTRY
 
 from fakes import FakePublisher
 from leyden.clock import ManualClock
-from leyden.events import SpanKind, SpanRecorded
+from leyden.events import JsonObject, SpanKind, SpanRecorded
+from leyden.events.base import MAX_REWARD
 from leyden.events.codec import SPANS, decode
 from leyden.events.otlp import ATTEMPT_BY_HEADER, ATTEMPT_HEADER, PROJECT_HEADER, SIGNAL_HEADER
 from leyden.ids import derive
+from leyden.ingest.core.dialect import Meaning
 from leyden.ingest.core.limits import Limits
+from leyden.ingest.core.raw import RawSpan
+from leyden.ingest.core.values import MAX_COUNT
 from leyden.ingest.dialects import DIALECTS
 from leyden.ingest.handlers import IngestHandlers
 from leyden.kafka.delivered import Delivered
-from unit.ingest.otlp_builders import ATTEMPT, END, FOREIGN_TRACE, ROLLOUT, START, key_values, otlp_request, otlp_span
+from unit.ingest.otlp_builders import (
+    ATTEMPT,
+    END,
+    FOREIGN_TRACE,
+    ROLLOUT,
+    START,
+    key_values,
+    otlp_event,
+    otlp_request,
+    otlp_span,
+)
 
 NOW = datetime.fromtimestamp(END / 1e9 + 1, UTC)
 
@@ -277,3 +296,103 @@ async def test_other_logs_are_let_go_and_counted_but_for_errors(
     assert (span.kind, span.status, span.error_type) == (SpanKind.OTHER, "error", "ValueError")
     after = [metric("log_records_skipped", why=why) for why in ("not_evidence", "no_trace")]
     assert after == [count + 1 for count in before]
+
+
+class Raising:
+    """A dialect of a package that raises for some spans."""
+
+    name = "raising"
+
+    def recognises(self, span: RawSpan) -> bool:
+        return span.name == "poison"
+
+    def meaning(self, span: RawSpan) -> Meaning:
+        raise KeyError("no such attribute")
+
+    def evaluations(self, span: RawSpan) -> Sequence[tuple[int, JsonObject]]:
+        return ()
+
+
+async def test_a_span_on_which_a_dialect_raises_is_set_apart_and_the_others_go_on(publisher: FakePublisher) -> None:
+    handlers = IngestHandlers(publisher, (Raising(), *DIALECTS), ManualClock(NOW), Limits())
+    spans = [otlp_span(name=name, span_id=f"{n:016x}") for n, name in enumerate(("good", "poison", "other"), 1)]
+    request = otlp_request(*spans)
+    before = metric("bad_spans")
+    await handlers.on_otlp([record(request.SerializeToString()), record(otlp_request(spans[0]).SerializeToString(), 1)])
+    assert [span.name for span in published_spans(publisher)] == ["good", "other"]
+    assert metric("bad_spans") == before + 1
+    [(topic, _, value)] = publisher.raw
+    [headers] = publisher.raw_headers
+    assert (topic, headers["leyden-error"]) == ("otlp.v1.dlq", "bad span: KeyError: 'no such attribute'")
+    [group] = ExportTraceServiceRequest.FromString(value).resource_spans
+    assert [span.name for span in group.scope_spans[0].spans] == ["poison"]
+
+
+async def test_a_hundred_requests_with_a_wrong_value_around_their_spans_lose_none(
+    handlers: IngestHandlers, publisher: FakePublisher
+) -> None:
+    before = metric("anomalous_spans", what="salvaged")
+    records = []
+    for number in range(1, 101):
+        request = otlp_request(otlp_span(span_id=f"{number:016x}"), resource={"k": "value"})
+        request.resource_spans[0].schema_url = "MARK"
+        records.append(record(request.SerializeToString().replace(b"MARK", b"\xff\xfe\xff\xfe"), number))
+    body = '{"resourceSpans":[{"scopeSpans":[{"scope":{"name":7},"spans":[{"traceId":"%s","spanId":"%016x"}]}]}]}'
+    records += [
+        record((body % ("ab" * 16, number)).encode(), number, {"content-type": "application/json"})
+        for number in range(101, 201)
+    ]
+    await handlers.on_otlp(records)
+    assert len(published_spans(publisher)) == 200
+    assert publisher.raw == []
+    assert metric("anomalous_spans", what="salvaged") == before + 100
+
+
+NUMBERS = [
+    "gen_ai.usage.input_tokens", "gen_ai.usage.output_tokens", "gen_ai.usage.cache_read.input_tokens",
+    "gen_ai.usage.cache_creation.input_tokens", "gen_ai.evaluation.score.value", "http.response.status_code",
+    "process.exit.code", "db.response.returned_rows", "llm.token_count.prompt", "ai.usage.promptTokens",
+    "rpc.jsonrpc.error_code", "leyden.attempt", "gen_ai.request.temperature",
+]  # fmt: skip
+MARKS: list[JsonObject] = [
+    {"gen_ai.operation.name": "chat"}, {"gen_ai.evaluation.name": "helpful"}, {"openinference.span.kind": "LLM"},
+    {"ai.operationId": "ai.generateText.doGenerate"}, {"http.method": "GET"}, {"mcp.method.name": "tools/call"},
+    {"leyden.rollout_id": ROLLOUT},
+]  # fmt: skip
+EXTREMES = [
+    0, -1, 1, 2**31, 2**53 + 1, 2**63 - 1, -(2**63), 1e308, -1e308, 5e-324, 1e19, math.inf, -math.inf, math.nan, 0.1,
+    "9" * 5000, "-0", "1e308", "Infinity", "", True, b"\xff",
+]  # fmt: skip
+TIMES = [0, 1, 2**63, 2**64 - 1]
+
+
+@hypothesis.settings(max_examples=200, deadline=None)
+@hypothesis.given(
+    st.sampled_from(MARKS), st.dictionaries(st.sampled_from(NUMBERS), st.sampled_from(EXTREMES)),
+    st.tuples(st.sampled_from(TIMES), st.sampled_from(TIMES), st.sampled_from(TIMES)),
+)  # fmt: skip
+async def test_no_number_stops_ingest_and_what_it_publishes_is_in_range(
+    mark: JsonObject, numbers: dict[str, object], times: tuple[int, int, int]
+) -> None:
+    publisher = FakePublisher()
+    handlers = IngestHandlers(publisher, DIALECTS, ManualClock(NOW), Limits())
+    events = [otlp_event("gen_ai.evaluation.result", {"gen_ai.evaluation.name": "e", **numbers}, times[2])]
+    span = otlp_span({**mark, **numbers}, events=events)
+    span.start_time_unix_nano, span.end_time_unix_nano = times[:2]
+    neighbour = otlp_span(span_id="00000000000000ff")
+    log = LogRecord(trace_id=span.trace_id, time_unix_nano=times[2], attributes=key_values(numbers), event_name="x")
+    log.attributes.extend(key_values({"gen_ai.evaluation.name": "e"}))
+    logs = ExportLogsServiceRequest(resource_logs=[ResourceLogs(scope_logs=[ScopeLogs(log_records=[log])])])
+    await handlers.on_otlp(
+        [
+            record(otlp_request(span, neighbour).SerializeToString()),
+            record(logs.SerializeToString(), 1, {SIGNAL_HEADER: "logs"}),
+        ]
+    )
+    spans = published_spans(publisher)
+    assert publisher.raw == []
+    assert len(spans) == 4
+    for one in spans:
+        assert one.evaluation is None or abs(one.evaluation.value or 0) <= MAX_REWARD
+        for value in (one.llm.input_tokens, one.llm.output_tokens, one.llm.cached_tokens) if one.llm else ():
+            assert value is None or 0 <= value <= MAX_COUNT

@@ -1,20 +1,22 @@
 """Decodes a record of `otlp.v1` into OTLP messages. `leyden.events.otlp` documents the record's format.
 
-An item (span or log record) that cannot be decoded is reported on its own; the other items of the request are kept.
+An item (span or log record) that cannot be decoded is reported on its own; the other items of the request are kept. A
+bad value costs only itself (see `salvage`), also in the resource or the scope that describes many items.
 """
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import Any
 
 import orjson
-from google.protobuf.json_format import ParseDict, ParseError
+from google.protobuf.json_format import ParseError
 from google.protobuf.message import DecodeError, Message
 from opentelemetry.proto.collector.logs.v1.logs_service_pb2 import ExportLogsServiceRequest
 from opentelemetry.proto.collector.trace.v1.trace_service_pb2 import ExportTraceServiceRequest
 from opentelemetry.proto.logs.v1.logs_pb2 import LogRecord
 from opentelemetry.proto.trace.v1.trace_pb2 import Span
 
+from leyden.events import wire
 from leyden.events.otlp import (
     ATTEMPT_BY_HEADER,
     ATTEMPT_HEADER,
@@ -26,13 +28,12 @@ from leyden.events.otlp import (
     AttemptBy,
     Signal,
 )
-from leyden.events.outline import outline
+from leyden.events.outline import OutlineGroup, outline
 from leyden.events.wellformed import well_formed_json, well_formed_protobuf, well_formed_text
 from leyden.events.wire import MalformedError
 from leyden.ids import AttemptRef, attempt_of_trace
 from leyden.ingest.core.hex_ids import with_bytes_for_hex
-
-MAX_JSON_DEPTH = 100
+from leyden.ingest.core.salvage import WRONG, dumped, parse_salvaged
 
 
 class UnreadableError(ValueError):
@@ -56,6 +57,8 @@ class Decoded:
     traces: ExportTraceServiceRequest = field(default_factory=ExportTraceServiceRequest)
     logs: ExportLogsServiceRequest = field(default_factory=ExportLogsServiceRequest)
     bad: list[BadItem] = field(default_factory=list)
+    salvaged: int = 0
+    """How many resources, scopes and items were read although a value in them was not valid."""
     project: str | None = None
     attempt: AttemptRef | None = None
     attempt_by: AttemptBy | None = None
@@ -91,48 +94,73 @@ def decode(value: bytes, headers: Mapping[str, str]) -> Decoded:
     decoded.attempt = attempt_of_trace(headers.get(ATTEMPT_HEADER, ""))
     request: Any = decoded.logs if decoded.signal is Signal.LOGS else decoded.traces
     try:
-        if decoded.content_type == JSON:
-            decoded.bad = _read_json(request, form, value)
-        else:
-            decoded.bad = _read_protobuf(request, form, value)
+        read = _read_json if decoded.content_type == JSON else _read_protobuf
+        read(decoded, request, form, value)
     except (DecodeError, ParseError, orjson.JSONDecodeError, TypeError) as error:
         raise UnreadableError(f"body is not a valid OTLP {decoded.signal} request: {error}") from error
+    if decoded.salvaged and not decoded.bad and not _has_items(request, form):
+        raise UnreadableError(f"body is not a valid OTLP {decoded.signal} request: no part of it can be read")
     return decoded
 
 
-def _read_protobuf(request: Any, form: _Form, value: bytes) -> list[BadItem]:
+def _has_items(request: Any, form: _Form) -> bool:
+    groups, scopes, items = form.fields
+    return any(getattr(scope, items) for group in getattr(request, groups) for scope in getattr(group, scopes))
+
+
+def _read_protobuf(decoded: Decoded, request: Any, form: _Form, value: bytes) -> None:
     try:
         request.ParseFromString(value)
     except DecodeError:
         request.Clear()
-        return _read_each(request, form, value)
-    return []
+    else:
+        return
+    try:
+        groups = outline(value).groups
+    except DecodeError:
+        groups = list(_groups_one_by_one(decoded, value))
+    for group in groups:
+        _read_group(decoded, request, form, group)
 
 
-def _read_each(request: Any, form: _Form, value: bytes) -> list[BadItem]:
-    """Decode item by item: texts that are not UTF-8 are repaired, items that are invalid otherwise are set apart."""
-    bad: list[BadItem] = []
-    for group in outline(value).groups:
-        into_group = getattr(request, form.fields[0]).add(schema_url=well_formed_text(group.schema_url))
-        _parse_repaired(group.resource, into_group.resource)
-        for scope in group.scopes:
-            into_scope = getattr(into_group, form.fields[1]).add(schema_url=well_formed_text(scope.schema_url))
-            _parse_repaired(scope.scope, into_scope.scope)
-            items = getattr(into_scope, form.fields[2])
-            for item in scope.items:
-                try:
-                    read = form.item()
-                    _parse_repaired(item, read)
-                    items.append(read)
-                except DecodeError as error:
-                    head: Any = type(request)()
-                    alone = getattr(head, form.fields[0]).add(resource=into_group.resource)
-                    getattr(alone, form.fields[1]).add(scope=into_scope.scope)
-                    bad.append(BadItem(str(error), _with_item(head.SerializeToString(), item)))
-    return bad
+def _groups_one_by_one(decoded: Decoded, value: bytes) -> Iterator[OutlineGroup]:
+    """The groups that can be read, of a request of which a part is no message at all; the others are set apart."""
+    at = 0
+    try:
+        for _, tag, _, at in wire.fields(value, 0, len(value)):
+            raw = value[tag:at]
+            try:
+                yield from outline(raw).groups
+            except DecodeError as error:
+                decoded.bad.append(BadItem(str(error), raw))
+    except MalformedError as error:
+        if at == 0:
+            raise DecodeError(str(error)) from error
+        decoded.bad.append(BadItem(str(error), value[at:]))
 
 
-def _parse_repaired(value: bytes, into: Message) -> None:
+def _read_group(decoded: Decoded, request: Any, form: _Form, group: OutlineGroup) -> None:
+    """Read item by item: texts that are not UTF-8 are repaired, items that are invalid otherwise are set apart."""
+    into_group = getattr(request, form.fields[0]).add(schema_url=well_formed_text(group.schema_url))
+    decoded.salvaged += _parse_if_possible(group.resource, into_group.resource)
+    for scope in group.scopes:
+        into_scope = getattr(into_group, form.fields[1]).add(schema_url=well_formed_text(scope.schema_url))
+        decoded.salvaged += _parse_if_possible(scope.scope, into_scope.scope)
+        items = getattr(into_scope, form.fields[2])
+        for item in scope.items:
+            try:
+                read = form.item()
+                decoded.salvaged += _parse_repaired(item, read)
+                items.append(read)
+            except DecodeError as error:
+                head: Any = type(request)()
+                alone = getattr(head, form.fields[0]).add(resource=into_group.resource)
+                getattr(alone, form.fields[1]).add(scope=into_scope.scope)
+                decoded.bad.append(BadItem(str(error), _with_item(head.SerializeToString(), item)))
+
+
+def _parse_repaired(value: bytes, into: Message) -> bool:
+    """Parse `value`; returns whether it had to be repaired."""
     try:
         into.ParseFromString(value)
     except DecodeError as error:
@@ -140,6 +168,17 @@ def _parse_repaired(value: bytes, into: Message) -> None:
             into.ParseFromString(well_formed_protobuf(value, into.DESCRIPTOR))
         except MalformedError:
             raise error from None
+        return True
+    return False
+
+
+def _parse_if_possible(value: bytes, into: Message) -> bool:
+    """Parse what describes other items, or leave it empty: it must not cost them."""
+    try:
+        return _parse_repaired(value, into)
+    except DecodeError:
+        into.Clear()
+        return True
 
 
 def _with_item(request: bytes, item: bytes) -> bytes:
@@ -149,25 +188,32 @@ def _with_item(request: bytes, item: bytes) -> bytes:
     return whole
 
 
-def _read_json(request: Any, form: _Form, value: bytes) -> list[BadItem]:
-    bad: list[BadItem] = []
-    for group in _list(_loaded(value), form.names[0]):
+def _read_json(decoded: Decoded, request: Any, form: _Form, value: bytes) -> None:
+    groups, scopes, items = form.names
+    for group in _list(_loaded(value), groups):
+        try:
+            in_group = _list(group, scopes)
+        except ParseError as error:
+            decoded.bad.append(BadItem(str(error), dumped({groups: [group]})))
+            continue
         into_group = getattr(request, form.fields[0]).add()
-        _parse(group.get("resource"), into_group.resource)
-        for scope in _list(group, form.names[1]):
+        decoded.salvaged += parse_salvaged(group.get("resource"), into_group.resource, leniently=True)
+        for scope in in_group:
+            try:
+                in_scope = _list(scope, items)
+            except ParseError as error:
+                decoded.bad.append(BadItem(str(error), dumped({groups: [{**group, scopes: [scope]}]})))
+                continue
             into_scope = getattr(into_group, form.fields[1]).add()
-            _parse(scope.get("scope"), into_scope.scope)
-            items = getattr(into_scope, form.fields[2])
-            for item in _list(scope, form.names[2]):
+            decoded.salvaged += parse_salvaged(scope.get("scope"), into_scope.scope, leniently=True)
+            for item in in_scope:
                 try:
                     read = form.item()
-                    _parse(with_bytes_for_hex(item), read)
-                    items.append(read)
-                except (ParseError, ValueError, TypeError) as error:
-                    scopes = [{**scope, form.names[2]: [item]}]
-                    alone = {form.names[0]: [{**group, form.names[1]: scopes}]}
-                    bad.append(BadItem(str(error), orjson.dumps(alone)))
-    return bad
+                    decoded.salvaged += parse_salvaged(with_bytes_for_hex(item), read)
+                    getattr(into_scope, form.fields[2]).append(read)
+                except WRONG as error:
+                    alone = {groups: [{**group, scopes: [{**scope, items: [item]}]}]}
+                    decoded.bad.append(BadItem(str(error), dumped(alone)))
 
 
 def _loaded(value: bytes) -> Any:
@@ -175,12 +221,6 @@ def _loaded(value: bytes) -> Any:
         return orjson.loads(value)
     except orjson.JSONDecodeError:
         return orjson.loads(well_formed_json(value))
-
-
-def _parse(value: Any, into: Message) -> None:
-    """Parse JSON into `into`. Unknown fields and enum names are ignored, as the OTLP specification requires."""
-    if value is not None:
-        ParseDict(value, into, ignore_unknown_fields=True, max_recursion_depth=MAX_JSON_DEPTH)
 
 
 def _list(holder: Any, name: str) -> Sequence[Any]:

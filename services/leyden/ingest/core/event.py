@@ -88,6 +88,20 @@ def written(
     if span.unfinished and not derived:
         finished_id, event_id, odd = event_id, unfinished_id_of(event_id), (*odd, "unfinished")
     value = orjson.dumps({
+        **_head(span, event_id, attempt, derived),
+        **_fields(span, meaning, attributes, dialect),
+        "project": admission.project,
+        "unfinished": finished_id is not None,
+    })  # fmt: skip
+    key = attempt.rollout_id if attempt else span.trace_id
+    bound = attempt is not None
+    ids = (span.span_id, span.parent_span_id, finished_id)
+    return Normalised(event_id, key, meaning.kind, dialect, bound, value, odd, span.end_unix_nano, *ids)
+
+
+def _head(span: RawSpan, event_id: str, attempt: AttemptRef | None, derived: bool) -> dict[str, object]:
+    """The first fields of the event, in the model's order: what it is about."""
+    return {
         "type": "span-recorded",
         "event_id": event_id,
         "event_time": time_of(span.end_unix_nano),
@@ -99,6 +113,12 @@ def written(
         "rollout_id": attempt.rollout_id if attempt else None,
         "attempt": attempt.attempt if attempt else 0,
         "derived": derived,
+    }
+
+
+def _fields(span: RawSpan, meaning: Meaning, attributes: JsonObject, dialect: str) -> dict[str, object]:
+    """The fields that a dialect reads, in the model's order."""
+    return {
         "kind": meaning.kind.value,
         "dialect": dialect,
         "name": span.name,
@@ -118,10 +138,4 @@ def written(
         "llm": meaning.llm,
         "retrieval": meaning.retrieval,
         "outcome": meaning.outcome,
-        "project": admission.project,
-        "unfinished": finished_id is not None,
-    })  # fmt: skip
-    key = attempt.rollout_id if attempt else span.trace_id
-    bound = attempt is not None
-    ids = (span.span_id, span.parent_span_id, finished_id)
-    return Normalised(event_id, key, meaning.kind, dialect, bound, value, odd, span.end_unix_nano, *ids)
+    }

@@ -13,7 +13,7 @@ from leyden.ingest.core.binding import NOT_ADMITTED, Admission, attempt_of
 from leyden.ingest.core.dialect import Dialect, Meaning
 from leyden.ingest.core.event import Normalised, written
 from leyden.ingest.core.limits import Bounded, Limits
-from leyden.ingest.core.raw import RawSpan, plain_attributes, read_scope, read_span
+from leyden.ingest.core.raw import BadSpanError, RawSpan, plain_attributes, read_scope, read_span
 from leyden.ingest.core.values import text
 
 NO_LIMITS = Limits()
@@ -48,12 +48,14 @@ def normalise_traces(
                 bounds = Bounded(limits) if large and span.ByteSize() > limits.value_chars else None
                 try:
                     raw = read_span(span, resource, named, bounds or plain_attributes)
-                except ValueError as error:
+                    if bounds is not None:
+                        raw.context |= bounds.marks()
+                    marks = ("cut",) if bounds and bounds.marks() else ()
+                    found = list(normalise(raw, dialects, admission, marks))
+                except Exception as error:  # noqa: BLE001 - a dialect may be a package's: its fault costs the span alone
                     yield _rejected(error, span, scope, group)
-                    continue
-                if bounds is not None:
-                    raw.context |= bounds.marks()
-                yield from normalise(raw, dialects, admission, ("cut",) if bounds and bounds.marks() else ())
+                else:
+                    yield from found
 
 
 def normalise(
@@ -77,10 +79,11 @@ def normalise(
         yield _score(span, index, score, attempt, dialect.name, admission)
 
 
-def _rejected(error: ValueError, span: Span, scope: ScopeSpans, group: ResourceSpans) -> RejectedSpan:
+def _rejected(error: Exception, span: Span, scope: ScopeSpans, group: ResourceSpans) -> RejectedSpan:
     alone = ScopeSpans(scope=scope.scope, schema_url=scope.schema_url, spans=[span])
     kept = ResourceSpans(resource=group.resource, schema_url=group.schema_url, scope_spans=[alone])
-    return RejectedSpan(str(error), ExportTraceServiceRequest(resource_spans=[kept]).SerializeToString())
+    reason = str(error) if isinstance(error, BadSpanError) else f"{type(error).__name__}: {error}"
+    return RejectedSpan(reason, ExportTraceServiceRequest(resource_spans=[kept]).SerializeToString())
 
 
 def _set_error(meaning: Meaning, span: RawSpan) -> None:

@@ -6,9 +6,12 @@ from collections.abc import Iterator
 import orjson
 
 from leyden.events import Json, JsonObject
+from leyden.events.base import MAX_REWARD
 from leyden.events.masked import is_masked
 from leyden.events.wellformed import well_formed_json
 
+MAX_COUNT = 10**12
+"""The largest count of tokens or rows that is taken for one."""
 MAX_DEPTH = 64
 """JSON that is nested deeper stays a text: its writer, not its reader, would give up."""
 
@@ -23,6 +26,18 @@ def number(value: Json) -> float | None:
     if isinstance(value, bool) or not isinstance(value, int | float):
         return None
     return float(value) if math.isfinite(value) else None
+
+
+def score(value: Json) -> float | None:
+    """The value if it is a number in the range of rewards."""
+    found = number(value)
+    return found if found is not None and abs(found) <= MAX_REWARD else None
+
+
+def count(value: Json) -> int | None:
+    """The value if it is an integer from 0 to `MAX_COUNT`, or a string of one."""
+    found = integer(value)
+    return found if found is not None and 0 <= found <= MAX_COUNT else None
 
 
 def integer(value: Json) -> int | None:

@@ -11,7 +11,7 @@ from leyden.ingest.core.dialect import Meaning
 from leyden.ingest.core.messages import messages_of
 from leyden.ingest.core.parts import tool_call
 from leyden.ingest.core.raw import RawSpan
-from leyden.ingest.core.values import integer, objects, said, text
+from leyden.ingest.core.values import count, objects, said, text
 from leyden.ingest.dialects import gen_ai
 from leyden.ingest.dialects.gen_ai import take
 
@@ -81,7 +81,7 @@ def _model_call(meaning: Meaning, attributes: JsonObject) -> None:
         llm["finish_reasons"] = [reason]
     for field, wanted in _COUNTS.items():
         if llm[field] is None:
-            llm[field] = next((n for name in wanted if (n := integer(attributes.get(name))) is not None), None)
+            llm[field] = next((n for name in wanted if (n := count(attributes.get(name))) is not None), None)
     if not llm["input_messages"] and (given := messages_of(attributes.get(PROMPT))):
         llm["input_messages"] = list(given)
         meaning.understood.add(PROMPT)

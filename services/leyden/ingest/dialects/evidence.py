@@ -9,7 +9,7 @@ from leyden.events import JsonObject, SpanKind
 from leyden.ingest.core import fields
 from leyden.ingest.core.dialect import Meaning
 from leyden.ingest.core.raw import RawSpan
-from leyden.ingest.core.values import first, integer, text
+from leyden.ingest.core.values import count, first, integer, text
 from leyden.ingest.dialects import gen_ai
 
 _HTTP = ("http.response.status_code", "http.status_code")
@@ -36,7 +36,7 @@ class Evidence:
         outcome = fields.outcome(
             http_status=integer(first(attributes, *_HTTP)),
             db_status=str(status) if isinstance(status, int) and not isinstance(status, bool) else text(status),
-            returned_rows=integer(attributes.get(_ROWS)),
+            returned_rows=count(attributes.get(_ROWS)),
             exit_code=integer(first(attributes, *_EXIT)),
         )
         answered = any(value is not None for value in outcome.values())

@@ -14,15 +14,16 @@ from leyden.ingest.core.messages import chat_messages, finish_reasons_of, messag
 from leyden.ingest.core.parts import unwrapped
 from leyden.ingest.core.raw import RawSpan
 from leyden.ingest.core.values import (
+    MAX_COUNT,
+    count,
     first,
-    integer,
     is_empty,
     listed,
     mapping,
-    number,
     objects,
     parsed,
     said,
+    score,
     text,
     texts,
 )
@@ -121,7 +122,7 @@ def evaluation_of(attributes: Mapping[str, Json]) -> JsonObject:
     """A score from the attributes of a span, an event or a log record."""
     return fields.evaluation(
         text(attributes.get(names.EVALUATION_NAME)) or "evaluation",
-        number(attributes.get(names.EVALUATION_VALUE)),
+        score(attributes.get(names.EVALUATION_VALUE)),
         text(attributes.get(names.EVALUATION_LABEL)),
         text(attributes.get(names.EVALUATION_EXPLANATION)),
     )
@@ -281,9 +282,9 @@ def _finish_reasons(meaning: Meaning, attributes: JsonObject) -> list[str]:
 
 def _count(meaning: Meaning, attributes: JsonObject, wanted: Sequence[str]) -> int | None:
     for name in wanted:
-        if name in attributes and (count := integer(attributes[name])) is not None:
+        if name in attributes and (found := count(attributes[name])) is not None:
             meaning.understood.add(name)
-            return count
+            return found
     return None
 
 
@@ -292,13 +293,13 @@ def _add_cached(llm: JsonObject, attributes: JsonObject) -> None:
     total, cached = llm["input_tokens"], llm["cached_tokens"]
     written = 0
     for name in names.CACHE_WRITE_TOKENS:
-        if name in attributes and (written := integer(attributes[name]) or 0):
+        if name in attributes and (written := count(attributes[name]) or 0):
             break
     if not isinstance(total, int) or not isinstance(cached, int | None) or not (cached or written):
         return
     missing = (cached or 0) + written
     if total < missing or (llm["provider"] == "anthropic" and names.PROVIDER not in attributes):
-        llm["input_tokens"] = min(total + missing, 2**63 - 1)
+        llm["input_tokens"] = min(total + missing, MAX_COUNT)
 
 
 def _parameters(meaning: Meaning, attributes: JsonObject) -> JsonObject:

@@ -7,7 +7,7 @@ from leyden.ingest.core import fields
 from leyden.ingest.core.dialect import Meaning
 from leyden.ingest.core.messages import messages_of
 from leyden.ingest.core.raw import RawSpan
-from leyden.ingest.core.values import integer, mapping, objects, said, text
+from leyden.ingest.core.values import count, mapping, objects, said, text
 from leyden.ingest.dialects import gen_ai
 from leyden.ingest.dialects.gen_ai import take
 
@@ -70,9 +70,9 @@ def _model_call(attributes: JsonObject, at: str) -> Meaning:
         operation="chat",
         response_id=text(metadata.get("id")),
         finish_reasons=[reason] if reason else None,
-        input_tokens=integer(usage.get("prompt_tokens")),
-        output_tokens=integer(usage.get("completion_tokens")),
-        cached_tokens=integer(mapping(usage.get("prompt_tokens_details")).get("cached_tokens")),
+        input_tokens=count(usage.get("prompt_tokens")),
+        output_tokens=count(usage.get("completion_tokens")),
+        cached_tokens=count(mapping(usage.get("prompt_tokens_details")).get("cached_tokens")),
         parameters=mapping(given.get("generation_kwargs")),
         input_messages=messages_of([_plain(message) for message in objects(given.get("messages") or [])]),
         output_messages=messages_of(list(replies)),

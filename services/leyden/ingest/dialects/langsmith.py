@@ -11,7 +11,7 @@ from leyden.ingest.core import fields
 from leyden.ingest.core.dialect import Meaning
 from leyden.ingest.core.messages import langchain_generations, messages_of
 from leyden.ingest.core.raw import RawSpan
-from leyden.ingest.core.values import integer, listed, mapping, parsed, text
+from leyden.ingest.core.values import count, listed, mapping, parsed, text
 from leyden.ingest.dialects import gen_ai, names
 from leyden.ingest.dialects.gen_ai import take
 
@@ -91,7 +91,7 @@ def _model_call(meaning: Meaning, attributes: JsonObject, prompt: Json, completi
     meaning.model = text(metadata.get("model_name")) or meaning.model
     usage = mapping(mapping(attributes.get(_METADATA + "usage_metadata")).get("input_token_details"))
     if meaning.llm["cached_tokens"] is None:
-        meaning.llm["cached_tokens"] = integer(usage.get("cache_read"))
+        meaning.llm["cached_tokens"] = count(usage.get("cache_read"))
 
 
 def _answer(completion: Json) -> Json:

@@ -9,7 +9,7 @@ from leyden.events import JsonObject, SpanKind
 from leyden.ingest.core.dialect import Meaning
 from leyden.ingest.core.messages import messages_of
 from leyden.ingest.core.raw import RawSpan
-from leyden.ingest.core.values import first, integer, mapping, parsed, text
+from leyden.ingest.core.values import count, first, mapping, parsed, text
 from leyden.ingest.dialects import gen_ai, names
 from leyden.ingest.dialects.gen_ai import take
 
@@ -83,7 +83,7 @@ def _model_call(meaning: Meaning, attributes: JsonObject) -> None:
     usage = mapping(attributes.get("usage") or attributes.get("gen_ai.usage.raw"))
     details = mapping(usage.get("input_tokens_details") or usage.get("prompt_tokens_details"))
     if llm["cached_tokens"] is None:
-        llm["cached_tokens"] = integer(details.get("cached_tokens"))
+        llm["cached_tokens"] = count(details.get("cached_tokens"))
 
 
 def _tool_call(meaning: Meaning, span: RawSpan, plain: bool) -> None:

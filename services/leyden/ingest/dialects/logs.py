@@ -9,7 +9,7 @@ from collections.abc import Iterator
 from dataclasses import dataclass
 
 from opentelemetry.proto.collector.logs.v1.logs_service_pb2 import ExportLogsServiceRequest
-from opentelemetry.proto.logs.v1.logs_pb2 import LogRecord
+from opentelemetry.proto.logs.v1.logs_pb2 import LogRecord, ResourceLogs, ScopeLogs
 
 from leyden.events import Json, JsonObject, SpanKind
 from leyden.ids import derive
@@ -18,7 +18,7 @@ from leyden.ingest.core.binding import NOT_ADMITTED, Admission, attempt_of
 from leyden.ingest.core.dialect import Meaning
 from leyden.ingest.core.event import Normalised, written
 from leyden.ingest.core.limits import Bounded, Limits
-from leyden.ingest.core.normalise import NO_LIMITS
+from leyden.ingest.core.normalise import NO_LIMITS, RejectedSpan
 from leyden.ingest.core.raw import RawSpan, StatusName, plain_value, read_scope
 from leyden.ingest.core.values import mapping, text
 from leyden.ingest.dialects import names
@@ -47,14 +47,20 @@ class _Record:
 
 def normalise_logs(
     request: ExportLogsServiceRequest, admission: Admission = NOT_ADMITTED, limits: Limits = NO_LIMITS
-) -> Iterator[Normalised | Skipped]:
+) -> Iterator[Normalised | Skipped | RejectedSpan]:
     """Yield the result for every record of `request`, in order."""
     for group in request.resource_logs:
         resource = Bounded(limits)(group.resource.attributes)
         for scope in group.scope_logs:
             named = read_scope(scope.scope)
             for record in scope.log_records:
-                yield _normalise_one(record, resource, named, admission, limits)
+                try:
+                    yield _normalise_one(record, resource, named, admission, limits)
+                except Exception as error:  # noqa: BLE001 - a record that cannot be normalised costs no other one
+                    alone = ScopeLogs(scope=scope.scope, schema_url=scope.schema_url, log_records=[record])
+                    kept = ResourceLogs(resource=group.resource, schema_url=group.schema_url, scope_logs=[alone])
+                    request_alone = ExportLogsServiceRequest(resource_logs=[kept])
+                    yield RejectedSpan(f"{type(error).__name__}: {error}", request_alone.SerializeToString())
 
 
 def _normalise_one(

@@ -9,7 +9,7 @@ from leyden.ingest.core.dialect import Meaning
 from leyden.ingest.core.messages import langchain_generations, messages_of, of_flat
 from leyden.ingest.core.parts import unwrapped_arguments
 from leyden.ingest.core.raw import RawSpan
-from leyden.ingest.core.values import integer, listed, mapping, number, parsed, said, text, unflattened
+from leyden.ingest.core.values import count, listed, mapping, parsed, said, score, text, unflattened
 from leyden.ingest.dialects import gen_ai, names
 from leyden.ingest.dialects.gen_ai import take
 
@@ -115,8 +115,8 @@ def _model_call(meaning: Meaning, attributes: JsonObject, kind: str) -> None:
     if parameters:
         meaning.repeated.add("llm.invocation_parameters")
     for field, name in _COUNTS.items():
-        if (count := integer(attributes.get(name))) is not None:
-            meaning.llm[field] = count
+        if (found := count(attributes.get(name))) is not None:
+            meaning.llm[field] = found
             meaning.understood.add(name)
 
 
@@ -174,7 +174,7 @@ def _retrieval(meaning: Meaning, attributes: JsonObject) -> None:
 def _score(attributes: JsonObject, name: str) -> JsonObject | None:
     """An evaluator's result, if it is an object with a score or a label."""
     output = mapping(attributes.get(OUTPUT))
-    value, label = number(output.get("score")), text(output.get("label"))
+    value, label = score(output.get("score")), text(output.get("label"))
     if value is None and label is None:
         return None
     return fields.evaluation(text(output.get("name")) or name, value, label, text(output.get("explanation")))
