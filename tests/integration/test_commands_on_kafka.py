@@ -103,6 +103,11 @@ def test_commands_read_what_was_recorded(recorded: None, topic_prefix: str, tmp_
     assert watched["groups"]["credited"] == 2, "by two credit services"
     assert "p@3" in run("watch", "--once")
 
+    listed = run("rollouts", "--max-reward", "0.5")
+    assert f"{s.B}0000" in listed and s.A not in listed
+    assert f"{s.A}0000" in run("rollouts", "--limit", 0, "--version", "p@3")
+    assert run("models", "list").startswith("version")
+
     rewards = run("rewards", "--by", "version")
     assert "p@3" in rewards
     assert "outcome *" in rewards

@@ -54,7 +54,7 @@ def test_an_unmodified_program_is_a_rollout_with_its_model_key_and_input(gateway
     asked = ["--name", "solver", "--group", "g", "--group-size", "4", "--task", '{"q": 1}']
     code, out, err = leyden_run(gateway, *asked, "--", "sh", "-c", script)
     trace_id, body = the_end(gateway)
-    assert (code, err) == (0, "aside\n")
+    assert (code, err) == (0, f"leyden: rollout {trace_id}\naside\n")
     assert out == f'{gateway.url}/rollouts/{trace_id}/v1 lrk-{trace_id}\n{{"q": 1}}\n'
     assert body == {"status": "succeeded", "span_count": 1, "output": {"q": 1}}
     [begun] = gateway.starts
@@ -64,8 +64,8 @@ def test_an_unmodified_program_is_a_rollout_with_its_model_key_and_input(gateway
 
 def test_an_instrumented_program_joins_the_rollout_and_its_spans_are_counted(gateway: FakeGateway) -> None:
     code, _, err = leyden_run(gateway, "--reward-from", "score", "--", sys.executable, "-c", INSTRUMENTED)
-    assert (code, err) == (0, "")
     trace_id, body = the_end(gateway)
+    assert (code, err) == (0, f"leyden: rollout {trace_id}\n")
     assert body == {
         "status": "succeeded", "span_count": 5, "reward": 0.25, "output": {"answer": 4, "score": 0.25},
     }  # fmt: skip
@@ -88,16 +88,17 @@ provider.add_span_processor(SimpleSpanProcessor(OTLPSpanExporter()))
 provider.get_tracer("framework").start_span("chat m").end()
 """
     code, _, err = leyden_run(gateway, "--", sys.executable, "-c", program)
-    assert (code, err) == (0, "")
     trace_id, _ = the_end(gateway)
+    assert (code, err) == (0, f"leyden: rollout {trace_id}\n")
     resources = [attributes(resource) for resource in gateway.resources]
     assert {"leyden.rollout_id": trace_id[:28], "leyden.attempt": "0"}.items() <= resources[0].items()
 
 
 def test_a_failing_program_fails_the_rollout_and_its_exit_code_is_ours(gateway: FakeGateway) -> None:
     code, _, err = leyden_run(gateway, "--", "sh", "-c", "echo bad >&2; exit 3")
-    assert (code, err) == (3, "bad\n")
-    failure = the_end(gateway)[1]["failure"]
+    trace_id, body = the_end(gateway)
+    assert (code, err) == (3, f"leyden: rollout {trace_id}\nbad\n")
+    failure = body["failure"]
     assert failure["failure_class"] == "agent_exception"
     assert failure["message"] == "the program ended with exit code 3\nbad"
 

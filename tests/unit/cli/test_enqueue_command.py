@@ -22,6 +22,7 @@ from leyden.cli.enqueueing import Enqueued, enqueue, told
 from leyden.cli.gateway_requests import TaskQueue
 from leyden.client.gateway import GatewayClient
 from leyden.gateway.http.bodies import TasksBody
+from leyden.ids import rollout_id_of
 from leyden.stack.errors import StackError
 from leyden.training.task_rows import Source
 from leyden.training.tasks import BATCH_BYTES, BATCH_TASKS, TaskSource, batches, tasks_of
@@ -273,12 +274,14 @@ def test_steering_the_queue_says_what_was_done(monkeypatch: pytest.MonkeyPatch) 
     monkeypatch.setattr("signal.signal", lambda *_: None)
     at = ("--gateway", "http://g", "--api-key", "k")
     assert "t: 3 of 4 rollouts cancelled" in run("cancel", "t", "--tasks", "--reason", "wrong", *at).output
-    assert "r: had already ended" in run("cancel", "r", *at).output
+    rollout = rollout_id_of("t", 0)
+    assert "r: had already ended" in run("cancel", f"{rollout}0002", rollout, *at).output
+    assert "neither a rollout id" in run("cancel", "t", *at).output
     assert "paused: all projects" in run("pause", *at).output
     assert "resumed: p" in run("resume", "--project", "p", *at).output
     assert asked == [
         ("tasks/cancel", {"task_ids": ["t"], "reason": "wrong"}),
-        ("rollouts/cancel", {"rollout_ids": ["r"], "reason": ""}),
+        ("rollouts/cancel", {"rollout_ids": [rollout], "reason": ""}),
         ("queue/pause", {"project": None, "reason": ""}),
         ("queue/resume", {"project": "p"}),
     ]

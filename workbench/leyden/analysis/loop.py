@@ -5,12 +5,14 @@ from dataclasses import dataclass, field
 from datetime import datetime, timedelta
 from statistics import fmean
 
+from leyden.analysis.failed_rules import rule_failures
 from leyden.analysis.failures import masked
 from leyden.analysis.loop_report import (
     CurvePoint,
     FailureLine,
     GroupsLine,
     LoopReport,
+    ModelLine,
     PolicyLine,
     QueueLine,
     RuleFailureLine,
@@ -29,10 +31,12 @@ from leyden.events import (
     PolicyServed,
     QueuePaused,
     QueueResumed,
+    RewardsCompleted,
     TrainingStepCompleted,
     VersionRegistered,
 )
 from leyden.events.codec import MODELS, TRAINING_BATCHES, TRAINING_METRICS, TRANSITIONS
+from leyden.ids import AttemptRef
 from leyden.trainer.core.step_metrics import StepMetric
 
 WATCHED = (*TOPICS, TRANSITIONS, TRAINING_BATCHES, TRAINING_METRICS, MODELS)
@@ -52,7 +56,7 @@ WAITS_FOR = {
 
 @dataclass
 class _Policy:
-    newest: int = 0
+    registered: dict[int, VersionRegistered] = field(default_factory=dict)
     promoted: int = 0
     replicas: dict[str, int] = field(default_factory=dict)
 
@@ -64,6 +68,7 @@ class LoopState:
         self.rollouts = Rollouts()
         self._steps: dict[tuple[str, int], TrainingStepCompleted] = {}
         self._groups: dict[tuple[str, str, str], GroupCredited] = {}
+        self._judged: dict[AttemptRef, RewardsCompleted] = {}
         self._batched: set[str] = set()
         self._per_step: int | None = None
         self._policies: dict[str, _Policy] = {}
@@ -78,6 +83,9 @@ class LoopState:
             case ModelCallRecorded():
                 ended = event.started_at + timedelta(seconds=event.latency_s)
                 self._calls[event.call_id] = (ended, sum(len(c.token_ids) for c in event.choices) // TOKEN_BYTES)
+            case RewardsCompleted():
+                if event.ref not in self._judged or event.revision > self._judged[event.ref].revision:
+                    self._judged[event.ref] = event
             case GroupCredited():
                 name = (event.policy, event.credit, event.group_id)
                 if name not in self._groups or event.revision > self._groups[name].revision:
@@ -89,7 +97,7 @@ class LoopState:
                 self._steps[event.policy, event.step] = event
                 self._batched |= {*event.manifest.group_ids, *event.unusable}
             case VersionRegistered():
-                self._policy(event.policy).newest = max(self._policy(event.policy).newest, event.version)
+                self._policy(event.policy).registered[event.version] = event
             case PolicyPromoted():
                 self._policy(event.policy).promoted = event.version
             case PolicyServed():
@@ -118,6 +126,30 @@ class LoopState:
             throughput=self._throughput(now),
             lag=lag,
         )
+
+    def models(self) -> list[ModelLine]:
+        """Every registered version, and the base model of a policy that serves, oldest first."""
+        curve = {(point.version, point.mode): point for point in self._curve()}
+        made = {(one.policy, one.version): one for one in self._steps.values() if step_line(one).changed}
+        found = []
+        for name, held in sorted(self._policies.items()):
+            live = set(held.replicas.values())
+            for version in sorted({0, *held.registered, *live}):
+                event, step = held.registered.get(version), made.get((name, version))
+                states = ["live"] * (version in live) + ["promoted"] * (version == held.promoted > 0)
+                found.append(
+                    ModelLine(
+                        version=f"{name}@{version}",
+                        state=", ".join(states) or ("registered" if event else "base model"),
+                        at=event.event_time if event else None,
+                        step=step.step if step else None,
+                        step_reward=step_line(step).reward if step else None,
+                        held_out=_mean(curve.get((f"{name}@{version}", VALIDATION))),
+                        reward=_mean(curve.get((f"{name}@{version}", TRAIN))),
+                        weights=(event.merged_weights or event.adapter) if event else None,
+                    )
+                )
+        return found
 
     def _curve(self) -> list[CurvePoint]:
         lots: dict[tuple[str, str], list[SeenRollout]] = {}
@@ -188,15 +220,10 @@ class LoopState:
         ]
 
     def _rule_failures(self) -> list[RuleFailureLine]:
-        lots: dict[str, tuple[int, str]] = {}
-        for one in self.rollouts:
-            for message in one.newest.failed_rules:
-                count, _ = lots.get(masked(message), (0, ""))
-                lots[masked(message)] = (count + 1, f"{one.trace_id} {message}")
-        ordered = sorted(lots.values(), key=lambda one: (-one[0], one[1]))
+        failed = rule_failures(self._judged.values()).failed
         return [
-            RuleFailureLine(message=text.partition(" ")[2], count=count, example=text.partition(" ")[0])
-            for count, text in ordered
+            RuleFailureLine(message=f"{one.rule}: {one.kind}: {one.message}", count=one.rollouts, example=one.example)
+            for one in failed
         ]
 
     def _throughput(self, now: datetime) -> Throughput:
@@ -228,9 +255,13 @@ def _point(mode: str, version: str, lot: list[SeenRollout]) -> CurvePoint:
     )
 
 
+def _mean(point: CurvePoint | None) -> float | None:
+    return point.mean_reward if point is not None else None
+
+
 def _policy_line(name: str, held: _Policy) -> PolicyLine:
     live = min(held.replicas.values(), default=None)
-    newest = max(held.newest, held.promoted, *held.replicas.values(), 0)
+    newest = max(held.promoted, *held.registered, *held.replicas.values(), 0)
     return PolicyLine(policy=name, newest=newest, promoted=held.promoted, live=live, replicas=len(held.replicas))
 
 

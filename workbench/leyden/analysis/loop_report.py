@@ -61,6 +61,27 @@ class PolicyLine(Part):
     replicas: int
 
 
+class ModelLine(Part):
+    """One version of a policy."""
+
+    version: str
+    """`policy@version`."""
+    state: str
+    """`live`, `promoted`, `registered`, or `base model`."""
+    at: datetime | None
+    """When it was registered; None for the base model."""
+    step: int | None
+    """The step that made it."""
+    step_reward: float | None
+    """Mean reward of that step's rollouts."""
+    held_out: float | None
+    """Mean reward of the validation rollouts that it answered."""
+    reward: float | None
+    """Mean reward of the training rollouts that it answered."""
+    weights: str | None
+    """Folder of its merged weights, or of its adapter."""
+
+
 class QueueLine(Part):
     """Rollouts by status, and how long the oldest running one has run."""
 

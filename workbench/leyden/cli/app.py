@@ -9,6 +9,7 @@ from leyden.cli.engineer_app import engineer_app
 from leyden.cli.enqueue_app import enqueue
 from leyden.cli.keys_app import keys_app
 from leyden.cli.replay_app import replay_app
+from leyden.cli.rollouts_app import models_app, rollouts_app
 from leyden.cli.shell import DEMO_DIR, STACK_DIR, DataDir, RunFile, clear_errors, console, examples, progress
 from leyden.cli.train_app import train
 from leyden.cli.watch_app import watch_app
@@ -159,7 +160,9 @@ def _of_agents(context: typer.Context) -> None:
 app.command()(train)
 app.command()(enqueue)
 app.add_typer(watch_app)
+app.add_typer(rollouts_app)
 app.add_typer(work_app)
 app.add_typer(engineer_app)
 app.add_typer(replay_app, name="replay")
+app.add_typer(models_app, name="models")
 app.add_typer(keys_app, name="keys")

@@ -3,10 +3,9 @@
 from pathlib import Path
 
 from rich.console import Console
-from rich.table import Table
 
 from leyden.analysis.differences import Difference, Side, difference
-from leyden.cli.formatting import TABLE, number, safe
+from leyden.cli.formatting import number, print_columns, safe
 from leyden.reading import Log, LogLocation, log_location
 from leyden.reading.log import Tell
 from leyden.reading.sets import Filters, TransitionSet, named_set, whole_groups
@@ -57,14 +56,14 @@ def print_difference(a: str, b: str, found: Difference, console: Console) -> Non
     console.print(f"mean {number(found.mean)}, sd {number(found.sd)}{correlation}; quantiles {', '.join(cells)}")
     if found.flips:
         console.print("\n[bold]changed signs, by group[/]")
-        table = Table("policy", "group", "transitions", "changed sign", "to or from 0", box=TABLE)
-        for flip in found.flips:
-            table.add_row(*map(safe, (flip.policy, flip.group_id, flip.compared, flip.flipped, flip.zeroed)))
-        console.print(table)
+        heads = ("policy", "group", "transitions", "changed sign", "to or from 0")
+        rows = [(flip.policy, flip.group_id, flip.compared, flip.flipped, flip.zeroed) for flip in found.flips]
+        print_columns(heads, rows, console, right=heads[2:])
     if found.top:
-        console.print("[bold]rollouts with the largest changes[/]")
-        table = Table("rollout", "attempt", "group", "transitions", "mean change", "largest", box=TABLE)
-        for one in found.top:
-            moved = (number(one.mean_change), number(one.largest_change))
-            table.add_row(*map(safe, (one.rollout_id, one.attempt, one.group_id, one.transitions, *moved)))
-        console.print(table)
+        console.print("\n[bold]rollouts with the largest changes[/]")
+        columns = ("rollout", "attempt", "group", "transitions", "mean change", "largest")
+        top = [
+            (r.rollout_id, r.attempt, r.group_id, r.transitions, number(r.mean_change), number(r.largest_change))
+            for r in found.top
+        ]
+        print_columns(columns, top, console, right=("attempt", *columns[3:]))

@@ -8,11 +8,10 @@ from pathlib import Path
 from typing import Any
 
 from rich.console import Console
-from rich.table import Table
 
 from leyden.analysis.failed_rules import RuleFailures, read_rule_failures
 from leyden.analysis.failures import FailedAttempt, FailureGroup, GroupBy, grouped
-from leyden.cli.formatting import TABLE, safe, short
+from leyden.cli.formatting import facts_table, print_columns, safe, short
 from leyden.events import FailureClass, ModelCallRecorded, RolloutEnded
 from leyden.events.codec import MODEL_CALLS, ROLLOUTS
 from leyden.ids import AttemptRef, attempt_of_trace
@@ -188,16 +187,11 @@ def print_failures(failures: Failures, plan: ErrorsPlan, console: Console) -> No
         console.print(line, style="bold red", markup=False, highlight=False, soft_wrap=True)
     if not failed:
         return
-    table = Table(box=TABLE)
-    for head in ("group", "class", plan.by.value if plan.by is not GroupBy.CLASS else "newest message"):
-        table.add_column(head, overflow="fold")
-    for head in ("attempts", "rollouts", "final"):
-        table.add_column(head, justify="right")
-    for head in ("first", "last", "example"):
-        table.add_column(head)
-    for group in grouped(failures.attempts, plan.by):
-        table.add_row(*_row(group, plan.by))
-    console.print(table)
+    about = plan.by.value if plan.by is not GroupBy.CLASS else "newest message"
+    counts = ("attempts", "rollouts", "final")
+    heads = ("group", "class", about, *counts, "first", "last", "example")
+    rows = [_row(group, plan.by) for group in grouped(failures.attempts, plan.by)]
+    print_columns(heads, rows, console, right=counts)
     console.print(f"evidence: `{as_typed()} errors --show GROUP`; the whole rollout: `{as_typed()} inspect EXAMPLE`")
 
 
@@ -205,11 +199,11 @@ def _row(group: FailureGroup, by: GroupBy) -> list[str]:
     about = short(group.newest.shape) if by is GroupBy.CLASS else group.about
     times = [f"{moment.astimezone(UTC):%m-%d %H:%M:%S}" for moment in (group.first, group.last)]
     numbers = [str(group.count), str(group.rollouts), str(group.final)]
-    return [group.group, group.failure_class.value, safe(about or "-"), *numbers, *times, group.examples[0]]
+    return [group.group, group.failure_class.value, short(about or "-"), *numbers, *times, group.examples[0]]
 
 
 def _print_attempt(attempt: FailedAttempt, console: Console) -> None:
-    table = Table.grid(padding=(0, 2))
+    table = facts_table()
     evidence = attempt.evidence.model_dump(mode="json", exclude_none=True) if attempt.evidence else {}
     traceback = evidence.pop("traceback", None)
     rows = {

@@ -6,10 +6,10 @@ from pathlib import Path
 from rich.console import Console
 from rich.table import Table
 
-from leyden.cli.formatting import TABLE, number, safe, short
+from leyden.cli.formatting import TABLE, facts_table, number, safe, short
 from leyden.ids import attempt_of_trace
 from leyden.inspect.evidence import RolloutEvidence, gather
-from leyden.inspect.report import CallLine, CreditLine, RewardLine, RolloutReport, ToolLine
+from leyden.inspect.report import CallLine, CreditLine, RewardLine, RolloutReport, Said, ToolLine
 from leyden.inspect.tell import report_on
 from leyden.reading import Log, log_location
 from leyden.reading.log import Tell
@@ -45,6 +45,12 @@ def _attempt(evidence: RolloutEvidence, asked: int | None) -> int:
 def print_report(report: RolloutReport, console: Console) -> None:
     """Print the report as tables, without empty ones."""
     console.print(_header(report))
+    if report.notes:
+        console.print("\n[bold]not trained, or waiting[/]")
+    for note in report.notes:
+        console.print(f"  {note}", highlight=False, markup=False)
+    for call in report.calls:
+        _print_said(call, console)
     for title, table in (
         ("calls", _calls(report.calls)),
         ("tools", _tools(report.tools)),
@@ -55,17 +61,40 @@ def print_report(report: RolloutReport, console: Console) -> None:
         if table.row_count:
             console.print(f"\n[bold]{title}[/]")
             console.print(table)
-    if report.notes:
-        console.print("\n[bold]not trained, or waiting[/]")
-    for note in report.notes:
-        console.print(f"  {note}", highlight=False, markup=False)
+
+
+def _print_said(call: CallLine, console: Console) -> None:
+    """What the call's prompt has beyond the call before, its answers, and what of it is trained."""
+    who = f", agent {safe(call.agent)}" if call.agent else ""
+    console.print(f"\n[bold]call {call.index}[/]{who}")
+    if call.new_from:
+        console.print(f"  … {call.new_from} messages as before", highlight=False)
+    for message in call.prompt[call.new_from :]:
+        _print_message(message.role, message, console)
+    for choice, answer in enumerate(call.answers):
+        _print_message("answer" if len(call.answers) == 1 else f"answer {choice}", answer, console)
+    if call.error:
+        console.print(f"  error: {call.error}", markup=False, highlight=False)
+    for t in call.trained:
+        console.print(f"  → {t.tokens} tokens trained, advantage {number(t.advantage)}", highlight=False)
+    if not call.trained:
+        console.print(f"  → not trained: {call.left_out or 'not decided yet'}", markup=False, highlight=False)
+
+
+def _print_message(name: str, said: Said, console: Console) -> None:
+    indent = " " * (len(name) + 4)
+    texts = [f"(thinks) {said.reasoning}"] if said.reasoning else []
+    texts += [said.text] if said.text else []
+    texts += [f"calls {call.name}({call.arguments})" for call in said.tool_calls]
+    text = "\n".join(texts) or "(nothing)"
+    console.print(f"  {name}: " + text.replace("\n", f"\n{indent}"), markup=False, highlight=False, soft_wrap=True)
 
 
 def _header(report: RolloutReport) -> Table:
     seconds = "" if report.seconds is None else f" in {report.seconds:.1f} s"
     others = f" of {len(report.attempts)} ({', '.join(map(str, report.attempts))})" if len(report.attempts) > 1 else ""
     lineages = sorted({credit.lineages for credit in report.credits})
-    table = Table.grid(padding=(0, 2))
+    table = facts_table()
     rows = {
         "rollout": report.rollout_id,
         "attempt": f"{report.attempt}{others}: {report.status}{seconds}",

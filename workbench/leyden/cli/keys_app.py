@@ -6,8 +6,8 @@ from enum import StrEnum
 from typing import Annotated
 
 import typer
-from rich.table import Table
 
+from leyden.cli.formatting import print_columns
 from leyden.cli.shell import STACK_DIR, DataDir, GatewayUrl, clear_errors, console, examples, say
 from leyden.stack.program import as_typed
 
@@ -85,10 +85,11 @@ def list_keys(gateway: GatewayUrl = None, api_key: AdminKey = None, data_dir: Da
     with clear_errors():
         with closing(gateway_of(gateway, api_key, data_dir)) as found:
             keys = KeyAdmin(found).list()
-        table = Table("id", "name", "state", "scopes", "project", "models", "limits")
-        for key in keys:
-            table.add_row(*row(key, datetime.now(UTC)))
-        console.print(table if keys else f"no keys yet; create one with `{as_typed()} keys create --name NAME`")
+        if keys:
+            heads = ("id", "name", "state", "scopes", "project", "models", "limits")
+            print_columns(heads, [row(key, datetime.now(UTC)) for key in keys], console)
+        else:
+            console.print(f"no keys yet; create one with `{as_typed()} keys create --name NAME`")
 
 
 @keys_app.command()

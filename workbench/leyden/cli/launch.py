@@ -1,4 +1,4 @@
-"""`leyden run`: runs an unmodified program as one rollout. Prints only the program's own output."""
+"""`leyden run`: runs an unmodified program as one rollout. Prints its trace id to stderr, then the program's output."""
 
 import asyncio
 import os
@@ -72,6 +72,8 @@ def launch(plan: Launch, gateway: str | None = None, api_key: str | None = None)
     if session.gateway.api_key is None:
         raise ConfigurationError("no API key: pass --api-key or set LEYDEN_API_KEY")
     claim = _claimed(session, plan) if plan.claim else _begun(session, plan)
+    if claim is not None:
+        print(f"leyden: rollout {claim.trace_id}", file=sys.stderr, flush=True)
     return NOTHING_TO_DO if claim is None else asyncio.run(_run(session, claim, plan))
 
 

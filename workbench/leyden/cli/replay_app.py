@@ -7,6 +7,7 @@ from typing import Annotated
 import typer
 
 from leyden.cli.shell import DEMO_DIR, DataDir, LogDir, RunFile, clear_errors, console, examples, progress, say
+from leyden.stack.program import as_typed
 
 replay_app = typer.Typer(invoke_without_command=True, add_completion=False)
 
@@ -74,3 +75,23 @@ def replay_diff(
         with progress() as tell:
             found = asyncio.run(compare_sets(a, b, policy=policy, top=top, data_dir=data_dir, tell=tell))
         print_difference(a, b, found, console)
+
+
+@replay_app.command("list")
+def replay_list(data_dir: LogDir = DEMO_DIR) -> None:
+    """List the replays of a stack: when, their settings, and whether they gave the same as the live run."""
+    from leyden.cli.formatting import print_columns
+    from leyden.replay.past import past_replays
+
+    with clear_errors():
+        found = past_replays(data_dir)
+        if not found:
+            say(f"no replays yet; `{as_typed()} replay --name again` makes one")
+            return
+        rows = [
+            (one.name, f"{one.ended:%m-%d %H:%M}" if one.ended else "-", one.result, one.events or "-",
+             one.candidate or "-", one.folder)
+            for one in found
+        ]  # fmt: skip
+        heads = ("name", "ended", "result", "events", "candidate", "folder")
+        print_columns(heads, rows, console, right=("events",))

@@ -13,7 +13,7 @@ from rich.text import Text
 
 from leyden.analysis.loop_report import CurvePoint, LoopReport, Problem, StepLine
 from leyden.analysis.rollouts import VALIDATION
-from leyden.cli.formatting import TABLE, number, safe
+from leyden.cli.formatting import TABLE, facts_table, number, print_columns, safe
 from leyden.cli.watching import StackView, reports
 from leyden.stack.program import as_typed
 from leyden.training.progress import Progress
@@ -73,12 +73,9 @@ def print_processes(view: StackView, console: Console) -> None:
         return
     doing = f"  {state.doing}" if state.phase == "starting" else ""
     console.print(f"[bold]{safe(view.headline)}[/]{safe(doing)}", highlight=False)
-    table = Table(box=TABLE)
-    for head in ("process", "state", "pid", "restarts", "log"):
-        table.add_column(head, overflow="fold")
-    for one in view.processes:
-        table.add_row(*map(safe, (one.name, one.state, one.pid or "-", one.restarts, one.log)))
-    console.print(table)
+    heads = ("process", "state", "pid", "restarts", "log")
+    rows = [(one.name, one.state, one.pid or "-", one.restarts, one.log) for one in view.processes]
+    print_columns(heads, rows, console, right=("pid", "restarts"))
     console.print(
         f"gateway {state.gateway_url}  kafka {state.kafka_servers}  redis {state.redis_url}",
         soft_wrap=True,
@@ -207,7 +204,7 @@ def _notes(step: StepLine) -> Iterator[str]:
 
 
 def _details(report: LoopReport) -> Table:
-    table = Table.grid(padding=(0, 2))
+    table = facts_table()
     for name, value in _facts(report):
         table.add_row(f"[bold]{name}[/]", safe(value))
     return table

@@ -21,6 +21,8 @@ from leyden.cli.shell import (
     progress,
     say,
 )
+from leyden.ids import attempt_of_trace
+from leyden.stack.errors import StackError
 
 work_app = typer.Typer()
 Project = Annotated[str | None, typer.Option(help="Only tasks of this project. Default: the key's project, else all.")]
@@ -30,7 +32,9 @@ Reason = Annotated[str, typer.Option(help="Reason, recorded in the log.")]
 @work_app.command()
 @examples("leyden cancel 1e7de12d3ed09c7829d7c34190e1", "leyden cancel --tasks gsm8k:17 --reason 'wrong answer'")
 def cancel(
-    ids: Annotated[list[str], typer.Argument(metavar="ID…", help="Rollout ids; with --tasks, task ids.")],
+    ids: Annotated[
+        list[str], typer.Argument(metavar="ID…", help="Rollout ids or trace ids of attempts; with --tasks, task ids.")
+    ],
     tasks: Annotated[bool, typer.Option("--tasks", help="Cancel all rollouts of the tasks with these ids.")] = False,
     reason: Reason = "",
     gateway: GatewayUrl = None,
@@ -48,8 +52,19 @@ def cancel(
             for one in queue.post("tasks/cancel", {"task_ids": ids, "reason": reason})["tasks"]:
                 say(f"{one['task_id']}: {one['cancelled']} of {one['rollouts']} rollouts cancelled")
             return
-        for one in queue.post("rollouts/cancel", {"rollout_ids": ids, "reason": reason})["rollouts"]:
+        for one in queue.post("rollouts/cancel", {"rollout_ids": rollouts_of(ids), "reason": reason})["rollouts"]:
             say(f"{one['rollout_id']}: {'cancelled' if one['cancelled'] else 'had already ended'}")
+
+
+def rollouts_of(ids: list[str]) -> list[str]:
+    """The rollouts of rollout ids and trace ids, each once. Raises StackError for another id."""
+    found = {one: attempt_of_trace(one) for one in ids}
+    for one, ref in found.items():
+        if ref is None:
+            raise StackError(
+                f"{one} is neither a rollout id (28 hex digits) nor an attempt's trace id (32 hex digits)."
+            )
+    return list(dict.fromkeys(ref.rollout_id for ref in found.values() if ref))
 
 
 @work_app.command()

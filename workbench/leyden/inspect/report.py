@@ -13,6 +13,26 @@ class Line(BaseModel):
     model_config = ConfigDict(frozen=True)
 
 
+class Asked(Line):
+    """A call of a tool that the model asked for."""
+
+    id: str | None
+    name: str
+    arguments: str
+    """As the model wrote them."""
+
+
+class Said(Line):
+    """One message of a prompt, or an answer."""
+
+    role: str
+    text: str
+    reasoning: str | None = None
+    tool_calls: list[Asked] = []
+    answers: str | None = None
+    """Id of the tool call that it answers."""
+
+
 class Trained(Line):
     """Credit of one sampled response of a call, by one credit service."""
 
@@ -46,6 +66,11 @@ class CallLine(Line):
     finish: list[str | None]
     latency_s: float
     error: str | None
+    prompt: list[Said]
+    new_from: int
+    """Index of the first message of `prompt` that the call before and its answer do not have."""
+    answers: list[Said]
+    """By choice."""
     trained: list[Trained]
     left_out: str | None
     """Why nothing of it is trained; None if it is trained or not decided yet."""

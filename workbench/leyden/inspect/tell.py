@@ -2,6 +2,7 @@
 
 from collections.abc import Iterable, Mapping, Sequence
 
+from leyden.credit.core.assemble import Attempt, State
 from leyden.events import (
     GroupCredited,
     ModelCallRecorded,
@@ -17,7 +18,8 @@ from leyden.events import (
 )
 from leyden.ids import AttemptRef
 from leyden.inspect.evidence import RolloutEvidence
-from leyden.inspect.report import CallLine, CreditLine, RewardLine, RolloutReport, ToolLine, Trained
+from leyden.inspect.report import CallLine, CreditLine, RewardLine, RolloutReport, Said, ToolLine, Trained
+from leyden.inspect.said import answer_of, new_from, prompt_of
 from leyden.inspect.why import attempt_notes, attempt_of, call_reason, group_notes
 from leyden.reading.revisions import NewestRevisions
 
@@ -34,7 +36,7 @@ def report_on(evidence: RolloutEvidence, attempt: int) -> RolloutReport:
     spans.sort(key=lambda span: (span.start_unix_nano, span.span_id))
     rewards = evidence.of(RewardAssigned, attempt)
     sequences, groups = newest_credit(evidence.credited, attempt)
-    lines = _calls(calls, settled, sequences, bool(groups))
+    lines = _calls(calls, settled, sequences, bool(groups), _rollout_reason(groups, evidence.rollout_id))
     index = {line.call_id: line.index for line in lines}
     about = ended or started
     task = ended.task if ended else None
@@ -58,9 +60,24 @@ def report_on(evidence: RolloutEvidence, attempt: int) -> RolloutReport:
         tools=[_tool(span, calls, index) for span in spans if span.kind is SpanKind.TOOL_CALL and span.tool],
         rewards=[_reward(reward, spans, index, completed) for reward in rewards],
         credits=[_credit(group, sequences, evidence.rollout_id) for group in groups],
-        notes=attempt_notes(assembled)
-        + (group_notes(evidence.rollout_id, evidence.closed, groups, evidence.members) if ended else []),
+        notes=_notes(evidence, assembled, groups),
     )
+
+
+def _rollout_reason(groups: Iterable[GroupCredited], rollout_id: str) -> str | None:
+    """Why credit left the whole rollout out, as it published it; None if it did not."""
+    return next((reason for group in groups if (reason := group.left_out.get(rollout_id))), None)
+
+
+def _notes(evidence: RolloutEvidence, attempt: Attempt, groups: Sequence[GroupCredited]) -> list[str]:
+    """The true reason first: what credit published. What its defaults would say is left out where it decided."""
+    own = attempt_notes(attempt)
+    if attempt.state in (State.OPEN, State.ABANDONED):
+        return own
+    of_group = group_notes(evidence.rollout_id, evidence.closed, groups, evidence.members)
+    if not groups:
+        return own + of_group
+    return of_group + own if _rollout_reason(groups, evidence.rollout_id) else of_group
 
 
 def newest_credit(
@@ -88,6 +105,7 @@ def _calls(
     settled: RolloutSettled | None,
     sequences: Sequence[SequenceCredited],
     decided: bool,
+    rollout_reason: str | None,
 ) -> list[CallLine]:
     trained: dict[str, list[Trained]] = {}
     agents: dict[str, str] = {}
@@ -109,40 +127,47 @@ def _calls(
             )
             trained.setdefault(t.call_id, []).append(line)
             agents |= {t.call_id: t.agent_name} if t.agent_name else {}
-    return [
-        _call(i, call, agents.get(call.call_id), trained.get(call.call_id, []), _left_out(call, settled, decided))
-        for i, call in enumerate(calls)
-    ]
+    lines: list[CallLine] = []
+    before: list[Said] = []
+    for i, call in enumerate(calls):
+        prompt, answers = prompt_of(call.request), [answer_of(choice) for choice in call.choices]
+        credit = trained.get(call.call_id, [])
+        lines.append(
+            CallLine(
+                index=i,
+                call_id=call.call_id,
+                started_at=call.started_at,
+                agent=call.agent_name or agents.get(call.call_id),
+                policy=call.policy,
+                policy_version=call.policy_version,
+                prompt_tokens=len(call.prompt_token_ids) // TOKEN_BYTES or call.usage.prompt_tokens,
+                response_tokens=[len(choice.token_ids) // TOKEN_BYTES for choice in call.choices],
+                finish=[choice.finish_reason for choice in call.choices],
+                latency_s=call.latency_s,
+                error=call.error,
+                prompt=prompt,
+                new_from=new_from(prompt, before),
+                answers=answers,
+                trained=credit,
+                left_out=None if credit else _left_out(call, settled, decided, rollout_reason),
+            )
+        )
+        before = prompt + answers[:1]
+    return lines
 
 
-def _left_out(call: ModelCallRecorded, settled: RolloutSettled | None, decided: bool) -> str | None:
+def _left_out(
+    call: ModelCallRecorded, settled: RolloutSettled | None, decided: bool, rollout_reason: str | None
+) -> str | None:
     """Why nothing of a call is trained; None while that is not decided."""
     if settled is not None and call.call_id not in settled.call_ids:
         return "it came after the rollout's end"
+    if rollout_reason is not None:
+        return f"its rollout is left out: {rollout_reason}"
     reason = call_reason(call)
     if reason is None and decided:
         return "credit left it out: see `policies`, `agents`, `max_sequence_tokens` in its run file, and the notes"
     return reason
-
-
-def _call(
-    index: int, call: ModelCallRecorded, agent: str | None, trained: list[Trained], left_out: str | None
-) -> CallLine:
-    return CallLine(
-        index=index,
-        call_id=call.call_id,
-        started_at=call.started_at,
-        agent=call.agent_name or agent,
-        policy=call.policy,
-        policy_version=call.policy_version,
-        prompt_tokens=len(call.prompt_token_ids) // TOKEN_BYTES or call.usage.prompt_tokens,
-        response_tokens=[len(choice.token_ids) // TOKEN_BYTES for choice in call.choices],
-        finish=[choice.finish_reason for choice in call.choices],
-        latency_s=call.latency_s,
-        error=call.error,
-        trained=trained,
-        left_out=None if trained else left_out,
-    )
 
 
 def _tool(span: SpanRecorded, calls: Iterable[ModelCallRecorded], index: Mapping[str, int]) -> ToolLine:
