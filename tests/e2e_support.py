@@ -7,6 +7,7 @@ from typing import Any
 
 import httpx
 import openai
+from redis.asyncio import Redis
 
 from leyden.client import Claim, Runner
 from leyden.events import Event
@@ -61,6 +62,15 @@ class Loop:
         self.runner.stop()
         self._thread.join(30)
         self.http.close()
+
+    async def forget_state(self, *services: str) -> None:
+        """Delete what `services` keep in Redis."""
+        redis = Redis.from_url(self.stack.redis_url)
+        for service in services:
+            keys = [key async for key in redis.scan_iter(f"{self.prefix}{service}:*")]
+            assert keys, service
+            await redis.delete(*keys)
+        await redis.aclose()
 
     def _agent(self, claim: Claim) -> str:
         """Two turns with the plain OpenAI client; the second one streamed."""

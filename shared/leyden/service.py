@@ -158,7 +158,8 @@ async def serve(name: str, build: Build, settings: ServiceSettings, kafka: Kafka
         log.info("%s consumes %s", name, [t for s in service.subscriptions for t in s.topics])
         watchers = [asyncio.create_task(consumer.watch_backlog()) for consumer in consumers]
         _tune_garbage_collector()
-        beside = [*service.beside, publisher.watch, *(consumer.watch for consumer in consumers)]
+        watches = [watch for consumer in consumers for watch in (consumer.watch, consumer.watch_state)]
+        beside = [*service.beside, publisher.watch, *watches]
         await until_stopped(_servers(service, settings, consumers), beside)
         for watcher in watchers:
             watcher.cancel()

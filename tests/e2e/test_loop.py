@@ -35,7 +35,9 @@ from leyden.stack.requirements import own_kafka, own_redis
 
 pytestmark = [pytest.mark.e2e, pytest.mark.timeout(900)]
 
-KILLED = [*SERVICES, "engine", *["redis"] * own_redis(), *["kafka"] * own_kafka()]
+STATE = "state in Redis"
+"""Not a process: what reward and credit keep is deleted, as after the loss of Redis' files."""
+KILLED = [STATE, *SERVICES, "engine", *["redis"] * own_redis(), *["kafka"] * own_kafka()]
 """Every process of the stack; servers that run elsewhere are not ours to kill."""
 PROBE = [{"role": "user", "content": "a probe of the weights"}]
 
@@ -171,9 +173,12 @@ async def test_a_process_killed_in_the_middle_changes_no_count(loop_stack: Loop,
     before = await loop.events()
     rollouts = loop.enqueue(f"kill-{process}")
     await asyncio.sleep(0.4)
-    pid = next(one.pid for one in loop.stack.status().processes if one.name == process)
-    assert pid is not None
-    os.kill(pid, signal.SIGKILL)
+    if process == STATE:
+        await loop.forget_state("reward", "credit")
+    else:
+        pid = next(one.pid for one in loop.stack.status().processes if one.name == process)
+        assert pid is not None
+        os.kill(pid, signal.SIGKILL)
     await loop.wait_live(version + 1)
     events = (await loop.events())[:]
     final = {end.rollout_id: end for end in of(events, RolloutEnded) if end.final and end.rollout_id in rollouts}

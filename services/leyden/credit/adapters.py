@@ -10,7 +10,7 @@ from redis.asyncio import Redis
 from leyden.credit.ports import OpenCount, Stores
 from leyden.credit.settings import CreditSettings
 from leyden.service import Runtime
-from leyden.state import RedisBacklog, RedisEvidenceStore, redis_or_retry
+from leyden.state import RedisBacklog, RedisEvidenceStore, RedisPositions, redis_or_retry
 
 EXPIRY_MARGIN_S = 86_400
 """Seconds by which Redis expires open evidence later than the sweeper, which counts what it forgets."""
@@ -18,7 +18,7 @@ EXPIRY_MARGIN_S = 86_400
 
 def redis_stores(runtime: Runtime, settings: CreditSettings) -> Stores:
     """All stores of this service; a named credit service has its own."""
-    named = replace(runtime, name=f"{runtime.name}-{settings.name}") if settings.name else runtime
+    named = _named(runtime, settings)
 
     def evidence(what: str) -> RedisEvidenceStore:
         ttl = settings.open_ttl_s + EXPIRY_MARGIN_S
@@ -35,6 +35,15 @@ def redis_stores(runtime: Runtime, settings: CreditSettings) -> Stores:
         deadlines=subjects("deadlines"),
         backlog=RedisBacklog(runtime.redis, named.namespace("behind")),
     )
+
+
+def redis_positions(runtime: Runtime, settings: CreditSettings) -> RedisPositions:
+    """How far these stores include the partitions that credit reads."""
+    return RedisPositions(runtime.redis, _named(runtime, settings).namespace("read"))
+
+
+def _named(runtime: Runtime, settings: CreditSettings) -> Runtime:
+    return replace(runtime, name=f"{runtime.name}-{settings.name}") if settings.name else runtime
 
 
 class RedisOpenSubjects:

@@ -3,7 +3,7 @@
 from pathlib import Path
 
 from leyden.clock import SystemClock
-from leyden.credit.adapters import redis_stores
+from leyden.credit.adapters import redis_positions, redis_stores
 from leyden.credit.core.section import CreditSection, RewardRules
 from leyden.credit.handlers import CreditHandlers
 from leyden.credit.settings import CreditSettings
@@ -37,7 +37,13 @@ def build(runtime: Runtime) -> Service:
     )
     sweeper = Sweeper(handlers.grouping, stores, section.group, clock, sweep_settings)
     return Service(
-        subscriptions=subscriptions(handlers, section, name=settings.name, max_records=settings.max_records),
+        subscriptions=subscriptions(
+            handlers,
+            section,
+            name=settings.name,
+            max_records=settings.max_records,
+            positions=redis_positions(runtime, settings),
+        ),
         publishes=PUBLISHES,
         before=[sweeper.hold_off],
         beside=[sweeper.run],

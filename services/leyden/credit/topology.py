@@ -7,6 +7,7 @@ from leyden.credit.core.evidence import AnsweredCall, TrimmedCall
 from leyden.credit.core.section import CreditSection
 from leyden.credit.handlers import CreditHandlers
 from leyden.events.codec import GROUPS, MODEL_CALLS, REWARDS, ROLLOUTS, SPANS, TRANSITIONS, batch_decoder
+from leyden.kafka.kept import Positions
 from leyden.kafka.subscriber import Subscription
 
 PUBLISHES = frozenset({GROUPS, TRANSITIONS})
@@ -14,11 +15,18 @@ GROUP = "credit"
 
 
 def subscriptions(
-    handlers: CreditHandlers, section: CreditSection, *, name: str = "", max_records: int = 500
+    handlers: CreditHandlers,
+    section: CreditSection,
+    *,
+    name: str = "",
+    max_records: int = 500,
+    positions: Positions | None = None,
 ) -> list[Subscription]:
     """One subscription to all topics, so that a batch often holds a whole rollout; spans only if they are needed."""
     spans = (SPANS,) if section.needs_spans else ()
     topics = (ROLLOUTS, MODEL_CALLS, *spans, REWARDS, GROUPS)
     group = f"{GROUP}-{name}" if name else GROUP
     decoders = {MODEL_CALLS: batch_decoder((AnsweredCall if section.needs_spans else TrimmedCall,))}
-    return [Subscription(topics, handlers.on_batch, group, max_records=max_records, decoders=decoders)]
+    return [
+        Subscription(topics, handlers.on_batch, group, max_records=max_records, decoders=decoders, positions=positions)
+    ]

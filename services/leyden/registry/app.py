@@ -5,6 +5,7 @@ from leyden.registry.handlers import RegistryHandlers
 from leyden.registry.settings import RegistrySettings
 from leyden.registry.topology import PUBLISHES, subscriptions
 from leyden.service import Runtime, Service
+from leyden.state import RedisPositions
 
 
 def build(runtime: Runtime) -> Service:
@@ -13,4 +14,5 @@ def build(runtime: Runtime) -> Service:
     settings = RegistrySettings()
     automatic = settings.promote == "automatic"
     handlers = RegistryHandlers(promotions, runtime.publisher, automatic, settings.experiment)
-    return Service(subscriptions=subscriptions(handlers), publishes=PUBLISHES)
+    positions = RedisPositions(runtime.redis, runtime.namespace("read"))
+    return Service(subscriptions=subscriptions(handlers, positions), publishes=PUBLISHES)

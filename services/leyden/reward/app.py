@@ -19,7 +19,7 @@ from leyden.reward.sweep import Sweeper
 from leyden.reward.topology import CONSUMER_GROUP, PUBLISHES, READERS, subscriptions
 from leyden.service import Runtime, Service
 from leyden.settings import load_section
-from leyden.state import RedisEvidenceStore
+from leyden.state import RedisEvidenceStore, RedisPositions
 
 
 def build(runtime: Runtime) -> Service:
@@ -47,8 +47,9 @@ def build(runtime: Runtime) -> Service:
         interval_s=knobs.sweep_interval_s,
         limit=knobs.sweep_limit,
     )
+    positions = RedisPositions(runtime.redis, runtime.namespace("read"))
     return Service(
-        subscriptions=subscriptions(handlers, knobs, heartbeat),
+        subscriptions=subscriptions(handlers, knobs, heartbeat, positions),
         publishes=PUBLISHES,
         before=[functions.start, *([sweeper.hold_off] if config.decides else [])],
         beside=[*([sweeper.run] if config.decides else []), *([judging.worker.run] if judging else [])],

@@ -1,6 +1,7 @@
 """Reward's subscription and the topics it publishes to, as data."""
 
 from leyden.events.codec import MODEL_CALLS, OTLP, REWARDS, ROLLOUTS, SPANS, VERDICTS
+from leyden.kafka.kept import Positions
 from leyden.kafka.liveness import Heartbeat
 from leyden.kafka.progress import Stage
 from leyden.kafka.subscriber import Subscription
@@ -17,7 +18,9 @@ LONGEST_BATCH_MS = 3_600_000
 """Reward functions are called in the handler, and Kafka must not reassign its partitions meanwhile."""
 
 
-def subscriptions(handlers: RewardHandlers, settings: RewardSettings, heartbeat: Heartbeat) -> list[Subscription]:
+def subscriptions(
+    handlers: RewardHandlers, settings: RewardSettings, heartbeat: Heartbeat, positions: Positions | None = None
+) -> list[Subscription]:
     """One consumer group for the four co-partitioned topics, so one replica gets all records of a rollout."""
     return [
         Subscription(
@@ -27,5 +30,6 @@ def subscriptions(handlers: RewardHandlers, settings: RewardSettings, heartbeat:
             max_records=settings.max_records,
             max_poll_interval_ms=LONGEST_BATCH_MS,
             heartbeat=heartbeat,
+            positions=positions,
         )
     ]

@@ -6,13 +6,14 @@
 import argparse
 import asyncio
 import logging
-from collections.abc import AsyncIterator, Iterable, Mapping
+from collections.abc import AsyncIterator, Iterable, Mapping, Sequence
 from contextlib import asynccontextmanager
 
 from aiokafka import AIOKafkaConsumer, TopicPartition
 from aiokafka.admin import AIOKafkaAdminClient, NewTopic
 from aiokafka.errors import KafkaError, TopicAlreadyExistsError, for_code
 
+from leyden.kafka.kept import Commit
 from leyden.kafka.settings import KafkaSettings
 from leyden.kafka.topics import DEAD_LETTER_SUFFIX, TopicSpec, load_topics
 from leyden.settings import ServiceSettings
@@ -117,6 +118,15 @@ async def stored_ranges(
     async with _consumer(settings) as consumer:
         first, ends = await consumer.beginning_offsets(wanted), await consumer.end_offsets(wanted)
     return {tp: (first[tp], end) for tp, end in ends.items() if end > first[tp]}
+
+
+async def group_commits(
+    settings: KafkaSettings, group: str, partitions: Sequence[TopicPartition]
+) -> dict[TopicPartition, Commit]:
+    """Commits of `group` (full name) for those of `partitions` that have one."""
+    async with admin_client(settings) as admin:
+        found = await admin.list_consumer_group_offsets(group, partitions=list(partitions))
+    return {tp: Commit.parse(one.offset, one.metadata) for tp, one in found.items() if one.offset >= 0}
 
 
 async def committed_offsets(

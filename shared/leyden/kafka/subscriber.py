@@ -8,10 +8,10 @@ import asyncio
 import logging
 import os
 import time
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Awaitable, Callable, Mapping, Sequence
 from dataclasses import dataclass, field
 from functools import partial
-from typing import Any
+from typing import Any, TypeVar
 
 from aiokafka import AIOKafkaConsumer, ConsumerRecord, TopicPartition
 from aiokafka.coordinator.assignors.range import RangePartitionAssignor
@@ -19,18 +19,21 @@ from aiokafka.errors import KafkaError
 from faststream import AckPolicy
 from faststream.kafka import KafkaBroker, KafkaMessage
 
+from leyden.backoff import Backoff, retrying
 from leyden.clock import Clock, SystemClock
 from leyden.events import Event
 from leyden.events.codec import BatchDecoder, decode_batch
-from leyden.kafka.admin import end_offsets
+from leyden.kafka.admin import end_offsets, group_commits
 from leyden.kafka.claims import ClaimStore
-from leyden.kafka.delivered import BatchHandler, Publisher, RawBatchHandler
+from leyden.kafka.delivered import BatchHandler, Publisher, RawBatchHandler, Retry
+from leyden.kafka.kept import Commits, KeptState, Positions
 from leyden.kafka.lag import Consumer, EndOffsets, LagMeter
 from leyden.kafka.liveness import Heartbeat, Liveness, Phase, Sample
 from leyden.kafka.loop import DEFAULT_RETRY, BatchLoop, LoopSettings
 from leyden.kafka.settings import KafkaSettings
 
 log = logging.getLogger(__name__)
+ResultT = TypeVar("ResultT")
 FATAL_EXIT = 70
 """Exit status (EX_SOFTWARE) of a process that stops because of a bug: continuing could lose data."""
 SAMPLE_EVERY_S = 5.0
@@ -50,6 +53,8 @@ class Subscription:
     """Decoder by topic, for handlers that need only part of an event. Other topics use `decode_batch`."""
     caught_up: asyncio.Event | None = field(default=None, compare=False)
     """Set once the records that existed at start-up are handled. For services that answer requests from them."""
+    positions: Positions | None = field(default=None, compare=False)
+    """For handlers that keep what they read in Redis: how far it includes each partition. Not without a group."""
     heartbeat: Heartbeat = field(default_factory=Heartbeat, compare=False)
     """Used by handlers that may take longer than `stall_after_s` to report progress. Pass the handler's own object."""
 
@@ -72,6 +77,7 @@ class BatchConsumer:
         die: Callable[[int], None] = os._exit,
         clock: Clock | None = None,
         ask_kafka: EndOffsets | None = None,
+        commits: Commits | None = None,
     ) -> None:
         self.subscription = subscription
         self.caught_up = subscription.caught_up or asyncio.Event()
@@ -90,6 +96,12 @@ class BatchConsumer:
         )
         self._meter = LagMeter(prefix, ask_kafka or partial(end_offsets, settings))
         self._liveness = Liveness("+".join(subscription.topics), (clock or SystemClock()).monotonic, SAMPLE_EVERY_S)
+        self._kept: KeptState | None = None
+        if subscription.positions is not None and subscription.group is not None:
+            group = f"{prefix}{subscription.group}"
+            self._kept = KeptState(subscription.positions, commits or partial(group_commits, settings, group))
+        self._one_at_a_time = asyncio.Lock()
+        """Held by a batch, and while partitions are set back."""
         self._phase = Phase.IDLE
         self._finished = 0
         self._in_hand: dict[TopicPartition, int] = {}
@@ -133,10 +145,18 @@ class BatchConsumer:
 
     async def consume(self, records: Sequence[ConsumerRecord], consumer: Any) -> None:
         """Handle one batch and commit its offsets. An unexpected error ends the process."""
+        async with self._one_at_a_time:
+            await self._consume(records, consumer)
+
+    async def _consume(self, records: Sequence[ConsumerRecord], consumer: Any) -> None:
         self._in_hand = _first_offsets(records)
         self._phase = Phase.HANDLING
         try:
+            if self._kept is not None:
+                records = await self._until_kept(partial(self._kept.admit, records, consumer))
             await self._loop.handle(records)
+            if self._kept is not None:
+                await self._until_kept(partial(self._kept.has_handled, records))
             if self.subscription.group is not None:
                 self._phase = Phase.COMMITTING
                 await self._commit(consumer, records)
@@ -148,6 +168,25 @@ class BatchConsumer:
         self._finished += 1
         self._in_hand, self._phase = {}, Phase.IDLE
 
+    async def _until_kept(self, step: Callable[[], Awaitable[ResultT]]) -> ResultT:
+        """The result of `step`, once Redis and Kafka are available."""
+
+        def note(error: Exception, delay_s: float) -> None:
+            log.warning("retrying in %.1f s: %s", delay_s, error)
+            self.subscription.heartbeat.beat(f"waiting: {error}")
+
+        return await retrying(step, Backoff(0.2, 10.0), (Retry, KafkaError), failed=note)
+
+    async def look_for_lost_state(self, consumer: Any) -> None:
+        """Set back partitions whose state Redis has lost, even if no record comes. Tried again at the next call."""
+        if self._kept is None:
+            return
+        try:
+            async with self._one_at_a_time:
+                await self._kept.check(consumer)
+        except (Retry, KafkaError) as error:
+            log.warning("cannot tell whether Redis has the state: %s", error)
+
     async def sample(self, consumer: Consumer) -> None:
         """Measure the lag of `consumer` and record whether there was progress."""
         lag = await self._meter.measure(consumer, self._in_hand)
@@ -157,6 +196,12 @@ class BatchConsumer:
         """Call `sample` every `SAMPLE_EVERY_S`, concurrently with the handler. Never returns."""
         while True:
             await self.sample(self._subscriber.consumer)
+            await asyncio.sleep(SAMPLE_EVERY_S)
+
+    async def watch_state(self) -> None:
+        """Call `look_for_lost_state` every `SAMPLE_EVERY_S`. Never returns."""
+        while True:
+            await self.look_for_lost_state(self._subscriber.consumer)
             await asyncio.sleep(SAMPLE_EVERY_S)
 
     def stalled(self, after_s: float) -> str | None:
@@ -197,8 +242,11 @@ class BatchConsumer:
             partition = TopicPartition(record.topic, record.partition)
             if partition in mine:
                 offsets[partition] = max(offsets.get(partition, 0), record.offset + 1)
+        kept = self._kept
         try:
-            if offsets:
+            if offsets and kept is not None:
+                await consumer.commit({tp: kept.commit_of(tp, offset) for tp, offset in offsets.items()})
+            elif offsets:
                 await consumer.commit(offsets)
         except KafkaError as error:
             log.warning("offsets were not committed, so these records will be delivered again: %r", error)

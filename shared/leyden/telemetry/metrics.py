@@ -18,4 +18,9 @@ CONSUMER_LAG = Gauge(
     "Records of a partition, assigned to this process, that are not handled yet.",
     ["topic", "partition"],
 )
+STATE_LOST = Counter(
+    "leyden_state_lost",
+    "Times that a partition was read again because Redis lost its state.",
+    ["topic", "partition"],
+)
 LAG_FAILURES = Counter("leyden_lag_measurement_failures", "Times that the lag could not be measured.")
