@@ -7,9 +7,9 @@ from enum import StrEnum
 from typing import Any, Protocol
 
 from leyden.events import Event, KeyLimits
+from leyden.gateway.core.agents import Agent
 from leyden.gateway.core.keys import Level
 from leyden.gateway.core.reply import CallNote, LastCall
-from leyden.gateway.core.request import Agent
 from leyden.gateway.core.restoring import Restored
 from leyden.gateway.core.rollouts import RolloutSpec, RolloutState, Running
 from leyden.gateway.core.upstreams import Timeouts
@@ -58,8 +58,8 @@ class CallExchange(ResponseWriter, Protocol):
         ...
 
     @property
-    def credential(self) -> str | None:
-        """The `Authorization` header, or one made from the key headers of other clients."""
+    def credentials(self) -> Sequence[str]:
+        """The `Authorization` headers, and those made from the key headers of other clients."""
         ...
 
     @property

@@ -23,6 +23,7 @@ from leyden.gateway.core.request import SESSION_HEADER
 from leyden.gateway.handlers.admission import counted
 from leyden.gateway.handlers.otlp import Export, attempt_of
 from leyden.gateway.http.otlp import OtlpApi, status_code, success
+from leyden.gateway.http.requests import KEY_HEADERS
 from leyden.kafka import Retry
 
 log = logging.getLogger(__name__)
@@ -87,7 +88,7 @@ class GrpcOtlp:
         return success(signal, PROTOBUF)
 
     async def _take(self, signal: Signal, body: bytes, metadata: dict[str, str | bytes]) -> None:
-        caller = self.api.keys.caller(_credential(metadata))
+        caller = self.api.keys.caller(*_credentials(metadata))
         caller.must(Scope.AGENT)
         attempt = attempt_of(caller, None, _text(metadata, SESSION_HEADER))
         with self.api.limiter.slot(), self.api.budget.open() as reserve:
@@ -110,9 +111,9 @@ async def _abort(context: grpc.aio.ServicerContext, refusal: Refusal) -> NoRetur
     raise AssertionError("abort raises")
 
 
-def _credential(metadata: dict[str, str | bytes]) -> str | None:
-    key = _text(metadata, "x-api-key") or _text(metadata, "api-key")
-    return _text(metadata, "authorization") or (f"Bearer {key}" if key else None)
+def _credentials(metadata: dict[str, str | bytes]) -> list[str]:
+    keys = [f"Bearer {key}" for name in KEY_HEADERS if (key := _text(metadata, name))]
+    return [*filter(None, [_text(metadata, "authorization")]), *keys]
 
 
 def _text(metadata: dict[str, str | bytes], name: str) -> str | None:

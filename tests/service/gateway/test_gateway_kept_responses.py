@@ -131,7 +131,7 @@ async def test_a_response_is_its_attempts_and_its_keys(
     callers = [
         agent.with_options(base_url=f"{gate.url}{path}/v1", api_key=key)
         for path in ("", f"/rollouts/{REF.trace_id}", f"/rollouts/{OTHER.trace_id}")
-        for key in (API_KEY, *keys)
+        for key in (API_KEY, "other", *keys)
     ]
     numbered(gate, Says("mine"))
     for owner in callers:
@@ -217,6 +217,81 @@ async def test_any_tree_of_turns_has_the_conversations_that_were_had(turns: list
             had[whose][f"resp_{number}"] = [*resolved["input"], answer]
             again = {"input": [{"type": "item_reference", "id": f"msg_{number}"}]}
             assert (await kept.resolved(BINDINGS[whose], again))["input"] == [answer]
+
+
+TEXTS = st.sampled_from(["a", "b"])
+
+
+@given(texts=st.lists(TEXTS, min_size=1, max_size=4), data=st.data())
+@settings(max_examples=100, deadline=None)
+async def test_items_that_a_client_sends_again_count_once(texts: list[str], data: st.DataObject) -> None:
+    """It sends again the end, or all, of what it has, before what is new; the model must see each turn once."""
+    kept = Kept(MemoryKeptResponses(), "some time")
+    had: list[dict[str, Any]] = []
+    previous = None
+    for number, text in enumerate(texts):
+        user = {"role": "user", "content": text}
+        call = {"type": "function_call", "id": f"fc_{number}", "call_id": "c", "name": "f", "arguments": text}
+        result = {"type": "function_call_output", "call_id": "c", "output": text}
+        answer = {"type": "message", "id": f"msg_{number}", "role": "assistant", "content": text, "status": "completed"}
+        new = [*([result] if had else []), user]
+        again = had[data.draw(st.integers(0, len(had))) :]
+        is_seen = any("id" in item for item in again)
+        is_bare = again == had and data.draw(st.booleans())
+        sent = [{key: item[key] for key in item if key != "id" or not is_bare} for item in again] if is_seen else []
+        resolved = await kept.resolved(BINDINGS[0], {"input": [*sent, *new], "previous_response_id": previous})
+        assert [item | {"id": None} for item in resolved["input"]] == [item | {"id": None} for item in (*had, *new)]
+        previous = f"resp_{number}"
+        await kept.keep(BINDINGS[0], resolved, {"id": previous, "output": [answer, call], "store": True})
+        had = [*resolved["input"], answer, call]
+
+
+async def test_another_item_under_a_known_id_is_refused_as_by_openai(gate: Bench, agent: AsyncOpenAI) -> None:
+    numbered(gate, Says("One."), Says("Two."))
+    first = await respond(agent, False, input="?")
+    item = first.output[0].model_dump()
+    again = await respond(agent, False, input=[item, {"role": "user", "content": "!"}], previous_response_id=first.id)
+    assert [one["content"] for one in gate.engine.bodies[-1]["messages"]] == ["?", "One.", "!"]
+    edited = item | {"content": [{"type": "output_text", "text": "Other.", "annotations": []}]}
+    for given_items in ([edited], [{"role": "user", "content": "first"}, item]):
+        with pytest.raises(openai.BadRequestError, match=f"Duplicate item found with id {item['id']}"):
+            await respond(agent, False, input=given_items, previous_response_id=again.id)
+
+
+async def test_an_id_of_two_items_of_one_conversation_is_not_referred_to(gate: Bench, agent: AsyncOpenAI) -> None:
+    numbered(gate, Says("One."))
+    two: Any = [{"type": "message", "id": "msg_x", "role": "user", "content": text} for text in ("a", "b")]
+    await respond(agent, False, input=two)
+    assert [one["content"] for one in gate.engine.bodies[-1]["messages"]] == ["a", "b"]
+    with pytest.raises(openai.BadRequestError, match="belongs to two items"):
+        await respond(agent, False, input=[{"type": "item_reference", "id": "msg_x"}])
+
+
+@pytest.mark.parametrize("stream", [False, True])
+async def test_an_engine_whose_ids_collide_mixes_no_conversations(
+    gate: Bench, agent: AsyncOpenAI, stream: bool
+) -> None:
+    for engine_id in ("", "chatcmpl-1"):
+        gate.engine.bodies.clear()
+
+        async def reply(request: web.Request, body: dict[str, Any], engine_id: str = engine_id) -> web.StreamResponse:
+            class Same(Says):
+                def plain(self, body: dict[str, Any]) -> dict[str, Any]:
+                    return super().plain(body) | {"id": engine_id}
+
+                def chunks(self, body: dict[str, Any]) -> list[dict[str, Any]]:
+                    return [chunk | {"id": engine_id} for chunk in super().chunks(body)]
+
+            return await Same(body["messages"][-1]["content"])(request, body)
+
+        gate.engine.reply = reply
+        first, second = [await respond(agent, stream, input=text) for text in ("mine", "yours")]
+        assert first.id != second.id
+        await respond(agent, stream, input="more", previous_response_id=first.id)
+        assert [one["content"] for one in gate.engine.bodies[-1]["messages"]] == ["mine", "mine", "more"]
+        found = await agent.responses.retrieve(second.id)
+        assert found.output_text == "yours"
+    assert len({call.response_id for call in gate.log.calls}) == len(gate.log.calls)
 
 
 def test_equal_items_are_stored_once_and_owners_differ_by_attempt_and_key() -> None:

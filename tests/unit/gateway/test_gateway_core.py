@@ -10,11 +10,12 @@ from pydantic import ValidationError
 
 from leyden.events import FailureClass, PolicyPromoted, PolicyServed, Sampling, unpack_ints
 from leyden.gateway.adapters.engines import SseSplitter
+from leyden.gateway.core.agents import MAX_LENGTH, Agent, agent_of
 from leyden.gateway.core.faces.openai import show
 from leyden.gateway.core.keys import AGENT_SCOPES, Caller, KeyRing, rollout_key
 from leyden.gateway.core.refusals import Refusal
 from leyden.gateway.core.reply import ReplyParts
-from leyden.gateway.core.request import MAX_LENGTH, Agent, Visible, agent_of, bind, prepare
+from leyden.gateway.core.request import Visible, bind, prepare
 from leyden.gateway.core.rollouts import EndReport, RolloutSpec, Running, ended, lease_until, lost
 from leyden.gateway.core.routing import ModelName, RoutingTable
 from leyden.gateway.core.sampling import NEUTRAL, ShapedSampling
@@ -62,7 +63,7 @@ def test_no_baggage_is_too_odd_to_be_read(baggage: list[str]) -> None:
 @pytest.mark.parametrize("header", [None, "", "Bearer", "Bearer ", "Basic one", "one"])
 def test_a_header_without_a_bearer_key_is_nobody(header: str | None) -> None:
     with pytest.raises(Refusal):
-        KeyRing(["one", ""], SECRET, lambda: NOW).caller(header)
+        KeyRing(["one", ""], SECRET, lambda: NOW).caller(*([] if header is None else [header]))
     assert KeyRing(["one", "two"], SECRET, lambda: NOW).caller("bearer two") == Caller()
 
 

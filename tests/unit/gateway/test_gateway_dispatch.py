@@ -12,11 +12,12 @@ from hypothesis import strategies as st
 
 from leyden.clock import ManualClock
 from leyden.events import ModelCallRecorded, PolicyServed
+from leyden.gateway.core.agents import NOBODY
 from leyden.gateway.core.faces import CHAT
 from leyden.gateway.core.faces.openai import ChatFace
 from leyden.gateway.core.keys import KeyRing
 from leyden.gateway.core.refusals import Refusal
-from leyden.gateway.core.request import NOBODY, Binding, JsonDict
+from leyden.gateway.core.request import Binding, JsonDict
 from leyden.gateway.core.resilience import CircuitRules, RetryRules
 from leyden.gateway.core.routing import Balance, Incoming, ModelName, Router, RoutingRules, RoutingTable, server_of
 from leyden.gateway.core.upstreams import Timeouts, Upstreams

@@ -50,6 +50,7 @@ SHAPED: list[dict[str, Any]] = [
     {"thinking_token_budget": 10},
     {"of_tomorrow": 0},
     {"Temperature": 2},
+    {"best_of": 3},
 ]
 FORCED: list[dict[str, Any]] = [
     {"response_format": {"type": "json_object"}},
@@ -76,6 +77,9 @@ PLAIN: list[dict[str, Any]] = [
     {"use_beam_search": 0},
     {"seed": 3, "n": 2, "stop": ["x"], "max_tokens": 5, "ignore_eos": True, "user": "me", "metadata": {}},
     {"top_p": None, "of_tomorrow": None},
+    {"best_of": 1},
+    {"best_of": 2, "n": 2},
+    {"tools": [{"type": "function", "function": {"name": "f", "strict": False}}, {"type": "function"}, 7]},
 ]
 
 
@@ -95,6 +99,35 @@ def test_what_shapes_the_distribution_is_not_sent_or_refused_or_marked(more: dic
     marked = train(ShapedSampling.MARK, more)
     assert (marked.overridden, marked.sampling.shaped_by, marked.sampling.shaped) == ((), [name], True)
     assert marked.body[name] == as_engines_read(more)[name]
+
+
+def strict_tool(strict: Any) -> dict[str, Any]:
+    return {"type": "function", "function": {"name": "f"} | ({} if strict is None else {"strict": strict})}
+
+
+@given(st.lists(st.sampled_from([None, False, "no", 0, True, "true", "On", 1, [1]]), max_size=4))
+def test_tools_whose_arguments_are_forced_into_a_form_are_loosened_or_refused_or_marked(stricts: list[Any]) -> None:
+    more = {"tools": [strict_tool(strict) for strict in stricts]}
+    is_strict = any(strict in (True, "true", "On", 1, [1]) for strict in stricts)
+    overridden, marked = (train(policy, more) for policy in (ShapedSampling.OVERRIDE, ShapedSampling.MARK))
+    assert (overridden.overridden, overridden.sampling.shaped) == (("strict",) if is_strict else (), False)
+    assert (marked.overridden, marked.sampling.shaped_by) == ((), ["strict"] if is_strict else [])
+    assert marked.body["tools"] == more["tools"]
+    assert not train(ShapedSampling.MARK, {"tools": overridden.body["tools"]}).sampling.shaped
+    assert [tool["function"]["name"] for tool in overridden.body["tools"]] == ["f"] * len(stricts)
+    if is_strict:
+        with pytest.raises(Refusal, match="strict"):
+            train(ShapedSampling.REFUSE, more)
+
+
+@given(best_of=st.integers(0, 5), n=st.none() | st.integers(0, 5), as_text=st.booleans())
+def test_choosing_the_best_of_more_completions_than_are_returned_shapes(
+    best_of: int, n: int | None, as_text: bool
+) -> None:
+    more: dict[str, Any] = {"best_of": str(best_of) if as_text else best_of} | ({} if n is None else {"n": n})
+    shapes = (best_of or 1) > (n or 1)
+    assert train(ShapedSampling.OVERRIDE, more).overridden == (("best_of",) if shapes else ())
+    assert train(ShapedSampling.MARK, more).sampling.shaped_by == (["best_of"] if shapes else [])
 
 
 @pytest.mark.parametrize("more", FORCED, ids=json.dumps)

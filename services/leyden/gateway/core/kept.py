@@ -12,6 +12,7 @@ from typing import Any, Self
 
 import orjson
 
+from leyden.gateway.core.faces.responses_request import messages_of
 from leyden.gateway.core.keys import Caller
 from leyden.gateway.core.refusals import Refusal
 from leyden.gateway.core.request import Binding, JsonDict
@@ -25,6 +26,8 @@ PREFIXES = {
     "custom_tool_call_output": "ctco",
 }
 """Beginnings of item ids by type; "item" for others."""
+AMBIGUOUS = b""
+"""Stored for an id that two items of one conversation have."""
 MAX_ID = 256
 """Longest id that is looked up."""
 LISTED, MOST_LISTED = 20, 100
@@ -38,7 +41,7 @@ def owner_of(binding: Binding) -> str:
 
 
 def _key(caller: Caller) -> str:
-    return caller.key_id or "bootstrap"
+    return caller.key_id or f"bootstrap-{caller.bootstrap or 'rollout'}"
 
 
 @dataclass(frozen=True, slots=True)
@@ -74,6 +77,42 @@ def input_items(given: object) -> list[Any]:
     return list(given) if isinstance(given, list) else []
 
 
+def continued(before: list[JsonDict], given: list[JsonDict]) -> list[JsonDict]:
+    """The conversation `before` and the items of a request that continues it, each once.
+
+    Some clients send items again that the previous response has: OpenAI refuses those, here they count once. What they
+    send again must be as it was, in its order; another item under a known id gets OpenAI's 400 `Refusal`.
+    """
+    known = {_id_of(item) for item in before} - {None}
+    again = [at for at, item in enumerate(given) if _id_of(item) in known]
+    end = max(again, default=-1) + 1
+    is_all = len(given) >= len(before) and all(map(_is_same, before, given))
+    end = max(end, len(before)) if is_all else end
+    earlier = iter(before)
+    for item in given[:end]:
+        if not any(_is_same(one, item) for one in earlier):
+            name = _id_of(item) or _id_of(given[end - 1])
+            message = f"Duplicate item found with id {name}. Remove duplicate items from your input and try again."
+            raise Refusal(400, "invalid_request", message, param="input")
+    return [*before, *given[end:]]
+
+
+def _id_of(item: object) -> str | None:
+    return item["id"][:MAX_ID] if isinstance(item, dict) and isinstance(item.get("id"), str) else None
+
+
+def _is_same(one: JsonDict, other: object) -> bool:
+    """Whether two items say the same; of reasoning only ids are compared, as clients leave parts of it out."""
+    if not isinstance(other, dict) or (_id_of(other) or _id_of(one)) != (_id_of(one) or _id_of(other)):
+        return False
+    if one.get("type") == other.get("type") == "reasoning" and _id_of(one) == _id_of(other):
+        return True
+    try:
+        return messages_of(None, [one]) == messages_of(None, [other])
+    except Refusal:
+        return False
+
+
 def reference_of(item: object) -> str | None:
     """The id of an item that only refers to another one."""
     if not isinstance(item, dict) or not isinstance(item.get("id"), str):
@@ -88,7 +127,8 @@ def fields_of(asked: JsonDict, response: JsonDict) -> dict[str, bytes]:
     digests = [digest_of(item) for item in (*given, *output)]
     fields = {f"i:{name}": orjson.dumps(item) for name, item in zip(digests, (*given, *output), strict=True)}
     for name, item in zip(digests, (*given, *output), strict=True):
-        fields[f"n:{shown_id(item, name)}"] = name.encode()
+        named = f"n:{shown_id(item, name)}"
+        fields[named] = name.encode() if fields.get(named, name.encode()) == name.encode() else AMBIGUOUS
     kept = KeptResponse(response, tuple(digests[: len(given)]), tuple(digests[len(given) :]))
     return fields | {f"r:{response['id']}": kept.pack()}
 
@@ -146,6 +186,12 @@ def item_gone(item_id: str, where: str, limits: str) -> Refusal:
         f"({limits}). Send the item itself."
     )
     return Refusal(400, "item_not_found", message, param=where)
+
+
+def item_ambiguous(item_id: str, where: str) -> Refusal:
+    """The refusal of a reference to one of two items."""
+    message = f"The id {item_id[:64]!r} belongs to two items of one conversation. Send the item itself."
+    return Refusal(400, "item_ambiguous", message, param=where)
 
 
 def response_gone(response_id: str) -> Refusal:

@@ -28,6 +28,8 @@ TRACE_ID_DIGITS = 32
 KEY_ID_BYTES = 6
 SECRET_BYTES = 32
 UNLIMITED = KeyLimits()
+MAX_CREDENTIALS = 8
+"""Headers of one request that are tried."""
 MAX_GENUINE = 4096
 """Number of verified per-rollout keys in the cache. The key that they depend on is checked each time."""
 
@@ -63,6 +65,8 @@ class Caller:
     models: tuple[str, ...] = ()
     """Patterns of allowed models; empty: all."""
     limits: KeyLimits = UNLIMITED
+    bootstrap: str | None = field(default=None, repr=False, compare=False)
+    """Tells bootstrap keys apart; None for other keys."""
 
     def must(self, scope: Scope) -> None:
         """Raise a 403 if the key lacks `scope`."""
@@ -103,7 +107,6 @@ def _bound() -> Refusal:
     return Refusal(403, "api_key_needed", "a per-rollout key opens only its own rollout; use an API key")
 
 
-BOOTSTRAP = Caller()
 AGENT_SCOPES = INCLUDED[Scope.AGENT]
 
 
@@ -149,7 +152,8 @@ class KeyRing:
     """All valid keys. `complete` once keys.v1 was read to the end that it had at the start."""
 
     def __init__(self, bootstrap_keys: Iterable[str], secret: bytes, now: Callable[[], datetime]) -> None:
-        self._bootstrap = [_digest(key) for key in bootstrap_keys]
+        digests = [_digest(key) for key in bootstrap_keys]
+        self._bootstrap = [(one, Caller(bootstrap=_signature(secret, one.hex())[:16])) for one in digests]
         self._secret = secret
         self._now = now
         self._states: dict[str, KeyState] = {}
@@ -188,17 +192,23 @@ class KeyRing:
         known = self._callers.get(key_id) if key_id else None
         return known[1].limits if known else UNLIMITED
 
-    def caller(self, authorization: str | None) -> Caller:
-        """The caller of this `Authorization` header. Raises a 401 `Refusal` for an unknown key.
+    def caller(self, *credentials: str) -> Caller:
+        """The caller of the first valid one of these `Authorization` headers. Raises a 401 `Refusal` if none is valid.
 
-        It may be percent-encoded: OpenTelemetry encodes header values in environment variables, and many programs send
-        them as they are.
+        Clients send several when a setting for another service is left in their environment. They may be
+        percent-encoded: OpenTelemetry encodes header values in environment variables, and many programs send them as
+        they are.
         """
-        header = authorization or ""
-        found = self._known(header) or (self._known(unquote(header)) if "%" in header else None)
-        if found is None:
-            raise Refusal(401, "invalid_api_key", "no valid key: send `Authorization: Bearer <key>`")
-        return found
+        refused: Refusal | None = None
+        for header in credentials[:MAX_CREDENTIALS]:
+            try:
+                found = self._known(header) or (self._known(unquote(header)) if "%" in header else None)
+            except Refusal as refusal:
+                refused = refused or refusal
+                continue
+            if found is not None:
+                return found
+        raise refused or Refusal(401, "invalid_api_key", "no valid key: send `Authorization: Bearer <key>`")
 
     def _known(self, header: str) -> Caller | None:
         """The caller of a header as it is."""
@@ -212,7 +222,8 @@ class KeyRing:
         if mark == API_MARK and (found := self._of_key(rest.partition("-")[0], shown)):
             return found
         # All are compared, so that the time reveals nothing about them.
-        return BOOTSTRAP if sum([hmac.compare_digest(shown, digest) for digest in self._bootstrap]) else None
+        equal = [caller for digest, caller in self._bootstrap if hmac.compare_digest(shown, digest)]
+        return equal[0] if equal else None
 
     def _of_key(self, key_id: str, shown: bytes) -> Caller | None:
         known = self._callers.get(key_id)

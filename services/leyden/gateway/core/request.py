@@ -1,4 +1,4 @@
-"""A model call's request: its attempt and agent, and the request to the engine.
+"""A model call's request: its attempt, and the request to the engine.
 
 Every sampling parameter is sent explicitly, so that no default of an engine (such as a model's generation_config) can
 change sampling without being recorded. Unknown fields pass through.
@@ -6,12 +6,11 @@ change sampling without being recorded. Unknown fields pass through.
 
 import math
 import re
-from collections.abc import Mapping, Sequence
+from collections.abc import Mapping
 from dataclasses import dataclass
 from enum import StrEnum
 from functools import lru_cache
 from typing import Any
-from urllib.parse import unquote
 
 import orjson
 
@@ -20,6 +19,7 @@ from leyden.events import Sampling
 from leyden.gateway.core.keys import Caller
 from leyden.gateway.core.refusals import Refusal
 from leyden.gateway.core.sampling import (
+    BEST_OF,
     FLOATS,
     FORMS,
     HARMLESS,
@@ -29,9 +29,12 @@ from leyden.gateway.core.sampling import (
     NEUTRAL,
     NEUTRAL_NUMBERS,
     NEUTRAL_VALUES,
+    STRICT,
     SWITCHES,
     WORDS,
     ShapedSampling,
+    any_strict,
+    loosened,
 )
 from leyden.ids import AttemptRef, attempt_of_trace, parse_traceparent
 
@@ -81,57 +84,6 @@ def _attempt(named: str, status: int, where: str) -> AttemptRef:
         return attempt
     message = f"{named[:64]!r} in {where} is neither a rollout id nor an attempt's trace id"
     raise Refusal(status, "rollout_not_found", message)
-
-
-NAME_HEADER = "x-leyden-agent"
-ROLE_HEADER = "x-leyden-agent-role"
-NAME_KEYS = ("leyden.agent.name", "gen_ai.agent.name")
-ROLE_KEYS = ("leyden.agent.role",)
-MAX_LENGTH = 128
-"""Maximum characters of a name or role, which are labels chosen by the caller."""
-MAX_BAGGAGE = 8192
-"""Maximum bytes of baggage, as in the W3C specification."""
-
-
-@dataclass(frozen=True, slots=True)
-class Agent:
-    """Name and role of the agent; None if unknown."""
-
-    name: str | None = None
-    role: str | None = None
-
-
-NOBODY = Agent()
-"""An unknown agent."""
-
-
-def agent_of(name: str | None, role: str | None, baggage: Sequence[str]) -> Agent:
-    """The agent by the two headers, else by all `baggage` headers. Malformed values are ignored."""
-    members = _members(",".join(baggage)[:MAX_BAGGAGE])
-    return Agent(
-        _label(name) or _first(members, NAME_KEYS),
-        _label(role) or _first(members, ROLE_KEYS),
-    )
-
-
-def _members(baggage: str) -> dict[str, str]:
-    """Key → value of a W3C baggage list; the first of two equal keys counts."""
-    found: dict[str, str] = {}
-    for member in baggage.split(","):
-        key, equals, value = member.partition(";")[0].partition("=")
-        if equals:
-            found.setdefault(key.strip(), unquote(value.strip(), errors="replace"))
-    return found
-
-
-def _first(members: dict[str, str], keys: Sequence[str]) -> str | None:
-    return next((label for key in keys if (label := _label(members.get(key)))), None)
-
-
-def _label(text: str | None) -> str | None:
-    """`text` as a label of limited length without control characters; None if empty."""
-    printable = "".join(character for character in text or "" if character.isprintable())
-    return printable.strip()[:MAX_LENGTH].rstrip() or None
 
 
 JsonDict = dict[str, Any]
@@ -203,6 +155,8 @@ def prepare(request: JsonDict, training: bool, shaped: ShapedSampling, api: Api 
     shaping = shaping_fields(given)
     overridden = overridden_fields(shaping, shaped) if training else ()
     body = NEUTRAL | {name: value for name, value in given.items() if name not in overridden}
+    if STRICT in overridden and "tools" in body:
+        body["tools"] = loosened(body["tools"])
     count = whole(given.get("n")) or 1
     traced = api is Api.CHAT or _one_prompt(given, training)
     if api is Api.COMPLETIONS:
@@ -286,7 +240,8 @@ def as_engines_read(request: Mapping[str, Any]) -> JsonDict:
 
 def shaping_fields(given: JsonDict) -> tuple[str, ...]:
     """Names of the fields of a request, as engines read it, that shape its distribution beyond temperature."""
-    return tuple(name for name, value in given.items() if name not in HARMLESS and _shapes(name, value))
+    found = tuple(name for name, value in given.items() if name not in HARMLESS and _shapes(name, value, given))
+    return (*found, STRICT) if given.get("tools") and any_strict(given["tools"]) else found
 
 
 def overridden_fields(shaping: tuple[str, ...], policy: ShapedSampling) -> tuple[str, ...]:
@@ -332,7 +287,9 @@ def whole(value: object) -> int | None:
     return value if isinstance(value, int) and not isinstance(value, bool) else None
 
 
-def _shapes(name: str, value: object) -> bool:
+def _shapes(name: str, value: object, given: JsonDict) -> bool:
+    if name == BEST_OF:
+        return (whole(value) or 1) > (whole(given.get("n")) or 1)
     if name in NEUTRAL_NUMBERS:
         neutral = NEUTRAL_NUMBERS[name]
         return value != neutral and not (name == "top_k" and isinstance(value, int) and value < 0)

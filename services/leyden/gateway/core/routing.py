@@ -21,9 +21,10 @@ import orjson
 
 from leyden.engine_face import CONTINUE_HEADER, VERSION_HEADER
 from leyden.events import PolicyPromoted, PolicyServed
+from leyden.gateway.core.agents import Agent
 from leyden.gateway.core.faces.openai import Face
 from leyden.gateway.core.refusals import Refusal
-from leyden.gateway.core.request import Agent, Api, Binding, JsonDict, Prepared
+from leyden.gateway.core.request import Api, Binding, JsonDict, Prepared
 from leyden.gateway.core.upstreams import Timeouts, Upstream, Upstreams
 
 CALL_HEADER = "x-leyden-call-id"

@@ -43,7 +43,11 @@ FORMS: Mapping[str, tuple[object, ...]] = {
     "guided_grammar": (),
 }
 """Fields that force a form on the response, except with one of these values. Without them the agent would fail."""
-SHAPING = frozenset({*NEUTRAL_NUMBERS, *NEUTRAL_VALUES, *FORMS})
+BEST_OF = "best_of"
+"""Selects among completions if it is more than `n`."""
+STRICT = "strict"
+"""Name for tools with `strict`: their arguments are forced into a form."""
+SHAPING = frozenset({*NEUTRAL_NUMBERS, *NEUTRAL_VALUES, *FORMS, BEST_OF, STRICT})
 """Fields that are known to shape it."""
 FLOATS = frozenset({"temperature", "top_p", "min_p", "typical_p", "presence_penalty", "frequency_penalty"}) | {
     "repetition_penalty",
@@ -66,7 +70,7 @@ HARMLESS = frozenset({
     "truncate_prompt_tokens", "truncation_side", "reasoning_effort", "verbosity", "parallel_tool_calls", "prediction",
     "leyden_continue",
     # How much is sampled, and when it ends.
-    "temperature", "seed", "n", "best_of", "max_tokens", "max_completion_tokens", "stop", "stop_token_ids",
+    "temperature", "seed", "n", "max_tokens", "max_completion_tokens", "stop", "stop_token_ids",
     "ignore_eos",
     # What is returned.
     "stream", "stream_options", "stream_interval", "logprobs", "top_logprobs", "prompt_logprobs", "echo",
@@ -91,3 +95,25 @@ class ShapedSampling(StrEnum):
     """The field is not sent; the reply's header `x-leyden-overridden` names it. Calls with a forced form: as `mark`."""
     MARK = "mark"
     """Sampled as asked, recorded, and never trained; the reply's header `x-leyden-untrained` names the field."""
+
+
+def any_strict(tools: object) -> bool:
+    """Whether one of the tools has `strict`, as engines read it."""
+    return isinstance(tools, list) and any(_is_strict(tool) for tool in tools)
+
+
+def loosened(tools: list[Any]) -> list[Any]:
+    """The tools without `strict`."""
+    return [
+        tool | {"function": {name: value for name, value in tool["function"].items() if name != STRICT}}
+        if _is_strict(tool)
+        else tool
+        for tool in tools
+    ]
+
+
+def _is_strict(tool: object) -> bool:
+    function = tool.get("function") if isinstance(tool, dict) else None
+    strict = function.get(STRICT) if isinstance(function, dict) else None
+    word = strict.lower() if isinstance(strict, str) else strict
+    return word is not None and (not isinstance(word, str | int | float) or WORDS.get(word, True))

@@ -109,7 +109,7 @@ class ModelCalls:
 
         Raises `Refusal`, `EngineError` or `Retry` before the reply begins; later failures become events of the stream.
         """
-        caller = self._ring.caller(exchange.credential)
+        caller = self._ring.caller(*exchange.credentials)
         headers = exchange.headers
         binding = bind(exchange.rollout, caller, headers.get("traceparent"), headers.get(SESSION_HEADER))
         with ExitStack() as held:

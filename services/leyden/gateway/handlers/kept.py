@@ -29,7 +29,7 @@ class Kept:
             return asked
         owner = core.owner_of(binding)
         items = await self._referred(owner, core.input_items(given), references)
-        return asked | {"input": [*await self._before(owner, previous), *items]}
+        return asked | {"input": core.continued(await self._before(owner, previous), items)}
 
     async def keep(self, binding: Binding, asked: JsonDict, response: JsonDict) -> JsonDict:
         """Keep a response, unless its caller does not want it or it is too large; returns it with `store` as it is."""
@@ -76,10 +76,13 @@ class Kept:
         wanted = {name: at for at, name in enumerate(references) if name is not None}
         names = [f"n:{name[: core.MAX_ID]}" for name in wanted]
         digests = await self._store.find(owner, names)
-        found = await self._store.find(owner, [f"i:{one.decode()}" for one in digests if one is not None])
-        by_digest = dict(zip((one for one in digests if one is not None), found, strict=True))
+        stored = [one for one in digests if one]
+        found = await self._store.find(owner, [f"i:{one.decode()}" for one in stored])
+        by_digest = dict(zip(stored, found, strict=True))
         by_name: dict[str, JsonDict] = {}
         for (name, at), digest in zip(wanted.items(), digests, strict=True):
+            if digest == core.AMBIGUOUS:
+                raise core.item_ambiguous(name, f"input[{at}]")
             packed = by_digest.get(digest) if digest is not None else None
             if packed is None:
                 raise core.item_gone(name, f"input[{at}]", self._limits)

@@ -25,7 +25,7 @@ from leyden.gateway.http.requests import (
     ROLLOUT_PREFIX,
     App,
     Shape,
-    credential,
+    credentials,
     face_shape,
     leyden_shape,
 )
@@ -78,7 +78,7 @@ class Fallback:
 
     async def _refused(self, path: str, request: Request) -> Response:
         """Raise the refusal of a request without a route."""
-        self.keys.caller(credential(request))
+        self.keys.caller(*credentials(request))
         shown = request.scope["path"][:MOST_SHOWN]
         if methods := {method for method, known in self.bare if known == path} | self._methods(request):
             allow = {"allow": ", ".join(sorted(methods))}

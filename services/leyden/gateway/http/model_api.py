@@ -9,9 +9,9 @@ from starlette.requests import ClientDisconnect, Request
 from starlette.responses import Response
 from starlette.types import Receive, Scope, Send
 
+from leyden.gateway.core.agents import NAME_HEADER, NOBODY, ROLE_HEADER, Agent, agent_of
 from leyden.gateway.core.faces import CHAT, COMPLETIONS, EMBEDDINGS, FACES, MESSAGES, RESPONSES, Face
 from leyden.gateway.core.refusals import Refusal, unavailable
-from leyden.gateway.core.request import NAME_HEADER, NOBODY, ROLE_HEADER, Agent, agent_of
 from leyden.gateway.core.routing import CALL_HEADER
 from leyden.gateway.handlers.admission import counted
 from leyden.gateway.handlers.calls import ModelCalls
@@ -19,7 +19,7 @@ from leyden.gateway.handlers.servers import EngineError
 from leyden.gateway.http.operations import EVENTS, JsonDict, Operation, json
 from leyden.gateway.http.requests import (
     CLIENT_CLOSED_REQUEST,
-    credential,
+    credentials,
     face_shape,
     note_wait,
     read_body,
@@ -124,8 +124,8 @@ class HttpExchange:
         return self.request.headers
 
     @property
-    def credential(self) -> str | None:
-        return credential(self.request)
+    def credentials(self) -> list[str]:
+        return credentials(self.request)
 
     @property
     def rollout(self) -> str | None:

@@ -13,7 +13,7 @@ from starlette.types import ASGIApp
 from leyden.gateway.core.keys import Caller, KeyRing, Scope
 from leyden.gateway.handlers.admission import Limiter
 from leyden.gateway.http.bodies import Body, NoBody
-from leyden.gateway.http.requests import ROLLOUT_PREFIX, App, credential, json_body, leyden_shape
+from leyden.gateway.http.requests import ROLLOUT_PREFIX, App, credentials, json_body, leyden_shape
 
 JsonDict = dict[str, Any]
 BodyT = TypeVar("BodyT", bound=Body)
@@ -126,7 +126,7 @@ class LeydenRoutes:
         slots = limiter or self.limiter
 
         async def served(request: Request) -> Response:
-            caller = self.keys.caller(credential(request))
+            caller = self.keys.caller(*credentials(request))
             if scope is not None:
                 caller.must(scope)
             with slots.slot():

@@ -25,7 +25,7 @@ from leyden.gateway.core.request import SESSION_HEADER
 from leyden.gateway.handlers.admission import Limiter
 from leyden.gateway.handlers.otlp import Budget, Export, OtlpHandler, attempt_of
 from leyden.gateway.http.operations import JsonDict, Operation
-from leyden.gateway.http.requests import ROLLOUT_PREFIX, App, Shape, credential, error_headers, read_body
+from leyden.gateway.http.requests import ROLLOUT_PREFIX, App, Shape, credentials, error_headers, read_body
 
 INLINE_BYTES = 16 * 1024
 """Compressed bodies up to this size are decompressed in the event loop; larger ones would delay other requests."""
@@ -95,7 +95,7 @@ class OtlpApi:
     async def export(self, signal: Signal, request: Request) -> Response:
         """Answer an export request. Raises a `Refusal` or `Retry`."""
         content_type = _media_type(request)
-        caller = self.keys.caller(credential(request))
+        caller = self.keys.caller(*credentials(request))
         caller.must(Scope.AGENT)
         encoding = JSON if content_type == JSON else PROTOBUF
         if content_type not in (JSON, *PROTOBUF_NAMES):

@@ -41,19 +41,21 @@ Endpoint = Callable[[Request], Awaitable[Response]]
 Shape = Callable[[Refusal], Response]
 
 
-def credential(request: Request) -> str | None:
-    """The `Authorization` header, or one made from the key header of Anthropic's and Azure's clients."""
+KEY_HEADERS = ("x-api-key", "api-key")
+"""Key headers of Anthropic's and Azure's clients."""
+
+
+def credentials(request: Request) -> list[str]:
+    """The `Authorization` headers, and those made from key headers."""
     headers = request.headers
-    if authorization := headers.get("authorization"):
-        return authorization
-    key = headers.get("x-api-key") or headers.get("api-key")
-    return f"Bearer {key}" if key else None
+    keys = [f"Bearer {key}" for name in KEY_HEADERS for key in headers.getlist(name)]
+    return headers.getlist("authorization") + keys
 
 
 def bind_request(keys: KeyRing, request: Request) -> Binding:
     """The caller and the attempt. Raises `Refusal`: 401, 403 or 404."""
     headers = request.headers
-    caller = keys.caller(credential(request))
+    caller = keys.caller(*credentials(request))
     return bind(request.path_params.get("rollout"), caller, headers.get("traceparent"), headers.get(SESSION_HEADER))
 
 

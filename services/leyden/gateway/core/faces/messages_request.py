@@ -49,6 +49,18 @@ ENGINES = frozenset(
 )  # fmt: skip
 """Fields of engines' chat APIs that pass through. Any other field is refused: it may mean the conversation."""
 KNOWN = {*SAME, *MEANINGLESS, *SERVER_STATE, *TRANSLATED, *ENGINES}
+BLOCKS: Mapping[str, frozenset[str]] = {
+    "text": frozenset({"text", "citations"}),
+    "image": frozenset({"source", "transformations"}),
+    "document": frozenset({"source", "title", "context", "citations"}),
+    "tool_use": frozenset({"id", "name", "input", "caller", "toolset_name"}),
+    "tool_result": frozenset({"tool_use_id", "content", "is_error", "toolset_name"}),
+    "thinking": frozenset({"thinking", "signature"}),
+    "redacted_thinking": frozenset({"data"}),
+}
+"""Fields of each type of block, beside `type` and `cache_control`. Any other is refused, as by Anthropic."""
+ERROR = "Error: "
+"""Begins the text of a tool result that is an error: chat messages have no such mark."""
 SEPARATOR = "\n\n"
 """Joins the text blocks of a system prompt; other texts are joined without a separator."""
 
@@ -108,6 +120,8 @@ def _messages(body: JsonDict) -> list[JsonDict]:
         where = f"messages.{index}"
         if not isinstance(message, dict) or message.get("role") not in tuple(_ROLES):
             raise _refused(f"{where}.role", "must be `user`, `assistant` or `system`")
+        if unknown := {name for name, value in message.items() if value is not None} - {"role", "content"}:
+            raise _refused(f"{where}.{min(unknown)[:64]}", "unknown field of a message")
         content = message.get("content")
         if isinstance(content, str):
             made.append({"role": message["role"], "content": content})
@@ -181,7 +195,16 @@ def _tool_result(block: Mapping[str, Any], where: str) -> JsonDict:
         content = _simplest([_part(part, f"{where}.content.{index}") for index, part in enumerate(content)])
     elif content is not None and not isinstance(content, str):
         raise _refused(f"{where}.content", "must be a string or a list of blocks")
+    if block.get("is_error") is True:
+        content = _as_error(content or "")
     return {"role": "tool", "tool_call_id": call_id, "content": content or ""}
+
+
+def _as_error(content: str | list[JsonDict]) -> str | list[JsonDict]:
+    """The content of a result that is an error, which says so."""
+    if isinstance(content, list):
+        return [{"type": "text", "text": ERROR}, *content]
+    return content if content.lstrip().lower().startswith("error") else f"{ERROR}{content}".strip()
 
 
 def _of_assistant(blocks: list[Any], where: str) -> list[JsonDict]:
@@ -230,7 +253,8 @@ def _part(block: Any, where: str) -> JsonDict:
     if kind == "image" and isinstance(source, dict):
         return {"type": "image_url", "image_url": {"url": _image_url(source, where)}}
     if kind == "document" and isinstance(source, dict) and source.get("type") == "text":
-        return {"type": "text", "text": str(source.get("data") or "")}
+        said = (block.get("title"), block.get("context"), source.get("data"))
+        return {"type": "text", "text": SEPARATOR.join(text for text in said if isinstance(text, str) and text)}
     return {"type": "text", "text": _text(block, where)}
 
 
@@ -258,7 +282,12 @@ def _text(block: Any, where: str) -> str:
 def _kind(block: Any, where: str) -> str:
     if not isinstance(block, dict):
         raise _refused(where, "must be an object with a `type`")
-    return str(block.get("type"))
+    kind = str(block.get("type"))
+    if kind in BLOCKS:
+        said = {name for name, value in block.items() if value is not None}
+        if unknown := said - BLOCKS[kind] - {"type", "cache_control"}:
+            raise _refused(f"{where}.{min(unknown)[:64]}", f"unknown field of a block of type {kind!r}")
+    return kind
 
 
 def _tools(body: JsonDict) -> JsonDict:
