@@ -1,16 +1,18 @@
 """How far a chain of consumer groups has read, from the offsets that they commit to a real broker."""
 
+import asyncio
 from collections.abc import AsyncIterator
 
 import pytest
 from aiokafka import AIOKafkaProducer, TopicPartition
 from aiokafka.admin import RecordsToDelete
 
-from leyden.events.codec import OTLP, ROLLOUTS, SPANS
+from leyden.events.codec import OTLP, ROLLOUTS, SPANS, VERDICTS
 from leyden.kafka import Retry
 from leyden.kafka.admin import admin_client, ensure_topics, set_group_offsets
 from leyden.kafka.progress import KafkaProgress, Stage
 from leyden.kafka.settings import KafkaSettings
+from leyden.reward.judges.progress import verdicts_read
 
 pytestmark = pytest.mark.integration
 
@@ -90,6 +92,15 @@ async def test_records_that_expired_unread_are_not_waited_for(cluster: Cluster, 
     await cluster.expire(OTLP)
     await progress.begin()
     assert await progress.done()
+
+
+async def test_judges_wait_for_the_verdicts_that_are_recorded(cluster: Cluster) -> None:
+    await cluster.write(VERDICTS, partition=1)
+    waiting = asyncio.create_task(verdicts_read(cluster.settings, cluster.prefix, "judges", every_s=0.05))
+    done, _ = await asyncio.wait([waiting], timeout=2)
+    assert not done
+    await cluster.commit("judges", VERDICTS, 1, partition=1)
+    await asyncio.wait_for(waiting, 10)
 
 
 async def test_a_broker_that_is_away_means_try_again() -> None:
