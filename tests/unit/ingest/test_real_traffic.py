@@ -158,6 +158,9 @@ def test_an_agents_name_counts_and_not_a_graph_nodes_id(kind: str) -> None:
     attributes: JsonObject = {"openinference.span.kind": kind, "graph.node.id": "strands_agent"}
     assert one(attributes | {"gen_ai.agent.name": "geographer"}).agent_name == "geographer"
     assert one(attributes | {"agent.name": "geographer"}).agent_name == "geographer"
+    node: JsonObject = {"openinference.span.kind": kind, "graph.node.name": "tools", "graph.node.id": "3"}
+    assert one(node).agent_name == ("tools" if kind == "AGENT" else None)
+    assert one(node | {"gen_ai.agent.name": "geographer"}).agent_name == "geographer"
 
 
 def test_spans_of_the_ai_sdk_by_their_attributes_alone() -> None:
@@ -203,6 +206,8 @@ def test_counting_tokens_is_no_model_call() -> None:
     asked: JsonObject = {"gen_ai.request.model": "claude", "gen_ai.system": "anthropic"}
     assert one(asked, "anthropic.messages.count_tokens").kind is SpanKind.OTHER
     assert one(asked | {"gen_ai.usage.input_tokens": 7}, "anthropic.messages.count_tokens").kind is SpanKind.OTHER
+    for name in ("anthropic.messages.count_tokens", "CountTokens", "token_count m"):
+        assert one(asked, name, error="overloaded").kind is SpanKind.OTHER
     answers: list[JsonObject] = [
         {"gen_ai.usage.output_tokens": 1}, {"gen_ai.response.id": "r"}, {"gen_ai.response.model": "claude-1"},
         {"gen_ai.output.messages": "[]"}, {"gen_ai.completion": "x"},
@@ -234,6 +239,36 @@ def test_an_attribute_that_says_nothing_hides_nothing(nothing: str) -> None:
         assert span.llm.output_messages == [{"role": "assistant", "content": "It is 4."}]
     tool: JsonObject = {"openinference.span.kind": "TOOL", "tool.name": "t", "input.value": nothing}
     assert tool_of(tool | {"gen_ai.tool.call.arguments": '{"x": 1}'})[1] == {"x": 1} or nothing.startswith("[{")
+
+
+EMPTY = st.sampled_from([None, "", [], {}])
+ANSWERS = ["response", "result", "content", "output"]
+ARGUMENTS = ["arguments", "input", "args"]
+
+
+@given(names=st.permutations(ANSWERS), empty=EMPTY, at=st.integers(0, 3))
+def test_an_empty_field_of_a_tools_answer_hides_no_other(names: list[str], empty: Json, at: int) -> None:
+    part: JsonObject = dict.fromkeys(names, empty) | {names[at]: "709000"}
+    parts: list[Json] = [{"type": "tool_call_response", "id": "t1", **part}]
+    [message] = messages_of([{"role": "tool", "parts": parts}])
+    assert message == {"role": "tool", "tool_call_id": "t1", "content": "709000"}
+
+
+@given(names=st.permutations(ARGUMENTS), empty=EMPTY, at=st.integers(0, 2))
+def test_an_empty_field_of_a_tools_arguments_hides_no_other(names: list[str], empty: Json, at: int) -> None:
+    asked: JsonObject = {"id": "t1", "name": "population"} | dict.fromkeys(names, empty) | {names[at]: {"city": "Oslo"}}
+    [message] = messages_of([{"role": "assistant", "parts": [{"type": "tool_call", **asked}]}])
+    assert message["tool_calls"] == [ASKED]
+    call: JsonObject = {"toolCallId": "t1", "toolName": "population", "input": empty, "args": {"city": "Oslo"}}
+    span = one({"ai.response.toolCalls": json.dumps([call])}, "ai.generateText.doGenerate")
+    assert span.llm is not None
+    assert span.llm.output_messages[0]["tool_calls"] == [ASKED]
+
+
+@given(empty=EMPTY)
+def test_an_empty_text_hides_no_other(empty: Json) -> None:
+    [message] = messages_of([{"role": "user", "parts": [{"type": "text", "content": empty, "text": "How many?"}]}])
+    assert message["content"] == "How many?"
 
 
 TEXT = st.text(st.characters(categories=["L"]), min_size=1, max_size=5)

@@ -8,7 +8,7 @@ from collections.abc import Mapping
 from dataclasses import dataclass, field
 
 from leyden.events import Json, JsonObject
-from leyden.ingest.core.values import text, written
+from leyden.ingest.core.values import is_empty, text, written
 
 _CALLS = frozenset({"tool_call", "tool_use", "tool-call"})
 _ANSWERS = frozenset({"tool_call_response", "tool_result", "tool-result", "tool-error"})
@@ -126,8 +126,10 @@ class _Message:
         return found
 
 
-def _first(part: Mapping[str, Json], names: tuple[str, ...]) -> Json:
-    return next((part[name] for name in names if part.get(name) is not None), None)
+def first_said(part: Mapping[str, Json], *names: str) -> Json:
+    """The value of the first of `names` that is not empty, else of the first that is there at all."""
+    there = [part[name] for name in names if part.get(name) is not None]
+    return next((value for value in there if not is_empty(value)), there[0] if there else None)
 
 
 def _keyed(part: JsonObject, keys: tuple[str, ...]) -> JsonObject | None:
@@ -139,7 +141,7 @@ def _keyed(part: JsonObject, keys: tuple[str, ...]) -> JsonObject | None:
 def _text(part: JsonObject) -> str | None:
     if part.get("type", "text") != "text" or part.get("thought") is True:
         return None
-    said = part.get("content", part.get("text"))
+    said = first_said(part, "content", "text")
     return said if isinstance(said, str) else None
 
 
@@ -147,7 +149,7 @@ def _call(part: JsonObject) -> JsonObject | None:
     inner = part if part.get("type") in _CALLS else _keyed(part, _KEYED_CALLS)
     if inner is None:
         return None
-    return tool_call(_first(inner, _CALL_ID), _first(inner, _CALL_NAME), _first(inner, _CALL_ARGUMENTS))
+    return tool_call(*(first_said(inner, *names) for names in (_CALL_ID, _CALL_NAME, _CALL_ARGUMENTS)))
 
 
 def _answer(part: Json) -> JsonObject | None:
@@ -157,16 +159,17 @@ def _answer(part: Json) -> JsonObject | None:
     if inner is None:
         return None
     origin = inner.get("origin")
-    id_ = _first(inner, _ANSWERED_ID) or (origin.get("id") if isinstance(origin, dict) else None)
-    content = next((inner[name] for name in _ANSWER if name in inner), None)
+    id_ = first_said(inner, *_ANSWERED_ID) or (origin.get("id") if isinstance(origin, dict) else None)
+    flagged = inner.get("error") in (True, False)  # Haystack says there whether it is one
+    content = first_said(inner, *(name for name in _ANSWER if not (flagged and name == "error")))
     return {"role": "tool", "tool_call_id": id_, "content": unwrapped(content)}
 
 
 def _reasoning(part: JsonObject) -> str | None:
     if part.get("type") in _REASONING or part.get("thought") is True:
-        said = _first(part, ("content", "text", "thinking"))
+        said = first_said(part, "content", "text", "thinking")
     else:
         inner = _keyed(part, ("reasoningContent", "reasoning")) or {}
-        held = inner.get("reasoningText", inner.get("reasoning_text", inner))
+        held = first_said(inner, "reasoningText", "reasoning_text") or inner
         said = held.get("text") if isinstance(held, dict) else held
     return said if isinstance(said, str) else None

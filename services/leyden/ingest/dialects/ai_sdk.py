@@ -9,7 +9,7 @@ from leyden.events import Json, JsonObject, SpanKind
 from leyden.ingest.core import fields
 from leyden.ingest.core.dialect import Meaning
 from leyden.ingest.core.messages import messages_of
-from leyden.ingest.core.parts import tool_call
+from leyden.ingest.core.parts import first_said, tool_call
 from leyden.ingest.core.raw import RawSpan
 from leyden.ingest.core.values import count, objects, said, text
 from leyden.ingest.dialects import gen_ai
@@ -94,7 +94,7 @@ def _answer(attributes: JsonObject) -> list[JsonObject]:
     content: Json = text(attributes.get(TEXT)) or text(attributes.get(OBJECT))
     message: JsonObject = {"role": "assistant", "content": content}
     calls: list[Json] = [
-        tool_call(asked.get("toolCallId"), asked.get("toolName"), asked.get("input", asked.get("args")))
+        tool_call(asked.get("toolCallId"), asked.get("toolName"), first_said(asked, "input", "args"))
         for asked in objects(attributes.get(CALLS))
     ]
     if calls:

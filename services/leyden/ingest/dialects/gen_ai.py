@@ -5,6 +5,7 @@ newer versions, so other dialects call `read` first and add their own attributes
 span events (`gen_ai.user.message` …); for messages in log records see `logs`.
 """
 
+import re
 from collections.abc import Mapping, Sequence
 
 from leyden.events import Json, JsonObject, SpanKind
@@ -61,6 +62,7 @@ TOOL_EVENT = "gen_ai.tool.message"
 CHOICE_EVENT = "gen_ai.choice"
 PROMPT_EVENT, COMPLETION_EVENT = "gen_ai.content.prompt", "gen_ai.content.completion"
 DETAILS_EVENT = "gen_ai.client.inference.operation.details"
+_COUNTS_TOKENS = re.compile(r"(?i)count_?tokens|tokens?_?count")
 _ANSWER_NAMES = frozenset({*names.OUTPUT_TOKENS, names.OUTPUT_MESSAGES, names.COMPLETION, "response_data"})
 _ANSWER_PREFIXES = ("gen_ai.response.", "gen_ai.completion.")
 _ANSWER_EVENTS = frozenset({CHOICE_EVENT, COMPLETION_EVENT, DETAILS_EVENT})
@@ -142,8 +144,9 @@ def _kind(span: RawSpan) -> SpanKind:
 
 def _answers(span: RawSpan) -> bool:
     """Whether a span without an operation has a trace of an answer, or failed: counting tokens is no model call."""
+    failed = span.status == "error" and _COUNTS_TOKENS.search(span.name) is None
     return (
-        span.status == "error"
+        failed
         or any(name in _ANSWER_NAMES or name.startswith(_ANSWER_PREFIXES) for name in span.attributes)
         or any(event.name in _ANSWER_EVENTS for event in span.events)
     )

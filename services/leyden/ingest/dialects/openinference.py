@@ -68,11 +68,11 @@ class OpenInference:
 def _identity(meaning: Meaning, span: RawSpan, is_agent: bool) -> None:
     """Set the agent: its name, or the name in LangChain's metadata, which is on every span of the agent.
 
-    smolagents' is only in the span's name, `geographer.run`. A graph node's id names the agent only of an agent's span
-    that has no name at all: instrumentations also put the product's word for an agent, or a number, there.
+    smolagents' is only in the span's name, `geographer.run`. A graph node's name or id names the agent only of an
+    agent's span that has no name at all: instrumentations also put the product's word for an agent, or a number, there.
     """
     attributes = span.attributes
-    meaning.agent_name = take(meaning, attributes, "agent.name", names.AGENT_NAME, "graph.node.name")
+    meaning.agent_name = take(meaning, attributes, "agent.name", names.AGENT_NAME)
     meaning.conversation_id = take(meaning, attributes, "session.id")
     metadata = attributes.get("metadata")
     if isinstance(metadata, str) and (meaning.agent_name is None or meaning.conversation_id is None):
@@ -81,7 +81,8 @@ def _identity(meaning: Meaning, span: RawSpan, is_agent: bool) -> None:
         meaning.conversation_id = meaning.conversation_id or text(held.get("thread_id")) or text(held.get("session_id"))
     if meaning.agent_name is None and is_agent:
         run = span.name.removesuffix(RUN) if span.name.endswith(RUN) else None
-        meaning.agent_name = run or text(attributes.get("graph.node.id"))
+        node = text(attributes.get("graph.node.name")) or text(attributes.get("graph.node.id"))
+        meaning.agent_name = run or node
 
 
 def _model_call(meaning: Meaning, attributes: JsonObject, kind: str) -> None:
