@@ -24,9 +24,10 @@ CORES = sorted(
     file for pattern in ("*/core.py", "*/core/**/*.py") for file in (ROOT / "services" / "leyden").glob(pattern)
 )
 PURE = {
-    "abc", "array", "base64", "binascii", "bisect", "collections", "collections.abc", "contextlib", "dataclasses",
-    "datetime", "email.utils", "enum", "fnmatch", "functools", "hashlib", "heapq", "hmac", "itertools", "json", "math",
-    "numbers", "pathlib", "re", "struct", "types", "typing", "urllib.parse", "zlib",
+    "abc", "array", "base64", "binascii", "bisect", "collections", "collections.abc", "contextlib", "contextvars",
+    "dataclasses", "datetime", "email.utils", "enum", "fnmatch", "functools", "hashlib", "heapq", "hmac", "itertools",
+    "json", "math", "numbers", "pathlib", "re", "re._constants", "re._parser", "struct", "types", "typing",
+    "urllib.parse", "zlib",
 }  # fmt: skip
 PURE_PACKAGES = {
     "cramjam", "google.protobuf", "jsonschema", "msgspec", "numpy", "opentelemetry.proto", "orjson", "pydantic",

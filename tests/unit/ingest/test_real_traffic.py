@@ -248,7 +248,8 @@ ARGUMENTS = ["arguments", "input", "args"]
 
 @given(names=st.permutations(ANSWERS), empty=EMPTY, at=st.integers(0, 3))
 def test_an_empty_field_of_a_tools_answer_hides_no_other(names: list[str], empty: Json, at: int) -> None:
-    part: JsonObject = dict.fromkeys(names, empty) | {names[at]: "709000"}
+    part: JsonObject = dict.fromkeys(names, empty)
+    part[names[at]] = "709000"
     parts: list[Json] = [{"type": "tool_call_response", "id": "t1", **part}]
     [message] = messages_of([{"role": "tool", "parts": parts}])
     assert message == {"role": "tool", "tool_call_id": "t1", "content": "709000"}
@@ -256,7 +257,7 @@ def test_an_empty_field_of_a_tools_answer_hides_no_other(names: list[str], empty
 
 @given(names=st.permutations(ARGUMENTS), empty=EMPTY, at=st.integers(0, 2))
 def test_an_empty_field_of_a_tools_arguments_hides_no_other(names: list[str], empty: Json, at: int) -> None:
-    asked: JsonObject = {"id": "t1", "name": "population"} | dict.fromkeys(names, empty) | {names[at]: {"city": "Oslo"}}
+    asked: JsonObject = {"id": "t1", "name": "population", **dict.fromkeys(names, empty), names[at]: {"city": "Oslo"}}
     [message] = messages_of([{"role": "assistant", "parts": [{"type": "tool_call", **asked}]}])
     assert message["tool_calls"] == [ASKED]
     call: JsonObject = {"toolCallId": "t1", "toolName": "population", "input": empty, "args": {"city": "Oslo"}}

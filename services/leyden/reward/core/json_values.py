@@ -2,18 +2,11 @@
 
 import json
 from functools import lru_cache
-from typing import Any
 
 import orjson
-from jsonschema import Draft202012Validator
-from jsonschema.exceptions import SchemaError, ValidationError
-from referencing import Registry
-from referencing.exceptions import Unresolvable
 
 from leyden.events import Json, JsonObject
-
-NO_REMOTE: Registry[Any] = Registry()
-"""Resolves no remote references: a schema sent by an agent must not make the service send requests."""
+from leyden.reward.core.schema_check import Checker
 
 
 def parsed(text: str) -> tuple[bool, Json]:
@@ -25,16 +18,10 @@ def parsed(text: str) -> tuple[bool, Json]:
 
 
 def fits(value: Json, schema: JsonObject) -> bool | None:
-    """Whether `value` matches the JSON Schema; None if the schema is unusable."""
-    if (validator := _validator(_dumped(schema))) is None:
+    """Whether `value` matches the JSON Schema; None if the schema is unusable or too costly for this value."""
+    if (checker := _checker(_dumped(schema))) is None:
         return None
-    try:
-        validator.validate(value)
-    except ValidationError:
-        return False
-    except Unresolvable:
-        return None
-    return True
+    return checker.accepts(value)
 
 
 def text_fits(text: str, schema: JsonObject) -> bool | None:
@@ -42,7 +29,7 @@ def text_fits(text: str, schema: JsonObject) -> bool | None:
     is_json, value = parsed(text)
     if is_json:
         return fits(value, schema)
-    return None if _validator(_dumped(schema)) is None else False
+    return None if _checker(_dumped(schema)) is None else False
 
 
 def canonical(value: Json) -> str:
@@ -59,11 +46,6 @@ def _dumped(value: Json) -> str:
 
 
 @lru_cache(maxsize=512)
-def _validator(schema: str) -> Draft202012Validator | None:
-    """A validator for the schema. Cached, because agents send the same few schemas with every call."""
-    loaded = json.loads(schema)
-    try:
-        Draft202012Validator.check_schema(loaded)
-    except SchemaError:
-        return None
-    return Draft202012Validator(loaded, registry=NO_REMOTE)
+def _checker(schema: str) -> Checker | None:
+    """A checker for the schema. Cached, because agents send the same few schemas with every call."""
+    return Checker.of(json.loads(schema))
