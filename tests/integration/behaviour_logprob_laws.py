@@ -12,7 +12,7 @@ from integration.engine_api_laws import HELLO, Door, DoorLaws
 from leyden.credit.core.section import CreditSection
 from leyden.events import ModelCallRecorded
 from leyden.ids import rollout_id_of
-from leyden.trainer.core.batching import ReadyGroup
+from leyden.trainer.core.revisions import ReadyGroup
 from leyden.trainer.core.sequences import to_sequence
 from leyden.trainer.core.step_metrics import StepMetric
 from leyden.trainer.learner import Learner

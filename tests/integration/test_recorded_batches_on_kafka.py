@@ -6,13 +6,13 @@ from pathlib import Path
 import pytest
 
 from leyden.events import BatchFormed
-from leyden.events.codec import TRAINING_BATCHES
+from leyden.events.codec import TRAINING_BATCHES, TRANSITIONS
 from leyden.kafka import Outgoing, Retry
 from leyden.kafka.admin import ensure_topics
 from leyden.kafka.claims import ClaimStore
 from leyden.kafka.publisher import KafkaPublisher
 from leyden.kafka.settings import KafkaSettings
-from leyden.trainer.adapters import KafkaBatchLog
+from leyden.trainer.adapters import KafkaBatchLog, KafkaOffsets
 from roots import ROOT
 
 pytestmark = pytest.mark.integration
@@ -59,3 +59,24 @@ async def test_a_broker_that_is_away_is_a_passing_fault(tmp_path: Path) -> None:
     for _ in range(2):
         with pytest.raises(Retry):
             await log.read()
+
+
+async def test_dead_letters_at_a_partitions_end_are_no_records_to_wait_for(
+    publisher: KafkaPublisher, kafka_servers: str, topic_prefix: str, tmp_path: Path
+) -> None:
+    offsets = KafkaOffsets(
+        KafkaSettings(bootstrap_servers=kafka_servers),
+        ClaimStore(f"file://{tmp_path}"),
+        topic_prefix + TRANSITIONS,
+        "g",
+    )
+    assert await offsets.ends() == {}
+    good = (ROOT / "schemas" / "examples" / TRANSITIONS / "group-credited.json").read_bytes()
+    for value in (b"{}", good, good, *[b"no event"] * 5):
+        await publisher.publish_raw(TRANSITIONS, "one", value)
+    await publisher.publish_raw(TRANSITIONS, "another", b"{}")
+    [(_, end)] = (await offsets.ends()).items()
+    assert end == 3
+    for value in (good, b"{}"):
+        await publisher.publish_raw(TRANSITIONS, "one", value)
+    assert list((await offsets.ends()).values()) == [9]

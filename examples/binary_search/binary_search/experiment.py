@@ -20,7 +20,6 @@ from leyden.credit.core.membership import member_of
 from leyden.credit.core.section import CreditSection
 from leyden.events import Event, GroupCredited, SequenceCredited
 from leyden.trainer.core.batching import BatchRules, GroupBuffer
-from leyden.trainer.core.recorded import batch_groups
 from leyden.trainer.core.step_metrics import Metrics
 from leyden.trainer.learner import Learner
 from leyden.trainer.model import PolicyModel
@@ -124,10 +123,9 @@ class Run:
             group_id = f"seed-{self._seed}-step-{self.version}-secret-{group[0].secret}"
             for event in credited(group, group_id, self.version, self._section):
                 self._buffer.add(event, 0, 0)
-        formed = self._buffer.form(self.version)
-        assert formed is not None
-        batch = self._buffer.take(batch_groups(formed))
+        batch = self._buffer.form(self.version)
         assert batch is not None
+        self._buffer.take(batch)
         outcome = self._learner.step(batch, self.version)
         self._buffer.finish(batch, outcome.untrained)
         self.version += 1

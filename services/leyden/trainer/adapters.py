@@ -8,16 +8,16 @@ from typing import TYPE_CHECKING
 
 from leyden.backoff import Backoff, retrying
 from leyden.events import BatchFormed
-from leyden.events.codec import TRAINING_BATCHES, decode
+from leyden.events.codec import TRAINING_BATCHES, TRANSITIONS, decode
 from leyden.kafka import Retry
-from leyden.kafka.admin import set_group_offsets, stored_ranges, topic_partitions
+from leyden.kafka.admin import set_group_offsets, topic_partitions
 from leyden.kafka.claims import ClaimStore
 from leyden.kafka.reading import LogReader
 from leyden.kafka.settings import KafkaSettings
 from leyden.kafka.types import KafkaError, TopicPartition
-from leyden.trainer.core.batching import ReadyGroup
 from leyden.trainer.core.outcome import StepOutcome
 from leyden.trainer.core.progress import Progress, SavedCheckpoint
+from leyden.trainer.core.revisions import ReadyGroup
 from leyden.trainer.settings import TrainerEnvironment, TrainerSettings
 
 if TYPE_CHECKING:
@@ -82,10 +82,11 @@ class TorchTraining:
 
 
 class KafkaOffsets:
-    """`Offsets` of one consumer group on one topic (full names)."""
+    """`Offsets` of one consumer group on a transitions topic (full names)."""
 
-    def __init__(self, settings: KafkaSettings, topic: str, group: str) -> None:
+    def __init__(self, settings: KafkaSettings, claims: ClaimStore, topic: str, group: str) -> None:
         self._settings = settings
+        self._claims = claims
         self._topic = topic
         self._group = group
 
@@ -104,10 +105,29 @@ class KafkaOffsets:
         await retrying(commit, pause, KafkaError, tries=OFFSET_TRIES, failed=tell)
 
     async def ends(self) -> Mapping[int, int]:
-        """The ends of partitions with records."""
+        """Behind the last record of each partition that is not a dead letter: no handler is given those."""
         with kafka_or_retry():
-            stored = await stored_ranges(self._settings, await topic_partitions(self._settings, [self._topic]))
-        return {tp.partition: end for tp, (first, end) in stored.items() if end > first}
+            partitions = await topic_partitions(self._settings, [self._topic])
+            async with LogReader(self._settings) as reader:
+                bounds = await reader.bounds(partitions)
+                ends = {tp.partition: await self._end(reader, tp, *bounds[tp]) for tp in partitions}
+        return {partition: end for partition, end in ends.items() if end}
+
+    async def _end(self, reader: LogReader, partition: TopicPartition, first: int, last: int) -> int:
+        """The offset behind the last record in [first, last) that can be decoded; 0 if there is none."""
+        length = 1
+        while first < last:
+            start, end = max(first, last - length), 0
+            async for record in reader.stored({partition: (start, last)}):
+                try:
+                    decode(TRANSITIONS, await self._claims.value_of(record))
+                except ValueError:
+                    continue
+                end = record.offset + 1
+            if end:
+                return end
+            last, length = start, 2 * length
+        return 0
 
 
 class KafkaBatchLog:

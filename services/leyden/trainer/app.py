@@ -20,11 +20,12 @@ def build(runtime: Runtime) -> Service:
     # A replay or another tenant must never resume from the live run's checkpoints, even in the same folder.
     folder = environment.checkpoint_dir / prefix.rstrip(".")
     heartbeat = Heartbeat()
-    batches = KafkaBatchLog(runtime.kafka, ClaimStore(runtime.settings.claims), prefix + TRAINING_BATCHES)
+    claims = ClaimStore(runtime.settings.claims)
+    batches = KafkaBatchLog(runtime.kafka, claims, prefix + TRAINING_BATCHES)
     handler = TrainerHandler(
         settings,
         TorchTraining(settings, environment, folder, heartbeat.beat),
-        KafkaOffsets(runtime.kafka, prefix + TRANSITIONS, prefix + group_name(environment.name)),
+        KafkaOffsets(runtime.kafka, claims, prefix + TRANSITIONS, prefix + group_name(environment.name)),
         batches,
         runtime.publisher,
         SystemClock(),

@@ -14,7 +14,7 @@ from leyden.clock import Clock
 from leyden.events import BatchFormed, Event, GroupCredited, SequenceCredited
 from leyden.events.codec import CHECKPOINTS, TRAINING_BATCHES, TRAINING_METRICS
 from leyden.kafka import Delivered, Outgoing, Publisher, Retry
-from leyden.trainer.core.batching import BatchRules, GroupBuffer, ReadyGroup
+from leyden.trainer.core.batching import BatchRules, GroupBuffer
 from leyden.trainer.core.outcome import StepOutcome
 from leyden.trainer.core.progress import (
     Progress,
@@ -25,6 +25,7 @@ from leyden.trainer.core.progress import (
     step_event,
 )
 from leyden.trainer.core.recorded import BatchChain, batch_formed
+from leyden.trainer.core.revisions import ReadyGroup
 from leyden.trainer.core.step_metrics import StepMetric, dropped_metrics
 from leyden.trainer.metrics import DROPPED, STEP, STEPS, VERSION, WAITING
 from leyden.trainer.ports import BatchLog, Offsets, Training
@@ -75,7 +76,7 @@ class TrainerHandler:
             self._chain = BatchChain(rules, saved.progress.batch_id)
             self._untold = saved
         await self._read_batches()
-        await self._hold_recorded()
+        await self._note_ends()
         VERSION.labels(policy=self._settings.policy).set(self._version)
         await self._offsets.resume_from(self._buffer.positions)
         log.info("resuming training of %s from version %d", self._settings.policy, self._version)
@@ -109,30 +110,45 @@ class TrainerHandler:
             await self._tell()
 
     async def _next_batch(self) -> tuple[BatchFormed, list[ReadyGroup]] | None:
-        """The batch to train now, which is in the log, and its groups; None if they are not complete yet."""
+        """The batch to train now, which is in the log, and exactly its groups; None if they are not complete yet."""
         while True:
-            await self._hold_recorded()
+            await self._note_ends()
             if (recorded := self._chain.next) is None:
                 groups = self._buffer.form(self._version)
                 if groups is None:
                     return None
                 await self._record(groups)
-            elif (groups := self._buffer.take(recorded.groups)) is not None:
+            elif (groups := self._buffer.find(recorded)) is not None:
+                self._buffer.take(groups)
                 return recorded, groups
             elif not self._buffer.has_read(self._ends):
                 return None
             else:
-                log.warning("the log no longer has all groups of recorded batch %d; forming another", recorded.step)
-                self._chain.give_up(recorded)
-                self._buffer.hold(self._chain.to_come())
+                await self._replace(recorded)
 
-    async def _record(self, groups: Sequence[ReadyGroup]) -> None:
+    async def _replace(self, recorded: BatchFormed) -> None:
+        """Record what is here of a batch that cannot be trained as it is recorded."""
+        groups = self._buffer.find_nearest(recorded)
+        if groups is None:
+            log.warning("the log no longer has all groups of recorded batch %d; forming another", recorded.step)
+            self._chain.give_up(recorded)
+        elif groups:
+            log.warning("recorded batch %d names other sequences than this log has; recording those", recorded.step)
+            if self._chain.next_besides(recorded.event_id) is None:
+                await self._record(groups, replaces=recorded.event_id)
+            self._chain.give_up(recorded)
+        else:
+            log.warning("all groups of recorded batch %d are finished here; going on behind it", recorded.step)
+            self._chain.finish(recorded)
+
+    async def _record(self, groups: Sequence[ReadyGroup], replaces: str = "") -> None:
         """Write a new batch to the log. If another trainer was faster, the next batch is its own."""
         settings = self._settings
         formed = batch_formed(
             groups,
             self._rules(),
             parent=self._chain.last,
+            replaces=replaces,
             step=self._step + 1,
             version=self._version,
             seed=settings.seed,
@@ -141,7 +157,7 @@ class TrainerHandler:
         )
         await self._publisher.publish_all([Outgoing(TRAINING_BATCHES, settings.policy, formed)])
         await self._read_batches(formed)
-        if self._chain.next is None:
+        if self._chain.next_besides(replaces) is None:
             raise Retry(f"batch {formed.step} is published, but cannot be read yet")
 
     async def _read_batches(self, own: BatchFormed | None = None) -> None:
@@ -150,13 +166,12 @@ class TrainerHandler:
             self._chain.add(batch)
             self._is_news |= own is None or batch.event_id != own.event_id
 
-    async def _hold_recorded(self) -> None:
-        """After others' batches were read: note how far the log went, and keep the revisions that they have."""
+    async def _note_ends(self) -> None:
+        """After others' batches were read: note how far the log went."""
         following = self._chain.next
         if not self._is_news or following is None:
             return
         self._ends = await self._offsets.ends()
-        self._buffer.hold(self._chain.to_come())
         self._is_news = False
         log.info("following recorded batches from step %d on", following.step)
 
@@ -171,7 +186,6 @@ class TrainerHandler:
         progress = self._progress(batch, outcome)
         self._untold = await asyncio.to_thread(self._training.save, progress)
         self._step, self._version = progress.step, progress.version
-        self._buffer.hold(self._chain.to_come())
         self._report(progress)
 
     def _progress(self, batch: Sequence[ReadyGroup], outcome: StepOutcome) -> Progress:

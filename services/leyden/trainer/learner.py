@@ -10,7 +10,7 @@ import torch
 from torch import Tensor
 
 from leyden.trainer.core.actions import Doubles, PackedRow, pack_actions
-from leyden.trainer.core.batching import Dropped, ReadyGroup
+from leyden.trainer.core.batching import Dropped
 from leyden.trainer.core.forward import action_logprobs
 from leyden.trainer.core.objective import (
     Aggregation,
@@ -22,6 +22,7 @@ from leyden.trainer.core.objective import (
     token_weights,
 )
 from leyden.trainer.core.outcome import StepOutcome
+from leyden.trainer.core.revisions import ReadyGroup
 from leyden.trainer.core.step_metrics import Metrics, StepMetric, TokenRecord, batch_metrics, token_metrics
 from leyden.trainer.core.whiten import whitened
 from leyden.trainer.model import PolicyModel

@@ -5,9 +5,9 @@ from typing import Protocol
 
 from leyden.events import BatchFormed
 from leyden.kafka import Publisher
-from leyden.trainer.core.batching import ReadyGroup
 from leyden.trainer.core.outcome import StepOutcome
 from leyden.trainer.core.progress import Progress, SavedCheckpoint
+from leyden.trainer.core.revisions import ReadyGroup
 
 __all__ = ["BatchLog", "Offsets", "Publisher", "Training"]
 
@@ -57,5 +57,5 @@ class Offsets(Protocol):
         ...
 
     async def ends(self) -> Mapping[int, int]:
-        """Partition → its current end, for partitions that have records. Raises `Retry`."""
+        """Partition → the offset behind its last record that is not a dead letter, if it has one. Raises `Retry`."""
         ...

@@ -28,6 +28,12 @@ class BatchFormed(Event):
     """Name of the credit service whose transitions are trained."""
     parent: str = ""
     """Event id of the batch before this one; empty for the first."""
+    replaces: str = ""
+    """Event id of the recorded batch in whose place this one is trained; empty if there is none.
+
+    A trainer whose log does not have exactly the sequences of a recorded batch (a replay with fewer revisions, a group
+    that was dropped) records what it trains instead, and goes on with that batch's successors.
+    """
     step: int = Field(ge=1)
     version: int = Field(ge=0)
     """The version that the step starts from."""

@@ -5,7 +5,8 @@ from typing import Any
 from credit_support import CreditLoop, CreditPublisher, call, delivered, finished, reward, rollout
 from leyden.credit.core.section import CreditSection
 from leyden.events import Event, GroupCredited, SequenceCredited
-from leyden.trainer.core.batching import BatchRules, GroupBuffer, ReadyGroup
+from leyden.trainer.core.batching import BatchRules, GroupBuffer
+from leyden.trainer.core.revisions import ReadyGroup
 from trainer_fakes import new_batch
 
 

@@ -2,6 +2,7 @@
 
 import random
 from collections.abc import Iterable, Sequence
+from dataclasses import replace
 
 import pytest
 from hypothesis import given, settings
@@ -148,6 +149,8 @@ async def test_a_revision_that_is_not_in_this_log_is_replaced_by_the_next_one() 
     live = await run(log_of(["a", "b", "a'"]))
     again = await run(log_of(["b", "a'"]), live.recorded)
     assert trained(again.training.disk) == [["a-1", "b-0"]]
+    assert again.recorded[-1].replaces == again.recorded[0].event_id
+    assert_steps_are_as_recorded(again)
 
 
 async def test_a_batch_whose_groups_are_gone_from_the_log_is_given_up_for_a_new_one() -> None:
@@ -164,8 +167,8 @@ async def test_a_batch_whose_groups_are_gone_from_the_log_is_given_up_for_a_new_
     assert trained(again.training.disk) == [["g2-0", "g3-0"]], "what was formed in its place is followed"
 
 
-async def test_a_recorded_group_that_is_dropped_now_is_left_out() -> None:
-    """With other rewards, a group may have no spread any more."""
+async def test_a_recorded_group_without_spread_now_is_trained_as_it_is_recorded() -> None:
+    """With other rewards, a group may have no spread any more; its record names its sequences all the same."""
     live = await run(LOG, drop_zero_variance=True)
     flat = [
         Delivered(one.event.model_copy(update={"zero_variance": True}), one.topic, one.key, 0, one.offset, one.origin)
@@ -174,7 +177,8 @@ async def test_a_recorded_group_that_is_dropped_now_is_left_out() -> None:
         for one in LOG
     ]
     again = await run(flat, live.recorded, drop_zero_variance=True)
-    assert trained(again.training.disk) == [["g0-0"], ["g2-0", "g3-0"]]
+    assert trained(again.training.disk) == trained(live.training.disk) == [["g0-0", "g1-0"], ["g2-0", "g3-0"]]
+    assert again.recorded == live.recorded
 
 
 async def test_a_published_batch_that_cannot_be_read_yet_is_asked_for_again() -> None:
@@ -271,3 +275,112 @@ async def test_a_recorded_group_that_was_trained_here_is_left_out_and_the_chain_
     await again.handler.restore()
     await again.handler.on_batch(log)
     assert trained(again.training.disk) == [["flat0-0", "flat1-0"], ["c-0"], ["d-0", "e-0"]]
+    assert_steps_are_as_recorded(again)
+
+
+async def two_trainers(**settings: object) -> tuple[Process, Process]:
+    """Two live trainers of one log, each with checkpoints of its own."""
+    recorded: list[BatchFormed] = []
+    both = Process([], recorded, **settings), Process([], recorded, **settings)
+    for process in both:
+        await process.handler.restore()
+    return both
+
+
+def assert_steps_are_as_recorded(process: Process) -> None:
+    sequences = {batch.event_id: batch.sequence_ids for batch in process.recorded}
+    groups = {batch.event_id: [group.group_id for group in batch.groups] for batch in process.recorded}
+    for saved in process.training.disk:
+        assert saved.progress.manifest.sequence_ids == sequences[saved.progress.batch_id]
+        assert saved.progress.manifest.group_ids == groups[saved.progress.batch_id]
+
+
+async def test_a_recorded_revision_is_trained_though_a_newer_one_came_before_its_record() -> None:
+    one, two = await two_trainers()
+    await one.handler.on_batch(log_of(["a", "b"]))
+    log = log_of(["a", "a'", "b"])
+    two.offsets.end = {0: len(log)}
+    await two.handler.on_batch(log)
+    assert trained(two.training.disk) == trained(one.training.disk) == [["a-0", "b-0"]]
+    assert two.training.disk[0].progress.metrics["groups/dropped/revised_after_training"] == 1
+
+
+def flat(records: Sequence[Delivered[Event]]) -> list[Delivered[Event]]:
+    """The records of one revision, whose rewards are now all equal."""
+    changed = records[-1].event.model_copy(update={"zero_variance": True})
+    return [*records[:-1], replace(records[-1], event=changed)]
+
+
+async def test_a_smaller_batch_is_never_trained_under_the_record_of_a_larger_one() -> None:
+    """The second trainer dropped a group of the recorded batch before it read the record: it goes on with its own."""
+    one, two = await two_trainers(drop_zero_variance=True)
+    await one.handler.on_batch(log_of(["a", "b", "c", "d"]))
+    log = at_offsets([*group("a", 0), *flat(group("a", 0, revision=1)), *log_of(["b", "d", "c"])])
+    two.offsets.end = {0: len(log)}
+    await two.handler.on_batch(log)
+    assert trained(one.training.disk) == [["a-0", "b-0"], ["c-0", "d-0"]]
+    assert trained(two.training.disk) == [["b-0", "d-0"]]
+    assert_steps_are_as_recorded(two)
+    restarted = Process(two.training.disk[:1], two.recorded, drop_zero_variance=True)
+    restarted.offsets.end = {0: len(log)}
+    await restarted.handler.restore()
+    await restarted.handler.on_batch(log[restarted.offsets.resumed[0].get(0, 0) :])
+    assert trained(restarted.training.disk) == trained(two.training.disk)
+    assert restarted.recorded == two.recorded
+
+
+async def test_a_substitute_that_could_not_be_published_is_recorded_at_the_next_try() -> None:
+    live = await run(log_of(["a", "b", "a'", "c", "d"]))
+    log = log_of(["b", "a'", "d", "c"])
+    again = Process([], live.recorded)
+    again.offsets.end = {0: len(log)}
+    await again.handler.restore()
+    again.publisher.refused = TRAINING_BATCHES
+    with pytest.raises(Retry):
+        await again.handler.on_batch(log)
+    assert again.training.steps == []
+    again.publisher.refused = ""
+    await again.handler.on_batch(log)
+    assert trained(again.training.disk) == [["a-1", "b-0"], ["c-0", "d-0"]]
+    assert_steps_are_as_recorded(again)
+
+
+REVISIONS = [("a", 0), ("b", 0), ("c", 0), ("d", 0), ("e", 0), ("a", 1), ("b", 1), ("c", 1), ("a", 2)]
+
+
+@settings(max_examples=150, deadline=None)
+@given(
+    st.lists(st.permutations(range(len(REVISIONS))), min_size=2, max_size=2),
+    st.lists(st.tuples(st.integers(0, 1), st.integers(1, 9), st.booleans()), max_size=10),
+    st.sets(st.integers(0, len(REVISIONS) - 1), max_size=4),
+    st.booleans(),
+)
+async def test_two_live_trainers_step_on_nothing_but_what_is_recorded(
+    orders: list[list[int]], turns: list[tuple[int, int, bool]], flats: set[int], drops: bool
+) -> None:
+    """Each reads groups and revisions in an order of its own, a few records at a time, and is killed in between."""
+    logs = []
+    for order in orders:
+        # Revisions of a group are in one partition, so every reader has them in order.
+        at = {name: iter(sorted(n for n in order if REVISIONS[n][0] == name)) for name, _ in REVISIONS}
+        chosen = [next(at[REVISIONS[n][0]]) for n in order]
+        parts = [(n, group(REVISIONS[n][0], 0, revision=REVISIONS[n][1])) for n in chosen]
+        logs.append(at_offsets(one for n, part in parts for one in (flat(part) if n in flats else part)))
+    recorded: list[BatchFormed] = []
+    disks: list[list[SavedCheckpoint]] = [[], []]
+    both = [Process(disk, recorded, drop_zero_variance=drops) for disk in disks]
+    read = [0, 0]
+    for process in both:
+        await process.handler.restore()
+    for who, records, dies in [*turns, (0, 99, False), (1, 99, False)]:
+        both[who].offsets.end = {0: read[who] + records}
+        if dies:
+            both[who] = Process(disks[who], recorded, drop_zero_variance=drops)
+            await both[who].handler.restore()
+            read[who] = both[who].offsets.resumed[0].get(0, 0)
+        await both[who].handler.on_batch(logs[who][read[who] : read[who] + records])
+        read[who] += records
+    for process in both:
+        assert_steps_are_as_recorded(process)
+        groups = [g for saved in process.training.disk for g in saved.progress.manifest.group_ids]
+        assert len(groups) == len(set(groups)), "no group is trained twice"

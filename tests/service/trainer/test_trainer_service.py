@@ -226,7 +226,7 @@ async def test_unusable_groups_are_named_in_the_next_step() -> None:
     steps = [event for event in process.told if isinstance(event, TrainingStepCompleted)]
     assert [step.unusable for step in steps] == [
         {"bad": "malformed: sequence 0: behaviour logprob -9999 of action 1:3 is no sampled token's"},
-        {"lost": "incomplete: 1 sequences without the group's last record"},
+        {"lost": "incomplete: 1 of 1 sequences without the group's last record"},
     ]
     assert steps[1].metrics["groups/dropped/incomplete"] == 1.0
     assert steps[1].manifest.positions == {"transitions.v1/0": 5}

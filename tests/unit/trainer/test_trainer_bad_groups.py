@@ -11,9 +11,10 @@ from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
 from leyden.events import GroupCredited, SequenceCredited, pack_floats, pack_ints
-from leyden.trainer.core.batching import BatchRules, GroupBuffer, ReadyGroup
+from leyden.trainer.core.batching import BatchRules, GroupBuffer
 from leyden.trainer.core.objective import Objective, RatioBase, importance_weights, k3, policy_loss
 from leyden.trainer.core.outcome import StepOutcome
+from leyden.trainer.core.revisions import ReadyGroup
 from leyden.trainer.core.sequences import to_sequence
 from leyden.trainer.learner import Learner
 from leyden.trainer.model import PolicyModel

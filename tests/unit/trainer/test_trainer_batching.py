@@ -171,3 +171,26 @@ def test_a_complete_group_that_waits_for_its_batch_is_never_given_up(sequence: M
     feed(buffer, whole(sequence, closing, "b", size=1), start=52)
     batch = new_batch(buffer, 0)
     assert batch is not None and [group.group_id for group in batch] == ["a", "b"]
+
+
+@settings(suppress_health_check=[HealthCheck.function_scoped_fixture], deadline=None)
+@given(order=st.permutations(range(7)), torn=st.booleans())
+def test_records_that_contradict_each_other_give_one_result_in_any_order(
+    sequence: Make, closing: Close, order: list[int], torn: bool
+) -> None:
+    """Two records name three sequences and one an index beyond its own number; the others agree on two."""
+    records: list[SequenceCredited | GroupCredited] = [
+        sequence([1, 2, 3], [(0, 9) if torn else (1, 3)], group="a", index=0, of=2),
+        sequence([1, 2, 3], [(1, 3)], group="a", index=1, of=2),
+        closing("a", 2),
+        sequence([4, 5, 6], [(1, 3)], group="a", index=2, of=3),
+        closing("a", 3),
+        sequence([7, 8, 9], [(0, 9)], group="a", index=5, of=2),
+        sequence([7, 8, 9], [(0, 9)], group="a", index=0, of=3),
+    ]
+    buffer = GroupBuffer(BatchRules(policy="policy", groups_per_step=1))
+    feed(buffer, [records[n] for n in order])
+    batch = new_batch(buffer, 0)
+    assert batch is not None
+    assert (batch[0].malformed is not None) == torn
+    assert [one.sequence_id for one in batch[0].sequences] == ([] if torn else ["a-0", "a-1"])

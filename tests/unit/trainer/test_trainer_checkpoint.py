@@ -16,8 +16,8 @@ from leyden.events import BatchManifest, SequenceCredited
 from leyden.kafka.liveness import Heartbeat
 from leyden.trainer.adapters import TorchTraining
 from leyden.trainer.checkpoint import CheckpointStore, SettingsChangedError
-from leyden.trainer.core.batching import ReadyGroup
 from leyden.trainer.core.progress import Progress, SavedCheckpoint
+from leyden.trainer.core.revisions import ReadyGroup
 from leyden.trainer.core.sequences import to_sequence
 from leyden.trainer.learner import Learner
 from leyden.trainer.model import PolicyModel

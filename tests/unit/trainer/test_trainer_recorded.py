@@ -82,15 +82,22 @@ def test_batches_of_a_trainer_that_learns_in_another_way_are_followed(change: di
     assert order(chain(batch("1", **change))) == ["1"]
 
 
-def test_what_is_to_come_is_each_groups_first_revision_along_the_chain() -> None:
-    later = batch("2", "1", [BatchGroup(group_id="c", revision=2), BatchGroup(group_id="a", revision=5)])
-    assert chain(batch("1"), later, batch("2'", "1", "z")).to_come() == {"a": 0, "b": 0, "c": 2}
-    assert chain(batch("1"), later, last="1").to_come() == {"c": 2, "a": 5}
+def test_a_batch_in_place_of_another_has_the_others_successors() -> None:
+    log = [batch("1"), batch("2", "1"), batch("1'", replaces="1"), batch("1''", replaces="1'")]
+    assert order(chain(*log)) == ["1", "2"]
+    assert order(chain(*log, last="1'")) == order(chain(*log, last="1''")) == ["2"]
+    assert order(chain(*log, batch("2''", "1''"), last="1''")) == ["2''"], "its own come first"
+    assert order(chain(*log[:2], batch("1'", replaces="unknown"), last="1'")) == []
 
 
-@given(st.lists(st.tuples(st.sampled_from("1234"), st.sampled_from(["", *"1234"])), max_size=12))
-def test_no_record_makes_a_circle_or_comes_twice(log: list[tuple[str, str]]) -> None:
-    made = chain(*(batch(event_id, parent) for event_id, parent in log))
-    assert len(made.to_come()) <= 2
+ids = st.sampled_from("1234")
+
+
+@given(st.lists(st.tuples(ids, st.sampled_from(["", *"1234"]), st.sampled_from(["", *"1234"])), max_size=12), ids)
+def test_no_record_makes_a_circle_or_comes_twice(log: list[tuple[str, str, str]], given_up: str) -> None:
+    made = chain(*(batch(event_id, parent, replaces=replaces) for event_id, parent, replaces in log))
+    made.give_up(batch(given_up))
+    for event_id, parent, replaces in log:
+        made.add(batch(event_id, parent, replaces=replaces))
     trained = order(made)
     assert len(trained) == len(set(trained))

@@ -6,7 +6,8 @@ from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
 from leyden.events import GroupCredited, SequenceCredited
-from leyden.trainer.core.batching import BatchRules, Dropped, GroupBuffer, ReadyGroup
+from leyden.trainer.core.batching import BatchRules, Dropped, GroupBuffer
+from leyden.trainer.core.revisions import ReadyGroup
 from trainer_fakes import new_batch
 
 Record = SequenceCredited | GroupCredited
@@ -131,6 +132,7 @@ def test_a_late_reward_that_breaks_the_tie_brings_a_dropped_group_back(sequence:
     rules = BatchRules(policy="policy", groups_per_step=1, drop_zero_variance=True)
     buffer = GroupBuffer(rules)
     feed(buffer, log.group("a", zero_variance=True, advantage=0.0))
+    assert new_batch(buffer, 0) is None
     assert buffer.take_dropped() == {"zero_variance": 1}
     resumed = GroupBuffer(rules, buffer.positions, buffer.finished)
     feed(resumed, log.group("a", 1), start=3)
@@ -150,6 +152,7 @@ def test_a_dropped_group_is_needed_from_the_first_record_of_what_comes_next_of_i
     buffer = GroupBuffer(BatchRules(policy="policy", groups_per_step=1, drop_zero_variance=True))
     flat, newer = log.group("a", zero_variance=True), log.group("a", 1)
     feed(buffer, [*flat[:2], newer[0], flat[2]])
+    assert new_batch(buffer, 0) is None
     assert buffer.positions == {0: 2}
     feed(buffer, newer[1:], start=4)
     assert taken(new_batch(buffer, 0)) == [("a", 1)]

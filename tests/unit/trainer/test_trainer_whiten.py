@@ -9,7 +9,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from leyden.events import SequenceCredited
-from leyden.trainer.core.batching import ReadyGroup
+from leyden.trainer.core.revisions import ReadyGroup
 from leyden.trainer.core.sequences import TrainSequence, to_sequence
 from leyden.trainer.core.whiten import whiten, whitened
 from leyden.trainer.learner import Learner

@@ -7,12 +7,13 @@ is formed, and a recorded one is taken as it is, whatever the order of arrival n
 
 from collections import Counter, defaultdict
 from collections.abc import Iterable, Mapping
-from dataclasses import dataclass, field
+from dataclasses import dataclass
 from enum import StrEnum
 from heapq import heappop, heappush
 
-from leyden.events import BatchGroup, GroupCredited, SequenceCredited
+from leyden.events import BatchFormed, GroupCredited, SequenceCredited
 from leyden.trainer.core.finished import REMEMBERED_GROUPS, Finished, FinishedGroups, Place
+from leyden.trainer.core.revisions import PartialRevision, ReadyGroup
 from leyden.trainer.core.sequences import LARGEST_VOCABULARY, TrainSequence, to_sequence
 
 
@@ -64,41 +65,12 @@ class BatchRules:
     """How many finished groups below the position to resume from are remembered."""
 
 
-@dataclass(frozen=True, eq=False, kw_only=True)
-class ReadyGroup:
-    """A complete group with its sequences in order. A group without sequences only counts."""
-
-    group_id: str
-    sequences: tuple[TrainSequence, ...]
-    left_out: int
-    zero_variance: bool
-    revision: int = 0
-    malformed: str | None = None
-    """Why one of its sequences is malformed, so that it has none. None: it is not."""
-
-    @property
-    def oldest_version(self) -> int | None:
-        """The oldest policy version among the group's actions."""
-        versions = [sequence.oldest_version for sequence in self.sequences]
-        return min((version for version in versions if version is not None), default=None)
-
-
-@dataclass
-class _Revision:
-    """The records received so far of one revision of a group."""
+@dataclass(frozen=True)
+class _Complete:
+    """A complete revision and its first record."""
 
     first: Place
-    """Its first record."""
-    sequences: dict[int, TrainSequence] = field(default_factory=dict)
-    malformed: str | None = None
-    """Why one of its sequences is malformed. A group is trained as a whole or not at all."""
-    closing: GroupCredited | None = None
-
-    def lacks(self) -> str:
-        """What it lacks, if it is incomplete."""
-        if self.closing is None:
-            return f"{len(self.sequences)} sequences without the group's last record"
-        return f"{len(self.sequences)} of {self.closing.sequences} sequences"
+    group: ReadyGroup
 
 
 class GroupBuffer:
@@ -110,18 +82,18 @@ class GroupBuffer:
         self._rules = rules
         self._next = dict(positions or {})
         self._finished = FinishedGroups(finished, rules.remembered_groups)
-        self._open: dict[str, dict[int, _Revision]] = {}
+        self._open: dict[str, dict[int, PartialRevision]] = {}
         """Group → its incomplete revisions."""
+        self._complete: dict[str, dict[int, _Complete]] = {}
+        """Group → its complete revisions, until it is finished: a recorded batch may have an older one."""
         self._ready: dict[str, ReadyGroup] = {}
-        """Newest complete revision of each group, in the order in which the groups first became complete."""
+        """Newest complete revision of each group that waits, in the order in which the groups first became complete."""
         self._spoiled: dict[str, tuple[int, str]] = {}
         """Waiting group → a newer, malformed revision of it, and why it is malformed."""
         self._pending: dict[str, Place] = {}
         """Group → its lowest record that is needed, for groups neither trained nor dropped."""
         self._oldest: dict[int, list[tuple[int, str]]] = defaultdict(list)
         """Partition → heap of the places in `_pending`; it may still have places of groups that are finished."""
-        self._held: dict[str, int] = {}
-        """Group → the revision that a recorded batch has."""
         self.dropped: Counter[str] = Counter()
         """Number of groups (or revisions) not trained since the last `take_dropped`, by reason."""
         self.unusable: dict[str, str] = {}
@@ -139,45 +111,59 @@ class GroupBuffer:
     def form(self, version: int) -> list[ReadyGroup] | None:
         """A new batch for a policy at `version`, in the order of arrival; None if there is none yet.
 
-        Drops groups that are too old. The batch is removed from the buffer by `take`.
+        Drops the groups before its end that the rules leave out. `take` removes it from the buffer.
         """
-        if self._rules.max_staleness is not None:
-            for group in [group for group in self._ready.values() if self._too_old(group, version)]:
-                self._drop(group, Dropped.STALE)
         if len(self._ready) < self._rules.groups_per_step:
             return None
-        return list(self._ready.values())[: self._rules.groups_per_step]
+        batch: list[ReadyGroup] = []
+        unfit: list[tuple[ReadyGroup, Dropped]] = []
+        for group in self._ready.values():
+            if (reason := self._unfit(group, version)) is not None:
+                unfit.append((group, reason))
+            elif len(batch) < self._rules.groups_per_step:
+                batch.append(group)
+            else:
+                break
+        for group, reason in unfit:
+            self._drop(group, reason)
+        return batch if len(batch) == self._rules.groups_per_step else None
 
-    def take(self, recorded: Iterable[BatchGroup]) -> list[ReadyGroup] | None:
-        """Remove and return the groups of a recorded batch; None until all are complete. Their offsets stay pending.
+    def find(self, recorded: BatchFormed) -> list[ReadyGroup] | None:
+        """The groups of a recorded batch if exactly what it names waits here, else None."""
+        found = [self._complete.get(group.group_id, {}).get(group.revision) for group in recorded.groups]
+        batch = [one.group for one in found if one is not None]
+        if len(batch) < len(found) or sequence_ids(batch) != recorded.sequence_ids:
+            return None
+        return batch
 
-        A revision that never comes is replaced by the next one. A group that was dropped or trained here is left out.
+    def find_nearest(self, recorded: BatchFormed) -> list[ReadyGroup] | None:
+        """What waits here of a recorded batch; None if the records of one of its groups have not all come.
+
+        A revision that is not here is replaced by the next one. A group that was dropped or trained here is left out.
         """
         batch = []
-        for wanted in recorded:
-            ready = self._ready.get(wanted.group_id)
-            if ready is not None and ready.revision >= wanted.revision:
-                batch.append(ready)
+        for wanted in recorded.groups:
+            complete = self._complete.get(wanted.group_id, {})
+            newer = [number for number in complete if number >= wanted.revision]
+            if newer:
+                batch.append(complete[min(newer)].group)
             elif not self._finished.was_trained(wanted.group_id) and not self._finished.was_dropped(
                 wanted.group_id, wanted.revision
             ):
                 return None
+        return batch
+
+    def take(self, batch: Iterable[ReadyGroup]) -> None:
+        """Remove the groups of a batch, so that no other one has them. Their offsets stay pending until `finish`."""
         for group in batch:
-            del self._ready[group.group_id]
+            newest = self._ready.pop(group.group_id)
             if group.malformed is not None:
                 self._count(Dropped.MALFORMED, group.group_id, group.malformed)
-            elif group.group_id in self._spoiled:
+            elif group is newest and group.group_id in self._spoiled:
                 revision, why = self._spoiled[group.group_id]
                 self._count(Dropped.MALFORMED, group.group_id, f"revision {revision}: {why}")
             elif not group.sequences:
                 self._count(Dropped.EMPTY, group.group_id)
-        return batch
-
-    def hold(self, wanted: Mapping[str, int]) -> None:
-        """Keep groups at these revisions, which recorded batches have, even if newer ones come."""
-        self._held = dict(wanted)
-        for group_id in list(self._open):
-            self._promote_held_back(group_id)
 
     def has_read(self, ends: Mapping[int, int]) -> bool:
         """Whether every record below these ends (partition → offset) was added, in this run or before."""
@@ -222,9 +208,9 @@ class GroupBuffer:
     def _is_news(self, event: SequenceCredited | GroupCredited) -> bool:
         """Whether the record may still be trained. A late revision of a trained group is counted at its last record."""
         group_id = event.group_id
-        ready = self._ready[group_id].revision if group_id in self._ready else -1
+        complete = max(self._complete.get(group_id, ()), default=-1)
         spoiled = self._spoiled[group_id][0] if group_id in self._spoiled else -1
-        if event.revision <= max(ready, spoiled, self._finished.revision(group_id)):
+        if event.revision <= max(complete, spoiled, self._finished.revision(group_id)):
             return False
         if not self._finished.was_trained(group_id):
             return True
@@ -235,57 +221,46 @@ class GroupBuffer:
 
     def _add_news(self, event: SequenceCredited | GroupCredited, place: Place) -> None:
         group_id = event.group_id
-        revision = self._open.setdefault(group_id, {}).setdefault(event.revision, _Revision(place))
+        revisions = self._open.setdefault(group_id, {})
+        revision = revisions.setdefault(event.revision, PartialRevision(place))
         if group_id not in self._pending:
             self._need(group_id, place)
-        if isinstance(event, GroupCredited):
-            revision.closing = event
-        else:
-            self._add_sequence(revision, event)
-        if (complete := _complete(group_id, revision)) is not None:
-            self._promote(complete)
+        if (group := revision.add(event, self._read)) is not None:
+            self._promote(_Complete(revision.first, group))
 
-    def _add_sequence(self, revision: _Revision, event: SequenceCredited) -> None:
-        try:
-            revision.sequences[event.sequence_index] = to_sequence(
-                event, self._rules.advantage_scale, self._rules.vocabulary
-            )
-        except ValueError as error:
-            revision.malformed = f"sequence {event.sequence_index}: {error}"
+    def _read(self, event: SequenceCredited) -> TrainSequence:
+        return to_sequence(event, self._rules.advantage_scale, self._rules.vocabulary)
 
-    def _promote(self, group: ReadyGroup) -> None:
-        """Make a complete revision the one to train, and discard older ones."""
-        older = self._ready.get(group.group_id)
-        if older is not None and older.revision >= self._held.get(group.group_id, group.revision):
-            return
+    def _promote(self, complete: _Complete) -> None:
+        """Make a complete revision the one that new batches have, and discard older ones that are incomplete."""
+        group = complete.group
+        group_id = group.group_id
+        older = self._ready.get(group_id)
         if group.malformed is not None and older is not None and older.sequences:
-            del self._open[group.group_id][group.revision]
-            self._spoiled[group.group_id] = group.revision, group.malformed
+            del self._open[group_id][group.revision]
+            self._spoiled[group_id] = group.revision, group.malformed
             return
-        left = {n: one for n, one in self._open.pop(group.group_id).items() if n > group.revision}
+        left = {n: one for n, one in self._open.pop(group_id).items() if n > group.revision}
         if left:
-            self._open[group.group_id] = left
-        self._ready[group.group_id] = group
-        if self._rules.drop_zero_variance and (group.zero_variance or not group.sequences):
-            if group.malformed is not None:
-                self._drop(group, Dropped.MALFORMED, group.malformed)
-            else:
-                self._drop(group, Dropped.ZERO_VARIANCE if group.zero_variance else Dropped.EMPTY)
+            self._open[group_id] = left
+        self._complete.setdefault(group_id, {})[group.revision] = complete
+        self._ready[group_id] = group
 
-    def _promote_held_back(self, group_id: str) -> None:
-        """Promote complete revisions that `hold` kept from it."""
-        for number in sorted(self._open.get(group_id, ())):
-            revision = self._open.get(group_id, {}).get(number)
-            if revision is not None and (complete := _complete(group_id, revision)) is not None:
-                self._promote(complete)
+    def _unfit(self, group: ReadyGroup, version: int) -> Dropped | None:
+        """Why the rules leave a group out of new batches; None if they do not."""
+        if (limit := self._rules.max_staleness) is not None:
+            oldest = group.oldest_version
+            if oldest is not None and version - oldest > limit:
+                return Dropped.STALE
+        if not self._rules.drop_zero_variance or (group.sequences and not group.zero_variance):
+            return None
+        if group.malformed is not None:
+            return Dropped.MALFORMED
+        return Dropped.ZERO_VARIANCE if group.zero_variance else Dropped.EMPTY
 
-    def _too_old(self, group: ReadyGroup, version: int) -> bool:
-        oldest, limit = group.oldest_version, self._rules.max_staleness
-        return limit is not None and oldest is not None and version - oldest > limit
-
-    def _drop(self, group: ReadyGroup, reason: Dropped, why: str = "") -> None:
+    def _drop(self, group: ReadyGroup, reason: Dropped) -> None:
         """Drop a complete group without training it."""
-        self._count(reason, group.group_id, why)
+        self._count(reason, group.group_id, group.malformed or "")
         del self._ready[group.group_id]
         self._close(group, trained=False)
 
@@ -316,36 +291,33 @@ class GroupBuffer:
         heappush(self._oldest[partition], (offset, group_id))
 
     def _close(self, group: ReadyGroup, *, trained: bool) -> None:
-        """Mark the group as finished. A newer, incomplete revision of a dropped group stays open."""
+        """Mark the group as finished. A newer revision of a group that was not trained gets its chance."""
         group_id = group.group_id
-        spoiled, _ = self._spoiled.pop(group_id, (0, ""))
-        done = max(group.revision, spoiled)
-        newer = {n: one for n, one in self._open.pop(group_id, {}).items() if n > done}
-        if trained and (late := [n for n, one in newer.items() if one.closing is not None]):
+        done = group.revision
+        complete = {n: one for n, one in self._complete.pop(group_id, {}).items() if n > done}
+        newer = self._open.pop(group_id, {})
+        if trained or not complete:
+            done = max(done, self._spoiled.pop(group_id, (0, ""))[0])
+        if trained and (late := [*complete, *(n for n, one in newer.items() if one.is_closed)]):
             done = max(late)
             self._count(Dropped.REVISED_AFTER_TRAINING, group_id)
         self._pending.pop(group_id, None)
         self._finished.finish(group_id, done, trained=trained)
-        if newer and not trained:
-            self._open[group_id] = newer
-            self._need(group_id, min(one.first for one in newer.values()))
-            self._promote_held_back(group_id)
+        if (complete or newer) and not trained:
+            self._reopen(group_id, complete, newer)
         if self._finished.over_limit:
             self._finished.forget(self.positions)
 
+    def _reopen(self, group_id: str, complete: dict[int, _Complete], newer: dict[int, PartialRevision]) -> None:
+        """Keep revisions that are newer than the one that was not trained."""
+        self._need(group_id, min([*(one.first for one in complete.values()), *(one.first for one in newer.values())]))
+        if newer:
+            self._open[group_id] = newer
+        if complete:
+            self._complete[group_id] = complete
+            self._ready[group_id] = complete[max(complete)].group
 
-def _complete(group_id: str, revision: _Revision) -> ReadyGroup | None:
-    """The revision as a `ReadyGroup` once all its records have arrived, else None."""
-    closing = revision.closing
-    if closing is None or (revision.malformed is None and len(revision.sequences) < closing.sequences):
-        return None
-    unusable = revision.malformed is not None
-    sequences = () if unusable else tuple(revision.sequences[index] for index in sorted(revision.sequences))
-    return ReadyGroup(
-        group_id=group_id,
-        sequences=sequences,
-        left_out=len(closing.left_out),
-        zero_variance=closing.zero_variance,
-        revision=closing.revision,
-        malformed=revision.malformed,
-    )
+
+def sequence_ids(batch: Iterable[ReadyGroup]) -> list[str]:
+    """Ids of the sequences of a batch, in training order."""
+    return [sequence.sequence_id for group in batch for sequence in group.sequences]

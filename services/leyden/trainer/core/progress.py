@@ -10,8 +10,9 @@ from pydantic import AwareDatetime, Field
 from leyden.events import BatchManifest, CheckpointSaved, Record, TrainingStepCompleted
 from leyden.events.codec import TRANSITIONS
 from leyden.ids import derive
-from leyden.trainer.core.batching import ReadyGroup
+from leyden.trainer.core.batching import sequence_ids
 from leyden.trainer.core.finished import Finished, Place
+from leyden.trainer.core.revisions import ReadyGroup
 from leyden.trainer.core.step_metrics import Metrics
 
 PRODUCER = "trainer"
@@ -117,7 +118,7 @@ def manifest_of(
     """The manifest of a batch: what the step was trained on, in order."""
     sequences = [sequence for group in batch for sequence in group.sequences]
     return BatchManifest(
-        sequence_ids=[sequence.sequence_id for sequence in sequences],
+        sequence_ids=sequence_ids(batch),
         group_ids=[group.group_id for group in batch],
         origins=sorted(origin for sequence in sequences for origin in sequence.origins),
         positions={f"{TRANSITIONS}/{partition}": offset for partition, offset in sorted(positions.items())},

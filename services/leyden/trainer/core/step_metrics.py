@@ -7,7 +7,7 @@ from enum import StrEnum
 import numpy as np
 import numpy.typing as npt
 
-from leyden.trainer.core.batching import ReadyGroup
+from leyden.trainer.core.revisions import ReadyGroup
 
 Doubles = npt.NDArray[np.float64]
 
