@@ -8,7 +8,7 @@ from leyden.events import Json
 from leyden.reward.core.view import RolloutView
 from leyden.reward.graders.base import Grader, at
 
-_NUMBER = re.compile(r"[-+]?(?:(?:\d{1,3}(?:,\d{3})+|\d+)(?:\.\d*)?|\.\d+)(?:e[-+]?\d+)?", re.ASCII)
+_NUMBER = re.compile(r"[-+]?(?:(?:[1-9]\d{0,2}(?:,\d{3})+|\d+)(?:\.\d*)?|\.\d+)(?:e[-+]?\d+)?", re.ASCII)
 """A number as people write it, with thousands separators in their places or none."""
 
 
@@ -32,6 +32,8 @@ def canonical(value: Json) -> object:
         return ("boolean", value)
     if isinstance(value, list):
         return [canonical(item) for item in value]
+    if isinstance(value, dict):
+        return {key: canonical(item) for key, item in value.items()}
     text = value.strip().casefold() if isinstance(value, str) else value
     if isinstance(text, str):
         return _number(text)

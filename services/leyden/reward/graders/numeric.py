@@ -10,7 +10,9 @@ from leyden.reward.core.view import RolloutView
 from leyden.reward.graders.base import BrokenReferenceError, Grader, as_text, at
 from leyden.reward.graders.numerals import Number, boxed, exactly, in_base_unit, numbers_in
 
-DEFAULT_ABSOLUTE, DEFAULT_RELATIVE = Fraction(1, 10**6), Fraction(1, 10**12)
+DEFAULT_TOLERANCE = Fraction(1, 10**6)
+ROUNDING = Fraction(1, 10**12)
+ONE = Fraction(1)
 
 
 class Numeric(Grader):
@@ -26,7 +28,8 @@ class Numeric(Grader):
     tolerance: float | None = Field(default=None, ge=0, allow_inf_nan=False)
     """Largest difference, absolute or relative to the larger number, for integers too.
 
-    Null: two integers must be equal; other numbers may differ by 1e-6, or by 1e-12 of the larger."""
+    Null: two integers must be equal; other numbers may differ by 1e-6 (of the larger, if that is below 1) or by 1e-12
+    of the larger, and from 0 by 1e-12."""
     take: Literal["boxed_or_last", "last", "first", "boxed", "only"] = "boxed_or_last"
     """Which number of a text counts; `only`: the text must have exactly one."""
     percent: Literal["either", "fraction", "number"] = "either"
@@ -69,7 +72,9 @@ class Numeric(Grader):
         if self.tolerance is None:
             if value.denominator == wanted.denominator == 1:
                 return value == wanted
-            absolute, relative = DEFAULT_ABSOLUTE, DEFAULT_RELATIVE
-        else:
-            absolute = relative = exactly(self.tolerance)
-        return abs(value - wanted) <= max(absolute, relative * max(abs(value), abs(wanted)))
+            if not value or not wanted:
+                return abs(value - wanted) <= ROUNDING
+            larger = max(abs(value), abs(wanted))
+            return abs(value - wanted) <= max(DEFAULT_TOLERANCE * min(ONE, larger), ROUNDING * larger)
+        tolerance = exactly(self.tolerance)
+        return abs(value - wanted) <= tolerance * max(ONE, abs(value), abs(wanted))
