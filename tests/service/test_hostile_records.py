@@ -51,6 +51,7 @@ from unit.reward.reward_builders import ROLLOUT, a_call, a_score, a_span, an_end
 
 TIME = datetime(2026, 1, 1, tzinfo=UTC)
 ABOUT: dict[str, Any] = {"event_id": "e", "event_time": TIME, "producer": "test"}
+SIGNS = ((0, 1.0), (1, -1.0))
 Handle = Callable[[Sequence[Event]], Awaitable[None]]
 
 
@@ -241,3 +242,12 @@ async def test_two_evaluations_whose_sum_is_no_number_fail_their_rule_alone() ->
 async def test_rewards_of_both_signs_are_credited_or_left_out_and_credit_goes_on(value: float) -> None:
     rollouts = [one_rollout(index, value * (-1) ** index, size=130) for index in range(130)]
     await credit([event for events in rollouts for event in events])
+
+
+@pytest.mark.parametrize("value", [1e9, 1e155, 1e308])
+async def test_many_groups_of_huge_rewards_cost_themselves_only(value: float) -> None:
+    groups = [
+        [one_rollout(index, sign * value, size=2, task=f"task-{group}", group_id=f"g{group}") for index, sign in SIGNS]
+        for group in range(130)
+    ]
+    await credit([event for rollouts in groups for events in rollouts for event in events])

@@ -7,11 +7,12 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from credit_support import CreditLoop, CreditPublisher, delivered, one_rollout, rollout
+from credit_support import CreditLoop, CreditPublisher, call, delivered, finished, one_rollout, reward, rollout
 from leyden.events import Event, ModelCallRecorded, RolloutEnded
 from leyden.ids import derive
 from leyden.reward.app import rulebook
 from leyden.reward.settings import RewardSection
+from leyden.trainer.core.sequences import to_sequence
 from service.reward.reward_fakes import World
 from unit.reward.reward_builders import a_span
 
@@ -84,3 +85,21 @@ async def test_a_reward_sent_with_the_end_beyond_its_bound_fails_its_rule_and_no
     [group] = found.groups
     assert list(group.left_out) == [rollout(0)]
     assert group.left_out[rollout(0)].startswith("rule failed: emitted")
+
+
+@settings(max_examples=60, deadline=None)
+@given(st.lists(st.sampled_from([1e9, -1e9, 9e8, -1e8, 0.5, -0.0]), min_size=1, max_size=4))
+async def test_rewards_whose_sum_is_beyond_the_bound_cost_their_rollout_alone(values: list[float]) -> None:
+    """The trainer refuses a group with such a return as a whole."""
+    publisher = CreditPublisher()
+    made = call("call", [1, 2], [3])
+    rewards = [reward(value, rule=f"rule-{n}") for n, value in enumerate(values)]
+    judged = finished([made], rewards, group_size=3)
+    events = [*judged, *one_rollout(1, 0.0, 3), *one_rollout(2, 1.0, 3)]
+    await CreditLoop(publisher).on_batch(delivered(events))
+    [group] = publisher.groups
+    total = math.fsum(values)
+    assert group.left_out == ({rollout(0): f"reward out of range: {total:g} in total"} if abs(total) > 1e9 else {})
+    assert {sequence.rollout_id for sequence in publisher.sequences} >= {rollout(1), rollout(2)}
+    for sequence in publisher.sequences:
+        to_sequence(sequence)

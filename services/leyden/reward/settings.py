@@ -82,14 +82,14 @@ class RewardSection(BaseModel):
 
     settle: Literal["live", "recorded"] = "live"
     """`live`: this service settles attempts. `recorded`: it follows the settlements in the log (replay)."""
-    grace_s: float = Field(default=30.0, gt=0)
+    grace_s: float = Field(default=30.0, gt=0, le=1e9)
     """How long a finished rollout waits for missing evidence before it is settled as incomplete."""
     emitted: Emitted | None = Emitted()
     """Rewards sent with the rollout's end, and evaluations; null ignores them."""
     functions: tuple[FunctionSettings, ...] = ()
     judges: tuple[Annotated[RubricJudge | RankingJudge | NextStateJudge, Field(discriminator="kind")], ...] = ()
     """Language models as judges: `{kind, name, base_url, model, …fields of the kind}`. See docs/rewards.md."""
-    late_horizon_s: float = Field(default=0.0, ge=0)
+    late_horizon_s: float = Field(default=0.0, ge=0, le=1e9)
     """How long after a rollout's end an evaluation still revises its rewards, by the times of the two events. 0: late
     evaluations are counted and ignored."""
     air: tuple[Annotated[IntermediateRule, BeforeValidator(_air_rule)], ...] = ()

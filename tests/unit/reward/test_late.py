@@ -5,8 +5,10 @@ from datetime import timedelta
 from typing import ClassVar
 
 import pytest
+from hypothesis import given as hypothesis_given
+from hypothesis import strategies as st
 
-from leyden.events import Evaluation, Evidence, RewardAssigned, SpanRecorded
+from leyden.events import Evaluation, Evidence, RewardAssigned, RewardsCompleted, SpanRecorded
 from leyden.reward.core.assess import Rulebook, assess
 from leyden.reward.core.late import LateOutcome, LateState, opened, revise
 from leyden.reward.core.rules import Emitted, HumanFeedback, Rule, Signal, ToolStatus
@@ -120,3 +122,35 @@ def test_an_outcome_that_comes_late_is_no_longer_missing() -> None:
     state = opened(book, ended, first, [])
     *_, completed = revise(book, state, late(2, 1.0), HOUR).events
     assert (first.completed.outcome_missing, completed.outcome_missing) == (True, False)  # type: ignore[union-attr]
+
+
+@pytest.mark.parametrize(("cap", "missing"), [(1.0, False), (0.0, True)])
+def test_a_late_rating_without_weight_leaves_the_outcome_missing(cap: float, missing: bool) -> None:
+    """Where the intermediate cap is spent, a person's rating is told with weight 0: it says nothing of the outcome."""
+    feedback = HumanFeedback(rule="human_feedback", evaluations=("helpful",))
+    book = Rulebook((Emitted().leaving(feedback.claimed_evaluations), feedback), cap)
+    ended = an_end()
+    evidence = evidence_of([ended])
+    settled = settle(ended, evidence)
+    assert settled is not None
+    state = opened(book, ended, assess(book, ended, settled, evidence), [])
+    rating, completed = revise(book, state, late(2, 1.0), HOUR).events
+    assert isinstance(rating, RewardAssigned) and rating.weight == cap
+    assert isinstance(completed, RewardsCompleted) and completed.outcome_missing is missing
+
+
+@hypothesis_given(st.floats(0.0, 2.0), st.lists(st.floats(-1.0, 1.0), min_size=1, max_size=5))
+def test_the_outcome_is_there_once_a_rating_has_weight(cap: float, values: list[float]) -> None:
+    feedback = HumanFeedback(rule="human_feedback", evaluations=("helpful",))
+    book = Rulebook((Emitted().leaving(feedback.claimed_evaluations), feedback), cap)
+    ended = an_end()
+    evidence = evidence_of([ended])
+    settled = settle(ended, evidence)
+    assert settled is not None
+    state = opened(book, ended, assess(book, ended, settled, evidence), [])
+    has_weight = False
+    for n, value in enumerate(values, 2):
+        found = revise(book, state, late(n, value), HOUR)
+        state = found.state
+        has_weight |= any(isinstance(event, RewardAssigned) and event.weight != 0 for event in found.events)
+        assert state.outcome_missing is not has_weight

@@ -133,3 +133,20 @@ def test_a_flat_batch_makes_no_step(tiny_llama: Path, sequence: Callable[..., Se
     model = PolicyModel(settings, TrainerEnvironment(model=str(tiny_llama), device="cpu", threads=1))
     outcome = Learner(model, settings).step(batch_of(sequence, [0.3] * 7), 0)
     assert (outcome.skipped, outcome.untrained) == (True, {"g": "no_signal"})
+
+
+@given(
+    st.floats(-1e3, 1e3),
+    st.lists(st.floats(-4.0, 4.0), min_size=2, max_size=20),
+    st.sampled_from([0.0, 1e-17, 1e-16, 1e-12, 1e-10]),
+)
+def test_rounding_is_no_signal_wherever_it_lies(centre: float, noise: list[float], size: float) -> None:
+    """Around 0 too, where a baseline leaves it."""
+    values = np.array([float(np.float32(centre)) + size * one for one in noise])
+    assert not whiten(values, np.ones(len(noise), bool)).any()
+
+
+@given(st.floats(1e-6, 1e3), st.sampled_from([0.0, 1.0, -1.0]))
+def test_a_difference_above_rounding_is_a_signal(size: float, centre: float) -> None:
+    found = whiten(np.array([centre * size, (centre + 1.0) * size]), np.ones(2, bool))
+    assert found[0] < 0 < found[1]

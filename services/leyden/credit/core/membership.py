@@ -12,7 +12,7 @@ from leyden.credit.core.merge import Lineage, merge
 from leyden.credit.core.overlong import fit
 from leyden.credit.core.reasons import Reason, reason_text
 from leyden.credit.core.section import CreditSection
-from leyden.credit.core.shares import ActionStep, Key, is_estimate, parts_of
+from leyden.credit.core.shares import ActionStep, Key, is_estimate, parts_of, total_of
 from leyden.events import RewardAssigned, unpack_floats
 from leyden.events.base import in_reward_range
 
@@ -74,6 +74,8 @@ def reasons_to_leave_out(
         rewards = attempt.completed_rewards()
         if beyond := {reward.rule for reward in rewards if not in_reward_range(reward.value, reward.weight)}:
             yield Reason.REWARD_OUT_OF_RANGE, "; ".join(sorted(beyond))
+        elif not in_reward_range(total := total_of(rewards)):
+            yield Reason.REWARD_OUT_OF_RANGE, f"{total:g} in total"
         if all(is_estimate(reward) for reward in rewards):
             yield Reason.NO_REWARD, ""
         elif completed is not None and completed.outcome_missing:

@@ -19,7 +19,8 @@ class Reason(StrEnum):
     NO_OUTCOME = "no outcome"
     """It has intermediate rewards only, and rules for its outcome are configured. A missing outcome is not 0."""
     REWARD_OUT_OF_RANGE = "reward out of range"
-    """A reward, or its value times its weight, is beyond ±1e9; the names of the rules follow."""
+    """A reward, its value times its weight, or the sum of these is beyond ±1e9; the names of the rules, or the sum,
+    follow."""
     NOT_FINITE = "not finite"
     """Credit's arithmetic on its group overflowed, so all the group's members are left out; the strategy follows."""
     NO_VALUE = "no value"

@@ -9,6 +9,9 @@ from leyden.credit.core.agents import AgentRule
 from leyden.credit.core.overlong import Overlong
 from leyden.credit.core.strategies import Identical, Strategy, StrategySetting
 
+LONGEST_S = 1e9
+"""Longest time that can be set, about 30 years: dates hold it, so that no comparison overflows."""
+
 
 class GroupSection(BaseModel):
     """`group:`: which rollouts are compared with each other, and how long a group waits for its members."""
@@ -22,7 +25,7 @@ class GroupSection(BaseModel):
     """Members of a group by task. A given group has the size that its rollouts were started with."""
     quota: int | None = Field(default=None, ge=2)
     """Close an over-provisioned group once it has this many usable members; biased towards short rollouts."""
-    deadline_s: float | None = Field(default=None, gt=0, allow_inf_nan=False)
+    deadline_s: float | None = Field(default=None, gt=0, le=LONGEST_S)
     """Close a group this many seconds after its first member, with the members it has; unset: wait for all."""
     min_members: int = Field(default=2, ge=2)
     """Usable members that a group closed by its deadline needs; with fewer, all its members are left out."""
@@ -88,7 +91,7 @@ class CreditSection(BaseModel):
     """`drop`: train nothing of it. `truncate`: cut the oldest tokens of the first state. `split`: cut between calls."""
     agents: list[AgentRule] = Field(default_factory=list)
     """By agent: whether its calls are trained, as which policy's data, by which strategy. The first match decides."""
-    late_horizon_s: float = Field(default=0.0, ge=0, allow_inf_nan=False)
+    late_horizon_s: float = Field(default=0.0, ge=0, le=LONGEST_S)
     """Rewards up to this many seconds after a rollout's end still change its group; 0: they are only counted."""
     group: GroupSection = GroupSection()
 

@@ -36,6 +36,11 @@ def is_estimate(reward: RewardAssigned) -> bool:
     return reward.name == VALUE and reward.weight == 0.0 and reward.call_id is not None
 
 
+def total_of(rewards: Iterable[RewardAssigned]) -> float:
+    """The sum of the rewards' contributions, without estimates."""
+    return math.fsum(reward.value * reward.weight for reward in rewards if not is_estimate(reward))
+
+
 def parts_of(
     actions: Sequence[Action], rewards: Sequence[RewardAssigned], strategy: Strategy
 ) -> tuple[list[Part], dict[Key, ActionStep]]:

@@ -25,9 +25,12 @@ class Weighed:
 
     @property
     def rates_outcome(self) -> bool:
-        """Whether it rates the rollout's outcome: of any outcome rule, or a person's rating of the whole rollout."""
+        """Whether it rates the rollout's outcome: of any outcome rule, or a person's rating of the whole rollout.
+
+        A signal without weight rates nothing: its rule has none, or its cap was spent.
+        """
         rule = self.rule
-        return rule.rates_outcome and rule.weight != 0 and (not rule.intermediate or self.signal.call_id is None)
+        return rule.rates_outcome and self.weight != 0 and (not rule.intermediate or self.signal.call_id is None)
 
 
 @dataclass(frozen=True)

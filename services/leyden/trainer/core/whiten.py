@@ -12,6 +12,9 @@ from leyden.trainer.core.sequences import TrainSequence
 Doubles = npt.NDArray[np.float64]
 EPSILON = 1e-8
 """Added to the variance under the root, as in verl's `masked_whiten`."""
+FLAT = 1e-9
+"""Advantages that differ by less are equal. A baseline leaves rounding near 0, which no relative tolerance covers; next
+to the root of `EPSILON`, 1e-4, so small a difference would be whitened to 1e-5 at most."""
 
 
 def whiten(values: Doubles, mask: npt.NDArray[np.bool_], weights: Doubles | None = None) -> Doubles:
@@ -19,7 +22,7 @@ def whiten(values: Doubles, mask: npt.NDArray[np.bool_], weights: Doubles | None
 
     `weights` (default: equal) are used in the mean and in the sample variance, which divides by 1 - sum(w²) for weights
     that sum to 1 (n - 1 of n equal weights). With fewer than two entries, and where the entries differ by no more than
-    float32's rounding (they come from float32), the result is exactly 0: rounding is no signal.
+    rounding (float32's, of the largest entry, or `FLAT`), the result is exactly 0: rounding is no signal.
     """
     if _is_flat(values[mask]):
         return np.zeros(values.shape)
@@ -38,11 +41,11 @@ def whiten(values: Doubles, mask: npt.NDArray[np.bool_], weights: Doubles | None
 
 
 def _is_flat(values: Doubles) -> bool:
-    """Whether the values differ by two float32 roundings of the largest at most."""
+    """Whether the values differ by two float32 roundings of the largest at most, or by `FLAT`."""
     if not len(values):
         return True
     rounding = float(np.spacing(np.float32(np.abs(values).max())))
-    return float(values.max() - values.min()) <= 2.0 * rounding
+    return float(values.max() - values.min()) <= max(2.0 * rounding, FLAT)
 
 
 def whitened(sequences: Sequence[TrainSequence], weights_S: Doubles, scale: float = 1.0) -> list[TrainSequence]:
