@@ -58,6 +58,10 @@ class SequenceCredited(OfAttempt):
     rollout_reward: float
 
 
+LEFT_OUT_VALIDATION = "validation"
+"""Why a rollout of a validation task is left out of its group."""
+
+
 class GroupClosing(StrEnum):
     """Why a group was closed."""
 

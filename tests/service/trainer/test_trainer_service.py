@@ -7,6 +7,8 @@ from typing import Any
 
 import pytest
 from aiokafka import TopicPartition
+from hypothesis import given, settings
+from hypothesis import strategies as st
 
 from consumer_support import FakeConsumer, consumer_of, records_of
 from leyden.events import (
@@ -290,3 +292,68 @@ def test_settings_without_a_run_file_do_not_load_torch() -> None:
         subprocess.run([sys.executable, "-c", code], env={"PYTHONPATH": ":".join(sys.path)}, check=False).returncode
         == 0
     )
+
+
+def with_nothing(kind: str, name: str, offset: int) -> list[Delivered[Event]]:
+    """A group with nothing to train, as credit publishes it."""
+    sequence, closing = group(name, offset)
+    assert isinstance(sequence.event, SequenceCredited)
+    if kind == "flat":
+        level = [one.model_copy(update={"advantage": 0.0}) for one in sequence.event.transitions]
+        event = sequence.event.model_copy(update={"transitions": level})
+        closed = closing.event.model_copy(update={"zero_variance": True})
+        return [replace(sequence, event=event), replace(closing, event=closed)]
+    left_out = {name: kind}
+    return [
+        replace(closing, event=closing.event.model_copy(update={"sequences": 0, "members": 0, "left_out": left_out}))
+    ]
+
+
+NOTHING = ["flat", "validation", "failed: agent", "no reward", "no outcome"]
+
+
+@pytest.mark.parametrize("kind", NOTHING)
+async def test_groups_with_nothing_to_train_make_no_step_and_no_version(kind: str) -> None:
+    process = Process([], groups_per_step=2)
+    await process.handler.restore()
+    await process.handler.on_batch([one for n in range(8) for one in with_nothing(kind, f"n{n}", 2 * n)])
+    assert (process.training.steps, process.training.disk, process.recorded, process.told) == ([], [], [], [])
+    await process.handler.on_batch([one for n in range(2) for one in group(f"g{n}", 20 + 2 * n)])
+    [saved] = process.training.disk
+    assert (saved.progress.step, saved.progress.version, saved.progress.manifest.group_ids) == (1, 1, ["g0", "g1"])
+    dropped = {name: count for name, count in saved.progress.metrics.items() if name.startswith("groups/dropped/")}
+    reason = {"flat": "no_signal", "validation": "validation"}.get(kind, "empty")
+    assert dropped == {f"groups/dropped/{reason}": 8.0}
+
+
+@settings(max_examples=60, deadline=None)
+@given(st.lists(st.sampled_from([*NOTHING, "good", "good"]), max_size=20), st.integers(1, 4), st.integers(0, 20))
+async def test_every_step_has_something_to_train_and_no_validation_group(
+    kinds: list[str], per_step: int, kill: int
+) -> None:
+    records = [
+        one
+        for n, kind in enumerate(kinds)
+        for one in (group(f"{kind}-{n}", 2 * n) if kind == "good" else with_nothing(kind, f"{kind}-{n}", 2 * n))
+    ]
+    disk: list[SavedCheckpoint] = []
+    first = Process(disk, groups_per_step=per_step)
+    await first.handler.restore()
+    await first.handler.on_batch(records[:kill])
+    second = Process(disk, first.recorded, groups_per_step=per_step)
+    await second.handler.restore()
+    resumed = second.offsets.resumed[0].get(0, 0)
+    await second.handler.on_batch([one for one in records if one.offset >= resumed])
+    batches = [saved.progress.manifest.group_ids for saved in disk]
+    assert all(any(name.startswith("good") for name in batch) for batch in batches)
+    assert not any(name.startswith("validation") for batch in batches for name in batch)
+    assert [saved.progress.version for saved in disk] == list(range(1, len(disk) + 1))
+    trained = sum(name.startswith("good") for batch in batches for name in batch)
+    assert trained > kinds.count("good") - per_step, "none is lost: what is left waits for a batch"
+
+
+async def test_a_control_run_makes_its_steps_without_signal() -> None:
+    process = Process([], groups_per_step=1, advantage_scale=0.0)
+    await process.handler.restore()
+    await process.handler.on_batch(group("g", 0))
+    assert process.training.steps == [(["g"], 0)]

@@ -2,13 +2,15 @@
 
 from enum import StrEnum
 
+from leyden.events.transitions import LEFT_OUT_VALIDATION
+
 
 class Reason(StrEnum):
     """Why nothing of a rollout is trained. It is left out of its group and counted; it never gets a reward of 0."""
 
     FAILED = "failed"
     """The rollout failed; the failure class follows."""
-    VALIDATION = "validation"
+    VALIDATION = LEFT_OUT_VALIDATION
     """A validation task measures the policy; training on it would spoil the measurement."""
     INCOMPLETE = "incomplete"
     """Evidence is missing, and `incomplete: drop` is set."""

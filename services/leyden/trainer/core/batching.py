@@ -26,6 +26,8 @@ class Dropped(StrEnum):
     """All its advantages are 0, and `drop_zero_variance` is set."""
     EMPTY = "empty"
     """It has no sequences."""
+    VALIDATION = "validation"
+    """Its rollouts measure the policy; it fills no batch."""
     MALFORMED = "malformed"
     """One of its sequences has a value that cannot be trained."""
     INCOMPLETE = "incomplete"
@@ -33,7 +35,7 @@ class Dropped(StrEnum):
     NOT_FINITE = "not_finite"
     """Its gradient is infinite or not a number."""
     NO_SIGNAL = "no_signal"
-    """Every advantage of its batch is 0, so the batch changed no weight."""
+    """Every advantage of its batch is 0, so the batch made no step, or a step that changed no weight."""
     REVISED_AFTER_TRAINING = "revised_after_training"
     """The revision came after the group was trained."""
 
@@ -54,6 +56,8 @@ class BatchRules:
     drop_zero_variance: bool = False
     """Whether groups with equal rewards (or no members) do not count towards `groups_per_step`."""
     advantage_scale: float = 1.0
+    needs_signal: bool = False
+    """Whether a batch without an advantage that is not 0 is dropped instead of trained."""
     vocabulary: int = LARGEST_VOCABULARY
     """Token ids of the model are below this; a group with another one is malformed."""
     incomplete_after: int = 20_000
@@ -111,8 +115,18 @@ class GroupBuffer:
     def form(self, version: int) -> list[ReadyGroup] | None:
         """A new batch for a policy at `version`, in the order of arrival; None if there is none yet.
 
-        Drops the groups before its end that the rules leave out. `take` removes it from the buffer.
+        Drops the groups before its end that the rules leave out, and batches in which there is nothing to train. `take`
+        removes it from the buffer.
         """
+        while (batch := self._first_groups(version)) is not None:
+            if not self._rules.needs_signal or any(group.has_signal or group.malformed for group in batch):
+                return batch
+            for group in batch:
+                self._drop(group, Dropped.NO_SIGNAL if group.sequences else Dropped.EMPTY)
+        return None
+
+    def _first_groups(self, version: int) -> list[ReadyGroup] | None:
+        """The first `groups_per_step` groups that the rules do not leave out; None if there are fewer."""
         if len(self._ready) < self._rules.groups_per_step:
             return None
         batch: list[ReadyGroup] = []
@@ -248,6 +262,8 @@ class GroupBuffer:
 
     def _unfit(self, group: ReadyGroup, version: int) -> Dropped | None:
         """Why the rules leave a group out of new batches; None if they do not."""
+        if group.is_validation:
+            return Dropped.VALIDATION
         if (limit := self._rules.max_staleness) is not None:
             oldest = group.oldest_version
             if oldest is not None and version - oldest > limit:

@@ -5,6 +5,7 @@ from dataclasses import dataclass, field
 from functools import cached_property
 
 from leyden.events import GroupCredited, SequenceCredited
+from leyden.events.transitions import LEFT_OUT_VALIDATION
 from leyden.trainer.core.finished import Place
 from leyden.trainer.core.sequences import TrainSequence
 
@@ -20,6 +21,13 @@ class ReadyGroup:
     revision: int = 0
     malformed: str | None = None
     """Why one of its sequences is malformed, so that it has none. None: it is not."""
+    is_validation: bool = False
+    """Whether all its rollouts were of validation tasks."""
+
+    @property
+    def has_signal(self) -> bool:
+        """Whether a sequence of it has an advantage that is not 0."""
+        return any(sequence.has_signal for sequence in self.sequences)
 
     @cached_property
     def oldest_version(self) -> int | None:
@@ -96,5 +104,6 @@ def _complete(parts: _Parts) -> ReadyGroup | None:
         left_out=len(closing.left_out),
         zero_variance=closing.zero_variance,
         revision=closing.revision,
+        is_validation=closing.sequences == 0 and set(closing.left_out.values()) == {LEFT_OUT_VALIDATION},
         malformed=parts.malformed,
     )
