@@ -111,6 +111,7 @@ def test_commands_read_what_was_recorded(recorded: None, topic_prefix: str, tmp_
     rewards = run("rewards", "--by", "version")
     assert "p@3" in rewards
     assert "outcome *" in rewards
+    assert "No validation rollout has rewards" in run("rewards", "--mode", "validation")
 
     other = run("replay", "diff", "live", "credit:other")
     assert "2 equal, 1 changed, 0 only in live" in other

@@ -1,16 +1,20 @@
 """Reward statistics and the suspicion of hacking: found where it is put, and not in noise."""
 
 import random
+from dataclasses import replace
 from datetime import timedelta
 from typing import Any
 
 import pytest
+from hypothesis import given
+from hypothesis import strategies as st
 
 import command_support as s
 from leyden.analysis.hacking import MIN_WINDOWS, suspicions, trend
 from leyden.analysis.judged import read_judged
-from leyden.analysis.rewards import JudgedRollout, statistics, versions_of, windows_of
-from leyden.events import Evidence
+from leyden.analysis.rewards import JudgedRollout, held_out_curve, statistics, versions_of, windows_of
+from leyden.events import Event, Evidence, Task
+from leyden.ids import rollout_id_of
 
 
 def judged(index: int, version: str = "p@1", **gives: list[float]) -> JudgedRollout:
@@ -101,3 +105,54 @@ async def test_an_outcome_that_the_agent_emitted_at_a_span_is_the_outcome() -> N
     found = await read_judged(log, with_versions=False)
     assert found.whole_rollout_rules == {"emitted/outcome"}
     assert found.rollouts[0].gives == {"emitted/outcome": [1.0], "emitted/ui": [1.0]}
+
+
+def held_out(index: int, version: int, value: float, mode: str = "validation") -> list[Event]:
+    """A rollout of one call, judged but not in the transitions."""
+    rollout_id = rollout_id_of("held-out", index)
+    outcome = s.outcome(rollout_id, value)
+    call = s.call(f"c{index}", rollout_id, [1], [2], [s.ASK], s.ANSWER, policy_version=version)
+    task = Task(task_id="t", mode=mode)  # type: ignore[arg-type]
+    return [call, s.ended(rollout_id, [call.call_id], task=task), outcome, s.completed(rollout_id, [outcome])]
+
+
+async def test_validation_rollouts_have_the_version_that_answered_them() -> None:
+    events = [e for at, version in enumerate([0, 0, 4]) for e in held_out(at, version, at * 0.5)]
+    trained = [*s.life(s.A, s.calls_of_a(), 1.0), *s.credited()]
+    log: Any = s.FakeLog([*events, *trained])
+    found = await read_judged(log, with_versions=False)
+    assert {(one.version, one.mode) for one in found.rollouts} == {
+        ("p@0", "validation"), ("p@4", "validation"), ("-", "train")
+    }  # fmt: skip
+    assert [(one.version, one.rollouts, one.mean) for one in held_out_curve(found.rollouts)] == [
+        ("p@0", 2, 0.25), ("p@4", 1, 1.0)
+    ]  # fmt: skip
+    by_version = await read_judged(log, with_versions=True)
+    assert {one.version for one in by_version.rollouts if one.mode == "train"} == {"p@3"}
+
+
+async def test_a_training_rollout_that_is_not_in_the_transitions_has_its_calls_version() -> None:
+    log: Any = s.FakeLog(held_out(0, 7, 1.0, mode="train"))
+    found = await read_judged(log, with_versions=True)
+    assert [(one.version, one.mode) for one in found.rollouts] == [("p@7", "train")]
+
+
+@given(st.lists(st.tuples(st.integers(0, 30), st.floats(-5, 5)), max_size=30), st.randoms(use_true_random=False))
+def test_the_held_out_curve_has_each_version_once_in_order_whatever_the_order_of_rollouts(
+    rewards: list[tuple[int, float]], rng: random.Random
+) -> None:
+    rollouts = [
+        JudgedRollout(s.T0, f"r{n}", f"p@{version}", {"outcome": [value]}, "validation")
+        for n, (version, value) in enumerate(rewards)
+    ]
+    curve = held_out_curve(rollouts)
+    assert [one.version for one in curve] == [f"p@{version}" for version in sorted({v for v, _ in rewards})]
+    assert sum(one.rollouts for one in curve) == len(rewards)
+    for one in curve:
+        values = [value for version, value in rewards if one.version == f"p@{version}"]
+        assert one.mean == pytest.approx(sum(values) / len(values))
+    shuffled = list(rollouts)
+    rng.shuffle(shuffled)
+    again = held_out_curve(shuffled)
+    assert [replace(one, sd=0.0) for one in again] == [replace(one, sd=0.0) for one in curve]
+    assert [one.sd for one in again] == pytest.approx([one.sd for one in curve])

@@ -1,15 +1,22 @@
-"""Reads judged rollouts from `rewards.v1`, and their policy versions from `transitions.v1` if asked."""
+"""Reads judged rollouts: rewards, mode, and the policy version that answered.
 
-from dataclasses import dataclass, field
+The version of a trained rollout is in `transitions.v1`; that of validation rollouts, and of others that are not
+trained, is in their model calls.
+"""
+
+from collections.abc import Set
+from dataclasses import dataclass, field, replace
 from datetime import datetime
 
-from leyden.analysis.rewards import JudgedRollout
-from leyden.events import RewardAssigned, RewardsCompleted, SequenceCredited
-from leyden.events.codec import REWARDS, TRANSITIONS
+from leyden.analysis.rewards import VALIDATION, JudgedRollout
+from leyden.events import ModelCallRecorded, RewardAssigned, RewardsCompleted, RolloutEnded, SequenceCredited
+from leyden.events.codec import MODEL_CALLS, REWARDS, ROLLOUTS, TRANSITIONS
 from leyden.ids import AttemptRef
 from leyden.reading import Log
 
 UNKNOWN = "-"
+ENDED = b'{"type":"rollout-ended"'
+MODE = b'"mode":"validation"'
 OUTCOME = "outcome"
 """Signal that counts as the outcome even if an agent emits it on a span."""
 
@@ -37,7 +44,10 @@ class Judgement:
 async def read_judged(
     log: Log, with_versions: bool, start: datetime | None = None, end: datetime | None = None
 ) -> Judgement:
-    """Rollouts with complete rewards, each with the rewards that its newest revision names."""
+    """Rollouts with complete rewards, each with the rewards that its newest revision names.
+
+    Validation rollouts always have their version, others only with `with_versions`.
+    """
     attempts: dict[AttemptRef, _Attempt] = {}
     rules: dict[str, bool] = {}
     async for one in log.read(REWARDS, start=start, end=end):
@@ -53,27 +63,54 @@ async def read_judged(
             if event.revision > held.revision:
                 held.revision, held.named = event.revision, frozenset(event.reward_ids)
                 held.ended_at = event.event_time
-    versions = await _versions(log, start) if with_versions else {}
-    found = [_judged(ref, held, versions.get(ref, UNKNOWN)) for ref, held in attempts.items()]
-    return Judgement([one for one in found if one is not None], frozenset(r for r, whole in rules.items() if whole))
+    found = {ref: done for ref, held in attempts.items() if (done := _judged(ref, held)) is not None}
+    validation = await _validation(log, start)
+    found = {ref: replace(one, mode=VALIDATION) if ref in validation else one for ref, one in found.items()}
+    wanted = {ref for ref, one in found.items() if with_versions or one.mode == VALIDATION}
+    versions = await _versions(log, wanted, start)
+    rollouts = [replace(one, version=versions.get(ref, UNKNOWN)) for ref, one in found.items()]
+    return Judgement(rollouts, frozenset(rule for rule, whole in rules.items() if whole))
 
 
-def _judged(ref: AttemptRef, held: _Attempt, version: str) -> JudgedRollout | None:
+def _judged(ref: AttemptRef, held: _Attempt) -> JudgedRollout | None:
     if held.ended_at is None or not held.named:
         return None
     gives: dict[str, list[float]] = {}
     for event_id in sorted(held.named & held.rewards.keys()):
         rule, contribution = held.rewards[event_id]
         gives.setdefault(rule, []).append(contribution)
-    return JudgedRollout(held.ended_at, ref.rollout_id, version, gives)
+    return JudgedRollout(held.ended_at, ref.rollout_id, UNKNOWN, gives)
 
 
-async def _versions(log: Log, start: datetime | None) -> dict[AttemptRef, str]:
-    """The newest version that acted in each attempt."""
+async def _validation(log: Log, start: datetime | None) -> set[AttemptRef]:
+    """Attempts at validation tasks."""
+    ends = log.read(ROLLOUTS, wanted=lambda _, value: MODE in value and value.startswith(ENDED), start=start)
+    return {
+        one.event.ref
+        async for one in ends
+        if isinstance(one.event, RolloutEnded) and one.event.task is not None and one.event.task.mode == VALIDATION
+    }
+
+
+async def _versions(log: Log, wanted: Set[AttemptRef], start: datetime | None) -> dict[AttemptRef, str]:
+    """The newest version that acted in each attempt: of its transitions, else of its calls."""
     found: dict[AttemptRef, tuple[int, str]] = {}
+    if not wanted:
+        return {}
     async for one in log.read(TRANSITIONS, start=start):
         event = one.event
-        if isinstance(event, SequenceCredited) and event.transitions:
+        if isinstance(event, SequenceCredited) and event.transitions and event.ref in wanted:
             newest = max(transition.policy_version for transition in event.transitions)
             found[event.ref] = max(found.get(event.ref, (-1, "")), (newest, f"{event.policy}@{newest}"))
+    if not (missing := wanted - found.keys()):
+        return {ref: name for ref, (_, name) in found.items()}
+    # Calls are written before their rollout's rewards, so the start of the rewards' range does not hold for them.
+    async for one in log.read(MODEL_CALLS, keys={ref.rollout_id for ref in missing}):
+        call = one.event
+        if not isinstance(call, ModelCallRecorded) or call.rollout_id is None or call.policy_version is None:
+            continue
+        ref = AttemptRef(call.rollout_id, call.attempt)
+        if ref in missing and call.policy is not None and call.error is None:
+            acted = (call.policy_version, f"{call.policy}@{call.policy_version}")
+            found[ref] = max(found.get(ref, (-1, "")), acted)
     return {ref: name for ref, (_, name) in found.items()}

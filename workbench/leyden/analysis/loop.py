@@ -20,8 +20,8 @@ from leyden.analysis.loop_report import (
     Throughput,
     WaitingGroup,
 )
-from leyden.analysis.rewards import version_key
-from leyden.analysis.rollouts import TOPICS, TRAIN, VALIDATION, Rollouts, RolloutStatus, SeenRollout
+from leyden.analysis.rewards import TRAIN, VALIDATION, version_key
+from leyden.analysis.rollouts import TOPICS, Rollouts, RolloutStatus, SeenRollout
 from leyden.events import (
     BatchFormed,
     Event,

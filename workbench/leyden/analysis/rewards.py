@@ -8,6 +8,8 @@ from datetime import datetime
 MIN_WINDOW = 16
 """Fewest rollouts in a window of the default size."""
 DEFAULT_WINDOWS = 10
+TRAIN, VALIDATION = "train", "validation"
+"""Modes of rollouts."""
 
 
 @dataclass(frozen=True)
@@ -17,9 +19,26 @@ class JudgedRollout:
     ended_at: datetime
     rollout_id: str
     version: str
-    """`policy@version` that acted; `-` if nothing of it is trained."""
+    """`policy@version` that acted, the newest of several; `-` if it is not known."""
     gives: Mapping[str, Sequence[float]]
     """Rule → value × weight of each of its rewards."""
+    mode: str = TRAIN
+
+    @property
+    def reward(self) -> float:
+        """The sum of its rewards."""
+        return math.fsum(value for values in self.gives.values() for value in values)
+
+
+@dataclass(frozen=True)
+class HeldOutPoint:
+    """The validation rollouts that one version answered."""
+
+    version: str
+    rollouts: int
+    mean: float
+    sd: float
+    """Sample standard deviation; 0 for fewer than two."""
 
 
 @dataclass(frozen=True)
@@ -64,6 +83,13 @@ def versions_of(judged: Iterable[JudgedRollout]) -> list[list[JudgedRollout]]:
     for one in judged:
         lots.setdefault(one.version, []).append(one)
     return [lots[version] for version in sorted(lots, key=version_key)]
+
+
+def held_out_curve(judged: Iterable[JudgedRollout]) -> list[HeldOutPoint]:
+    """Mean reward of validation rollouts by the version that answered, oldest version first."""
+    lots = versions_of(one for one in judged if one.mode == VALIDATION)
+    rewards = [(lot[0].version, [one.reward for one in lot]) for lot in lots]
+    return [HeldOutPoint(name, len(all_), math.fsum(all_) / len(all_), sample_sd(all_)) for name, all_ in rewards]
 
 
 def version_key(version: str) -> tuple[str, int]:

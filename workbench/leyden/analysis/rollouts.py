@@ -5,6 +5,7 @@ from dataclasses import dataclass, field
 from datetime import datetime
 from enum import StrEnum
 
+from leyden.analysis.rewards import TRAIN
 from leyden.events import (
     Event,
     Failure,
@@ -21,7 +22,6 @@ from leyden.ids import AttemptRef
 
 TOPICS = (TASKS, ROLLOUTS, MODEL_CALLS, REWARDS)
 """Whose events `Rollouts.see` uses."""
-TRAIN, VALIDATION = "train", "validation"
 
 
 class RolloutStatus(StrEnum):

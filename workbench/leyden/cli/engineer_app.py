@@ -34,6 +34,13 @@ class By(StrEnum):
     VERSION = "version"
 
 
+class Mode(StrEnum):
+    """What rollouts were for."""
+
+    TRAIN = "train"
+    VALIDATION = "validation"
+
+
 RolloutId = Annotated[
     str, typer.Argument(metavar="ROLLOUT", help="Rollout id (28 hex digits), or an attempt's trace id (32).")
 ]
@@ -111,10 +118,11 @@ def export(
 
 
 @engineer_app.command()
-@examples("leyden rewards", "leyden rewards --by version --outcome correct")
+@examples("leyden rewards", "leyden rewards --by version --mode validation")
 def rewards(
     window: Annotated[int | None, typer.Option(min=1, help="Rollouts per window. Default: a tenth of all.")] = None,
     by: Annotated[By, typer.Option(help="Group by time window or by policy version.")] = By.WINDOW,
+    mode: Annotated[Mode | None, typer.Option(help="Rollouts in the table. Default: train, if there are any.")] = None,
     outcome: Annotated[
         list[str] | None,
         typer.Option(help="Rule that measures the outcome; repeatable. Default: rules that judge whole rollouts."),
@@ -124,9 +132,10 @@ def rewards(
     data_dir: LogDir = STACK_DIR,
     prefix: TopicPrefix = None,
 ) -> None:
-    """Show what each reward rule gave over time, and warn of possible reward hacking.
+    """Show the held-out curve, what each reward rule gave over time, and warn of possible reward hacking.
 
-    Numbers are contributions: value × weight. The warning means that a rule's rewards rise while the outcome falls.
+    The held-out curve is the mean reward of validation rollouts by the version that answered. In the table numbers are
+    contributions: value × weight. The warning means that a rule's rewards rise while the outcome falls.
     """
     from leyden.cli.exporting import as_utc
     from leyden.cli.rewarding import RewardsPlan, look_at_rewards, print_rewards
@@ -137,6 +146,7 @@ def rewards(
         prefix=prefix,
         window=window,
         by_version=by is By.VERSION,
+        mode=mode.value if mode else None,
         outcomes=named,
         start=as_utc(start),
         end=as_utc(end),

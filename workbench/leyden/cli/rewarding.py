@@ -11,12 +11,22 @@ from rich.table import Table
 from leyden.analysis.failed_rules import RuleFailures, read_rule_failures
 from leyden.analysis.hacking import MIN_WINDOWS, Suspicion, suspicions
 from leyden.analysis.judged import read_judged
-from leyden.analysis.rewards import JudgedRollout, Window, statistics, versions_of, windows_of
+from leyden.analysis.rewards import (
+    TRAIN,
+    HeldOutPoint,
+    JudgedRollout,
+    Window,
+    held_out_curve,
+    statistics,
+    versions_of,
+    windows_of,
+)
 from leyden.cli.formatting import TABLE, number, safe
 from leyden.reading import Log, log_location
 from leyden.reading.log import Tell
 from leyden.stack.errors import StackError
 from leyden.stack.program import as_typed
+from leyden.training.view import bar
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -27,6 +37,8 @@ class RewardsPlan:
     prefix: str | None
     window: int | None
     by_version: bool
+    mode: str | None
+    """`train` or `validation`; None: train, or validation if there is nothing else."""
     outcomes: tuple[str, ...]
     start: datetime | None
     end: datetime | None
@@ -36,6 +48,7 @@ class RewardsPlan:
 class RewardsReport:
     """What is printed. `suspicions` always come from time windows, also in a table by version."""
 
+    held_out: list[HeldOutPoint]
     windows: list[Window]
     outcomes: list[str]
     suspicions: list[Suspicion]
@@ -53,10 +66,20 @@ async def look_at_rewards(plan: RewardsPlan, tell: Tell) -> RewardsReport:
     if not judged.rollouts:
         raise StackError("\n".join(["No rollout has rewards in this log and time range.", *failures.lines()]))
     outcomes = sorted(plan.outcomes or judged.whole_rollout_rules)
-    timed = windows_of(judged.rollouts, plan.window)
-    lots = versions_of(judged.rollouts) if plan.by_version else timed
+    held_out = held_out_curve(judged.rollouts)
+    chosen = _of_mode(judged.rollouts, plan.mode)
+    timed = windows_of(chosen, plan.window)
+    lots = versions_of(chosen) if plan.by_version else timed
     shown = [statistics(_name(lot, plan.by_version), lot) for lot in lots]
-    return RewardsReport(shown, outcomes, suspicions(timed, outcomes), len(timed), failures)
+    return RewardsReport(held_out, shown, outcomes, suspicions(timed, outcomes), len(timed), failures)
+
+
+def _of_mode(judged: Sequence[JudgedRollout], mode: str | None) -> list[JudgedRollout]:
+    """Raises StackError if there are none of a mode that was asked for."""
+    found = [one for one in judged if one.mode == (mode or TRAIN)]
+    if not found and mode is not None:
+        raise StackError(f"No {mode} rollout has rewards in this log and time range.")
+    return found or list(judged)
 
 
 def _name(lot: Sequence[JudgedRollout], by_version: bool) -> str:
@@ -67,6 +90,8 @@ def print_rewards(report: RewardsReport, console: Console) -> None:
     """Print rules that failed; one row per window and rule, the outcome first; then warnings."""
     for line in report.failures.lines():
         console.print(line, style="bold red", markup=False, highlight=False, soft_wrap=True)
+    if report.held_out:
+        _print_held_out(report.held_out, console)
     table = Table(box=TABLE, collapse_padding=True, pad_edge=False)
     for head in ("from", "rollouts", "rule", "n", "mean", "sd", "range", "per rollout", "share"):
         table.add_column(head, justify="left" if head in ("from", "rule") else "right", no_wrap=head != "rule")
@@ -91,6 +116,19 @@ def print_rewards(report: RewardsReport, console: Console) -> None:
         console.print(f"{report.looked_over} windows are too few for a trend: {MIN_WINDOWS} are needed (see --window).")
     for suspicion in report.suspicions:
         console.print(_warning(suspicion, report.looked_over), soft_wrap=True, highlight=False)
+
+
+def _print_held_out(points: Sequence[HeldOutPoint], console: Console) -> None:
+    """Print the curve of the validation rollouts."""
+    table = Table(box=TABLE, pad_edge=False, title="held-out tasks (validation)", title_justify="left")
+    for head in ("version", "rollouts", "mean reward", "sd", ""):
+        table.add_column(head, justify="left" if head in ("version", "") else "right")
+    low = min([0.0, *(one.mean for one in points)])
+    high = max([1.0, *(one.mean for one in points)])
+    for one in points:
+        level = bar(one.mean, (low, high))
+        table.add_row(*map(safe, (one.version, one.rollouts, number(one.mean), number(one.sd), level)))
+    console.print(table)
 
 
 def _warning(suspicion: Suspicion, windows: int) -> str:

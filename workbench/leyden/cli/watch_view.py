@@ -12,7 +12,7 @@ from rich.table import Table
 from rich.text import Text
 
 from leyden.analysis.loop_report import CurvePoint, LoopReport, Problem, StepLine
-from leyden.analysis.rollouts import VALIDATION
+from leyden.analysis.rewards import VALIDATION
 from leyden.cli.formatting import TABLE, facts_table, number, print_columns, safe
 from leyden.cli.watching import StackView, reports
 from leyden.stack.program import as_typed

@@ -1,6 +1,7 @@
 """Runs a training: a stack, the agent beside it, the loop, and the result."""
 
 import asyncio
+import time
 from collections.abc import Callable
 from concurrent.futures import ThreadPoolExecutor
 from contextlib import ExitStack
@@ -30,6 +31,7 @@ def run_training(plan: TrainPlan, console: Console, started: Started = lambda _:
         stack = open_ones.enter_context(stack_of(plan.stack, progress))
         progress.close()
         started(stack)
+        state.began = time.monotonic()
         agent = open_ones.enter_context(agent_of(plan, stack))
         view = View(console)
         try:
