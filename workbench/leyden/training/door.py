@@ -1,6 +1,7 @@
 """Makes a plan of what the user gave, and finds what is wrong with it before anything starts."""
 
 import json
+import sys
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from importlib.metadata import entry_points
@@ -11,6 +12,7 @@ from leyden.client.errors import ConfigurationError
 from leyden.client.executors import Command, Mode
 from leyden.client.named import Named, check_takes
 from leyden.ids import derive
+from leyden.settings import ServiceSettings
 from leyden.stack.config import Ports, StackConfig
 from leyden.stack.errors import StackError
 from leyden.training.plan import Agent, TrainPlan
@@ -63,7 +65,7 @@ def plan_of(asked: Asked) -> TrainPlan:
     reward, folder = _reward(asked.reward)
     sections = _sections(asked, reward)
     _check_rewarded(asked, sections)
-    stack = _stack(asked, agent, folder)
+    stack = _stack(asked, folder)
     assert stack.run_file is not None
     write_run_file(stack.run_file, sections)
     check_running(stack)
@@ -130,7 +132,7 @@ def _named(function: Callable[..., Any]) -> Named:
             "it must be importable by another process: put it into a file of its own, such as my_rewards.py, "
             "and pass 'my_rewards.py:score'"
         )
-    file = getattr(__import__("sys").modules[module], "__file__", None)
+    file = getattr(sys.modules[module], "__file__", None)
     folder = Path(file).resolve().parents[module.count(".")] if file else Path.cwd()
     return Named(module, name, folder)
 
@@ -189,7 +191,7 @@ def _check_rewarded(asked: Asked, sections: RunFile) -> None:
         raise StackError(f"{asked.run_file} has no rule for rewards, and no --reward was given.")
 
 
-def _stack(asked: Asked, agent: Agent, rewards: Path | None) -> StackConfig:
+def _stack(asked: Asked, rewards: Path | None) -> StackConfig:
     data_dir = asked.data_dir.resolve()
     beside = [asked.run_file.resolve().parent] if asked.run_file else []
     folders = [*([rewards] if rewards else []), *beside]
@@ -198,6 +200,7 @@ def _stack(asked: Asked, agent: Agent, rewards: Path | None) -> StackConfig:
         model=asked.model,
         engine=asked.engine,
         run_file=data_dir / "run" / "run.yaml",
+        topic_prefix=ServiceSettings().topic_prefix,
         python_path=tuple(dict.fromkeys(folders)),
         ports=Ports.auto() if asked.auto_ports else Ports(),
     )
