@@ -4,7 +4,7 @@ from collections.abc import Iterable, Sequence
 from datetime import UTC, datetime, timedelta
 from typing import Any
 
-from fakes import TOPIC_OF, FakePublisher
+from fakes import TOPIC_OF, FakePublisher, FakeReading
 from leyden.clock import Clock, ManualClock
 from leyden.credit.core.section import CreditSection
 from leyden.credit.handlers import CreditHandlers
@@ -301,6 +301,7 @@ class CreditLoop:
         self.clock = clock or ManualClock(T0)
         self.publisher = publisher
         self.stores = stores or memory_stores(self.clock)
+        self.reading = FakeReading()
         self.handlers = CreditHandlers(self.stores, publisher, section or CreditSection(), self.clock, name=name)
 
     async def on_batch(self, batch: Sequence[Delivered[Event]]) -> None:

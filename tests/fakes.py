@@ -77,3 +77,16 @@ class FakePublisher:
     def values(self) -> list[bytes]:
         """What Kafka would hold of each published event."""
         return [one.event if isinstance(one.event, bytes) else encode(one.event) for one in self.published]
+
+
+class FakeReading:
+    """`LogReading`: what is in the log has been read, unless `behind`."""
+
+    def __init__(self) -> None:
+        self.behind = False
+
+    async def begin(self) -> None:
+        """There is nothing to note."""
+
+    async def done(self) -> bool:
+        return not self.behind

@@ -8,6 +8,8 @@ from typing import Any
 import pytest
 import yaml
 
+from leyden.credit.core.section import CreditSection
+from leyden.credit.topology import readers
 from leyden.events.codec import REWARDS, SPANS
 from leyden.kafka.asyncapi import Registered
 from leyden.kafka.publisher import UndeclaredTopicError
@@ -70,12 +72,14 @@ async def test_the_asyncapi_document_is_what_services_register_now(services: dic
     assert (ROOT / "docs" / "asyncapi.yaml").read_text() == await TOOL.text(), "run make schemas"
 
 
-async def test_the_groups_whose_progress_reward_follows_are_those_that_read_these_topics(
+async def test_the_groups_whose_progress_is_followed_are_those_that_read_these_topics(
     services: dict[str, Registered],
 ) -> None:
     followed = {topic: stage.group for stage in READERS for topic in stage.topics}
-    registered = services["ingest"].receives | services["reward"].receives
-    assert followed == dict(registered)
+    assert followed == {**services["ingest"].receives, **services["reward"].receives}
+    *before, own = readers(CreditSection())
+    assert tuple(before) == READERS
+    assert dict.fromkeys((*own.topics, SPANS), own.group) == services["credit"].receives  # spans: by the run file
 
 
 def document() -> dict[str, Any]:

@@ -75,7 +75,14 @@ async def credit(events: Sequence[Event]) -> None:
     good = one_rollout(5, 1.0, size=1, task="good", group_id="good")
     await without_poison(loop.on_batch, delivered([*events, *good]))
     clock.set(TIME + timedelta(days=1))
-    await CreditSweeper(loop.handlers.grouping, loop.stores, section.group, clock, SweepSettings()).sweep()
+    await CreditSweeper(
+        grouping=loop.handlers.grouping,
+        stores=loop.stores,
+        group=section.group,
+        reading=loop.reading,
+        clock=clock,
+        settings=SweepSettings(),
+    ).sweep()
     await loop.read_back()
     assert [one.sequences for one in loop.publisher.of(GroupCredited) if one.group_id == "good"] == [1]
 

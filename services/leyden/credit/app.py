@@ -8,7 +8,8 @@ from leyden.credit.core.section import CreditSection, RewardRules
 from leyden.credit.handlers import CreditHandlers
 from leyden.credit.settings import CreditSettings
 from leyden.credit.sweep import Sweeper, SweepSettings
-from leyden.credit.topology import PUBLISHES, subscriptions
+from leyden.credit.topology import PUBLISHES, readers, subscriptions
+from leyden.kafka.progress import KafkaProgress
 from leyden.service import Runtime, Service
 from leyden.settings import RunFileError, load_section
 
@@ -26,16 +27,22 @@ def build(runtime: Runtime) -> Service:
     section = load_credit_section(runtime.settings.run_file)
     settings, clock = CreditSettings(), SystemClock()
     stores = redis_stores(runtime, settings)
-    handlers = CreditHandlers(
-        stores, runtime.publisher, section, clock, name=settings.name, backlog_s=settings.backlog_s
-    )
+    handlers = CreditHandlers(stores, runtime.publisher, section, clock, name=settings.name)
     sweep_settings = SweepSettings(
         interval_s=settings.sweep_interval_s,
         limit=settings.sweep_limit,
         backlog_s=settings.backlog_s,
         open_ttl_s=settings.open_ttl_s,
     )
-    sweeper = Sweeper(handlers.grouping, stores, section.group, clock, sweep_settings)
+    progress = KafkaProgress(runtime.kafka, runtime.settings.topic_prefix, readers(section, settings.name))
+    sweeper = Sweeper(
+        grouping=handlers.grouping,
+        stores=stores,
+        group=section.group,
+        reading=progress,
+        clock=clock,
+        settings=sweep_settings,
+    )
     return Service(
         subscriptions=subscriptions(
             handlers,
@@ -47,4 +54,5 @@ def build(runtime: Runtime) -> Service:
         publishes=PUBLISHES,
         before=[sweeper.hold_off],
         beside=[sweeper.run],
+        after=[progress.close],
     )

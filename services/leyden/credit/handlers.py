@@ -6,7 +6,6 @@ finds what was not finished; finished work is recognised by its ids.
 
 from collections.abc import Iterable, Sequence
 from dataclasses import dataclass, field
-from datetime import timedelta
 
 from leyden.clock import Clock
 from leyden.credit.core.assemble import Attempt, State, assemble
@@ -21,7 +20,6 @@ from leyden.credit.ports import Publisher, Stores
 from leyden.events import (
     Event,
     GroupClosed,
-    ModelCallRecorded,
     RewardsCompleted,
     RolloutEnded,
     RolloutSettled,
@@ -46,11 +44,7 @@ class _Attempts:
 
 
 class CreditHandlers:
-    """The handlers of credit.
-
-    `name` is this credit service's own, empty for the only one. Gateway records older than `backlog_s` mean that a
-    backlog is being read.
-    """
+    """The handlers of credit. `name` is this credit service's own, empty for the only one."""
 
     def __init__(
         self,
@@ -60,20 +54,16 @@ class CreditHandlers:
         clock: Clock,
         *,
         name: str = "",
-        backlog_s: float = 30.0,
     ) -> None:
         self._attempts = stores.attempts
         self._open = stores.open_attempts
-        self._backlog = stores.backlog
         self._section = section
         self._clock = clock
         self._name = name
-        self._backlog_s = backlog_s
         self.grouping = Grouping(stores, publisher, section, clock, name=name)
 
     async def on_batch(self, batch: Sequence[Delivered[Event]]) -> None:
         """Handle a batch. When this returns, every group that it completes is in Kafka. Raises `Retry`."""
-        await self._hold_off(batch)
         items = list(_items(batch, self._section.needs_spans))
         records = [one.event for one in batch if isinstance(one.event, GroupClosed)]
         mine = [record for record in records if record.credit == self._name]
@@ -87,14 +77,6 @@ class CreditHandlers:
         recorded = {record.group_id for record in mine}
         await self.grouping.advance(newcomers.keys() | recorded, newcomers=newcomers, recorded=recorded)
         await self._let_go(decided)
-
-    async def _hold_off(self, batch: Sequence[Delivered[Event]]) -> None:
-        """Mark that a backlog is being read, by the age of gateway records; a reward's time is its rollout's."""
-        if not self._section.group.closes_by_deadline:
-            return
-        old = self._clock.now() - timedelta(seconds=self._backlog_s)
-        if any(isinstance(e.event, ModelCallRecorded | RolloutEnded) and e.event.event_time < old for e in batch):
-            await self._backlog.mark_behind(self._backlog_s)
 
     async def _decide(self, subjects: Iterable[str], batch: Sequence[Delivered[Event]]) -> _Attempts:
         """Assemble the attempts of `subjects`. Loads only those that may be finished."""

@@ -19,4 +19,4 @@ LATE_REWARDS = Counter("leyden_credit_late_rewards", "Revisions of rewards: revi
 OPEN = Gauge("leyden_credit_open", "Attempts and groups that are not finished.", ["what"])
 OLDEST = Gauge("leyden_credit_oldest_open_seconds", "Age of the oldest open attempt or group.", ["what"])
 AGED_OUT = Counter("leyden_credit_aged_out", "Attempts and groups forgotten because they never completed.", ["what"])
-BEHIND = Gauge("leyden_credit_behind", "1 while old records are read; deadlines are on hold.")
+BEHIND = Gauge("leyden_credit_behind", "1 after a start or a long reading of the log; deadlines are on hold.")

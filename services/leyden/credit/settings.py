@@ -25,4 +25,4 @@ class CreditSettings(BaseSettings):
     sweep_limit: int = Field(default=200, ge=1)
     """Most groups closed, or attempts forgotten, in one check."""
     backlog_s: float = Field(default=30.0, gt=0)
-    """No group is closed by its deadline for this many seconds after a start, or after a record older than this."""
+    """No group is closed by its deadline for this many seconds after a start, or after reading the log took longer."""

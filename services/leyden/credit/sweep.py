@@ -14,6 +14,7 @@ from leyden.credit.core.section import GroupSection
 from leyden.credit.grouping import Grouping
 from leyden.credit.ports import EvidenceStore, OpenSubjects, Stores
 from leyden.kafka import Retry
+from leyden.kafka.progress import LogReading
 
 log = logging.getLogger(__name__)
 
@@ -31,16 +32,26 @@ class SweepSettings:
 class Sweeper:
     """Closes groups whose deadline has passed; forgets attempts and groups that stay incomplete.
 
-    A deadline counts from the first member. After an outage of this service or of Kafka, members that seem missing may
-    just be unread, so no group is closed until `backlog_s` after the last old record.
+    A deadline counts from the first member. A group is closed once everything has been read, by ingest, reward and
+    credit, that was in Kafka when its deadline had passed. If that takes longer than `backlog_s`, and after a start, no
+    group is closed for `backlog_s`: members may still be on their way.
     """
 
     def __init__(
-        self, grouping: Grouping, stores: Stores, group: GroupSection, clock: Clock, settings: SweepSettings
+        self,
+        *,
+        grouping: Grouping,
+        stores: Stores,
+        group: GroupSection,
+        reading: LogReading,
+        clock: Clock,
+        settings: SweepSettings,
     ) -> None:
         self._grouping = grouping
         self._stores = stores
         self._group = group
+        self._reading = reading
+        self._begun: datetime | None = None
         self._clock = clock
         self._settings = settings
 
@@ -75,8 +86,19 @@ class Sweeper:
         metrics.BEHIND.set(behind)
         if behind:
             return
-        due = now - timedelta(seconds=self._group.deadline_s)
-        if overdue := await self._stores.deadlines.before(due, self._settings.limit):
+        deadline = timedelta(seconds=self._group.deadline_s)
+        if self._begun is None:
+            if not await self._stores.deadlines.before(now - deadline, 1):
+                return
+            await self._reading.begin()
+            self._begun = now
+        if not await self._reading.done():
+            return
+        begun, self._begun = self._begun, None
+        if (now - begun).total_seconds() > self._settings.backlog_s:
+            await self.hold_off()
+            return
+        if overdue := await self._stores.deadlines.before(begun - deadline, self._settings.limit):
             log.info("closing %d groups past their deadline; the first is %s", len(overdue), overdue[0])
             await self._grouping.advance(overdue, newcomers={}, overdue=True)
 

@@ -6,12 +6,30 @@ A group's members may come from several replicas, and any replica may close and 
 from leyden.credit.core.evidence import AnsweredCall, TrimmedCall
 from leyden.credit.core.section import CreditSection
 from leyden.credit.handlers import CreditHandlers
-from leyden.events.codec import GROUPS, MODEL_CALLS, REWARDS, ROLLOUTS, SPANS, TRANSITIONS, batch_decoder
+from leyden.events.codec import (
+    GROUPS,
+    MODEL_CALLS,
+    OTLP,
+    REWARDS,
+    ROLLOUTS,
+    SPANS,
+    TRANSITIONS,
+    VERDICTS,
+    batch_decoder,
+)
 from leyden.kafka.kept import Positions
+from leyden.kafka.progress import Stage
 from leyden.kafka.subscriber import Subscription
 
 PUBLISHES = frozenset({GROUPS, TRANSITIONS})
 GROUP = "credit"
+
+
+def readers(section: CreditSection, name: str = "") -> tuple[Stage, ...]:
+    """Who must have read a rollout's records before it can be a member: ingest, reward, credit itself."""
+    spans = (SPANS,) if section.needs_spans else ()
+    own = Stage(f"{GROUP}-{name}" if name else GROUP, (ROLLOUTS, MODEL_CALLS, *spans, REWARDS, GROUPS))
+    return (Stage("ingest", (OTLP,)), Stage("reward", (SPANS, MODEL_CALLS, ROLLOUTS, VERDICTS)), own)
 
 
 def subscriptions(
@@ -23,10 +41,15 @@ def subscriptions(
     positions: Positions | None = None,
 ) -> list[Subscription]:
     """One subscription to all topics, so that a batch often holds a whole rollout; spans only if they are needed."""
-    spans = (SPANS,) if section.needs_spans else ()
-    topics = (ROLLOUTS, MODEL_CALLS, *spans, REWARDS, GROUPS)
-    group = f"{GROUP}-{name}" if name else GROUP
+    stage = readers(section, name)[-1]
     decoders = {MODEL_CALLS: batch_decoder((AnsweredCall if section.needs_spans else TrimmedCall,))}
     return [
-        Subscription(topics, handlers.on_batch, group, max_records=max_records, decoders=decoders, positions=positions)
+        Subscription(
+            stage.topics,
+            handlers.on_batch,
+            stage.group,
+            max_records=max_records,
+            decoders=decoders,
+            positions=positions,
+        )
     ]

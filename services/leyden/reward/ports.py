@@ -10,18 +10,6 @@ from leyden.reward.core.late import LateState
 from leyden.reward.core.view import RolloutView
 
 
-class LogReading(Protocol):
-    """Tells when everything that was in the log at some moment has been read. Methods raise `Retry`."""
-
-    async def begin(self) -> None:
-        """Note where the log ends now."""
-        ...
-
-    async def done(self) -> bool:
-        """Whether ingest and reward have read everything up to there."""
-        ...
-
-
 class WaitingAttempts(Protocol):
     """Attempts that have ended and are not closed yet.
 

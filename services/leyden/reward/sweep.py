@@ -10,9 +10,10 @@ from datetime import datetime, timedelta
 
 from leyden.clock import Clock
 from leyden.kafka.delivered import Retry
+from leyden.kafka.progress import LogReading
 from leyden.reward import metrics
 from leyden.reward.handlers import RewardHandlers
-from leyden.reward.ports import LogReading, WaitingAttempts
+from leyden.reward.ports import WaitingAttempts
 
 log = logging.getLogger(__name__)
 

@@ -4,6 +4,7 @@ import asyncio
 from collections.abc import AsyncIterator, Sequence
 from contextlib import asynccontextmanager, suppress
 from dataclasses import dataclass
+from typing import Protocol
 
 from aiokafka import AIOKafkaConsumer, TopicPartition
 from aiokafka.admin import AIOKafkaAdminClient
@@ -15,6 +16,18 @@ from leyden.kafka.settings import KafkaSettings
 
 TIMEOUT_S = 10.0
 """Limit for each request."""
+
+
+class LogReading(Protocol):
+    """Tells when everything that was in the log at some moment has been read. Methods raise `Retry`."""
+
+    async def begin(self) -> None:
+        """Note where the log ends now."""
+        ...
+
+    async def done(self) -> bool:
+        """Whether all whose work is waited for have read everything up to there."""
+        ...
 
 
 @dataclass(frozen=True)

@@ -20,7 +20,7 @@ from leyden.clock import ManualClock
 from leyden.credit import metrics
 from leyden.credit.core.section import CreditSection, GroupSection
 from leyden.credit.sweep import Sweeper, SweepSettings
-from leyden.events import Event, FailureClass, GroupClosed, GroupClosing, ModelCallRecorded
+from leyden.events import Event, FailureClass, GroupClosed, GroupClosing
 from leyden.ids import derive
 from leyden.kafka import Delivered
 from sample_values import value_of
@@ -36,7 +36,14 @@ def loop(section: CreditSection, now: float = 0.0, name: str = "") -> CreditLoop
 
 
 def sweeper(one: CreditLoop, rules: CreditSection, **settings: float) -> Sweeper:
-    return Sweeper(one.handlers.grouping, one.stores, rules.group, one.clock, SweepSettings(**settings))  # type: ignore[arg-type]
+    return Sweeper(
+        grouping=one.handlers.grouping,
+        stores=one.stores,
+        group=rules.group,
+        reading=one.reading,
+        clock=one.clock,
+        settings=SweepSettings(**settings),  # type: ignore[arg-type]
+    )
 
 
 def pass_time(one: CreditLoop, seconds: float) -> None:
@@ -176,13 +183,29 @@ async def test_no_group_is_given_up_while_a_backlog_is_read() -> None:
     await sweep.hold_off()
     await sweep.sweep()
     assert one.publisher.log.records == [], "nothing was read yet"
-    pass_time(one, 29)
-    late = one_rollout(7, 1.0, size=9, group_id="h")
-    old: list[Event] = [event for event in late if isinstance(event, ModelCallRecorded)]
-    await feed(one, old)
-    pass_time(one, 29)
+    pass_time(one, 31)
+    one.reading.behind = True
     await sweep.sweep()
-    assert one.publisher.log.records == [], "records of an hour ago are being read"
+    pass_time(one, 3600)
+    await sweep.sweep()
+    assert one.publisher.log.records == [], "ingest, reward or credit stands still"
+    one.reading.behind = False
+    await sweep.sweep()
+    assert one.publisher.log.records == [], "they have read everything, and members may be on their way"
+    pass_time(one, 31)
+    await sweep.sweep()
+    assert len(one.publisher.log.records) == 1
+
+
+@pytest.mark.parametrize("off", [timedelta(hours=-1), timedelta(hours=1)])
+async def test_a_gateway_whose_clock_is_off_changes_no_deadline(off: timedelta) -> None:
+    one = loop(DEADLINE)
+    sweep = sweeper(one, DEADLINE)
+    rollouts = [*one_rollout(0, 1.0, size=3), *one_rollout(1, 0.0, size=3)]
+    await feed(one, [event.model_copy(update={"event_time": event.event_time + off}) for event in rollouts])
+    pass_time(one, 599)
+    await sweep.sweep()
+    assert one.publisher.log.records == []
     pass_time(one, 2)
     await sweep.sweep()
     assert len(one.publisher.log.records) == 1

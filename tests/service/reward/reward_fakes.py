@@ -5,7 +5,7 @@ from dataclasses import dataclass, field
 from datetime import datetime, timedelta
 from typing import Any
 
-from fakes import FakePublisher
+from fakes import FakePublisher, FakeReading
 from leyden.clock import Clock, ManualClock
 from leyden.events import Event, ModelCallRecorded, SpanRecorded
 from leyden.events.codec import encode
@@ -39,19 +39,6 @@ class Fuse:
         self.steps += 1
         if self.steps - 1 == self.at:
             raise KilledError
-
-
-class FakeReading:
-    """`LogReading`: what is in the log has been read, unless `behind`."""
-
-    def __init__(self) -> None:
-        self.behind = False
-
-    async def begin(self) -> None:
-        """There is nothing to note."""
-
-    async def done(self) -> bool:
-        return not self.behind
 
 
 class FakeWaiting:
