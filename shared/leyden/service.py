@@ -12,12 +12,14 @@ import importlib.util
 import logging
 import os
 import signal
-from collections.abc import Awaitable, Callable, Iterator, Sequence
+import sys
+from collections.abc import Awaitable, Callable, Iterable, Iterator, Sequence
 from contextlib import AsyncExitStack, contextmanager
 from dataclasses import dataclass
+from pathlib import Path
 
 import uvicorn
-from pydantic import BaseModel, ValidationError
+from pydantic import ValidationError
 from pydantic_settings import BaseSettings
 from redis.asyncio import Redis
 from starlette.applications import Starlette
@@ -33,7 +35,15 @@ from leyden.kafka.publisher import KafkaPublisher
 from leyden.kafka.settings import KafkaSettings
 from leyden.kafka.subscriber import FATAL_EXIT, BatchConsumer, Subscription
 from leyden.kafka.topics import DEAD_LETTER_SUFFIX
-from leyden.settings import RunFileError, ServiceSettings, settings_help
+from leyden.settings import (
+    FieldProblem,
+    RunFileError,
+    SectionT,
+    ServiceSettings,
+    environment_problems,
+    section_problems,
+    settings_help,
+)
 from leyden.state import make_redis
 from leyden.telemetry.logs import setup_logging
 from leyden.telemetry.ops import Check, health_routes, metrics_route
@@ -99,16 +109,26 @@ def main(
     description: str,
     *,
     environment: type[BaseSettings],
-    section: tuple[str, type[BaseModel]] | None = None,
+    section: tuple[str, type[SectionT]] | None = None,
+    check: Callable[[SectionT], Iterable[FieldProblem]] = lambda _: (),
 ) -> None:
     """Command line of a service: runs it until a signal. `--help` lists all its settings.
 
-    `environment` is the model of the service's own settings, `section` the name and model of its run file section.
+    `environment` is the model of the service's own settings, `section` the name and model of its run file section,
+    `check` what else `--check-run-file` finds in a valid section.
     """
-    listed = settings_help((environment, ServiceSettings, KafkaSettings), section)
-    parser = argparse.ArgumentParser(prog=f"python -m leyden.{name}", description=description, epilog=listed)
+    models = (environment, ServiceSettings, KafkaSettings)
+    parser = argparse.ArgumentParser(prog=f"python -m leyden.{name}", description=description)
+    parser.epilog = settings_help(models, section)
     parser.formatter_class = argparse.RawDescriptionHelpFormatter
-    parser.parse_args()
+    if section is not None:
+        help_text = "only check this run file, print what is wrong with the section, and exit with 1 if something is"
+        parser.add_argument("--check-run-file", type=Path, metavar="FILE", help=help_text)
+    options = parser.parse_args()
+    if section is not None and options.check_run_file is not None:
+        problems = section_problems(options.check_run_file, *section, check)
+        sys.stdout.writelines(f"{problem}\n" for problem in problems)
+        raise SystemExit(1 if problems else 0)
     try:
         with _settings_are_read():
             settings, kafka = ServiceSettings(), KafkaSettings()
@@ -116,7 +136,9 @@ def main(
         with asyncio.Runner(loop_factory=loop_factory()) as runner:
             runner.run(serve(name, build, settings, kafka))
     except (WrongSettingsError, RunFileError) as error:
-        raise SystemExit(f"leyden {name}: invalid settings: {error}") from error
+        cause = error.__cause__
+        text = environment_problems(cause, models) if isinstance(cause, ValidationError) else str(error)
+        raise SystemExit(f"leyden {name}: invalid settings: {text}") from error
     except Exception as error:
         log.critical("%s stopped because of an unexpected error", name, exc_info=True)
         raise SystemExit(FATAL_EXIT) from error

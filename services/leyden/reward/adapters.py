@@ -1,6 +1,6 @@
 """`WaitingAttempts` in Redis, and the runner of the run file's reward functions."""
 
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from datetime import datetime
 from typing import cast
 
@@ -9,8 +9,8 @@ from redis.asyncio import Redis
 from leyden.reward.sandbox.isolated import IsolatedFunction
 from leyden.reward.sandbox.local import LocalFunction
 from leyden.reward.sandbox.runner import Executor, FunctionRunner, RetriedFunction, RetrySettings
-from leyden.reward.sandbox.spec import CallSpec
-from leyden.reward.settings import FunctionSettings
+from leyden.reward.sandbox.spec import CallSpec, UnusableFunctionError, load_function
+from leyden.reward.settings import FunctionSettings, RewardSection
 from leyden.state import RedisBacklog, redis_or_retry
 
 DEFAULT_TIMEOUT_S = 10.0
@@ -104,6 +104,19 @@ def function_runner(
             for one in settings
         ]
     )
+
+
+def unusable_functions(section: RewardSection) -> Iterator[tuple[tuple[str | int, ...], str]]:
+    """The reward functions of a section that cannot be loaded: where in the section, and why. Imports them."""
+    for number, one in enumerate(section.functions):
+        if not one.entry:
+            continue
+        try:
+            load_function(one.entry)
+        except UnusableFunctionError as error:
+            yield ("functions", number, "entry"), f"{error}. A module beside the run file is found"
+        except Exception as error:  # noqa: BLE001 - importing a team's module may raise anything
+            yield ("functions", number, "entry"), f"{one.entry!r}: importing it failed: {type(error).__name__}: {error}"
 
 
 def _executor(settings: FunctionSettings, answered: Callable[[], None]) -> Executor:

@@ -140,12 +140,9 @@ def environment_of(
     `traceparent` is the parent of its spans, `span_counts` the path of the file of span counts, `model` the name of the
     model to call, if it is for us to say. Variables of `QUIET` keep the values that they have in `base`.
     """
-    root = claim.base_url.removesuffix("/v1")
     own: dict[str, str | None] = {
         ROLLOUT_ID: claim.rollout_id,
         ATTEMPT: str(claim.attempt),
-        GATEWAY_URL: gateway_url,
-        API_KEY: claim.api_key,
         BASE_URL: claim.base_url,
         TASK_ID: claim.task_id,
         GROUP_ID: claim.group_id,
@@ -154,21 +151,30 @@ def environment_of(
         SPAN_COUNTS: span_counts,
         TRACEPARENT: traceparent,
         RESOURCE: _resource(claim, base.get(RESOURCE, "")),
-        "OPENAI_BASE_URL": claim.base_url,
-        "OPENAI_API_BASE": claim.base_url,
-        "OPENAI_API_KEY": claim.api_key,
-        "ANTHROPIC_BASE_URL": root,
-        "ANTHROPIC_API_KEY": claim.api_key,
-        "OTEL_EXPORTER_OTLP_ENDPOINT": gateway_url,
-        "OTEL_EXPORTER_OTLP_PROTOCOL": "http/protobuf",
-        # Not `authorization=Bearer%20…`: many exporters send the value without decoding it.
-        "OTEL_EXPORTER_OTLP_HEADERS": f"x-api-key={quote(claim.api_key, safe='')}",
+        **connection(gateway_url, claim.base_url, claim.api_key),
         # The gateway accepts no metrics; an exporter would log errors.
         "OTEL_METRICS_EXPORTER": base.get("OTEL_METRICS_EXPORTER", "none"),
     }
     own |= dict.fromkeys(MODEL_NAMES, model) if model is not None else {}
     kept = {name: value for name, value in base.items() if name not in own and name not in FOREIGN}
     return QUIET | kept | {name: value for name, value in own.items() if value is not None}
+
+
+def connection(gateway_url: str, base_url: str, api_key: str) -> dict[str, str]:
+    """The variables by which clients of models, exporters of spans, and our commands find a gateway."""
+    return {
+        GATEWAY_URL: gateway_url,
+        API_KEY: api_key,
+        "OPENAI_BASE_URL": base_url,
+        "OPENAI_API_BASE": base_url,
+        "OPENAI_API_KEY": api_key,
+        "ANTHROPIC_BASE_URL": base_url.removesuffix("/v1"),
+        "ANTHROPIC_API_KEY": api_key,
+        "OTEL_EXPORTER_OTLP_ENDPOINT": gateway_url,
+        "OTEL_EXPORTER_OTLP_PROTOCOL": "http/protobuf",
+        # Not `authorization=Bearer%20…`: many exporters send the value without decoding it.
+        "OTEL_EXPORTER_OTLP_HEADERS": f"x-api-key={quote(api_key, safe='')}",
+    }
 
 
 def input_text(value: Any) -> str:

@@ -47,11 +47,30 @@ class Tally:
     def line(self) -> str:
         """One line for the log."""
         minutes = max(time.monotonic() - self.began, 1e-3) / 60
-        mean = f"{self.reward_sum / self.rewards:.3f}" if self.rewards else "-"
-        return (
-            f"{self.done} done ({self.failed} failed), {self.running} running, "
-            f"{self.done / minutes:.1f}/min, mean reward {mean}"
-        )
+        mean = f", mean reward {self.reward_sum / self.rewards:.3f}" if self.rewards else ""
+        return f"{self.done} done ({self.failed} failed), {self.running} running, {self.done / minutes:.1f}/min{mean}"
+
+
+class ToldFailures:
+    """The kinds of failures that were shown: failure class and type of the exception."""
+
+    def __init__(self) -> None:
+        self._kinds: set[tuple[str | None, str | None]] = set()
+
+    def is_new(self, outcome: Outcome) -> bool:
+        """Whether it is the first failure of its kind; then it counts as shown."""
+        kind = (outcome.failure_class, outcome.error_type)
+        if outcome.status != "failed" or kind in self._kinds:
+            return False
+        self._kinds.add(kind)
+        return True
+
+
+def first_of_its_kind(outcome: Outcome, trace_id: str) -> str:
+    """A failure with its traceback, if it has one."""
+    traceback = str((outcome.evidence or {}).get("traceback") or "").rstrip()
+    told = f"rollout {trace_id} failed, {outcome.failure_class}: {outcome.message}"
+    return f"{told}\n{traceback}\n(more failures of this kind are only counted)" if traceback else told
 
 
 class Progress(AbstractContextManager["Progress"], Protocol):

@@ -21,7 +21,7 @@ from leyden.client.claims import Claim
 from leyden.client.errors import GatewayUnavailableError
 from leyden.client.executors import Command, Mode, executor_of, run_until
 from leyden.client.outcomes import Outcome, interrupted, timed_out
-from leyden.client.progress import Progress, Tally, progress_of
+from leyden.client.progress import Progress, Tally, ToldFailures, first_of_its_kind, progress_of
 from leyden.client.rollouts import enter_attempt
 from leyden.client.session import init
 
@@ -65,6 +65,7 @@ class Runner:
         retry_timeout_s: float = 60.0,
     ) -> None:
         self.tally = Tally()
+        self._told = ToldFailures()
         self._execute = executor_of(agent, mode)
         self._session = init(gateway, api_key, retry_timeout_s=retry_timeout_s)
         self._concurrency = concurrency
@@ -173,6 +174,8 @@ class Runner:
                 outcome = interrupted("the runner was stopped before the agent had ended")
             other_spans = run.other_spans()
         self.tally.add(outcome)
+        if outcome is not None and self._told.is_new(outcome):
+            logger.warning("%s", first_of_its_kind(outcome, claim.trace_id))
         self.tally.running -= 1
         progress.show(self.tally)
         if outcome is None:

@@ -50,7 +50,7 @@ def test_a_wrong_run_file_names_the_section_and_the_field(tmp_path: Path, sectio
     run_file = tmp_path / "run.yaml"
     run_file.write_text(f"credit: {section}\n")
     field = section.strip("{").split(":")[0]
-    with pytest.raises(RunFileError, match=f"section credit[^$]*{field}"):
+    with pytest.raises(RunFileError, match=rf"run\.yaml:1: credit\.[^$]*{field}"):
         build(runtime(run_file))
 
 

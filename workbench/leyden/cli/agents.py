@@ -3,6 +3,7 @@
 import argparse
 import json
 import logging
+import os
 import sys
 from collections.abc import Sequence
 from pathlib import Path
@@ -10,10 +11,13 @@ from typing import Any, NoReturn
 
 from leyden.cli.launch import Launch, launch
 from leyden.client import GatewayRefusedError, GatewayUnavailableError, LeydenError, Runner
+from leyden.client.claims import inherited
+from leyden.client.errors import ConfigurationError
 from leyden.client.executors import Command
+from leyden.client.local_stack import data_folder, local_stack
 from leyden.client.named import Named
 
-NOT_FOUND, USAGE, AWAY, REFUSED = 127, 64, 69, 77
+FAILED, NOT_FOUND, USAGE, AWAY, REFUSED = 1, 127, 64, 69, 77
 """Exit codes of shells and sysexits.h."""
 RUN_HELP = "Run an unmodified program as one rollout."
 RUN_EPILOG = """examples:
@@ -30,14 +34,15 @@ RUNNER_EPILOG = """examples:
   leyden runner my_module:agent --concurrency 16
   leyden runner --command 'python my_agent.py' --until-empty
 
-A program gets the same variables as with `leyden run`."""
+A program gets the same variables as with `leyden run`. The first failure of each kind is shown with its traceback.
+Exit code: 1 if every rollout failed, 69 and 77 as for `leyden run`, else 0."""
 
 
 def main(argv: Sequence[str]) -> int:
     """Run the command in `argv`; its exit code."""
     options = parser().parse_args(argv)
-    logging.basicConfig(level=logging.INFO, format="leyden: %(message)s")
-    logging.getLogger("httpx").setLevel(logging.WARNING)
+    logging.basicConfig(level=logging.WARNING, format="leyden: %(message)s")  # of other libraries, warnings only
+    logging.getLogger("leyden").setLevel(logging.INFO)
     try:
         return int(options.work(options))
     except FileNotFoundError as error:
@@ -138,8 +143,31 @@ def _shared_options(parser: argparse.ArgumentParser) -> None:
         metavar="KEY",
         help="take the reward from this key of the JSON in the last line of stdout (a.b: nested, .: the line itself)",
     )
-    parser.add_argument("--gateway", metavar="URL", help="URL of the gateway (default: LEYDEN_GATEWAY_URL)")
-    parser.add_argument("--api-key", metavar="KEY", help="API key (default: LEYDEN_API_KEY)")
+    parser.add_argument(
+        "--gateway", metavar="URL", help="URL of the gateway (default: LEYDEN_GATEWAY_URL, else the local stack's)"
+    )
+    parser.add_argument("--api-key", metavar="KEY", help="API key (default: LEYDEN_API_KEY, else the local stack's)")
+    parser.add_argument(
+        "--data-dir",
+        type=Path,
+        metavar="DIR",
+        help="folder of the local stack (default: of .leyden/stack and .leyden/demo the one that runs, or ran last)",
+    )
+
+
+def _door(options: argparse.Namespace) -> tuple[str | None, str | None]:
+    """URL and key: those that are given, else those of the environment (None), else the local stack's."""
+    url, key = options.gateway, options.api_key
+    if url or os.environ.get("LEYDEN_GATEWAY_URL") or inherited() is not None:
+        return url, key
+    folder = options.data_dir or data_folder()
+    stack = local_stack(folder)
+    if stack is None:
+        raise ConfigurationError(
+            f"no gateway given, and no stack runs in {folder}: start one with `leyden up`, or pass --gateway, "
+            "LEYDEN_GATEWAY_URL, or the --data-dir of a running stack"
+        )
+    return stack.gateway_url, key or os.environ.get("LEYDEN_API_KEY") or stack.api_key
 
 
 def _run(options: argparse.Namespace) -> int:
@@ -159,16 +187,15 @@ def _run(options: argparse.Namespace) -> int:
         claim=options.claim,
         wait_s=options.wait,
     )
-    return launch(plan, options.gateway, options.api_key)
+    return launch(plan, *_door(options))
 
 
 def _runner(options: argparse.Namespace) -> int:
     if (options.agent is None) == (options.command is None):
         _misused("give either an agent (package.module:function) or --command")
-    Runner(
+    runner = Runner(
         Command.parse(options.command, options.reward_from) if options.command else Named.parse(options.agent).load(),
-        options.gateway,
-        options.api_key,
+        *_door(options),
         concurrency=options.concurrency,
         mode=options.mode,
         limit=options.limit,
@@ -176,8 +203,9 @@ def _runner(options: argparse.Namespace) -> int:
         progress=False if options.no_progress else None,
         name=options.name,
         drain_s=options.drain,
-    ).run()
-    return 0
+    )
+    runner.run()
+    return FAILED if runner.tally.done and runner.tally.failed == runner.tally.done else 0
 
 
 def _task(text: str | None) -> Any:

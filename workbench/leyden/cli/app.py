@@ -1,19 +1,22 @@
 """The `leyden` command: the commands of the local stack, and those of the other `…_app` modules."""
 
 import asyncio
+import shlex
 from typing import Annotated, Literal
 
 import typer
 
+from leyden.cli.config_app import config_app
 from leyden.cli.engineer_app import engineer_app
 from leyden.cli.enqueue_app import enqueue
 from leyden.cli.keys_app import keys_app
 from leyden.cli.replay_app import replay_app
 from leyden.cli.rollouts_app import models_app, rollouts_app
-from leyden.cli.shell import DEMO_DIR, STACK_DIR, DataDir, RunFile, clear_errors, console, examples, progress
+from leyden.cli.shell import DEMO_DIR, STACK_DIR, DataDir, RunFile, StackDir, clear_errors, console, examples, progress
 from leyden.cli.train_app import train
 from leyden.cli.watch_app import watch_app
 from leyden.cli.work_app import work_app
+from leyden.client.claims import connection
 from leyden.stack.config import Ports, StackConfig
 from leyden.stack.errors import StackError
 from leyden.stack.program import as_typed
@@ -68,12 +71,28 @@ def up(
 
 
 @app.command()
-def down(data_dir: DataDir = STACK_DIR) -> None:
+def down(data_dir: StackDir = STACK_DIR) -> None:
     """Stop the local stack. Its data is kept."""
     from leyden.stack.daemon import down as stop
 
     with clear_errors():
         console.print("stopped" if stop(data_dir) else "nothing was running")
+
+
+@app.command("env")
+@examples("eval $(leyden env)")
+def env_(data_dir: StackDir = STACK_DIR) -> None:
+    """Print the variables that connect agents and other programs to the local stack: `eval $(leyden env)`."""
+    from leyden.stack.state import DataFolder
+
+    with clear_errors():
+        folder = DataFolder(data_dir)
+        state = folder.read_state()
+        if not state.is_running:
+            raise StackError(f"No stack runs in {folder.root}. Start one with `{as_typed()} up`.")
+        url = state.gateway_url
+        for name, value in connection(url, f"{url}/v1", folder.secrets().api_key).items():
+            typer.echo(f"export {name}={shlex.quote(value)}")
 
 
 @app.command()
@@ -166,3 +185,4 @@ app.add_typer(engineer_app)
 app.add_typer(replay_app, name="replay")
 app.add_typer(models_app, name="models")
 app.add_typer(keys_app, name="keys")
+app.add_typer(config_app, name="config")

@@ -13,9 +13,9 @@ from leyden.cli.shell import (
     STACK_DIR,
     ApiKey,
     AsJson,
-    DataDir,
     GatewayUrl,
     LogDir,
+    StackDir,
     TopicPrefix,
     clear_errors,
     console,
@@ -172,7 +172,7 @@ def feedback(
     comment: Annotated[str | None, typer.Option(help="Reason, stored with the reward.")] = None,
     gateway: GatewayUrl = None,
     api_key: ApiKey = None,
-    data_dir: DataDir = STACK_DIR,
+    data_dir: StackDir = STACK_DIR,
 ) -> None:
     """Give a rollout a reward, during the run or after its end.
 

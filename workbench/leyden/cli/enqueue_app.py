@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
-from leyden.cli.shell import STACK_DIR, ApiKey, DataDir, GatewayUrl, clear_errors, examples, progress, say
+from leyden.cli.shell import STACK_DIR, ApiKey, GatewayUrl, StackDir, clear_errors, examples, progress, say
 
 if TYPE_CHECKING:
     from leyden.training.tasks import TaskSource
@@ -103,7 +103,7 @@ def enqueue(
     dry_run: DryRun = False,
     gateway: GatewayUrl = None,
     api_key: ApiKey = None,
-    data_dir: DataDir = STACK_DIR,
+    data_dir: StackDir = STACK_DIR,
 ) -> None:
     """Make a task of each row of a file or data set, and enqueue it.
 

@@ -8,7 +8,7 @@ from typing import Annotated
 import typer
 
 from leyden.cli.formatting import print_columns
-from leyden.cli.shell import STACK_DIR, DataDir, GatewayUrl, clear_errors, console, examples, say
+from leyden.cli.shell import STACK_DIR, GatewayUrl, StackDir, clear_errors, console, examples, say
 from leyden.stack.program import as_typed
 
 keys_app = typer.Typer(no_args_is_help=True, help="Create, list and revoke API keys of the gateway.")
@@ -55,7 +55,7 @@ def create(
     ] = None,
     gateway: GatewayUrl = None,
     api_key: AdminKey = None,
-    data_dir: DataDir = STACK_DIR,
+    data_dir: StackDir = STACK_DIR,
 ) -> None:
     """Create a key and print it. It is printed only once: the gateway stores just its digest."""
     from leyden.cli.gateway_requests import gateway_of
@@ -77,7 +77,7 @@ def create(
 
 
 @keys_app.command("list")
-def list_keys(gateway: GatewayUrl = None, api_key: AdminKey = None, data_dir: DataDir = STACK_DIR) -> None:
+def list_keys(gateway: GatewayUrl = None, api_key: AdminKey = None, data_dir: StackDir = STACK_DIR) -> None:
     """List all keys with their ids, states and limits, not their secrets."""
     from leyden.cli.gateway_requests import gateway_of
     from leyden.cli.keys import KeyAdmin, row
@@ -97,7 +97,7 @@ def revoke(
     key_id: Annotated[str, typer.Argument(help="Id from `leyden keys list`.")],
     gateway: GatewayUrl = None,
     api_key: AdminKey = None,
-    data_dir: DataDir = STACK_DIR,
+    data_dir: StackDir = STACK_DIR,
 ) -> None:
     """Revoke a key for good, together with all rollout keys issued through it."""
     from leyden.cli.gateway_requests import gateway_of

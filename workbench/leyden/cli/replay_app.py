@@ -6,7 +6,7 @@ from typing import Annotated
 
 import typer
 
-from leyden.cli.shell import DEMO_DIR, DataDir, LogDir, RunFile, clear_errors, console, examples, progress, say
+from leyden.cli.shell import STACK_DIR, LogDir, RunFile, StackDir, clear_errors, console, examples, progress, say
 from leyden.stack.program import as_typed
 
 replay_app = typer.Typer(invoke_without_command=True, add_completion=False)
@@ -28,7 +28,7 @@ def replay(
         datetime | None, typer.Option("--from", help="Start time, included; UTC. Default: the beginning.")
     ] = None,
     end: Annotated[datetime | None, typer.Option("--to", help="End time, not included; UTC. Default: now.")] = None,
-    data_dir: DataDir = DEMO_DIR,
+    data_dir: StackDir = STACK_DIR,
     source_prefix: Annotated[
         str | None, typer.Option(help="Prefix of the topics to replay. Default: the stack's.")
     ] = None,
@@ -66,7 +66,7 @@ def replay_diff(
     b: Annotated[str, typer.Argument(help=SET_HELP)],
     policy: Annotated[str | None, typer.Option(help="Only transitions of this policy.")] = None,
     top: Annotated[int, typer.Option(min=1, help="How many groups and rollouts to list.")] = 10,
-    data_dir: LogDir = DEMO_DIR,
+    data_dir: LogDir = STACK_DIR,
 ) -> None:
     """Compare two sets of transitions: what is equal, and how advantages changed."""
     from leyden.cli.differing import compare_sets, print_difference
@@ -78,7 +78,7 @@ def replay_diff(
 
 
 @replay_app.command("list")
-def replay_list(data_dir: LogDir = DEMO_DIR) -> None:
+def replay_list(data_dir: LogDir = STACK_DIR) -> None:
     """List the replays of a stack: when, their settings, and whether they gave the same as the live run."""
     from leyden.cli.formatting import print_columns
     from leyden.replay.past import past_replays

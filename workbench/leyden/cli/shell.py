@@ -11,19 +11,37 @@ import typer
 from rich.console import Console
 from rich.markup import escape
 
+from leyden.client.local_stack import FOLDERS, data_folder
 from leyden.stack.errors import StackError
 from leyden.training.progress import Progress
 
 console = Console()
+STACK_DIR, DEMO_DIR = FOLDERS
 
 DataDir = Annotated[Path, typer.Option(help="Folder of the local stack: logs, Kafka and Redis data, checkpoints.")]
+
+
+def _used_folder(context: typer.Context, parameter: typer.CallbackParam, given: Path) -> Path:
+    """The folder that is given, else that of the stack that runs in `.leyden`, else of the one used last."""
+    source = context.get_parameter_source(parameter.name or "")
+    return given if source is not None and source.name != "DEFAULT" else data_folder((STACK_DIR, DEMO_DIR))
+
+
+_OF_A_STACK = "Default: of .leyden/stack and .leyden/demo the one that runs, or was used last."
+StackDir = Annotated[
+    Path, typer.Option(callback=_used_folder, show_default=False, help=f"Folder of the local stack. {_OF_A_STACK}")
+]
 RunFile = Annotated[
     Path | None,
     typer.Option(exists=True, dir_okay=False, help="Run file (YAML): sections reward, credit, trainer, policy."),
 ]
 LogDir = Annotated[
     Path,
-    typer.Option(help="Folder of the local stack to read, running or stopped. KAFKA_BOOTSTRAP_SERVERS overrides it."),
+    typer.Option(
+        callback=_used_folder,
+        show_default=False,
+        help=f"Folder of the stack to read, running or stopped. KAFKA_BOOTSTRAP_SERVERS overrides it. {_OF_A_STACK}",
+    ),
 ]
 TopicPrefix = Annotated[
     str | None, typer.Option(help="Prefix of the topics to read; a replay's is `NAME.`. Default: the stack's.")
@@ -33,8 +51,6 @@ GatewayUrl = Annotated[
 ]
 ApiKey = Annotated[str | None, typer.Option(help="API key. Default: LEYDEN_API_KEY, else the local stack's.")]
 AsJson = Annotated[bool, typer.Option("--json", help="Print the full report as JSON.")]
-STACK_DIR = Path(".leyden/stack")
-DEMO_DIR = Path(".leyden/demo")
 _Command = TypeVar("_Command", bound=Callable[..., Any])
 
 

@@ -5,7 +5,7 @@ from typing import Annotated
 
 import typer
 
-from leyden.cli.shell import STACK_DIR, AsJson, DataDir, LogDir, TopicPrefix, clear_errors, console, examples, progress
+from leyden.cli.shell import STACK_DIR, AsJson, LogDir, StackDir, TopicPrefix, clear_errors, console, examples, progress
 
 watch_app = typer.Typer()
 
@@ -37,7 +37,7 @@ def watch(
 
 @watch_app.command()
 @examples("leyden status", "leyden status --json")
-def status(as_json: AsJson = False, data_dir: DataDir = STACK_DIR) -> None:
+def status(as_json: AsJson = False, data_dir: StackDir = STACK_DIR) -> None:
     """Show the processes of the local stack, and the state of training.
 
     A process that is stopped or does not answer is not `up`, and the stack then is not either.

@@ -11,9 +11,9 @@ from leyden.cli.shell import (
     STACK_DIR,
     ApiKey,
     AsJson,
-    DataDir,
     GatewayUrl,
     LogDir,
+    StackDir,
     TopicPrefix,
     clear_errors,
     console,
@@ -39,7 +39,7 @@ def cancel(
     reason: Reason = "",
     gateway: GatewayUrl = None,
     api_key: ApiKey = None,
-    data_dir: DataDir = STACK_DIR,
+    data_dir: StackDir = STACK_DIR,
 ) -> None:
     """Cancel rollouts: waiting ones never start, running ones end at their next call or heartbeat.
 
@@ -73,7 +73,7 @@ def pause(
     reason: Reason = "",
     gateway: GatewayUrl = None,
     api_key: ApiKey = None,
-    data_dir: DataDir = STACK_DIR,
+    data_dir: StackDir = STACK_DIR,
 ) -> None:
     """Stop handing out rollouts until `leyden resume`. Running rollouts continue."""
     from leyden.cli.gateway_requests import task_queue
@@ -85,7 +85,7 @@ def pause(
 
 @work_app.command()
 def resume(
-    project: Project = None, gateway: GatewayUrl = None, api_key: ApiKey = None, data_dir: DataDir = STACK_DIR
+    project: Project = None, gateway: GatewayUrl = None, api_key: ApiKey = None, data_dir: StackDir = STACK_DIR
 ) -> None:
     """Hand out rollouts again after `leyden pause`."""
     from leyden.cli.gateway_requests import task_queue

@@ -26,6 +26,7 @@ from leyden.stack.processes import ProcessState, Supervisor
 from leyden.stack.program import as_typed
 from leyden.stack.redis import RedisServer
 from leyden.stack.requirements import needs_of, own_kafka, own_redis
+from leyden.stack.run_file import run_file_problems
 from leyden.stack.state import DataFolder, ProcessStatus, StackState
 
 __all__ = ["OnProgress", "Stack"]
@@ -153,6 +154,12 @@ class Stack:
         self._write()
 
     def _check_machine(self) -> None:
+        if self.config.run_file is not None:
+            self._tell(f"checking {self.config.run_file}")
+            with self._step("run file"):
+                wrong = run_file_problems(self.config.run_file, plan.python_env(self.config) | self.config.env)
+            if wrong:
+                raise PreflightError("The run file is wrong:\n" + "\n".join(wrong))
         needs = needs_of(self.config, self.folder.root)
         with self._step("preflight"):
             problems = check(needs, self._machine)
@@ -163,7 +170,7 @@ class Stack:
                 hold_port(port)
             except OSError as error:
                 raise PreflightError(
-                    f"Port {port}, for {what}, was taken during the start. Start again, or use other ports."
+                    f"Port {port}, for {what}, was taken during the start. Start again, or with --auto-ports."
                 ) from error
 
     def _start(self) -> None:

@@ -9,6 +9,7 @@ import orjson
 from leyden.events import JsonObject
 from leyden.reward.graders import grader_of
 from leyden.reward.sandbox.call import AnyFunction
+from leyden.run_file_errors import nearest
 
 GROUP = "leyden.reward_functions"
 
@@ -59,7 +60,12 @@ def load_function(entry: str) -> AnyFunction:
         if entry in known:
             found = known[entry].load()
         elif colon:
-            found = getattr(import_module(module), name)
+            home = import_module(module)
+            if not hasattr(home, name):
+                near = nearest(name, (one for one, value in vars(home).items() if callable(value)))
+                hint = f"; did you mean {near}?" if near else ""
+                raise UnusableFunctionError(f"reward function {entry!r}: {module} has no function {name!r}{hint}")
+            found = getattr(home, name)
         else:
             names = ", ".join(sorted(known)) or "none is installed"
             raise UnusableFunctionError(
