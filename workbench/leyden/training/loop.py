@@ -50,6 +50,7 @@ class Loop:
         self._watch = ProcessWatch((stack, agent), state, view)
         self._gateway = GatewayClient(stack.gateway_url, stack.api_key)
         self._waits_since: tuple[str, float] = ("", 0.0)
+        self._solved = False
 
     async def run(self) -> None:
         """Run until the schedule is finished. Raises StackError if it cannot go on."""
@@ -92,7 +93,7 @@ class Loop:
         self._state.phase = phase_of(action)
         self._view.show(self._state)
         keep_best(self._state, best_folder(self._plan))
-        return isinstance(action, Finish) or self._is_solved()
+        return isinstance(action, Finish) or self._solved or self._is_solved()
 
     async def _do(self, action: Action) -> None:
         state, tasks = self._state, self._plan.tasks
@@ -100,8 +101,9 @@ class Loop:
             case Evaluate(version):
                 fields = self._plan.task_fields | {"samples": self._plan.held_out_samples}
                 await self._enqueue([task | fields for task in tasks.evaluation(version)])
+            case Sample(update, _) if self._is_fruitless(update):
+                self._solved = True
             case Sample(update, count):
-                self._check_use(update)
                 fields = self._plan.task_fields | {"samples": self._plan.samples}
                 await self._enqueue([task | fields for task in tasks.sampled(update, state.sampled, count)])
             case Wait(reason):
@@ -111,12 +113,19 @@ class Loop:
         for enqueued in await self._gateway.enqueue(tasks):
             self._state.see_enqueued(enqueued.task_id, enqueued.group_id, enqueued.rollout_ids)
 
-    def _check_use(self, update: int) -> None:
-        """Raise StackError if the tasks that were sampled for `update` gave nothing to train, again and again."""
+    def _is_fruitless(self, update: int) -> bool:
+        """Whether the tasks sampled for `update` gave nothing to train, again and again.
+
+        Raises StackError if no update before it did, as then something is wrong.
+        """
         sampled = self._state.standing.sampled.get(update, 0)
-        if sampled >= FRUITLESS * self._plan.schedule.groups_per_step:
-            told = self._reasons()
-            raise StackError("\n".join([f"The {sampled} tasks of update {update} gave nothing to train:", *told]))
+        if sampled < FRUITLESS * self._plan.schedule.groups_per_step:
+            return False
+        told = f"The {sampled} tasks of update {update} gave nothing to train:"
+        if self._state.trained_version == 0:
+            raise StackError("\n".join([told, *self._reasons()]))
+        self._view.warn(f"ended before update {update}: {sampled} tasks gave nothing to train; {self._reasons()[0]}")
+        return True
 
     def _reasons(self) -> list[str]:
         """Why nothing is learned."""
