@@ -39,9 +39,13 @@ def derive(*parts: object) -> str:
     return digest.hexdigest()
 
 
-def rollout_id_of(task_id: str, sample_index: int) -> str:
-    """The id of a task's n-th rollout. Enqueuing a task twice gives the same ids."""
-    return ROLLOUT_MARK + derive("rollout", task_id, sample_index)[:23]
+def rollout_id_of(task_id: str, sample_index: int, owner: str = "") -> str:
+    """The id of a task's n-th rollout. Enqueuing a task twice gives the same ids.
+
+    `owner` is a project's secret, so that no other project can know its ids beforehand.
+    """
+    whose = (owner,) if owner else ()
+    return ROLLOUT_MARK + derive("rollout", *whose, task_id, sample_index)[:23]
 
 
 def new_rollout_id() -> str:

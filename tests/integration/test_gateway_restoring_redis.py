@@ -32,7 +32,7 @@ class Replica:
         self.redis, self.namespace, self.log = redis, namespace, log
         self.store = RedisRolloutStore(redis, namespace)
         self.rollouts = Rollouts(self.store, log, ManualClock(START), LifeSettings())
-        self.tasks = TasksHandler(self.store, log, ManualClock(START), self.rollouts)
+        self.tasks = TasksHandler(self.store, log, ManualClock(START), self.rollouts, str)
         self.restorer = Restorer(
             self.store, self, self.rollouts, ManualClock(START), RestoringTimes(1.0, grace_s, 86_400.0)
         )

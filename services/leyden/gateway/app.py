@@ -17,7 +17,7 @@ from leyden.gateway.adapters.log import KafkaLog
 from leyden.gateway.adapters.rates import RedisRates
 from leyden.gateway.adapters.store import RedisRolloutStore
 from leyden.gateway.adapters.upstreams_file import load_upstreams
-from leyden.gateway.core.keys import KEY_ID_BYTES, SECRET_BYTES, KeyRing, NewKey, new_key
+from leyden.gateway.core.keys import KEY_ID_BYTES, SECRET_BYTES, KeyRing, NewKey, new_key, owner_of
 from leyden.gateway.core.resilience import CircuitRules, RetryRules
 from leyden.gateway.core.routing import Router, RoutingRules, RoutingTable
 from leyden.gateway.core.upstreams import Upstreams
@@ -29,6 +29,7 @@ from leyden.gateway.handlers.kept import Kept
 from leyden.gateway.handlers.keys import KeysHandler
 from leyden.gateway.handlers.models import ModelsHandler
 from leyden.gateway.handlers.otlp import Budget, OtlpHandler
+from leyden.gateway.handlers.ownership import Ownership
 from leyden.gateway.handlers.restoring import Restorer, RestoringTimes
 from leyden.gateway.handlers.rollouts import LifeSettings, Rollouts
 from leyden.gateway.handlers.servers import Dispatcher, Servers
@@ -83,7 +84,8 @@ class Gateway:
             loop_calls=settings.loop_calls,
         )
         self.rollouts = Rollouts(store, log, clock, life)
-        self.tasks = TasksHandler(store, log, clock, self.rollouts)
+        self.ownership = Ownership(store)
+        self.tasks = TasksHandler(store, log, clock, self.rollouts, partial(owner_of, self._secret))
         self.recorder = Recorder(store, log, self.limiter)
         self.upstreams = upstreams or Upstreams()
         self.continuations = Continuations(earlier, settings.tokens_in_policies) if earlier else None
@@ -93,7 +95,7 @@ class Gateway:
         self.calls = self._calls(settings, store, engines, clock)
         self.otlp = OtlpApi(
             keys=self.ring,
-            handler=OtlpHandler(log, settings.trace_record_bytes),
+            handler=OtlpHandler(log, settings.trace_record_bytes, self.ownership),
             limiter=Limiter("traces", settings.max_concurrent_traces, 503, settings.retry_after_s),
             budget=Budget(settings.max_trace_bytes_in_flight, settings.retry_after_s),
             max_bytes=settings.max_trace_bytes,
@@ -121,6 +123,7 @@ class Gateway:
             continuations=self.continuations,
             sticky=StickyVersions(store) if settings.sticky_version == "rollout" else None,
             kept=self.kept,
+            ownership=self.ownership,
         )
 
     def _operations(self) -> list[Operation]:

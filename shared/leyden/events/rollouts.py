@@ -125,6 +125,10 @@ class RolloutStarted(OfAttempt):
     group_id: str
     group_size: int = Field(ge=1)
     runner: str | None = None
+    project: str | None = None
+    """The project that owns the rollout; None for work of no project."""
+    begun_by: str | None = None
+    """Id of the key that started the rollout by itself; None for a claimed one."""
 
 
 class RolloutEnded(OfAttempt):

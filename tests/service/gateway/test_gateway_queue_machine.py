@@ -40,7 +40,7 @@ class World:
     def __init__(self) -> None:
         self.log, self.store, self.clock = FakeLog(), MemoryStore(), ManualClock(START)
         self.rollouts = Rollouts(self.store, self.log, self.clock, LifeSettings())
-        self.tasks = TasksHandler(self.store, self.log, self.clock, self.rollouts)
+        self.tasks = TasksHandler(self.store, self.log, self.clock, self.rollouts, str)
         self.restorer = Restorer(self.store, self, self.rollouts, self.clock, RestoringTimes(1.0, 0.0, DAY_S))
         self.held: list[Running] = []
 

@@ -23,6 +23,7 @@ from leyden.gateway.core.routing import Balance, Incoming, ModelName, Router, Ro
 from leyden.gateway.core.upstreams import Timeouts, Upstreams
 from leyden.gateway.handlers.admission import KeyLimiter, Limiter
 from leyden.gateway.handlers.calls import ModelCalls
+from leyden.gateway.handlers.ownership import Ownership
 from leyden.gateway.handlers.servers import Dispatcher, EngineError, Servers
 from leyden.gateway.ports import EngineBroke, EngineUnreachable
 from waiting import turns
@@ -142,6 +143,7 @@ class World:
             clock=clock,
             new_id=lambda: f"call-{next(number)}",
             kept=None,  # type: ignore[arg-type]  # no call here is of an API that keeps responses
+            ownership=Ownership(None),  # type: ignore[arg-type]  # nor does one without a project
         )
 
     async def sleep(self, seconds: float) -> None:

@@ -83,6 +83,11 @@ class Caller:
         if self.attempt is not None:
             raise _bound()
 
+    def must_share(self, project: str | None) -> None:
+        """Raise a 403 if the key is of a project other than `project`."""
+        if self.project is not None and project != self.project:
+            raise Refusal(403, "wrong_project", f"this key is of project {self.project!r}")
+
     def must_own(self, ref: AttemptRef) -> None:
         """Raise a 403 if the key belongs to an attempt other than `ref`."""
         if self.attempt is not None and self.attempt != ref:
@@ -146,6 +151,10 @@ class KeyState:
     created: KeyCreated | None
     """None for a key of which only the revocation is in the log."""
     revoked_at: datetime | None = None
+
+    def is_of(self, project: str | None) -> bool:
+        """Whether the key is of a project; for None, which stands for all, true."""
+        return project is None or (self.created is not None and self.created.project == project)
 
 
 class KeyRing:
@@ -271,6 +280,11 @@ class KeyRing:
         """503 while the keys are being read, as the key may be among those not read yet; else 401."""
         if key_id not in self._states and not self.complete():
             raise Refusal(503, "starting", "the gateway is still reading its keys", retry_after_s=1.0)
+
+
+def owner_of(secret: bytes, project: str) -> str:
+    """A project's part of the ids of its rollouts, which nobody else can know."""
+    return _signature(secret, f"project:{project}")
 
 
 def _signature(secret: bytes, named: str) -> str:

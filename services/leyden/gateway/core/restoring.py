@@ -88,8 +88,14 @@ class RolloutLog:
         """Rollouts that agents started and did not end; call it after all tasks."""
         for rollout_id, found in self._open.items():
             if found.started is not None:
-                task = Task(task_id=found.started.task_id) if found.started.task_id else None
-                spec = RolloutSpec(task=task, group_id=found.started.group_id, group_size=found.started.group_size)
+                started = found.started
+                spec = RolloutSpec(
+                    task=Task(task_id=started.task_id) if started.task_id else None,
+                    group_id=started.group_id,
+                    group_size=started.group_size,
+                    project=started.project,
+                    begun_by=started.begun_by,
+                )
                 yield _restored(rollout_id, spec, found)
 
 

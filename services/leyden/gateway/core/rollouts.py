@@ -113,16 +113,21 @@ class TaskRequest(Record):
     project: str | None = None
 
 
-def task_enqueued(request: TaskRequest, now: AwareDatetime) -> TaskEnqueued:
-    """The event that accepts a task; its rollouts' ids are derived from the task's."""
+def in_project(project: str | None, name: str) -> str:
+    """A name that a caller chose, as it is kept: each project has its own tasks and groups."""
+    return name if project is None else f"{project}/{name}"
+
+
+def task_enqueued(request: TaskRequest, now: AwareDatetime, owner: str = "") -> TaskEnqueued:
+    """The event that accepts a task; its rollouts' ids are derived from the task's and its owner's."""
     task = Task.model_validate(request.model_dump(include={"task_id", "input", "metadata", "mode"}))
     return TaskEnqueued(
-        event_id=derive("task-enqueued", task.task_id),
+        event_id=derive("task-enqueued", in_project(request.project, task.task_id)),
         event_time=now,
         producer=PRODUCER,
         task=task,
-        group_id=request.group_id or task.task_id,
-        rollout_ids=[rollout_id_of(task.task_id, index) for index in range(request.samples)],
+        group_id=in_project(request.project, request.group_id or task.task_id),
+        rollout_ids=[rollout_id_of(task.task_id, index, owner) for index in range(request.samples)],
         max_attempts=min(request.max_attempts, MAX_ATTEMPTS),
         timeout_s=request.timeout_s,
         retry=request.retry,
@@ -167,6 +172,8 @@ def rollout_started(running: Running) -> RolloutStarted:
         group_id=running.spec.group_id,
         group_size=running.spec.group_size,
         runner=running.runner,
+        project=running.spec.project,
+        begun_by=running.spec.begun_by,
     )
 
 

@@ -49,6 +49,7 @@ from leyden.gateway.core.upstreams import passed_on
 from leyden.gateway.handlers.admission import KeyLimiter, Limiter, attempt_over, counted
 from leyden.gateway.handlers.continuations import Continuations, StickyVersions
 from leyden.gateway.handlers.kept import Kept
+from leyden.gateway.handlers.ownership import Ownership
 from leyden.gateway.handlers.servers import Answer, CallFailed, Dispatcher, broken_off, call_failed
 from leyden.gateway.metrics import (
     CALL_SECONDS,
@@ -89,6 +90,7 @@ class ModelCalls:
         shaped: ShapedSampling = ShapedSampling.OVERRIDE,
         continuations: Continuations | None = None,
         sticky: StickyVersions | None = None,
+        ownership: Ownership,
     ) -> None:
         self._ring = ring
         self._limiter = limiter
@@ -102,6 +104,7 @@ class ModelCalls:
         self._shaped = shaped
         self._continuations = continuations
         self._sticky = sticky
+        self._ownership = ownership
         self._kept = kept
 
     async def serve(self, face: Face, exchange: CallExchange) -> None:
@@ -148,6 +151,8 @@ class ModelCalls:
         self._recorder.must_be_up()
         request, ref = incoming.request, incoming.binding.attempt
         upstream = self._router.upstream_of(request.get("model"))
+        if ref is not None and incoming.binding.caller.project is not None:
+            await self._ownership.must_be_theirs(incoming.binding.caller, ref.rollout_id)
         is_training = await self._is_training(ref)
         if upstream is not None:
             prepared = passed_on(request)

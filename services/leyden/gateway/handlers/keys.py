@@ -81,10 +81,13 @@ class KeysHandler:
         self._ring.note_created(event)
         return key, event
 
-    async def revoke(self, key_id: str) -> KeyState:
-        """Revoke a key; returns when Kafka has it. Idempotent. Raises a 404 for an unknown key."""
+    async def revoke(self, key_id: str, project: str | None = None) -> KeyState:
+        """Revoke a key; returns when Kafka has it. Idempotent. Raises a 404 for a key that is unknown in the project.
+
+        `project` is the caller's; None: any.
+        """
         state = self._ring.find(key_id)
-        if state is None:
+        if state is None or not state.is_of(project):
             raise Refusal(404, "key_not_found", f"no key {key_id[:64]!r}")
         if state.revoked_at is not None:
             return state

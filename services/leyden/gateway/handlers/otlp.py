@@ -18,11 +18,12 @@ from leyden.events.otlp import (
 )
 from leyden.events.wellformed import well_formed_json
 from leyden.gateway.core.keys import Caller
-from leyden.gateway.core.otlp.look import look
+from leyden.gateway.core.otlp.look import look, rollouts_named
 from leyden.gateway.core.otlp.split import split
 from leyden.gateway.core.otlp.unpack import Reserve
 from leyden.gateway.core.refusals import Refusal
 from leyden.gateway.core.request import bind
+from leyden.gateway.handlers.ownership import Ownership
 from leyden.gateway.metrics import OTLP_ITEMS, OTLP_NOT_KEPT, TRACE_BYTES
 from leyden.gateway.ports import Log
 from leyden.ids import AttemptRef
@@ -80,8 +81,9 @@ def attempt_of(caller: Caller, path_id: str | None, session: str | None) -> Atte
 class OtlpHandler:
     """Handles export requests of HTTP and gRPC."""
 
-    def __init__(self, log: Log, record_bytes: int) -> None:
+    def __init__(self, log: Log, record_bytes: int, ownership: Ownership) -> None:
         self._log = log
+        self._ownership = ownership
         self._record_bytes = record_bytes
 
     def must_be_up(self) -> None:
@@ -101,7 +103,18 @@ class OtlpHandler:
             body = await asyncio.to_thread(well_formed_json, export.body)
             await self._publish(replace(export, body=body))
 
+    async def _must_be_theirs(self, export: Export) -> None:
+        """Raise a 403 if a key of a project sends anything that names a rollout of another project."""
+        if export.caller.project is None:
+            return
+        named = await asyncio.to_thread(rollouts_named, export.content_type, export.body)
+        if export.attempt is not None:
+            named.add(export.attempt.rollout_id)
+        for rollout_id in sorted(named):
+            await self._ownership.must_be_theirs(export.caller, rollout_id)
+
     async def _publish(self, export: Export) -> None:
+        await self._must_be_theirs(export)
         records = [export.body]
         if len(export.body) > self._record_bytes:
             records = await asyncio.to_thread(

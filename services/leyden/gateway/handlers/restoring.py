@@ -19,7 +19,7 @@ from leyden.clock import Clock
 from leyden.events import Event, QueuePaused, QueueResumed, TaskEnqueued
 from leyden.events.codec import ROLLOUTS, TASKS, encode
 from leyden.gateway.core.restoring import Restored, RolloutLog
-from leyden.gateway.core.rollouts import RolloutState
+from leyden.gateway.core.rollouts import RolloutState, in_project
 from leyden.gateway.handlers.rollouts import Rollouts
 from leyden.gateway.ports import History, RolloutStore
 from leyden.ids import AttemptRef
@@ -140,7 +140,7 @@ class Restorer:
                 found = (one.given_up(now) for one in past.of_task(event))
                 batch.rollouts += [one for one in found if is_fresh or one.state is not RolloutState.ENDED]
                 if is_fresh:
-                    batch.tasks.append((event.task.task_id, encode(event)))
+                    batch.tasks.append((in_project(event.project, event.task.task_id), encode(event)))
             case QueuePaused() | QueueResumed():
                 await self._store.pause(event.project, isinstance(event, QueuePaused), event.event_time)
             case _:

@@ -1,14 +1,21 @@
 """Accepts tasks into tasks.v1 and queues their rollouts; cancels tasks; pauses the queue."""
 
 import asyncio
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 
 from leyden.clock import Clock
 from leyden.events import Event, QueuePaused, QueueResumed, TaskEnqueued
 from leyden.events.codec import TASKS, encode
 from leyden.gateway.core.refusals import Refusal
-from leyden.gateway.core.rollouts import RolloutSpec, TaskRequest, queue_event, specs_of, task_enqueued
+from leyden.gateway.core.rollouts import (
+    RolloutSpec,
+    TaskRequest,
+    in_project,
+    queue_event,
+    specs_of,
+    task_enqueued,
+)
 from leyden.gateway.handlers.rollouts import Rollouts
 from leyden.gateway.ports import RolloutStore
 from leyden.ids import rollout_id_of
@@ -39,7 +46,10 @@ class CancelledTask:
 class TasksHandler:
     """Accepts tasks, queues and cancels their rollouts, pauses the queue. All methods are idempotent."""
 
-    def __init__(self, store: RolloutStore, publisher: Publisher, clock: Clock, rollouts: Rollouts) -> None:
+    def __init__(
+        self, store: RolloutStore, publisher: Publisher, clock: Clock, rollouts: Rollouts, owner: Callable[[str], str]
+    ) -> None:
+        self._owner = owner
         self._store = store
         self._publisher = publisher
         self._clock = clock
@@ -53,7 +63,10 @@ class TasksHandler:
         """
         await self._rollouts.must_be_whole()
         now = self._clock.now()
-        sent = [(r.task_id, encode(task_enqueued(r, now))) for r in requests]
+        sent = [
+            (in_project(r.project, r.task_id), encode(task_enqueued(r, now, self._owner_of(r.project))))
+            for r in requests
+        ]
         kept = await self._store.accept_tasks(sent)
         events = [TaskEnqueued.model_validate_json(event) for event in kept]
         for request, event in zip(requests, events, strict=True):
@@ -66,7 +79,7 @@ class TasksHandler:
     async def cancel(self, task_id: str, reason: str, project: str | None) -> CancelledTask:
         """Cancel all rollouts of a task that have not ended; 404 for a task that is unknown in the project."""
         await self._rollouts.must_be_whole()
-        specs = await self._rollouts_of(task_id)
+        specs = await self._rollouts_of(task_id, project)
         if not specs or (project is not None and specs[0][1].project != project):
             raise Refusal(404, "task_not_found", f"no task {task_id[:64]!r}")
         done: list[bool] = []
@@ -75,14 +88,18 @@ class TasksHandler:
             done += await asyncio.gather(*(self._rollouts.cancel(rollout, reason, spec) for rollout, spec in part))
         return CancelledTask(task_id, len(done), sum(done))
 
-    async def _rollouts_of(self, task_id: str) -> list[tuple[str, RolloutSpec]]:
+    async def _rollouts_of(self, task_id: str, project: str | None) -> list[tuple[str, RolloutSpec]]:
         """From the accepted event; if that has expired, from the rollouts that are still stored."""
-        if (event := await self._store.task(task_id)) is not None:
+        if (event := await self._store.task(in_project(project, task_id))) is not None:
             return specs_of(TaskEnqueued.model_validate_json(event))
         found: list[tuple[str, RolloutSpec]] = []
-        while view := await self._store.find(rollout_id := rollout_id_of(task_id, len(found))):
+        owner = self._owner_of(project)
+        while view := await self._store.find(rollout_id := rollout_id_of(task_id, len(found), owner)):
             found.append((rollout_id, view.spec))
         return found
+
+    def _owner_of(self, project: str | None) -> str:
+        return "" if project is None else self._owner(project)
 
     async def pause(self, project: str | None, paused: bool, reason: str) -> None:
         """Pause or resume a project, or all; written to the log first, in case Redis loses its data."""

@@ -1,12 +1,13 @@
 """Bodies of `/leyden/v1` requests. Unknown fields are refused, so that a misspelt one is noticed."""
 
-from typing import Literal
+from typing import Annotated, Literal
 
-from pydantic import BaseModel, ConfigDict, Field, field_validator
+import orjson
+from pydantic import AfterValidator, BaseModel, ConfigDict, Field, field_validator
 
 from leyden.events import Failure, RetryPolicy, Task
 from leyden.events.base import Json, JsonObject, Reward, Timeout
-from leyden.gateway.core.rollouts import EndReport, RolloutSpec, TaskRequest
+from leyden.gateway.core.rollouts import EndReport, RolloutSpec, TaskRequest, in_project
 from leyden.ids import MAX_ATTEMPTS, is_rollout_id
 
 MAX_TASKS = 1000
@@ -14,6 +15,20 @@ MAX_SAMPLES = 1024
 MAX_PRIORITY = 1000
 MAX_REASON = 1000
 Name = Field(min_length=1, max_length=256)
+
+
+def _writable(value: Json) -> Json:
+    """`value` if it can be written as JSON again, as it comes back in answers. Raises ValueError."""
+    try:
+        orjson.dumps(value)
+    except TypeError as error:
+        raise ValueError(f"not valid JSON for every reader: {error}") from error
+    return value
+
+
+Value = Annotated[Json, AfterValidator(_writable)]
+"""A JSON value whose integers have at most 64 bits."""
+Values = Annotated[JsonObject, AfterValidator(_writable)]
 
 
 class Body(BaseModel):
@@ -36,8 +51,8 @@ class TaskBody(Body):
     """A task with `samples` rollouts."""
 
     task_id: str | None = Field(default=None, min_length=1, max_length=256)
-    input: Json = None
-    metadata: JsonObject = Field(default_factory=dict)
+    input: Value = None
+    metadata: Values = Field(default_factory=dict)
     mode: Literal["train", "validation"] = "train"
     samples: int = Field(default=1, ge=1, le=MAX_SAMPLES)
     group_id: str | None = Field(default=None, min_length=1, max_length=256)
@@ -70,8 +85,8 @@ class OwnTask(Body):
     """The task of a rollout that an agent starts by itself."""
 
     task_id: str | None = Field(default=None, min_length=1, max_length=256)
-    input: Json = None
-    metadata: JsonObject = Field(default_factory=dict)
+    input: Value = None
+    metadata: Values = Field(default_factory=dict)
     mode: Literal["train", "validation"] = "train"
     timeout_s: Timeout = 600.0
 
@@ -100,7 +115,7 @@ class BeginBody(Body):
         task = Task(task_id=task_id, input=own.input, metadata=own.metadata, mode=own.mode)
         return RolloutSpec(
             task=task,
-            group_id=self.group_id or new_id,
+            group_id=in_project(project, self.group_id or new_id),
             group_size=self.group_size,
             timeout_s=own.timeout_s,
             project=project,
@@ -113,7 +128,7 @@ class EndBody(Body):
     status: Literal["succeeded", "failed"]
     failure: Failure | None = None
     reward: Reward | None = None
-    output: Json = None
+    output: Value = None
     span_count: int | None = Field(default=None, ge=0)
 
     def report(self) -> EndReport:

@@ -8,7 +8,7 @@ from starlette.responses import Response
 
 from leyden.events import KeyLimits
 from leyden.events.keys import ScopeName
-from leyden.gateway.core.keys import KeyRing, KeyState, Scope
+from leyden.gateway.core.keys import Caller, KeyRing, KeyState, Scope
 from leyden.gateway.handlers.keys import KeyRequest, KeysHandler
 from leyden.gateway.http.bodies import Body, Name, NoBody
 from leyden.gateway.http.operations import Asked, LeydenRoutes, Operation
@@ -31,10 +31,12 @@ class KeyBody(Body):
     concurrency: int | None = Field(default=None, ge=1, le=100_000)
     expires_at: AwareDatetime | None = None
 
-    def request(self) -> KeyRequest:
-        """The handler's form."""
+    def request(self, caller: Caller) -> KeyRequest:
+        """The handler's form. A key of a project makes keys of that project only; raises a 403 for another one."""
+        project = self.project or caller.project
+        caller.must_share(project)
         limits = KeyLimits.model_validate(self.model_dump(include=set(KeyLimits.model_fields)))
-        return KeyRequest(self.name, self.scopes, self.project, self.models, limits, self.expires_at)
+        return KeyRequest(self.name, self.scopes, project, self.models, limits, self.expires_at)
 
 
 @dataclass(frozen=True)
@@ -59,14 +61,14 @@ class KeysApi:
 
     async def _create(self, asked: Asked[KeyBody]) -> Response:
         body = await asked.body()
-        key, created = await self.handler.create(body.request())
+        key, created = await self.handler.create(body.request(asked.caller))
         return _json({"key": key.text} | _shown(KeyState(key.key_id, created.name, created)), 201)
 
-    async def _list(self, _: Asked[NoBody]) -> Response:
-        return _json({"keys": [_shown(state) for state in self.ring.states()]})
+    async def _list(self, asked: Asked[NoBody]) -> Response:
+        return _json({"keys": [_shown(state) for state in self.ring.states() if state.is_of(asked.caller.project)]})
 
     async def _revoke(self, asked: Asked[NoBody]) -> Response:
-        return _json(_shown(await self.handler.revoke(asked.parameter("key_id"))))
+        return _json(_shown(await self.handler.revoke(asked.parameter("key_id"), asked.caller.project)))
 
 
 def _shown(state: KeyState) -> dict[str, Any]:

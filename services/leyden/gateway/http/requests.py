@@ -4,6 +4,7 @@ The time that a request waited before its handler is only a metric, as a caller 
 """
 
 import asyncio
+import json
 import math
 import secrets
 import time
@@ -101,8 +102,12 @@ async def json_body(request: Request, kind: type[ModelT], limit: int) -> ModelT:
 
 
 def json_answer(answer: object, status: int = 200, headers: Mapping[str, str] | None = None) -> Response:
-    """`answer` as JSON, written by orjson."""
-    return Response(orjson.dumps(answer), status, headers, media_type="application/json")
+    """`answer` as JSON, written by orjson; by Python if a number is too large for that."""
+    try:
+        written = orjson.dumps(answer)
+    except TypeError:
+        written = json.dumps(answer).encode()
+    return Response(written, status, headers, media_type="application/json")
 
 
 def face_shape(face: Face) -> Shape:

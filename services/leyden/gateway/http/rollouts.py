@@ -120,8 +120,7 @@ class RolloutsApi:
     async def _set_paused(self, paused: bool, asked: Asked[PauseBody]) -> Response:
         body = await asked.body()
         project = body.project or asked.caller.project
-        if asked.caller.project is not None and project != asked.caller.project:
-            raise Refusal(403, "wrong_project", f"this key is of project {asked.caller.project!r}")
+        asked.caller.must_share(project)
         await self.tasks.pause(project, paused, body.reason)
         return json_answer({"project": project, "paused": paused})
 
@@ -207,7 +206,7 @@ class RolloutsApi:
     async def _must_be_theirs(self, caller: Caller, rollout_id: str) -> None:
         """Raise a 403 unless an agent key started the rollout, or a runner key's project may claim it."""
         runs = Scope.RUNNER in caller.scopes
-        if caller.attempt is not None or Scope.ADMIN in caller.scopes or (runs and caller.project is None):
+        if caller.attempt is not None or (runs and caller.project is None):
             return
         spec = (await self.rollouts.find(rollout_id)).spec
         if spec.begun_by != caller.key_id and not (runs and spec.project == caller.project):

@@ -121,3 +121,35 @@ def _trace_id(item: bytes, field: int) -> str:
         if number == field and end - start == TRACE_ID_BYTES:
             return item[start:end].hex()
     return ""
+
+
+MAX_NAMED = 1000
+"""Rollouts in one request of a project's key; each is looked up."""
+_AS_TEXT = re.compile(rb"1e7de[0-9a-f]{23}", re.IGNORECASE)
+_AS_BYTES = re.compile(rb"(?s)\x1e\x7d[\xe0-\xef].{11}")
+
+
+def rollouts_named(content_type: str, body: bytes) -> set[str]:
+    """Ids of rollouts that occur anywhere in a request, as text or in trace ids; by chance also bytes that are none.
+
+    Raises a 413 `Refusal` for more than `MAX_NAMED`, a 400 for text that is not JSON.
+    """
+    if content_type == JSON and b"\\u" in body:  # escapes could hide an id
+        try:
+            body = msgspec.json.encode(msgspec.json.decode(body))
+        except (msgspec.DecodeError, UnicodeDecodeError, RecursionError) as error:
+            raise Refusal(400, "invalid_json", f"the body is not a valid OTLP JSON request: {error}") from error
+    found: set[str] = set()
+    for named in _ids_in(content_type, body):
+        found.add(named)
+        if len(found) > MAX_NAMED:
+            raise Refusal(413, "too_many_rollouts", f"a request may name at most {MAX_NAMED} rollouts: send fewer")
+    return found
+
+
+def _ids_in(content_type: str, body: bytes) -> Iterator[str]:
+    for match in _AS_TEXT.finditer(body):
+        yield match[0].decode().lower()
+    if content_type != JSON:
+        for match in _AS_BYTES.finditer(body):
+            yield match[0].hex()
