@@ -183,6 +183,17 @@ def test_an_error_that_the_next_request_reports_is_an_error(message: JsonObject,
     assert given(ToolStatus(), *calls, span) == [(value, "span-1", "call-1")]
 
 
+@pytest.mark.parametrize(
+    "content", ["Error: no such file", [{"type": "text", "text": "Error: "}, {"type": "text", "text": "no"}]]
+)
+def test_a_result_that_the_next_request_shows_as_an_error_is_not_paid(content: Json) -> None:
+    """So the gateway shows a failed tool of an Anthropic client to the model."""
+    first = asking(("call_0", "add", {"x": 1}))
+    told: JsonObject = {"role": "tool", "tool_call_id": "call_0", "content": content}
+    calls = [a_call(1, 1, first), a_call(2, 3, request={"messages": [first, told]})]
+    assert given(ToolStatus(), *calls, a_tool(1, 2, {"x": 1}, call_id="call_0")) == []
+
+
 def test_what_happened_inside_a_tool_counts_when_its_span_says_nothing() -> None:
     again = [
         under(2, attributes={"http.response.status_code": 503}),

@@ -31,8 +31,8 @@ def outcome_of(span: SpanRecorded, parts: Sequence[SpanRecorded] = (), answer: J
     which means that it was handled. If the span has none of these, the last of `parts` (spans of the tool's own work)
     that has one decides, because a retried request may succeed, and then `answer`: the message with the result in a
     later request. If none has, a result that is there and not masked means success: a span that only ended is no
-    evidence of it. A result in whose words the tool failed (`{"success": false}`) is no success, whatever else is, and
-    no failure either.
+    evidence of it. A result or an `answer` in whose words the tool failed (`{"success": false}`) is no success,
+    whatever else is, and no failure either.
     """
     found = _said(span)
     if found is None:
@@ -43,7 +43,8 @@ def outcome_of(span: SpanRecorded, parts: Sequence[SpanRecorded] = (), answer: J
     if found:
         return found
     results = [one.tool.result for one in (span, *parts) if one.tool is not None and one.tool.result is not None]
-    if any(map(speaks_of_an_error, results)):
+    words = [*results, answer.get("content")] if answer is not None else results
+    if any(map(speaks_of_an_error, words)):
         return None
     return found if found is not None else SUCCESS if any(not has_mask(result) for result in results) else None
 
