@@ -100,6 +100,11 @@ def test_the_first_bad_line_is_named_by_its_number(folder: Path, before: list[st
         plan_of(asked(folder))
 
 
+def valid(path: Path, env: dict[str, str]) -> list[str]:
+    """The services take every run file."""
+    return []
+
+
 def test_a_plan_has_a_run_file_that_the_services_take_and_a_path_to_the_reward_function(folder: Path) -> None:
     plan = plan_of(asked(folder, reward="rewards_NAME.py:score", groups=4, learning_rate=1e-3, updates=7))
     file = plan.stack.run_file
@@ -117,7 +122,7 @@ def test_a_plan_has_a_run_file_that_the_services_take_and_a_path_to_the_reward_f
 def test_the_users_run_file_is_kept_and_the_reward_function_takes_the_place_of_its_functions(folder: Path) -> None:
     own = {"reward": {"functions": [{"entry": "x:y"}], "grace_s": 5.0}, "credit": {"advantage": "rloo"}}
     (folder / "own.yaml").write_text(yaml.safe_dump(own | {"trainer": {"mode": "full"}}))
-    plan = plan_of(asked(folder, run_file=folder / "own.yaml", reward="rewards_NAME.py:score"))
+    plan = plan_of(asked(folder, run_file=folder / "own.yaml", reward="rewards_NAME.py:score"), valid)
     made = yaml.safe_load(plan.stack.run_file.read_text())  # type: ignore[union-attr]
     assert made["reward"]["grace_s"] == 5.0
     assert [one["name"] for one in made["reward"]["functions"]] == ["outcome"]
@@ -125,7 +130,7 @@ def test_the_users_run_file_is_kept_and_the_reward_function_takes_the_place_of_i
     assert made["trainer"]["mode"] == "full"
     (folder / "own.yaml").write_text("rewards: {}\n")
     with pytest.raises(StackError, match=r"own.yaml: expected the sections .*; found \['rewards'\]"):
-        plan_of(asked(folder, run_file=folder / "own.yaml"))
+        plan_of(asked(folder, run_file=folder / "own.yaml"), valid)
 
 
 def test_the_same_again_goes_on_and_other_settings_need_another_folder(folder: Path) -> None:
@@ -152,3 +157,11 @@ def test_inputs_alone_are_tasks_and_equal_ones_are_one(folder: Path) -> None:
 def test_folders_of_reward_functions_come_before_the_run_files(tmp_path: Path) -> None:
     config = StackConfig(run_file=tmp_path / "run" / "run.yaml", python_path=(tmp_path / "mine",))
     assert python_env(config)["PYTHONPATH"].split(":")[:2] == [str(tmp_path / "mine"), str(tmp_path / "run")]
+
+
+def test_a_wrong_run_file_is_told_before_anything_is_written(folder: Path) -> None:
+    (folder / "own.yaml").write_text("credit:\n  advantage: gpro\n")
+    wrong = f"{folder / 'own.yaml'}:2: credit.advantage: 'gpro'"
+    with pytest.raises(StackError, match=wrong):
+        plan_of(asked(folder, run_file=folder / "own.yaml"), lambda path, env: [f"{path}:2: credit.advantage: 'gpro'"])
+    assert not (asked(folder).data_dir / "run").exists()

@@ -15,6 +15,8 @@ from leyden.ids import derive
 from leyden.settings import ServiceSettings
 from leyden.stack.config import Ports, StackConfig
 from leyden.stack.errors import StackError
+from leyden.stack.plan import python_env
+from leyden.stack.run_file import run_file_problems
 from leyden.training.plan import Agent, TrainPlan
 from leyden.training.run_file import RunFile, made_run_file, read_run_file, write_run_file
 from leyden.training.schedule import Schedule
@@ -26,6 +28,8 @@ from leyden.training.tasks import TaskSource, columns_of, tasks_of
 FUNCTIONS = "leyden.reward_functions"
 """Entry points of reward functions that packages bring."""
 MAX_CONCURRENCY = 128
+FindProblems = Callable[[Path, dict[str, str]], list[str]]
+"""(run file, environment of the services) → what is wrong with it."""
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -58,7 +62,7 @@ class Asked:
     auto_ports: bool = False
 
 
-def plan_of(asked: Asked) -> TrainPlan:
+def plan_of(asked: Asked, problems_of: FindProblems = run_file_problems) -> TrainPlan:
     """The plan, with its run file written to the data folder. Raises StackError, which says what to correct."""
     agent = _agent(asked.agent)
     tasks = _tasks(asked)
@@ -67,6 +71,8 @@ def plan_of(asked: Asked) -> TrainPlan:
     _check_rewarded(asked, sections)
     stack = _stack(asked, folder)
     assert stack.run_file is not None
+    if asked.run_file and (problems := problems_of(asked.run_file, python_env(stack) | stack.env)):
+        raise StackError("The run file is wrong:\n" + "\n".join(problems))
     write_run_file(stack.run_file, sections)
     check_running(stack)
     return TrainPlan(
