@@ -9,7 +9,10 @@ def test_every_document_with_commands_is_read_by_the_test_that_runs_them() -> No
 
 
 def test_commands_are_read_as_a_reader_would_type_them() -> None:
-    assert commands(ROOT / "README.md")[:3] == ["make demo", "make test", "./leyden up"]
+    read = commands(ROOT / "README.md")
+    assert read[:2] == ["make demo", "make test"]
+    assert read[3].startswith("./leyden train my_agent.py:agent")
+    assert read[4] == "./leyden up"
     assert "leyden errors --since 12h" in commands(ROOT / "docs/errors.md")
     assert not any(command.startswith(("#", "$")) for name in READING_ORDER for command in commands(ROOT / name))
 

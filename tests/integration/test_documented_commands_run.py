@@ -85,7 +85,7 @@ def reader(tmp_path: Path) -> Iterator[Reader]:
     (folder / "failing.py").write_text("raise TimeoutError('search took 3 s')\n")
     pq.write_table(pa.Table.from_pylist(ROWS), folder / "gsm8k.parquet")
     lines = (json.dumps({"input": row["question"], "metadata": {"answer": row["answer"]}}) for row in ROWS)
-    (folder / "tasks.jsonl").write_text("\n".join(lines))
+    (folder / "tasks.jsonl").write_text("".join(f"{line}\n" for line in lines))
     ours = ("KAFKA_", "REDIS_", "LEYDEN_", "OPENAI_", "OTEL_")
     environment = {name: value for name, value in os.environ.items() if not name.startswith(ours)}
     environment["COLUMNS"] = "200"
