@@ -20,6 +20,7 @@ from leyden.stack.errors import StackError
 from leyden.stack.plan import python_env
 from leyden.trainer.settings import TrainerSettings
 from leyden.training.door import Asked, plan_of
+from leyden.training.run_file import mark_started
 
 AGENT = "def agent(claim):\n    return 1.0\n\n\ndef solve():\n    return 1\n\n\nLIMIT = 3\n"
 REWARDS = "def score(rollout):\n    return 1.0\n\n\ndef nothing():\n    return 1.0\n"
@@ -134,7 +135,10 @@ def test_the_users_run_file_is_kept_and_the_reward_function_takes_the_place_of_i
 
 
 def test_the_same_again_goes_on_and_other_settings_need_another_folder(folder: Path) -> None:
+    assert plan_of(asked(folder, groups=3)).schedule.groups_per_step == 3, "no training has started yet"
     first = plan_of(asked(folder, updates=2))
+    assert first.stack.run_file is not None
+    mark_started(first.stack.run_file)
     again = plan_of(asked(folder, updates=9))
     assert first.tasks == again.tasks
     with pytest.raises(StackError, match=r"trainer.groups_per_step was 8, now 3\. Go on with the same settings, or"):

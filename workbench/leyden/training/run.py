@@ -13,6 +13,7 @@ from leyden.training.loop import Loop, result_of
 from leyden.training.plan import TrainPlan
 from leyden.training.progress import Progress
 from leyden.training.results import Training
+from leyden.training.run_file import mark_started
 from leyden.training.stacks import RunningStack, stack_of
 from leyden.training.state import TrainState
 from leyden.training.view import View
@@ -30,6 +31,8 @@ def run_training(plan: TrainPlan, console: Console, started: Started = lambda _:
     with ExitStack() as open_ones:
         stack = open_ones.enter_context(stack_of(plan.stack, progress))
         progress.close()
+        if plan.stack.run_file is not None:
+            mark_started(plan.stack.run_file)
         started(stack)
         state.began = time.monotonic()
         agent = open_ones.enter_context(agent_of(plan, stack))

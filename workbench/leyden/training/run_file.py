@@ -38,8 +38,8 @@ def made_run_file(base: RunFile, *, policy: str, reward: str | None, trainer: Ma
 
 
 def write_run_file(path: Path, sections: RunFile) -> None:
-    """Write it. Raises StackError if the one that is there, of an earlier training, says something else."""
-    if path.exists():
+    """Write it. Raises StackError if a training has started with the one that is there, and it says something else."""
+    if path.exists() and _mark(path).exists():
         changed = differences(read_run_file(path), sections)
         if changed:
             raise StackError(
@@ -48,6 +48,15 @@ def write_run_file(path: Path, sections: RunFile) -> None:
             )
     path.parent.mkdir(parents=True, exist_ok=True)
     path.write_text(yaml.safe_dump(sections, sort_keys=False))
+
+
+def mark_started(path: Path) -> None:
+    """Note that a training has started with this run file."""
+    _mark(path).touch()
+
+
+def _mark(path: Path) -> Path:
+    return path.with_suffix(".started")
 
 
 def differences(old: RunFile, new: RunFile) -> list[str]:
