@@ -311,8 +311,8 @@ async def test_another_version_than_the_one_asked_for_is_a_502(
 
 
 async def test_a_model_that_is_not_live_is_a_404_in_openais_shape(agent: AsyncOpenAI) -> None:
-    for model in ("policy@2", "unknown"):
-        with pytest.raises(openai.NotFoundError) as refused:
+    for model, told in (("policy@2", "live: policy@"), ("unknown", "Served here: policy.")):
+        with pytest.raises(openai.NotFoundError, match=told) as refused:
             await agent.chat.completions.create(model=model, messages=HELLO)
         assert (refused.value.code, refused.value.param) == ("model_not_found", "model")
 

@@ -100,6 +100,10 @@ class ModelName:
         return self.policy if self.version is None else f"{self.policy}@{self.version}"
 
 
+MOST_NAMES = 5
+"""Policies that the refusal of an unknown model names."""
+
+
 @dataclass(frozen=True, slots=True)
 class PolicyState:
     """One policy, as `GET /leyden/v1/policies` shows it."""
@@ -144,7 +148,9 @@ class RoutingTable:
         replicas = self._served.get(name.policy, {})
         if not replicas:
             if self._served and name.policy not in self._promoted:
-                raise Refusal(404, "model_not_found", f"The model `{name}` does not exist.", param="model")
+                served = ", ".join(sorted(self._served)[:MOST_NAMES])
+                message = f"The model `{name}` does not exist. Served here: {served}."
+                raise Refusal(404, "model_not_found", message, param="model")
             raise Refusal(503, "model_not_live", f"no replica serves `{name.policy}` yet", retry_after_s=ENGINE_AWAY_S)
         fitting = [r for r in replicas.values() if name.version in (None, r.version)]
         if not fitting:
