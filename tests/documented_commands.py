@@ -39,6 +39,10 @@ ELSEWHERE = {
         "twenty updates; the test trains an agent of its own with two", "tests/integration/test_train.py",
         '"train", "tiny_agent.py:agent", "--tasks", "tasks.jsonl", "--reward", "tiny_rewards.py:score"',
     ),
+    "leyden train my_agent.py:agent --tasks tasks.jsonl --reward my_rewards.py:score --updates 20": Elsewhere(
+        "as above", "tests/integration/test_train.py",
+        '"train", "tiny_agent.py:agent", "--tasks", "tasks.jsonl", "--reward", "tiny_rewards.py:score"',
+    ),
     "./leyden replay --name again": Elsewhere(
         "it reads the topics of a whole demo", ".ci/run", "bare ./leyden replay --name again"
     ),

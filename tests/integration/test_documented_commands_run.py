@@ -25,6 +25,9 @@ pytestmark = [pytest.mark.integration, pytest.mark.timeout(900)]
 
 ADDED = {"./leyden up": "--model tiny --engine transformers --auto-ports"}
 """Options after a command's own: a model that needs no download, and ports that are free."""
+INTERRUPTED = "timeout --preserve-status --signal INT 15"
+UNTIL_CTRL_C = {"leyden watch"}
+"""Commands that a reader ends."""
 AGENT = """
 import json, os, sys
 import openai
@@ -55,6 +58,7 @@ class Reader:
     def type(self, command: str, status: int = 0) -> str:
         """Run a command in the words of its page; its output. An export is kept for the commands after it."""
         line = f"{command} {ADDED.get(command, '')}".strip()
+        line = f"{INTERRUPTED} {line}" if command in UNTIL_CTRL_C else line
         for old, new in self.replaced.items():
             line = line.replace(old, new)
         script = "\n".join(["set -eu", *self.exports, line])
@@ -62,6 +66,7 @@ class Reader:
             ["bash", "-c", script], cwd=self.folder, env=self.environment, capture_output=True, text=True, timeout=400,
             stdin=subprocess.DEVNULL, check=False,
         )  # fmt: skip
+        status = 130 if command in UNTIL_CTRL_C else status
         assert done.returncode == status, f"{command}\n→ {line}\n{done.stdout[-3000:]}\n{done.stderr[-3000:]}"
         if command.startswith(("export ", ". ")):
             self.exports.append(line)
