@@ -9,6 +9,7 @@ from typer.testing import CliRunner
 
 from leyden.cli.app import app
 from leyden.credit.core.section import CreditSection
+from leyden.reward.core.calls import call_view
 from leyden.reward.functions import RolloutView, TaskView
 from leyden.reward.settings import RewardSection
 from leyden.settings import load_section
@@ -40,7 +41,7 @@ def test_the_agent_reward_and_task_are_what_train_takes(tmp_path: Path, monkeypa
     [reward] = load_section(plan.stack.run_file, "reward", RewardSection).functions
     assert reward.entry == "my_rewards:score"
     score = importlib.import_module("my_rewards").score
-    answers = [a_call(1, 1, {"role": "assistant", "content": said}) for said in (" 1 2 3", "3 1 2")]
+    answers = [call_view(a_call(1, 1, {"role": "assistant", "content": said})) for said in (" 1 2 3", "3 1 2")]
     task_view = TaskView(metadata={"answer": "1 2 3"})
     scores = [score(RolloutView("r", 0, task_view, (one,), (), None, "succeeded", None)) for one in answers]
     assert scores == [1.0, 0.0]
