@@ -180,7 +180,8 @@ async def serve(name: str, build: Build, settings: ServiceSettings, kafka: Kafka
         log.info("%s consumes %s", name, [t for s in service.subscriptions for t in s.topics])
         watchers = [asyncio.create_task(consumer.watch_backlog()) for consumer in consumers]
         _tune_garbage_collector()
-        watches = [watch for consumer in consumers for watch in (consumer.watch, consumer.watch_state)]
+        keeping = [consumer for consumer in consumers if consumer.subscription.positions is not None]
+        watches = [*(one.watch for one in consumers), *(one.watch_state for one in keeping)]
         beside = [*service.beside, publisher.watch, *watches]
         await until_stopped(_servers(service, settings, consumers), beside)
         for watcher in watchers:

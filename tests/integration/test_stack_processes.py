@@ -12,9 +12,10 @@ from pathlib import Path
 
 import pytest
 
+from leyden.client.local_stack import is_locked
 from leyden.stack import sweep
 from leyden.stack.errors import ProcessError, StackError
-from leyden.stack.locks import is_locked, try_lock
+from leyden.stack.locks import try_lock
 from leyden.stack.ports import free_port
 from leyden.stack.probes import HttpProbe, TcpProbe
 from leyden.stack.processes import ProcessSpec, Supervisor

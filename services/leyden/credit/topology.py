@@ -9,12 +9,10 @@ from leyden.credit.handlers import CreditHandlers
 from leyden.events.codec import (
     GROUPS,
     MODEL_CALLS,
-    OTLP,
     REWARDS,
     ROLLOUTS,
     SPANS,
     TRANSITIONS,
-    VERDICTS,
     batch_decoder,
 )
 from leyden.kafka.kept import Positions
@@ -29,7 +27,7 @@ def readers(section: CreditSection, name: str = "") -> tuple[Stage, ...]:
     """Who must have read a rollout's records before it can be a member: ingest, reward, credit itself."""
     spans = (SPANS,) if section.needs_spans else ()
     own = Stage(f"{GROUP}-{name}" if name else GROUP, (ROLLOUTS, MODEL_CALLS, *spans, REWARDS, GROUPS))
-    return (Stage("ingest", (OTLP,)), Stage("reward", (SPANS, MODEL_CALLS, ROLLOUTS, VERDICTS)), own)
+    return (Stage.of("ingest"), Stage.of("reward"), own)
 
 
 def subscriptions(

@@ -1,6 +1,6 @@
 """Reward's subscription and the topics it publishes to, as data."""
 
-from leyden.events.codec import MODEL_CALLS, OTLP, REWARDS, ROLLOUTS, SPANS, VERDICTS
+from leyden.events.codec import MODEL_CALLS, REWARDS, ROLLOUTS, SPANS, VERDICTS
 from leyden.kafka.kept import Positions
 from leyden.kafka.liveness import Heartbeat
 from leyden.kafka.progress import Stage
@@ -11,7 +11,7 @@ from leyden.reward.settings import RewardSettings
 PUBLISHES = frozenset({REWARDS, ROLLOUTS, VERDICTS})
 CONSUMER_GROUP = "reward"
 READS = (SPANS, MODEL_CALLS, ROLLOUTS, VERDICTS)
-READERS = (Stage("ingest", (OTLP,)), Stage(CONSUMER_GROUP, READS))
+READERS = (Stage.of("ingest"), Stage.of(CONSUMER_GROUP))
 """Who must have read what agents sent before reward knows it. The offsets of ingest's group are read from Kafka."""
 
 LONGEST_BATCH_MS = 3_600_000

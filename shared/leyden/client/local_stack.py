@@ -10,6 +10,9 @@ from pathlib import Path
 FOLDERS = (Path(".leyden/stack"), Path(".leyden/demo"))
 """Where `leyden up` and `leyden demo` keep their stacks, in the working directory."""
 
+LOCK, CONFIG, STATE, SECRETS = "stack.lock", "config.json", "state.json", "secrets.json"
+"""Files in such a folder; a stack that runs holds the lock."""
+
 
 @dataclass(frozen=True)
 class LocalStack:
@@ -21,26 +24,26 @@ class LocalStack:
 
 def data_folder(folders: Sequence[Path] = FOLDERS) -> Path:
     """The folder of the stack that runs, else of the one used last, else the first of `folders`."""
-    used = [folder for folder in folders if (folder / "config.json").is_file()]
-    return max(used, key=lambda folder: (is_running(folder), _used_at(folder)), default=folders[0])
+    used = [folder for folder in folders if (folder / CONFIG).is_file()]
+    return max(used, key=lambda folder: (is_locked(folder / LOCK), _used_at(folder)), default=folders[0])
 
 
 def local_stack(folder: Path) -> LocalStack | None:
     """The stack that runs in `folder`; None if none does."""
-    if not is_running(folder):
+    if not is_locked(folder / LOCK):
         return None
     try:
-        url = json.loads((folder / "state.json").read_text())["gateway_url"]
-        key = json.loads((folder / "secrets.json").read_text())["api_key"]
+        url = json.loads((folder / STATE).read_text())["gateway_url"]
+        key = json.loads((folder / SECRETS).read_text())["api_key"]
     except (OSError, ValueError, KeyError):
         return None
     return LocalStack(url, key) if url else None
 
 
-def is_running(folder: Path) -> bool:
-    """Whether a process holds the folder's lock."""
+def is_locked(path: Path) -> bool:
+    """Whether a process holds the lock on `path`."""
     try:
-        descriptor = os.open(folder / "stack.lock", os.O_RDWR)
+        descriptor = os.open(path, os.O_RDWR)
     except OSError:
         return False
     try:
@@ -53,5 +56,5 @@ def is_running(folder: Path) -> bool:
 
 
 def _used_at(folder: Path) -> float:
-    path = folder / "state.json"
+    path = folder / STATE
     return path.stat().st_mtime if path.exists() else 0.0

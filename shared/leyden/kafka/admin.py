@@ -134,9 +134,8 @@ async def committed_offsets(
 ) -> dict[TopicPartition, int]:
     """Committed offset of `group` (full name) for each of `partitions`; 0 where it has committed none."""
     wanted = list(partitions)
-    async with admin_client(settings) as admin:
-        committed = await admin.list_consumer_group_offsets(group, partitions=wanted)
-    return {tp: max(0, committed[tp].offset) if tp in committed else 0 for tp in wanted}
+    commits = await group_commits(settings, group, wanted)
+    return {tp: commits[tp].offset if tp in commits else 0 for tp in wanted}
 
 
 async def topic_partitions(settings: KafkaSettings, topics: Iterable[str]) -> list[TopicPartition]:

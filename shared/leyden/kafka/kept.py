@@ -15,6 +15,7 @@ from typing import Any, Protocol
 from aiokafka import ConsumerRecord, TopicPartition
 from aiokafka.errors import IllegalStateError, KafkaError
 
+from leyden.kafka.delivered import Retry
 from leyden.telemetry.metrics import STATE_LOST
 
 log = logging.getLogger(__name__)
@@ -59,7 +60,7 @@ class Commit:
 
 
 Commits = Callable[[Sequence[TopicPartition]], Awaitable[Mapping[TopicPartition, Commit]]]
-"""The group's commits of partitions; those without one are omitted. Raises `KafkaError`."""
+"""The group's commits of partitions; those without one are omitted. Raises `KafkaError`; the caller tries again."""
 
 
 class KeptState:
@@ -75,7 +76,7 @@ class KeptState:
     async def admit(self, records: Sequence[ConsumerRecord], consumer: Any) -> list[ConsumerRecord]:
         """Those of `records` before which nothing is missing from the state. The others will be read again.
 
-        Raises `Retry` or `KafkaError` if this cannot be found out now.
+        Raises `Retry` if this cannot be found out now.
         """
         first: dict[TopicPartition, int] = {}
         for record in records:
@@ -118,10 +119,15 @@ class KeptState:
     async def _learn(self, partitions: Iterable[TopicPartition]) -> None:
         """What the group has read of partitions that are new to this process."""
         unknown = [tp for tp in partitions if tp not in self._next]
-        if unknown:
-            for tp, commit in (await self._commits(unknown)).items():
-                if commit.began is not None:
-                    self._next[tp], self._began[tp] = commit.offset, commit.began
+        if not unknown:
+            return
+        try:
+            commits = await self._commits(unknown)
+        except KafkaError as error:
+            raise Retry(f"Kafka does not say what its group has read: {error!r}") from error
+        for tp, commit in commits.items():
+            if commit.began is not None:
+                self._next[tp], self._began[tp] = commit.offset, commit.began
 
     async def _read_again(self, tp: TopicPartition, start: int, consumer: Any) -> None:
         try:

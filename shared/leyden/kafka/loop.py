@@ -104,7 +104,7 @@ class BatchLoop:
         while left:
             try:
                 with HANDLER_SECONDS.labels(topics=self._label).time():
-                    await self._with_backoff(partial(self._handler, left))
+                    await self.until_available(partial(self._handler, left))
                 break
             except Poison as poison:
                 left, refused = _without(left, poison)
@@ -114,8 +114,8 @@ class BatchLoop:
                 raise
         await self._divert(decoded.dead, is_any_handled=bool(left))
 
-    async def _with_backoff(self, act: Callable[[], Awaitable[T]]) -> T:
-        """Call `act` until it no longer raises `Retry`; other exceptions are raised."""
+    async def until_available(self, act: Callable[[], Awaitable[T]]) -> T:
+        """The result of `act`, called until it no longer raises `Retry`; other exceptions are raised."""
         delay = self._retry.first_delay_s
         while True:
             try:
@@ -137,7 +137,7 @@ class BatchLoop:
         for index, record in enumerate(records):
             topic = record.topic.removeprefix(self._prefix)
             try:
-                value = await self._with_backoff(partial(self._claims.value_of, record))
+                value = await self.until_available(partial(self._claims.value_of, record))
             except ValueError as error:
                 found.dead.append(_DeadLetter(self._delivered(record, topic, b"", b""), f"Poison: {error}"))
             else:
@@ -190,7 +190,7 @@ class BatchLoop:
         # If the claim could be read, the dead letter holds its value; otherwise it keeps the reference.
         headers = {name: text for name, text in one.headers.items() if name != CLAIM_HEADER or not one.value}
         headers |= {ORIGIN_HEADER: one.origin, ERROR_HEADER: reason[:2000]}
-        await self._with_backoff(
+        await self.until_available(
             lambda: self._publisher.publish_raw(one.topic + DEAD_LETTER_SUFFIX, one.key, one.value, headers)
         )
         DEAD_LETTERS.labels(topic=one.topic).inc()

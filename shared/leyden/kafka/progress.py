@@ -4,7 +4,7 @@ import asyncio
 from collections.abc import AsyncIterator, Sequence
 from contextlib import asynccontextmanager, suppress
 from dataclasses import dataclass
-from typing import Protocol
+from typing import Protocol, Self
 
 from aiokafka import AIOKafkaConsumer, TopicPartition
 from aiokafka.admin import AIOKafkaAdminClient
@@ -13,6 +13,7 @@ from aiokafka.errors import KafkaError
 from leyden.kafka.admin import topic_partitions
 from leyden.kafka.delivered import Retry
 from leyden.kafka.settings import KafkaSettings
+from leyden.kafka.topics import load_topics
 
 TIMEOUT_S = 10.0
 """Limit for each request."""
@@ -36,6 +37,11 @@ class Stage:
 
     group: str
     topics: tuple[str, ...]
+
+    @classmethod
+    def of(cls, service: str) -> Self:
+        """All that a service consumes according to the topic files, in the group of its name."""
+        return cls(service, tuple(spec.name for spec in load_topics().values() if service in spec.consumers))
 
 
 class KafkaProgress:

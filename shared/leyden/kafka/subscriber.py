@@ -8,10 +8,10 @@ import asyncio
 import logging
 import os
 import time
-from collections.abc import Awaitable, Callable, Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field
 from functools import partial
-from typing import Any, TypeVar
+from typing import Any
 
 from aiokafka import AIOKafkaConsumer, ConsumerRecord, TopicPartition
 from aiokafka.coordinator.assignors.range import RangePartitionAssignor
@@ -19,7 +19,6 @@ from aiokafka.errors import KafkaError
 from faststream import AckPolicy
 from faststream.kafka import KafkaBroker, KafkaMessage
 
-from leyden.backoff import Backoff, retrying
 from leyden.clock import Clock, SystemClock
 from leyden.events import Event
 from leyden.events.codec import BatchDecoder, decode_batch
@@ -33,7 +32,6 @@ from leyden.kafka.loop import DEFAULT_RETRY, BatchLoop, LoopSettings
 from leyden.kafka.settings import KafkaSettings
 
 log = logging.getLogger(__name__)
-ResultT = TypeVar("ResultT")
 FATAL_EXIT = 70
 """Exit status (EX_SOFTWARE) of a process that stops because of a bug: continuing could lose data."""
 SAMPLE_EVERY_S = 5.0
@@ -153,10 +151,10 @@ class BatchConsumer:
         self._phase = Phase.HANDLING
         try:
             if self._kept is not None:
-                records = await self._until_kept(partial(self._kept.admit, records, consumer))
+                records = await self._loop.until_available(partial(self._kept.admit, records, consumer))
             await self._loop.handle(records)
             if self._kept is not None:
-                await self._until_kept(partial(self._kept.has_handled, records))
+                await self._loop.until_available(partial(self._kept.has_handled, records))
             if self.subscription.group is not None:
                 self._phase = Phase.COMMITTING
                 await self._commit(consumer, records)
@@ -168,15 +166,6 @@ class BatchConsumer:
         self._finished += 1
         self._in_hand, self._phase = {}, Phase.IDLE
 
-    async def _until_kept(self, step: Callable[[], Awaitable[ResultT]]) -> ResultT:
-        """The result of `step`, once Redis and Kafka are available."""
-
-        def note(error: Exception, delay_s: float) -> None:
-            log.warning("retrying in %.1f s: %s", delay_s, error)
-            self.subscription.heartbeat.beat(f"waiting: {error}")
-
-        return await retrying(step, Backoff(0.2, 10.0), (Retry, KafkaError), failed=note)
-
     async def look_for_lost_state(self, consumer: Any) -> None:
         """Set back partitions whose state Redis has lost, even if no record comes. Tried again at the next call."""
         if self._kept is None:
@@ -184,7 +173,7 @@ class BatchConsumer:
         try:
             async with self._one_at_a_time:
                 await self._kept.check(consumer)
-        except (Retry, KafkaError) as error:
+        except Retry as error:
             log.warning("cannot tell whether Redis has the state: %s", error)
 
     async def sample(self, consumer: Consumer) -> None:

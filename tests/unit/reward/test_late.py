@@ -40,8 +40,8 @@ def late(n: int, value: float | None) -> SpanRecorded:
     return a_score(n, value).model_copy(update={"event_time": an_end().event_time + timedelta(minutes=1)})
 
 
-def state_of(book: Rulebook, *spans: SpanRecorded) -> LateState:
-    ended = an_end(reward=1.0)
+def state_of(book: Rulebook, *spans: SpanRecorded, reward: float | None = 1.0) -> LateState:
+    ended = an_end(reward=reward)
     evidence = evidence_of([*spans, ended])
     settled = settle(ended, evidence)
     assert settled is not None
@@ -124,16 +124,17 @@ def test_an_outcome_that_comes_late_is_no_longer_missing() -> None:
     assert (first.completed.outcome_missing, completed.outcome_missing) == (True, False)  # type: ignore[union-attr]
 
 
+def rated_up_to(cap: float) -> Rulebook:
+    """People's ratings, beside what the agent sends."""
+    feedback = HumanFeedback(rule="human_feedback", evaluations=("helpful",))
+    return Rulebook((Emitted().leaving(feedback.claimed_evaluations), feedback), cap)
+
+
 @pytest.mark.parametrize(("cap", "missing"), [(1.0, False), (0.0, True)])
 def test_a_late_rating_without_weight_leaves_the_outcome_missing(cap: float, missing: bool) -> None:
     """Where the intermediate cap is spent, a person's rating is told with weight 0: it says nothing of the outcome."""
-    feedback = HumanFeedback(rule="human_feedback", evaluations=("helpful",))
-    book = Rulebook((Emitted().leaving(feedback.claimed_evaluations), feedback), cap)
-    ended = an_end()
-    evidence = evidence_of([ended])
-    settled = settle(ended, evidence)
-    assert settled is not None
-    state = opened(book, ended, assess(book, ended, settled, evidence), [])
+    book = rated_up_to(cap)
+    state = state_of(book, reward=None)
     rating, completed = revise(book, state, late(2, 1.0), HOUR).events
     assert isinstance(rating, RewardAssigned) and rating.weight == cap
     assert isinstance(completed, RewardsCompleted) and completed.outcome_missing is missing
@@ -141,13 +142,8 @@ def test_a_late_rating_without_weight_leaves_the_outcome_missing(cap: float, mis
 
 @hypothesis_given(st.floats(0.0, 2.0), st.lists(st.floats(-1.0, 1.0), min_size=1, max_size=5))
 def test_the_outcome_is_there_once_a_rating_has_weight(cap: float, values: list[float]) -> None:
-    feedback = HumanFeedback(rule="human_feedback", evaluations=("helpful",))
-    book = Rulebook((Emitted().leaving(feedback.claimed_evaluations), feedback), cap)
-    ended = an_end()
-    evidence = evidence_of([ended])
-    settled = settle(ended, evidence)
-    assert settled is not None
-    state = opened(book, ended, assess(book, ended, settled, evidence), [])
+    book = rated_up_to(cap)
+    state = state_of(book, reward=None)
     has_weight = False
     for n, value in enumerate(values, 2):
         found = revise(book, state, late(n, value), HOUR)

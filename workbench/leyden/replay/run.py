@@ -21,15 +21,8 @@ from leyden.analysis.failed_rules import RuleFailures, read_rule_failures
 from leyden.events import CheckpointSaved, VersionRegistered
 from leyden.events.codec import (
     CHECKPOINTS,
-    GROUPS,
-    MODEL_CALLS,
     MODELS,
-    REWARDS,
-    ROLLOUTS,
     SPANS,
-    TRAINING_METRICS,
-    TRANSITIONS,
-    VERDICTS,
 )
 from leyden.kafka.admin import ensure_topics
 from leyden.kafka.claims import ClaimStore
@@ -37,6 +30,7 @@ from leyden.kafka.settings import KafkaSettings
 from leyden.kafka.tail import TopicTail, group_backlog
 from leyden.reading import Log, LogLocation
 from leyden.reading.location import claims_url_of
+from leyden.reading.stages import STAGES
 from leyden.replay.brokers import Brokers, brokers_of
 from leyden.replay.compare import Comparison, Wanted, compare, read_transitions
 from leyden.replay.copy import copy_recorded
@@ -48,14 +42,8 @@ from leyden.stack.probes import HttpProbe, Probe
 from leyden.stack.processes import ProcessSpec, Supervisor
 
 Tell = Callable[[str], None]
-STAGES: tuple[tuple[str, tuple[str, ...]], ...] = (
-    ("reward", (ROLLOUTS, MODEL_CALLS, SPANS, VERDICTS)),
-    ("credit", (ROLLOUTS, MODEL_CALLS, REWARDS, GROUPS)),
-)
-TRAINING_STAGES: tuple[tuple[str, tuple[str, ...]], ...] = (
-    ("trainer", (TRANSITIONS,)),
-    ("registry", (CHECKPOINTS, TRAINING_METRICS)),
-)
+REPLAYED, TRAINING = ("reward", "credit"), ("trainer", "registry")
+"""The stages of a replay, and those of one that trains."""
 _NAME = re.compile(r"[a-z0-9][a-z0-9-]{0,40}")
 
 
@@ -102,7 +90,8 @@ class _Replay:
         if not records:
             raise StackError("No records between --from and --to.")
         self.tell(f"copied {records} records to topics under {self.target}")
-        stages = stages_of(_read_yaml(self.folder / "run.yaml")) + (TRAINING_STAGES if self.plan.train else ())
+        stages = stages_of(_read_yaml(self.folder / "run.yaml"))
+        stages += tuple((name, STAGES[name]) for name in TRAINING if self.plan.train)
         await self._run_services(stages)
         comparison = await self._compare()
         versions = await self._versions() if self.plan.train else []
@@ -254,8 +243,8 @@ def consumer_group(service: str) -> str:
 
 def stages_of(run_file: Mapping[str, Any]) -> tuple[tuple[str, tuple[str, ...]], ...]:
     """The services of a replay in order, with the topics that each reads; credit reads spans only with `agents:`."""
-    agents = (run_file.get("credit") or {}).get("agents")
-    return tuple((name, (*topics, SPANS) if name == "credit" and agents else topics) for name, topics in STAGES)
+    of_agents = {"credit": (SPANS,)} if (run_file.get("credit") or {}).get("agents") else {}
+    return tuple((name, STAGES[name] + of_agents.get(name, ())) for name in REPLAYED)
 
 
 def following_the_record(run_file: Mapping[str, Any]) -> dict[str, Any]:

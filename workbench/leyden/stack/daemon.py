@@ -14,10 +14,11 @@ import time
 from pathlib import Path
 from types import FrameType
 
+from leyden.client.local_stack import is_locked
 from leyden.stack import plan, sweep
 from leyden.stack.config import StackConfig
 from leyden.stack.errors import AlreadyRunningError, StackError
-from leyden.stack.locks import is_locked, lock_within
+from leyden.stack.locks import lock_within
 from leyden.stack.program import as_typed
 from leyden.stack.stack import OnProgress, Stack
 from leyden.stack.state import DataFolder, StackState

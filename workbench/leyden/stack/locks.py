@@ -30,17 +30,6 @@ def lock_within(path: Path, timeout_s: float) -> int | None:
     return descriptor
 
 
-def is_locked(path: Path) -> bool:
-    """Whether a process holds the lock on `path`."""
-    if not path.exists():
-        return False
-    descriptor = try_lock(path)
-    if descriptor is None:
-        return True
-    os.close(descriptor)
-    return False
-
-
 @contextmanager
 def locked(path: Path) -> Iterator[None]:
     """Hold the lock on `path`; wait for it as long as necessary."""

@@ -7,7 +7,7 @@ from typing import Literal
 
 from pydantic import BaseModel, ConfigDict, Field
 
-from leyden.stack.locks import is_locked
+from leyden.client.local_stack import CONFIG, LOCK, SECRETS, STATE, is_locked
 
 Phase = Literal["starting", "up", "stopping", "down", "failed"]
 
@@ -58,11 +58,11 @@ class DataFolder:
 
     def __init__(self, root: Path) -> None:
         self.root = root.resolve()
-        self.lock = self.root / "stack.lock"
+        self.lock = self.root / LOCK
         self.logs = self.root / "logs"
-        self.config = self.root / "config.json"
-        self._state = self.root / "state.json"
-        self._secrets = self.root / "secrets.json"
+        self.config = self.root / CONFIG
+        self._state = self.root / STATE
+        self._secrets = self.root / SECRETS
 
     @property
     def stack_id(self) -> str:

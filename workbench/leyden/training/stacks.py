@@ -6,9 +6,9 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Protocol
 
+from leyden.client.local_stack import is_locked
 from leyden.stack.config import StackConfig
 from leyden.stack.errors import StackError
-from leyden.stack.locks import is_locked
 from leyden.stack.processes import ProcessState
 from leyden.stack.program import as_typed
 from leyden.stack.stack import OnProgress, Stack
