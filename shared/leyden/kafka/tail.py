@@ -1,9 +1,9 @@
 """Follows topics without a consumer group and without committing, for live views and command-line tools."""
 
-from collections.abc import Iterable, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from typing import Self
 
-from aiokafka import AIOKafkaConsumer
+from aiokafka import AIOKafkaConsumer, TopicPartition
 
 from leyden.events import Event
 from leyden.events.codec import decode
@@ -55,5 +55,11 @@ async def group_backlog(settings: KafkaSettings, prefix: str, group: str, topics
     """
     partitions = await topic_partitions(settings, [prefix + topic for topic in topics])
     done = await committed_offsets(settings, prefix + group, partitions)
-    ranges = await stored_ranges(settings, partitions)  # read last, so that no committed offset is beyond the end
+    # Read last, so that no committed offset is beyond the end.
+    return unread(await stored_ranges(settings, partitions), done)
+
+
+def unread(stored: Mapping[TopicPartition, tuple[int, int]], done: Mapping[TopicPartition, int]) -> int:
+    """Number of records of the partitions in `done` from its offsets on. `stored`: first offset and end of each."""
+    ranges = {tp: stored[tp] for tp in done if tp in stored}
     return sum(max(0, end - max(first, done[tp])) for tp, (first, end) in ranges.items())

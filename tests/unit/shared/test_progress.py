@@ -4,7 +4,7 @@ import io
 
 from rich.console import Console
 
-from leyden.training.progress import Progress
+from leyden.stack.progress import Progress
 
 
 def told(terminal: bool) -> str:

@@ -5,6 +5,7 @@ from collections.abc import Iterable, Sequence
 from dataclasses import dataclass, field
 from datetime import datetime
 from enum import StrEnum
+from functools import lru_cache
 
 from leyden.events import FailureClass, FailureEvidence
 from leyden.ids import AttemptRef, derive
@@ -76,6 +77,7 @@ class FailureGroup:
     """Failure classes reported by runners, where the gateway recorded another."""
 
 
+@lru_cache(4096)
 def masked(message: str) -> str:
     """The first line of a message, with numbers, ids, paths and addresses masked."""
     text = next((line.strip() for line in message.splitlines() if line.strip()), "")

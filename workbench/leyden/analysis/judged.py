@@ -8,6 +8,7 @@ from collections.abc import Set
 from dataclasses import dataclass, field, replace
 from datetime import datetime
 
+from leyden.analysis.failed_rules import RuleFailures, rule_failures
 from leyden.analysis.rewards import VALIDATION, JudgedRollout
 from leyden.events import ModelCallRecorded, RewardAssigned, RewardsCompleted, RolloutEnded, SequenceCredited
 from leyden.events.codec import MODEL_CALLS, REWARDS, ROLLOUTS, TRANSITIONS
@@ -39,6 +40,7 @@ class Judgement:
 
     rollouts: list[JudgedRollout]
     whole_rollout_rules: frozenset[str]
+    failures: RuleFailures = field(default_factory=RuleFailures)
 
 
 async def read_judged(
@@ -50,6 +52,7 @@ async def read_judged(
     """
     attempts: dict[AttemptRef, _Attempt] = {}
     rules: dict[str, bool] = {}
+    completed: list[RewardsCompleted] = []
     async for one in log.read(REWARDS, start=start, end=end):
         event = one.event
         if isinstance(event, RewardAssigned):
@@ -59,6 +62,7 @@ async def read_judged(
             whole = event.evidence.kind == "rollout" and event.call_id is None
             rules[rule] = rules.get(rule, True) and (whole or event.name == OUTCOME)
         elif isinstance(event, RewardsCompleted):
+            completed.append(event)
             held = attempts.setdefault(event.ref, _Attempt())
             if event.revision > held.revision:
                 held.revision, held.named = event.revision, frozenset(event.reward_ids)
@@ -67,9 +71,11 @@ async def read_judged(
     validation = await _validation(log, start)
     found = {ref: replace(one, mode=VALIDATION) if ref in validation else one for ref, one in found.items()}
     wanted = {ref for ref, one in found.items() if with_versions or one.mode == VALIDATION}
-    versions = await _versions(log, wanted, start)
+    versions = await _versions(log, wanted, validation, start)
     rollouts = [replace(one, version=versions.get(ref, UNKNOWN)) for ref, one in found.items()]
-    return Judgement(rollouts, frozenset(rule for rule, whole in rules.items() if whole))
+    failed = [event for event in completed if event.failed_rules or event.outcome_missing]
+    failures = rule_failures(failed, len({event.rollout_id for event in completed}))
+    return Judgement(rollouts, frozenset(rule for rule, whole in rules.items() if whole), failures)
 
 
 def _judged(ref: AttemptRef, held: _Attempt) -> JudgedRollout | None:
@@ -92,19 +98,37 @@ async def _validation(log: Log, start: datetime | None) -> set[AttemptRef]:
     }
 
 
-async def _versions(log: Log, wanted: Set[AttemptRef], start: datetime | None) -> dict[AttemptRef, str]:
-    """The newest version that acted in each attempt: of its transitions, else of its calls."""
+async def _versions(
+    log: Log, wanted: Set[AttemptRef], validation: Set[AttemptRef], start: datetime | None
+) -> dict[AttemptRef, str]:
+    """The newest version that acted in each attempt: of its transitions, else of its calls.
+
+    Attempts at validation tasks have no transitions.
+    """
+    found = await _versions_trained(log, wanted - validation, start)
+    if missing := wanted - found.keys():
+        found |= await _versions_called(log, missing)
+    return {ref: name for ref, (_, name) in found.items()}
+
+
+async def _versions_trained(
+    log: Log, wanted: Set[AttemptRef], start: datetime | None
+) -> dict[AttemptRef, tuple[int, str]]:
+    """Number and name of the newest version in the transitions of each attempt that has some."""
     found: dict[AttemptRef, tuple[int, str]] = {}
     if not wanted:
-        return {}
+        return found
     async for one in log.read(TRANSITIONS, start=start):
         event = one.event
         if isinstance(event, SequenceCredited) and event.transitions and event.ref in wanted:
             newest = max(transition.policy_version for transition in event.transitions)
             found[event.ref] = max(found.get(event.ref, (-1, "")), (newest, f"{event.policy}@{newest}"))
-    if not (missing := wanted - found.keys()):
-        return {ref: name for ref, (_, name) in found.items()}
-    # Calls are written before their rollout's rewards, so the start of the rewards' range does not hold for them.
+    return found
+
+
+async def _versions_called(log: Log, missing: Set[AttemptRef]) -> dict[AttemptRef, tuple[int, str]]:
+    """The same of their calls, which are written before the rewards: the start of the rewards' range does not hold."""
+    found: dict[AttemptRef, tuple[int, str]] = {}
     async for one in log.read(MODEL_CALLS, keys={ref.rollout_id for ref in missing}):
         call = one.event
         if not isinstance(call, ModelCallRecorded) or call.rollout_id is None or call.policy_version is None:
@@ -113,4 +137,4 @@ async def _versions(log: Log, wanted: Set[AttemptRef], start: datetime | None) -
         if ref in missing and call.policy is not None and call.error is None:
             acted = (call.policy_version, f"{call.policy}@{call.policy_version}")
             found[ref] = max(found.get(ref, (-1, "")), acted)
-    return {ref: name for ref, (_, name) in found.items()}
+    return found

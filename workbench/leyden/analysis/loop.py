@@ -211,7 +211,7 @@ class LoopState:
                 if attempt.ended_at is not None and not attempt.succeeded:
                     message = attempt.failure.message if attempt.failure else ""
                     kind = attempt.failure.failure_class.value if attempt.failure else "agent_exception"
-                    entry = (attempt.ended_at, f"{one.rollout_id}{number:04x}", message)
+                    entry = (attempt.ended_at, AttemptRef(one.rollout_id, number).trace_id, message)
                     lots.setdefault((kind, masked(message)), []).append(entry)
         found = [(kind, len(lot), max(lot)) for (kind, _), lot in lots.items()]
         return [

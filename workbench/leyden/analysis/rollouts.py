@@ -50,11 +50,9 @@ class SeenAttempt:
     """Of its completed rewards; -1 before the first."""
     reward_ids: frozenset[str] = frozenset()
     failed_rules: tuple[str, ...] = ()
-    outcome_missing: bool = False
     given: dict[str, float] = field(default_factory=dict)
     """Reward's event id → value × weight."""
     calls: set[str] = field(default_factory=set)
-    call_errors: int = 0
     versions: dict[str, int] = field(default_factory=dict)
     """Policy → newest version that answered."""
 
@@ -81,7 +79,6 @@ class SeenRollout:
     group_id: str = ""
     group_size: int = 1
     mode: str = TRAIN
-    timeout_s: float | None = None
     enqueued_at: datetime | None = None
     attempts: dict[int, SeenAttempt] = field(default_factory=dict)
 
@@ -139,27 +136,25 @@ class Rollouts:
     def __len__(self) -> int:
         return len(self.by_id)
 
-    def see(self, event: Event) -> SeenRollout | None:
-        """Add one event; the rollout that it is about, the last one of a task."""
+    def see(self, event: Event) -> None:
+        """Add one event."""
         match event:
             case TaskEnqueued():
-                return self._enqueued(event)
+                self._enqueued(event)
             case RolloutStarted():
-                return self._started(event)
+                self._started(event)
             case RolloutEnded():
-                return self._ended(event)
+                self._ended(event)
             case RolloutSettled():
                 self._attempt(event.ref).settled = True
-                return self.by_id[event.rollout_id]
             case RewardAssigned():
                 self._attempt(event.ref).given[event.event_id] = event.value * event.weight
-                return self.by_id[event.rollout_id]
             case RewardsCompleted():
-                return self._judged(event)
+                self._judged(event)
             case ModelCallRecorded():
-                return self._called(event)
+                self._called(event)
             case _:
-                return None
+                pass
 
     def _rollout(self, rollout_id: str) -> SeenRollout:
         return self.by_id.setdefault(rollout_id, SeenRollout(rollout_id))
@@ -167,46 +162,38 @@ class Rollouts:
     def _attempt(self, ref: AttemptRef) -> SeenAttempt:
         return self._rollout(ref.rollout_id).attempts.setdefault(ref.attempt, SeenAttempt())
 
-    def _enqueued(self, event: TaskEnqueued) -> SeenRollout | None:
-        rollout = None
+    def _enqueued(self, event: TaskEnqueued) -> None:
         for rollout_id in event.rollout_ids:
             rollout = self._rollout(rollout_id)
-            rollout.task_id, rollout.mode, rollout.timeout_s = event.task.task_id, event.task.mode, event.timeout_s
+            rollout.task_id, rollout.mode = event.task.task_id, event.task.mode
             rollout.group_id, rollout.group_size = event.group_id, len(event.rollout_ids)
             rollout.enqueued_at = event.event_time
-        return rollout
 
-    def _started(self, event: RolloutStarted) -> SeenRollout:
+    def _started(self, event: RolloutStarted) -> None:
         rollout = self._rollout(event.rollout_id)
         rollout.group_id, rollout.group_size = event.group_id, event.group_size
         rollout.task_id = rollout.task_id or event.task_id
         self._attempt(event.ref).started_at = event.event_time
-        return rollout
 
-    def _ended(self, event: RolloutEnded) -> SeenRollout:
+    def _ended(self, event: RolloutEnded) -> None:
         rollout, attempt = self._rollout(event.rollout_id), self._attempt(event.ref)
         rollout.group_id, rollout.group_size = event.group_id, event.group_size
         if event.task is not None:
             rollout.task_id, rollout.mode = event.task.task_id, event.task.mode
         attempt.started_at, attempt.ended_at = event.started_at, event.event_time
         attempt.succeeded, attempt.final, attempt.failure = event.status == "succeeded", event.final, event.failure
-        return rollout
 
-    def _judged(self, event: RewardsCompleted) -> SeenRollout:
+    def _judged(self, event: RewardsCompleted) -> None:
         attempt = self._attempt(event.ref)
         if event.revision > attempt.revision:
             attempt.revision, attempt.reward_ids = event.revision, frozenset(event.reward_ids)
-            attempt.failed_rules, attempt.outcome_missing = tuple(event.failed_rules), event.outcome_missing
-        return self.by_id[event.rollout_id]
+            attempt.failed_rules = tuple(event.failed_rules)
 
-    def _called(self, event: ModelCallRecorded) -> SeenRollout | None:
+    def _called(self, event: ModelCallRecorded) -> None:
         if event.rollout_id is None:
-            return None
+            return
         attempt = self._attempt(AttemptRef(event.rollout_id, event.attempt))
-        if event.call_id not in attempt.calls:
-            attempt.calls.add(event.call_id)
-            attempt.call_errors += event.error is not None
+        attempt.calls.add(event.call_id)
         if event.policy is not None and event.policy_version is not None:
             held = attempt.versions.get(event.policy, event.policy_version)
             attempt.versions[event.policy] = max(held, event.policy_version)
-        return self.by_id[event.rollout_id]

@@ -16,7 +16,6 @@ from leyden.cli.shell import DEMO_DIR, STACK_DIR, DataDir, RunFile, StackDir, cl
 from leyden.cli.train_app import train
 from leyden.cli.watch_app import watch_app
 from leyden.cli.work_app import work_app
-from leyden.client.claims import connection
 from leyden.stack.config import Ports, StackConfig
 from leyden.stack.errors import StackError
 from leyden.stack.program import as_typed
@@ -83,6 +82,7 @@ def down(data_dir: StackDir = STACK_DIR) -> None:
 @examples("eval $(leyden env)")
 def env_(data_dir: StackDir = STACK_DIR) -> None:
     """Print the variables that connect agents and other programs to the local stack: `eval $(leyden env)`."""
+    from leyden.client.claims import connection
     from leyden.stack.state import DataFolder
 
     with clear_errors():

@@ -68,6 +68,8 @@ async def look_at_failures(plan: ErrorsPlan, tell: Tell) -> Failures:
     with log_location(plan.data_dir) as location:
         async with Log(location, plan.prefix, tell) as log:
             found = await read_failures(log, plan)
+            if plan.show is not None:
+                return found
             return replace(found, rules=await read_rule_failures(log, plan.since))
 
 

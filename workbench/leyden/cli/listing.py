@@ -9,14 +9,13 @@ from typing import Any
 
 from rich.console import Console
 
-from leyden.analysis.loop import WATCHED, LoopState
 from leyden.analysis.rollouts import TOPICS, Rollouts, RolloutStatus, SeenRollout
 from leyden.cli.formatting import print_columns
-from leyden.events.codec import TRANSITIONS
+from leyden.cli.watching import LoopWatch
 from leyden.kafka.types import KafkaError
 from leyden.reading import Log, log_location
 from leyden.reading.follow import Follower
-from leyden.training.progress import Progress
+from leyden.stack.progress import Progress
 
 EVERY_S = 1.0
 COLUMNS = ("id", "status", "mode", "version", "reward", "s", "task", "error")
@@ -88,7 +87,7 @@ async def follow_rollouts(
                 except KafkaError as error:
                     tell(f"Kafka does not answer: {error}")
                 tell.close()
-                done = [one for one in seen if one.ended and one.newest.revision >= 0 and one.rollout_id not in told]
+                done = [one for one in seen if one.rollout_id not in told and one.ended and one.newest.revision >= 0]
                 told |= {one.rollout_id for one in done}
                 for rollout in sorted(done, key=_moment) if not first else ():
                     if wanted.takes(rollout):
@@ -101,14 +100,12 @@ async def follow_rollouts(
 
 async def list_versions(data_dir: Path, prefix: str | None, tell: Progress, as_json: bool, console: Console) -> None:
     """Print every version as a table or as JSON."""
-    state = LoopState()
     with log_location(data_dir) as location:
         async with Log(location, prefix, tell) as log:
-            ends = {TRANSITIONS: lambda _, value: b'"group-credited"' in value}
-            async for one in Follower(log, WATCHED, ends).poll():
-                state.see(one.event)
+            watch = LoopWatch(log, location)
+            await watch.catch_up()
     tell.close()
-    models = state.models()
+    models = watch.state.models()
     if as_json:
         console.file.write(json.dumps([one.model_dump(mode="json") for one in models], indent=2) + "\n")
         return

@@ -8,7 +8,8 @@ from pathlib import Path
 from rich.console import Console
 from rich.table import Table
 
-from leyden.analysis.failed_rules import RuleFailures, read_rule_failures
+from leyden.analysis.bars import bar
+from leyden.analysis.failed_rules import RuleFailures
 from leyden.analysis.hacking import MIN_WINDOWS, Suspicion, suspicions
 from leyden.analysis.judged import read_judged
 from leyden.analysis.rewards import (
@@ -26,7 +27,6 @@ from leyden.reading import Log, log_location
 from leyden.reading.log import Tell
 from leyden.stack.errors import StackError
 from leyden.stack.program import as_typed
-from leyden.training.view import bar
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -62,16 +62,15 @@ async def look_at_rewards(plan: RewardsPlan, tell: Tell) -> RewardsReport:
     with log_location(plan.data_dir) as location:
         async with Log(location, plan.prefix, tell) as log:
             judged = await read_judged(log, plan.by_version, plan.start, plan.end)
-            failures = await read_rule_failures(log, plan.start, plan.end)
     if not judged.rollouts:
-        raise StackError("\n".join(["No rollout has rewards in this log and time range.", *failures.lines()]))
+        raise StackError("\n".join(["No rollout has rewards in this log and time range.", *judged.failures.lines()]))
     outcomes = sorted(plan.outcomes or judged.whole_rollout_rules)
     held_out = held_out_curve(judged.rollouts)
     chosen = _of_mode(judged.rollouts, plan.mode)
     timed = windows_of(chosen, plan.window)
     lots = versions_of(chosen) if plan.by_version else timed
     shown = [statistics(_name(lot, plan.by_version), lot) for lot in lots]
-    return RewardsReport(held_out, shown, outcomes, suspicions(timed, outcomes), len(timed), failures)
+    return RewardsReport(held_out, shown, outcomes, suspicions(timed, outcomes), len(timed), judged.failures)
 
 
 def _of_mode(judged: Sequence[JudgedRollout], mode: str | None) -> list[JudgedRollout]:

@@ -13,7 +13,7 @@ from rich.markup import escape
 
 from leyden.client.local_stack import FOLDERS, data_folder
 from leyden.stack.errors import StackError
-from leyden.training.progress import Progress
+from leyden.stack.progress import Progress
 
 console = Console()
 STACK_DIR, DEMO_DIR = FOLDERS

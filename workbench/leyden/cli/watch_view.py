@@ -16,7 +16,7 @@ from leyden.analysis.rewards import VALIDATION
 from leyden.cli.formatting import TABLE, facts_table, number, print_columns, safe
 from leyden.cli.watching import StackView, reports
 from leyden.stack.program import as_typed
-from leyden.training.progress import Progress
+from leyden.stack.progress import Progress
 
 NEWEST = 8
 """Rows of a table of steps or versions on the screen; `--json` has all."""

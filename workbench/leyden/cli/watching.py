@@ -94,10 +94,14 @@ class LoopWatch:
         self._log, self._location, self._per_step = log, location, per_step
         self._follower = Follower(log, WATCHED, {TRANSITIONS: lambda _, value: GROUP_END in value})
 
-    async def look(self, now: datetime) -> LoopReport:
-        """The report at `now`. Raises `KafkaError`."""
+    async def catch_up(self) -> None:
+        """Read what is new. Raises `KafkaError`."""
         async for one in self._follower.poll():
             self.state.see(one.event)
+
+    async def look(self, now: datetime) -> LoopReport:
+        """The report at `now`. Raises `KafkaError`."""
+        await self.catch_up()
         lag = await lag_of_stages(self._location.kafka, self._log.prefix)
         report = self.state.report(now, lag, self._per_step)
         attempts = (attempt for one in self.state.rollouts for attempt in one.attempts.values())

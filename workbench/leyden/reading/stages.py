@@ -15,8 +15,9 @@ from leyden.events.codec import (
     TRANSITIONS,
     VERDICTS,
 )
+from leyden.kafka.admin import committed_offsets, stored_ranges, topic_partitions
 from leyden.kafka.settings import KafkaSettings
-from leyden.kafka.tail import group_backlog
+from leyden.kafka.tail import unread
 from leyden.kafka.types import GroupCoordinatorNotAvailableError
 
 STAGES: Mapping[str, tuple[str, ...]] = {
@@ -34,8 +35,12 @@ async def lag_of_stages(kafka: KafkaSettings, prefix: str) -> dict[str, int]:
 
     Raises `KafkaError`.
     """
-    lags = {}
+    names = sorted({prefix + topic for topics in STAGES.values() for topic in topics})
+    partitions = await topic_partitions(kafka, names)
+    done = {}
     for stage, topics in STAGES.items():
+        own = {prefix + topic for topic in topics}
         with suppress(GroupCoordinatorNotAvailableError):
-            lags[stage] = await group_backlog(kafka, prefix, stage, topics)
-    return lags
+            done[stage] = await committed_offsets(kafka, prefix + stage, [tp for tp in partitions if tp.topic in own])
+    stored = await stored_ranges(kafka, partitions)  # read last, so that no committed offset is beyond the end
+    return {stage: unread(stored, offsets) for stage, offsets in done.items()}

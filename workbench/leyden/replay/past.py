@@ -23,9 +23,14 @@ class PastReplay:
     """The last version that it trained."""
 
 
+def replays_of(data_dir: Path) -> Path:
+    """The folder of a stack's replays."""
+    return data_dir.resolve() / "replays"
+
+
 def past_replays(data_dir: Path) -> list[PastReplay]:
     """All of them, oldest first; failed ones, which may be made again, at the end."""
-    folders = sorted(path for path in (data_dir.resolve() / "replays").glob("*") if path.is_dir())
+    folders = sorted(path for path in replays_of(data_dir).glob("*") if path.is_dir())
     found = [_read(folder) for folder in folders]
     return sorted(found, key=lambda one: (one.ended is None, one.ended or datetime.max.replace(tzinfo=UTC), one.name))
 

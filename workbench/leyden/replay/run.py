@@ -34,6 +34,7 @@ from leyden.reading.stages import STAGES
 from leyden.replay.brokers import Brokers, brokers_of
 from leyden.replay.compare import Comparison, Wanted, compare, read_transitions
 from leyden.replay.copy import copy_recorded
+from leyden.replay.past import REPORT, replays_of
 from leyden.replay.training import TrainingComparison, compare_training, read_training
 from leyden.stack.errors import StackError
 from leyden.stack.plan import python_env
@@ -75,7 +76,7 @@ class _Replay:
         self.target = f"{plan.name}."
         self.kafka = KafkaSettings(bootstrap_servers=brokers.kafka_servers)
         self.claims = ClaimStore(claims_url_of(brokers.stack))
-        self.folder = plan.data_dir.resolve() / "replays" / plan.name
+        self.folder = replays_of(plan.data_dir) / plan.name
         self.began = datetime.now(UTC)
         """Before the copy: what the live services write later is not compared."""
 
@@ -209,7 +210,7 @@ class _Replay:
             "training": vars(training) | {"identical": training.identical} if training else None,
             "versions": [json.loads(version.model_dump_json()) for version in versions],
         }
-        (self.folder / "report.json").write_text(json.dumps(report, indent=2))
+        (self.folder / REPORT).write_text(json.dumps(report, indent=2))
 
     def _tell_outcome(self, comparison: Comparison, versions: list[VersionRegistered]) -> bool:
         """Print the result; True if the transitions differ."""
@@ -231,7 +232,7 @@ class _Replay:
         """Print how the training compares, and where the report is; True if it differs."""
         for line in training.lines() if training else ():
             self.say(line)
-        self.say(f"report {self.folder / 'report.json'}")
+        self.say(f"report {self.folder / REPORT}")
         return training is not None and not training.identical
 
 

@@ -77,13 +77,6 @@ class Stack:
         """A key that the gateway accepts."""
         return (self.config.api_keys or (self.folder.secrets().api_key,))[0]
 
-    @property
-    def env(self) -> dict[str, str]:
-        """The environment of the services, for other programs that use the stack."""
-        if self.inputs is None:
-            raise StackError("The stack is not up; call up() first.")
-        return plan.shared_env(self.config, self.inputs)
-
     def __enter__(self) -> Self:
         self.up()
         return self

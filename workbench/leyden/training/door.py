@@ -1,6 +1,5 @@
 """Makes a plan of what the user gave, and finds what is wrong with it before anything starts."""
 
-import json
 import sys
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
@@ -11,7 +10,6 @@ from typing import Any, Literal
 from leyden.client.errors import ConfigurationError
 from leyden.client.executors import Command, Mode
 from leyden.client.named import Named, check_takes
-from leyden.ids import derive
 from leyden.settings import ServiceSettings
 from leyden.stack.config import Ports, StackConfig
 from leyden.stack.errors import StackError
@@ -23,7 +21,7 @@ from leyden.training.schedule import Schedule
 from leyden.training.stacks import check_running
 from leyden.training.task_rows import Source, jsonable
 from leyden.training.task_set import Task, TaskSet, task_set
-from leyden.training.tasks import TaskSource, columns_of, tasks_of
+from leyden.training.tasks import TaskSource, columns_of, content_id, tasks_of
 
 FUNCTIONS = "leyden.reward_functions"
 """Entry points of reward functions that packages bring."""
@@ -169,8 +167,7 @@ def _task(number: int, given: Any) -> Task:
     if unknown := set(task) - {"input", "metadata", "task_id"}:
         raise StackError(f"{where} has unknown fields: {', '.join(sorted(map(str, unknown)))}.")
     content = {"input": jsonable(task["input"], where), "metadata": jsonable(task.get("metadata") or {}, where)}
-    canonical = json.dumps(content, sort_keys=True, ensure_ascii=False)
-    return {"task_id": str(task.get("task_id") or derive("task", canonical)[:20]), **content}
+    return {"task_id": str(task.get("task_id") or content_id(content)), **content}
 
 
 def _sections(asked: Asked, reward: str | None) -> RunFile:

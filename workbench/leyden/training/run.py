@@ -8,10 +8,10 @@ from contextlib import ExitStack
 
 from rich.console import Console
 
+from leyden.stack.progress import Progress
 from leyden.training.agents import agent_of
 from leyden.training.loop import Loop, result_of
 from leyden.training.plan import TrainPlan
-from leyden.training.progress import Progress
 from leyden.training.results import Training
 from leyden.training.run_file import mark_started
 from leyden.training.stacks import RunningStack, stack_of

@@ -5,7 +5,7 @@ Everything is counted by id, so that redelivered events, restarts and an earlier
 
 import time
 from collections import Counter
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
 
 from leyden.analysis.failed_rules import RuleFailures, rule_failures
@@ -20,6 +20,7 @@ from leyden.events import (
     TaskEnqueued,
     TrainingStepCompleted,
 )
+from leyden.trainer.core.step_metrics import StepMetric
 from leyden.training.gateway import Queue
 from leyden.training.results import Best, HeldOut, Update
 from leyden.training.schedule import Schedule, Standing
@@ -53,8 +54,8 @@ class TrainState:
     notes: list[str] = field(default_factory=list)
     _enqueued: dict[str, _Enqueued] = field(default_factory=dict)
     """Group id → what it was enqueued for."""
-    _batched: dict[str, int] = field(default_factory=dict)
-    """Group id → the step of the first batch that has it."""
+    _batched: set[str] = field(default_factory=set)
+    """Ids of groups that a batch has."""
     _formed: int = 0
     _given: dict[str, float] = field(default_factory=dict)
     """Event id of a reward → its contribution."""
@@ -92,8 +93,7 @@ class TrainState:
                 self.credited[event.group_id] = event
             case BatchFormed() if not event.credit:
                 self._formed = max(self._formed, event.step)
-                for group in event.groups:
-                    self._batched.setdefault(group.group_id, event.step)
+                self._batched |= {group.group_id for group in event.groups}
             case TrainingStepCompleted():
                 self.steps[event.step] = event
             case CheckpointSaved():
@@ -129,6 +129,7 @@ class TrainState:
         training = {group: one for group, one in self._enqueued.items() if not one.name.held_out}
         sampled = Counter(one.name.number for one in training.values())
         fresh = steps - self.schedule.max_staleness
+        evaluations = self._evaluations()
         usable = (g for g, one in training.items() if one.name.number > fresh and self._is_usable(g))
         return Standing(
             steps=steps,
@@ -138,10 +139,8 @@ class TrainState:
             open_groups=sum(group not in self.credited for group in training),
             usable_groups=sum(1 for _ in usable),
             is_training=self._formed > steps,
-            evaluating=frozenset(self._evaluations()),
-            evaluated=frozenset(
-                v for v, rollouts in self._evaluations().items() if all(map(self._is_judged, rollouts))
-            ),
+            evaluating=frozenset(evaluations),
+            evaluated=frozenset(self._evaluated(evaluations)),
             quiet_s=time.monotonic() - self._news_at,
         )
 
@@ -158,8 +157,8 @@ class TrainState:
     @property
     def held_out(self) -> list[HeldOut]:
         """Complete evaluations, by version."""
-        evaluated = self.standing.evaluated
-        return [self._held_out(v, rollouts) for v, rollouts in sorted(self._evaluations().items()) if v in evaluated]
+        evaluated = self._evaluated(self._evaluations())
+        return [self._held_out(version, evaluated[version]) for version in sorted(evaluated)]
 
     @property
     def scores(self) -> dict[int, float]:
@@ -169,7 +168,7 @@ class TrainState:
         found: dict[int, float] = {}
         for step in sorted(self.steps):
             before = self.steps[step - 1].version if step > 1 and step - 1 in self.steps else 0
-            found.setdefault(before, self.steps[step].metrics["reward/mean"])
+            found.setdefault(before, self.steps[step].metrics[StepMetric.REWARD_MEAN])
         return found
 
     @property
@@ -223,6 +222,10 @@ class TrainState:
         wanted = len(self.tasks.held_out)
         return {v: [r for one in some for r in one.rollout_ids] for v, some in found.items() if len(some) >= wanted}
 
+    def _evaluated(self, evaluations: Mapping[int, list[str]]) -> dict[int, list[str]]:
+        """Those of `evaluations` whose rollouts are all judged."""
+        return {v: rollouts for v, rollouts in evaluations.items() if all(map(self._is_judged, rollouts))}
+
     def _is_judged(self, rollout_id: str) -> bool:
         """Whether all rewards of its final attempt are known."""
         completed = self._completed.get(rollout_id)
@@ -241,9 +244,9 @@ def _update(step: TrainingStepCompleted) -> Update:
     metrics = step.metrics
     return Update(
         number=step.step,
-        reward=metrics["reward/mean"],
+        reward=metrics[StepMetric.REWARD_MEAN],
         version=step.version,
-        groups=round(metrics.get("groups/count", 0)),
-        flat=metrics.get("groups/zero_variance_share", 0.0),
-        learned=not metrics.get("optimiser/skipped", 0.0),
+        groups=round(metrics.get(StepMetric.GROUPS, 0)),
+        flat=metrics.get(StepMetric.ZERO_VARIANCE, 0.0),
+        learned=not metrics.get(StepMetric.SKIPPED, 0.0),
     )

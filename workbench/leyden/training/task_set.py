@@ -12,7 +12,7 @@ from typing import Any
 
 from leyden.ids import derive
 from leyden.stack.errors import StackError
-from leyden.training.tasks import MAX_ID
+from leyden.training.tasks import short_id
 
 UPDATE, HELD_OUT = "update", "held-out"
 _ID = re.compile(rf"(?P<name>.*)/(?P<kind>{UPDATE}|{HELD_OUT})-(?P<number>\d+)/(?P<index>\d+)/.*", re.DOTALL)
@@ -72,8 +72,7 @@ class TaskSet:
         return sorted(self.train, key=lambda task: derive("order", self.seed, epoch, task["task_id"]))
 
     def _id(self, kind: str, number: int, index: int, task: Task) -> str:
-        full = f"{self.name}/{kind}-{number}/{index}/{task['task_id']}"
-        return full if len(full) <= MAX_ID else f"{full[:200]}:{derive('task-id', full)}"
+        return short_id(f"{self.name}/{kind}-{number}/{index}/{task['task_id']}")
 
 
 def task_set(tasks: Sequence[Task], holdout: float, seed: int = 0, name: str = "train") -> TaskSet:

@@ -88,15 +88,20 @@ def _value(row: Row, column: str, where: str) -> Any:
 
 def _task_id(plan: TaskSource, name: str, row: Row, content: dict[str, Any], where: str) -> str:
     if plan.id_column is None and TASK_ID not in row:
-        canonical = json.dumps(content, sort_keys=True, ensure_ascii=False)
-        return _short(f"{name}:{derive('task', canonical)[:20]}")
+        return short_id(f"{name}:{content_id(content)}")
     own = _value(row, plan.id_column or TASK_ID, where)
     if not isinstance(own, str | int) or isinstance(own, bool) or own == "":
         raise StackError(f"{where}: an id must be a string or an integer, not {own!r}.")
-    return _short(f"{name}:{own}")
+    return short_id(f"{name}:{own}")
 
 
-def _short(task_id: str) -> str:
+def content_id(content: dict[str, Any]) -> str:
+    """An id of a task by its input and metadata."""
+    return derive("task", json.dumps(content, sort_keys=True, ensure_ascii=False))[:20]
+
+
+def short_id(task_id: str) -> str:
+    """The id, or one of at most `MAX_ID` characters that begins like it."""
     return task_id if len(task_id) <= MAX_ID else f"{task_id[:200]}:{derive('task-id', task_id)}"
 
 

@@ -1,6 +1,6 @@
 """The screen of a training: one line for each update, evaluation and problem; on a terminal also what happens now."""
 
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 
 from rich.console import Console, Group, RenderableType
 from rich.live import Live
@@ -8,13 +8,10 @@ from rich.progress_bar import ProgressBar
 from rich.table import Table
 from rich.text import Text
 
+from leyden.analysis.bars import bar
 from leyden.training.problems import problems
 from leyden.training.results import HeldOut, Update, shown
 from leyden.training.state import TrainState
-
-BAR = 20
-"""Width of a reward's bar, in characters."""
-_EIGHTHS = " ▏▎▍▌▋▊▉█"
 
 
 class View:
@@ -30,9 +27,9 @@ class View:
 
     def show(self, state: TrainState) -> None:
         """Print what is new, and draw what happens now."""
-        scale = _scale(state)
         when = "" if self._is_first else f"  {state.elapsed_s:.0f} s"
         moments: list[Update | HeldOut] = [*state.updates, *state.held_out]
+        scale = _scale(moments)
         for moment in sorted(moments, key=_order):
             line = _update(moment, state, scale) if isinstance(moment, Update) else _held_out(moment, scale)
             self._once(_order(moment), self._line, line + when)
@@ -41,10 +38,6 @@ class View:
         self._is_first = False
         if self._live:
             self._live.update(render(state))
-
-    def say(self, line: str) -> None:
-        """Print a line."""
-        self._line(line)
 
     def warn(self, text: str) -> None:
         """Print a warning."""
@@ -103,14 +96,7 @@ def _held_out(one: HeldOut, scale: tuple[float, float]) -> str:
     return f"{'held out':<14} {level}  reward {shown(one.mean)}  {counted}"
 
 
-def _scale(state: TrainState) -> tuple[float, float]:
-    rewards = [one.reward for one in state.updates] + [one.mean for one in state.held_out if one.mean is not None]
+def _scale(moments: Sequence[Update | HeldOut]) -> tuple[float, float]:
+    means = (one.reward if isinstance(one, Update) else one.mean for one in moments)
+    rewards = [mean for mean in means if mean is not None]
     return min([0.0, *rewards]), max([1.0, *rewards])
-
-
-def bar(reward: float, scale: tuple[float, float] = (0.0, 1.0)) -> str:
-    """A bar of `BAR` characters, empty at the low end of the scale and full at its high end."""
-    low, high = scale
-    eighths = round((min(high, max(low, reward)) - low) / (high - low) * BAR * 8)
-    full, rest = divmod(eighths, 8)
-    return ("█" * full + (_EIGHTHS[rest] if rest else "")).ljust(BAR)
