@@ -8,6 +8,7 @@ import json
 import os
 import re
 import shutil
+import signal
 import subprocess
 from collections.abc import Iterator
 from dataclasses import dataclass, field
@@ -25,9 +26,10 @@ pytestmark = [pytest.mark.integration, pytest.mark.timeout(900)]
 
 ADDED = {"./leyden up": "--model tiny --engine transformers --auto-ports"}
 """Options after a command's own: a model that needs no download, and ports that are free."""
-INTERRUPTED = "timeout --preserve-status --signal INT 15"
 UNTIL_CTRL_C = {"leyden watch"}
 """Commands that a reader ends."""
+READ_S = 15
+"""How long a reader looks at one of them."""
 AGENT = """
 import json, os, sys
 import openai
@@ -58,20 +60,25 @@ class Reader:
     def type(self, command: str, status: int = 0) -> str:
         """Run a command in the words of its page; its output. An export is kept for the commands after it."""
         line = f"{command} {ADDED.get(command, '')}".strip()
-        line = f"{INTERRUPTED} {line}" if command in UNTIL_CTRL_C else line
         for old, new in self.replaced.items():
             line = line.replace(old, new)
         script = "\n".join(["set -eu", *self.exports, line])
-        done = subprocess.run(
-            ["bash", "-c", script], cwd=self.folder, env=self.environment, capture_output=True, text=True, timeout=400,
-            stdin=subprocess.DEVNULL, check=False,
+        is_ended = command in UNTIL_CTRL_C
+        shell = subprocess.Popen(
+            ["bash", "-c", script], cwd=self.folder, env=self.environment, text=True, start_new_session=True,
+            stdin=subprocess.DEVNULL, stdout=subprocess.PIPE, stderr=subprocess.PIPE,
         )  # fmt: skip
-        status = 130 if command in UNTIL_CTRL_C else status
-        assert done.returncode == status, f"{command}\n→ {line}\n{done.stdout[-3000:]}\n{done.stderr[-3000:]}"
+        try:
+            out, err = shell.communicate(timeout=READ_S if is_ended else 400)
+        except subprocess.TimeoutExpired:
+            os.killpg(shell.pid, signal.SIGINT if is_ended else signal.SIGKILL)  # as a terminal's Ctrl-C
+            out, err = shell.communicate(timeout=60)
+        expected = 130 if is_ended else status
+        assert shell.returncode == expected, f"{command}\n→ {line}\n{out[-3000:]}\n{err[-3000:]}"
         if command.startswith(("export ", ". ")):
             self.exports.append(line)
         self.typed.append(command)
-        return done.stdout
+        return out
 
 
 @pytest.fixture

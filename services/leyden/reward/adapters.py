@@ -38,6 +38,13 @@ class RedisWaitingAttempts:
                 begun = int(await self._redis.get(self._readings) or 0)
                 await self._redis.zadd(self._unread, dict.fromkeys(new, begun), nx=True)
 
+    async def any_due(self, now: datetime) -> bool:
+        with redis_or_retry():
+            async with self._redis.pipeline(transaction=False) as both:
+                both.zcard(self._unread)
+                both.zcount(self._deadlines, "-inf", now.timestamp())
+                return any(await both.execute())
+
     async def begin_reading(self) -> int:
         with redis_or_retry():
             return int(await self._redis.incr(self._readings))

@@ -21,6 +21,10 @@ class WaitingAttempts(Protocol):
         """Add subjects as unread. Those that are waiting already are not changed."""
         ...
 
+    async def any_due(self, now: datetime) -> bool:
+        """Whether an attempt is unread, or has a deadline that has passed."""
+        ...
+
     async def begin_reading(self) -> int:
         """Number of a new reading of the log. Subjects added before have a smaller number, on all replicas."""
         ...

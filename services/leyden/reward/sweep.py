@@ -75,10 +75,10 @@ class Sweeper:
             self._was_down = False
         now = self._clock.now()
         if self._begun is None:
-            number = await self._waiting.begin_reading()
-            if not await self._waiting.unread(number, 1) and not await self._waiting.due(now, 1):
+            if not await self._waiting.any_due(now):
                 metrics.READING_SECONDS.set(0)
                 return
+            number = await self._waiting.begin_reading()
             await self._reading.begin()
             self._begun = _Begun(number, now)
         is_done = await self._reading.done()

@@ -61,6 +61,9 @@ class FakeWaiting:
         self.unread_since |= {subject: self.readings for subject in subjects if subject not in self.all}
         self._fuse.step()
 
+    async def any_due(self, now: datetime) -> bool:
+        return bool(self.unread_since) or any(at <= now for at in self.deadlines.values())
+
     async def begin_reading(self) -> int:
         self.readings += 1
         return self.readings

@@ -54,6 +54,17 @@ async def test_only_a_reading_that_began_after_an_end_covers_it(waiting: Waiting
     assert await waiting.due(LATER, 10) == []
 
 
+async def test_an_attempt_is_due_while_it_is_unread_and_once_its_deadline_has_passed(waiting: WaitingAttempts) -> None:
+    assert not await waiting.any_due(LATER)
+    await waiting.add(["a"])
+    assert await waiting.any_due(NOW)
+    await waiting.have_read(["a"], LATER)
+    assert not await waiting.any_due(NOW)
+    assert await waiting.any_due(LATER)
+    await waiting.remove(["a"])
+    assert not await waiting.any_due(LATER)
+
+
 async def test_what_was_read_is_not_unread_again(waiting: WaitingAttempts) -> None:
     await read(waiting, "a")
     await waiting.add(["a"])

@@ -4,6 +4,7 @@ import re
 from copy import deepcopy
 from dataclasses import dataclass
 from itertools import zip_longest
+from types import SimpleNamespace
 from typing import Any
 
 import orjson
@@ -12,6 +13,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from openai.lib.streaming._deltas import accumulate_delta
 
+from leyden.gateway.core import tool_calls
 from leyden.gateway.core.tool_calls import MAX_TOOL_CALLS, ToolCalls, arguments_text, own_id, whole_calls
 
 
@@ -258,3 +260,22 @@ def test_custom_tools_calls_are_merged_too() -> None:
     pieces = calls.add([first, {"index": 0, "custom": {"input": "**"}}])
     assert pieces == [first, {"index": 0, "custom": {"input": "**"}}]
     assert calls.whole() == [{"id": "c", "type": "custom", "custom": {"name": "patch", "input": "***"}}]
+
+
+def test_a_long_call_is_not_parsed_again_with_every_piece(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Its time would grow with the square of its length, on the loop that serves everybody."""
+    parsed: list[str] = []
+
+    def loads(text: str) -> Any:
+        parsed.append(text)
+        return orjson.loads(text)
+
+    counting = SimpleNamespace(loads=loads, dumps=orjson.dumps, JSONDecodeError=orjson.JSONDecodeError)
+    monkeypatch.setattr(tool_calls, "orjson", counting)
+    calls = ToolCalls("c")
+    rows = ['{"rows":[{"a":1}', *[',{"a":1}'] * 1000, "]}"]
+    calls.add([{"index": 0, "id": "x", "function": {"name": "f", "arguments": rows[0]}}])
+    for row in rows[1:]:
+        calls.add([{"index": 0, "function": {"arguments": row}}])
+    assert calls.whole()[0]["function"]["arguments"] == "".join(rows)
+    assert len(parsed) < 5

@@ -56,24 +56,23 @@ class ReplyParts:
     """The part of a reply that is recorded. Feed it the plain reply, or every chunk of a stream in order.
 
     `call_id` is the model call's; ids that the server does not give are made of it. `expected` is the number of choices
-    asked for, `version` the policy version in the reply's head, and `answers_as` the `model` that each piece must name,
-    if the version is served as an adapter. `legacy`: the caller knows calls as `function_call` only.
+    asked for. `legacy`: the caller knows calls as `function_call` only.
     """
 
     def __init__(
         self,
         call_id: str,
         expected: int,
-        version: int | None = None,
-        answers_as: str | None = None,
         legacy: bool = False,
     ) -> None:
         self._call_id = call_id
         self._expected = expected
         self._legacy = legacy
-        self.answers_as = answers_as
+        self.version: int | None = None
+        """The policy version in the reply's head."""
+        self.answers_as: str | None = None
+        """The `model` that each piece must name, if the version is served as an adapter."""
         self._choices: dict[int, ChoiceParts] = {}
-        self.version = version
         self.first_token_s: float | None = None
         """Seconds from the call's arrival to its first token, if streamed; set by the caller of this class."""
         self.prompt_token_ids: list[Any] = []
@@ -177,7 +176,7 @@ class ReplyParts:
     @property
     def usage(self) -> Usage:
         """The token counts that the engine sent; those of the token ids where it sent none."""
-        return Usage.model_validate(self.counted().model_dump() | self._said)
+        return self.counted().model_copy(update=self._said)  # checked when they came
 
     def counted(self) -> Usage:
         """Token counts from the token ids."""

@@ -80,20 +80,28 @@ class _Call:
     form: str = "function"
     name: str | None = None
     repeats_name: bool = False
-    text: str = ""
-    """Its arguments."""
+    texts: list[str] = field(default_factory=list)
+    """The pieces of its arguments."""
     untold: str = ""
     """The end of `text` that is not yet in a canonical piece."""
     more: JsonDict = field(default_factory=dict)
     said: JsonDict = field(default_factory=dict)
     """Other fields that are not yet in a canonical piece."""
 
+    @property
+    def text(self) -> str:
+        """Its arguments so far. Costs a copy of them."""
+        if len(self.texts) > 1:
+            self.texts = ["".join(self.texts)]
+        return self.texts[0] if self.texts else ""
+
     def is_whole(self) -> bool:
         """Whether its arguments are a complete JSON object, so that a name that comes now is another call's."""
-        if not self.text.rstrip().endswith("}"):
+        text = self.text
+        if not text.rstrip().endswith("}"):
             return False
         try:
-            return isinstance(orjson.loads(self.text), dict)
+            return isinstance(orjson.loads(text), dict)
         except orjson.JSONDecodeError:
             return False
 
@@ -115,18 +123,18 @@ class _Call:
 
     def take(self, piece: _Piece) -> None:
         """Add a piece. An empty object before the arguments' text is not a part of them."""
-        has_more = not self.is_whole() or self.is_empty()
-        is_again = piece.id is not None and piece.id == self.id and piece.text == self.text and not has_more
+        is_same = piece.id is not None and piece.id == self.id and piece.text == self.text
+        is_again = is_same and self.is_whole() and not self.is_empty()  # asked last: it parses the whole text
         self.id, self.newest_id = self.id or piece.id, piece.id or self.newest_id
         if self.shown_id is None:
             self.kind, self.form = piece.kind or self.kind, piece.form
             self._take_name(piece.name)
             if self.text.strip() == "{}" and piece.text.lstrip().startswith("{"):
-                self.text = self.untold = ""
+                self.texts, self.untold = [], ""
         elif piece.name is not None:
             self.repeats_name = True
         if not is_again:
-            self.text += piece.text
+            self.texts.append(piece.text)
             self.untold += piece.text
         self.more |= piece.more
         self.said |= piece.said

@@ -6,7 +6,7 @@ from collections.abc import Iterator
 import orjson
 
 from leyden.events import Json, JsonObject
-from leyden.events.base import MAX_REWARD
+from leyden.events.base import in_reward_range
 from leyden.events.masked import is_masked
 from leyden.events.wellformed import well_formed_json
 
@@ -31,7 +31,7 @@ def number(value: Json) -> float | None:
 def score(value: Json) -> float | None:
     """The value if it is a number in the range of rewards."""
     found = number(value)
-    return found if found is not None and abs(found) <= MAX_REWARD else None
+    return found if found is not None and in_reward_range(found) else None
 
 
 def count(value: Json) -> int | None:

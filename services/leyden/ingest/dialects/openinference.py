@@ -143,7 +143,7 @@ def _tool_call(meaning: Meaning, span: RawSpan) -> None:
         description=take(meaning, attributes, "tool.description"),
     )
     meaning.understood |= {INPUT, OUTPUT, *_MIMES}
-    meaning.tool["error"] = reported_error(result)
+    meaning.tool["error"] = reported_error(result) if message else None
     if is_schema or found is None:
         meaning.understood.add("tool.parameters")
 

@@ -82,7 +82,7 @@ def _tool_call(meaning: Meaning, span: RawSpan) -> None:
     tool["arguments"] = _arguments(given)
     tool["result"] = message.get("content") if message else result
     tool["call_id"] = tool["call_id"] or text(message.get("tool_call_id"))
-    tool["error"] = reported_error(result)
+    tool["error"] = reported_error(result) if message else None
     meaning.tool = tool
     meaning.understood |= {INPUT, OUTPUT, names.TOOL_ARGUMENTS, names.TOOL_RESULT, ENTITY}
 

@@ -58,7 +58,16 @@ class RolloutView:
 
     def tool_outcome(self, span: SpanRecorded) -> str | None:
         """How the tool call ended: `SUCCESS`, how it failed, or None if nothing says so (see `failure`)."""
-        return outcome_of(span, self.span_index.parts_of(span), self._tool_use.answers.get(place_of(span)))
+        place = place_of(span)
+        if place not in self._outcomes:
+            parts = self.span_index.parts_of(span)
+            self._outcomes[place] = outcome_of(span, parts, self._tool_use.answers.get(place))
+        return self._outcomes[place]
+
+    @cached_property
+    def _outcomes(self) -> dict[Place, str | None]:
+        """The outcomes that a rule has asked for, by the place of the span: several rules ask for the same."""
+        return {}
 
     @cached_property
     def span_index(self) -> SpanIndex:

@@ -85,11 +85,7 @@ class FinishedGroups:
             tuple(self._done),
             {group_id: revision for group_id, revision in self._done.items() if revision},
             frozenset(self._untrained),
-            {
-                group_id: last
-                for group_id in self._done
-                if (last := self._last.get(group_id)) is not None and last[1] >= positions.get(last[0], 0)
-            },
+            {group_id: self._last[group_id] for group_id in self._done if self._is_above(group_id, positions)},
         )
 
     def _is_above(self, group_id: str, positions: Mapping[int, int]) -> bool:

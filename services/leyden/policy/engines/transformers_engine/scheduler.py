@@ -13,6 +13,7 @@ from typing import Any
 
 import torch
 
+from leyden.events.tokens import NO_LOGPROB
 from leyden.policy.engines.transformers_engine.batch import Batch
 from leyden.policy.engines.transformers_engine.sampling import draw
 from leyden.policy.engines.transformers_engine.sequence import Delta, Sequence
@@ -22,8 +23,6 @@ logger = logging.getLogger(__name__)
 
 GATHER_S = 0.005
 """How long an idle engine waits for more requests after the first one, so that they share one prefill."""
-NO_LOGPROB = -9999.0
-"""Logprob of a token that cannot be sampled, as in vLLM: JSON has no minus infinity."""
 
 
 class Scheduler:

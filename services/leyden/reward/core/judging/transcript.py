@@ -3,22 +3,21 @@
 import json
 from collections.abc import Iterable, Sequence
 from dataclasses import dataclass, field
-from datetime import UTC, datetime, timedelta
 
 from leyden.events import Json, JsonObject, SpanRecorded
+from leyden.events.joins import unix_nano
 from leyden.reward.core.calls import CallView
 from leyden.reward.core.view import RolloutView
 
 Turn = tuple[str, str, str]
 """A message reduced to the parts that all copies of it have in common: role, text, tool calls."""
-_EPOCH = datetime(1970, 1, 1, tzinfo=UTC)
 
 
 def blocks_of(view: RolloutView, show_metadata: bool = False) -> list[str]:
     """The attempt as blocks of text: task, conversations (repeated messages only once), other tools, output."""
     story = _Story()
     events: list[tuple[int, int, CallView | SpanRecorded]] = [
-        ((call.started_at - _EPOCH) // timedelta(microseconds=1) * 1000, 0, call) for call in view.calls
+        (unix_nano(call.started_at), 0, call) for call in view.calls
     ]
     events += [(span.start_unix_nano, 1, span) for span in view.tool_spans if not _is_told(span, view.calls)]
     for _, _, event in sorted(events, key=lambda item: item[:2]):
