@@ -17,6 +17,7 @@ import subprocess
 import sys
 import threading
 import time
+from collections.abc import Awaitable, Callable
 from pathlib import Path
 from typing import Any
 
@@ -35,6 +36,8 @@ sys.path[:0] = [str(HERE), str(HERE.parent)]
 import scripted_engine  # type: ignore[import-not-found]  # noqa: E402
 
 from bundled import NODE  # type: ignore[import-not-found]  # noqa: E402
+from leyden.gateway.core.faces import MESSAGES, RESPONSES, Face  # noqa: E402
+from leyden.gateway.core.refusals import Refusal  # noqa: E402
 
 PORT = 18_473
 """Fixed: it is in the recordings."""
@@ -49,9 +52,21 @@ traces: list[bytes] = []
 logs: list[bytes] = []
 
 
-async def chat(request: Request) -> Response:
-    """`/v1/chat/completions` as OpenAI answers it; streamed in two pieces when asked."""
-    body = await request.json()
+def translated(face: Face) -> Callable[[Request], Awaitable[Response]]:
+    """Another API of the scripted model, in the gateway's translation."""
+
+    async def answer(request: Request) -> Response:
+        body = await request.json()
+        try:
+            return JSONResponse(face.whole(completion(face.request(body)), body))
+        except Refusal as refusal:
+            return JSONResponse(face.error(refusal), refusal.status)
+
+    return answer
+
+
+def completion(body: dict[str, Any]) -> dict[str, Any]:
+    """What OpenAI answers to a chat completion."""
     message = scripted_engine.answer(body)
     prompt, made = len(scripted_engine.prompt_ids(body)), len(scripted_engine.body_ids(message))
     finish = "tool_calls" if message.get("tool_calls") else "stop"
@@ -60,9 +75,18 @@ async def chat(request: Request) -> Response:
         "prompt_tokens_details": {"cached_tokens": 4},
     }  # fmt: skip
     head = {"id": f"chatcmpl-{next(_numbers)}", "created": 1, "model": f"{body['model']}-2026"}
+    choice = {"index": 0, "message": message, "finish_reason": finish}
+    return {**head, "object": "chat.completion", "choices": [choice], "usage": usage}
+
+
+async def chat(request: Request) -> Response:
+    """`/v1/chat/completions`; streamed in two pieces when asked."""
+    body = await request.json()
+    reply = completion(body)
     if not body.get("stream"):
-        choice = {"index": 0, "message": message, "finish_reason": finish}
-        return JSONResponse({**head, "object": "chat.completion", "choices": [choice], "usage": usage})
+        return JSONResponse(reply)
+    [choice] = reply.pop("choices")
+    usage, message, finish = reply.pop("usage"), choice["message"], choice["finish_reason"]
     for call in message.get("tool_calls") or []:
         call["index"] = 0
     pieces: list[dict[str, Any]] = [
@@ -70,7 +94,7 @@ async def chat(request: Request) -> Response:
         {"choices": [{"index": 0, "delta": {}, "finish_reason": finish}]},
         {"choices": [], "usage": usage},
     ]
-    lines = [f"data: {json.dumps({**head, 'object': 'chat.completion.chunk', **piece})}\n\n" for piece in pieces]
+    lines = [f"data: {json.dumps({**reply, 'object': 'chat.completion.chunk', **piece})}\n\n" for piece in pieces]
     return StreamingResponse(iter([*lines, "data: [DONE]\n\n"]), media_type="text/event-stream")
 
 
@@ -99,6 +123,8 @@ async def anything(_request: Request) -> Response:
 
 ROUTES = [
     Route("/v1/chat/completions", chat, methods=["POST"]),
+    Route("/v1/messages", translated(MESSAGES), methods=["POST"]),
+    Route("/v1/responses", translated(RESPONSES), methods=["POST"]),
     Route("/v1/embeddings", embeddings, methods=["POST"]),
     Route("/v1/traces", otlp, methods=["POST"]),
     Route("/v1/logs", otlp, methods=["POST"]),
@@ -115,6 +141,7 @@ def recorded(agent: Path, python: str) -> dict[str, Any]:
         "PATH": os.environ["PATH"], "HOME": os.environ.get("HOME", "."), "OPENAI_BASE_URL": f"{at}/v1",
         "OPENAI_API_KEY": "none", "OTEL_EXPORTER_OTLP_ENDPOINT": at, "OTEL_SERVICE_NAME": "agent", "AT": at,
         "OTEL_EXPORTER_OTLP_PROTOCOL": "http/protobuf", "PYTHONWARNINGS": "ignore",
+        "QUESTION": "How many people live in Atlantis?", "ANTHROPIC_API_KEY": "none",
     }  # fmt: skip
     if agent.suffix == ".mjs":
         copied = Path(python) / agent.name  # Node looks for packages beside the program

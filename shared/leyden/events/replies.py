@@ -72,8 +72,9 @@ def replies_of_span(span: SpanRecorded) -> tuple[str, ...]:
 
 
 def plain_name(name: str) -> str:
-    """The model's name without a provider's prefix."""
-    return name.rpartition("/")[2] or name
+    """The model's name without a provider's prefix, and without Mirascope's word for the API."""
+    plain = name.rpartition("/")[2] or name
+    return plain.removesuffix(":completions").removesuffix(":responses")
 
 
 def _reply(model: str | None, given: int | None, made: int | None, message: JsonObject) -> str | None:

@@ -1,9 +1,9 @@
 """Reads from a tool's result whether the tool failed. A failed tool usually returns a result all the same.
 
 Protocols have a field for it: MCP's `isError`, Anthropic's `is_error`, the status of Bedrock's and LangChain's tool
-messages, the AI SDK's error types, JSON-RPC's error object. That is evidence of a failure. Tools also say it in words
-of their own (`{"success": false}`, "Error: no such file"), but the same words may be a good answer (the status of a job
-that was looked up), so words are evidence of neither a failure nor a success.
+messages, the state of AgentScope's, the AI SDK's error types, JSON-RPC's error object. That is evidence of a failure.
+Tools also say it in words of their own (`{"success": false}`, "Error: no such file"), but the same words may be a good
+answer (the status of a job that was looked up), so words are evidence of neither a failure nor a success.
 """
 
 import re
@@ -38,6 +38,9 @@ _NUMBERED = frozenset({"errorcode", "errno"})
 _SUCCESS_KEYS = frozenset({"success", "succeeded", "successful", "issuccess", "ok", "isok"})
 _HTTP_KEYS = frozenset({"status", "statuscode", "httpstatus", "httpstatuscode"})
 _NO_ERROR = frozenset({"", "none", "no", "null", "nil", "false", "0", "ok", "noerror", "noerrors", "success", "na"})
+_AGENTSCOPE = frozenset({"content", "state", "metadata", "id"})
+"""Fields of AgentScope's `ToolResponse`."""
+_AGENTSCOPE_FAILED = ("error", "denied", "interrupted")
 _TEXT = re.compile(
     r"\W{0,4}(?:[\w.]*(?:Error|Exception)(?:\([^)\n]{0,200}\))?\s*(?::|!|\(|$)"
     r"|(?i:(?:fatal |internal |unexpected |tool |server |runtime )?(?:error|exception|failure|failed|fatal)\s*[:!\]]"
@@ -105,6 +108,8 @@ def _protocol(body: Json) -> str | None:
     is_message = body.get("role") == "tool" or "tool_call_id" in body or "toolUseId" in body
     if (is_message or body.get("type") == "tool") and body.get("status") == "error":
         return words_of(body) or "error"
+    if body.keys() >= _AGENTSCOPE and body["state"] in _AGENTSCOPE_FAILED:
+        return words_of(body) or str(body["state"])
     if "jsonrpc" in body and isinstance(error := body.get("error"), dict):
         return f"MCP error {error.get('code')}"
     return None

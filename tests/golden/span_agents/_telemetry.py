@@ -1,11 +1,13 @@
 """What every recorded agent shares: a tracer that exports to OTEL_EXPORTER_OTLP_ENDPOINT, the tool, the question."""
 
+import os
+
 from opentelemetry import trace
 from opentelemetry.exporter.otlp.proto.http.trace_exporter import OTLPSpanExporter
 from opentelemetry.sdk.trace import TracerProvider
 from opentelemetry.sdk.trace.export import SimpleSpanProcessor
 
-QUESTION = "How many people live in Atlantis?"
+QUESTION = os.environ["QUESTION"]
 TOOL = {
     "type": "function",
     "function": {

@@ -22,7 +22,7 @@ const population = tool({
 const { text } = await generateText({
   model: openai.chat("policy"),
   instructions: "Use the tool.",
-  prompt: "How many people live in Atlantis?",
+  prompt: process.env.QUESTION,
   tools: { population },
   stopWhen: stepCountIs(5),
   telemetry: { isEnabled: true, functionId: "geographer" },

@@ -20,7 +20,7 @@ const population = tool({
 const { text } = await generateText({
   model: openai.chat("policy"),
   system: "Use the tool.",
-  prompt: "How many people live in Atlantis?",
+  prompt: process.env.QUESTION,
   tools: { population },
   stopWhen: stepCountIs(5),
   experimental_telemetry: { isEnabled: true, functionId: "geographer", metadata: { sessionId: "c1" } },

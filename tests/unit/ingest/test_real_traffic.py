@@ -334,3 +334,57 @@ def test_parts_of_every_form_keep_their_order_and_their_content(form: str, told:
         else:
             run.append((kind, text))
     assert found == expected[:-1]
+
+
+CALLS = st.lists(st.tuples(st.text(min_size=1, max_size=5), st.dictionaries(TEXT, TEXT, max_size=2)), max_size=3)
+
+
+@given(asked=CALLS, reply=st.sampled_from(["chatcmpl-1", "msg_1", "resp_1"]), ours=st.booleans())
+def test_ids_that_langchain_for_node_writes_only_into_the_whole_reply_are_read(
+    asked: list[tuple[str, JsonObject]], reply: str, ours: bool
+) -> None:
+    """The flattened tool calls have names and arguments alone; a message without an id of the API has the run's."""
+    calls: list[Json] = [{"type": "tool_call", "id": id_, "name": "f", "args": args} for id_, args in asked]
+    kwargs: JsonObject = {"id": reply if not ours else f"run-{reply}", "content": "", "tool_calls": calls}
+    message: JsonObject = {"lc": 1, "type": "constructor", "id": ["langchain_core", "messages", "AIMessage"]}
+    attributes: JsonObject = {
+        "openinference.span.kind": "LLM",
+        "output.value": json.dumps({"generations": [[{"text": "", "message": {**message, "kwargs": kwargs}}]]}),
+        "llm.output_messages.0.message.role": "assistant",
+        "llm.output_messages.0.message.content": "",
+    }
+    for n, (_, args) in enumerate(asked):
+        called = f"llm.output_messages.0.message.tool_calls.{n}.tool_call.function"
+        attributes |= {f"{called}.name": "f", f"{called}.arguments": json.dumps(args)}
+    llm = one(attributes).llm
+    assert llm is not None
+    assert llm.response_id == (None if ours else reply)
+    [said] = llm.output_messages
+    told = said.get("tool_calls") or []
+    assert [call["id"] for call in told] == [id_ for id_, _ in asked]  # type: ignore[index, union-attr, call-overload]
+
+
+def test_a_tool_use_among_the_contents_is_a_tool_call_and_no_content() -> None:
+    """OpenInference for Anthropic writes it twice, here once."""
+    part = "llm.output_messages.0.message.contents"
+    llm = one(
+        {
+            "openinference.span.kind": "LLM",
+            f"{part}.0.message_content.type": "text",
+            f"{part}.0.message_content.text": "I ask.",
+            f"{part}.1.message_content.type": "tool_use",
+            f"{part}.1.tool_call.id": "t1",
+            f"{part}.1.tool_call.function.name": "population",
+            f"{part}.1.tool_call.function.arguments": '{"city":"Oslo"}',
+        }
+    ).llm
+    assert llm is not None
+    assert llm.output_messages == [{"role": "assistant", "tool_calls": [ASKED], "content": "I ask."}]
+
+
+@given(said=st.text(st.characters(exclude_categories=["C", "Z"]), min_size=1), frames=st.integers(1, 5))
+def test_a_stack_of_node_in_an_error_message_goes(said: str, frames: int) -> None:
+    stack = f"Error: {said}" + "\n    at tool (agent.mjs:17:36)" * frames
+    for message in (f"{said}\n\n{stack}", said):
+        assert one({}, error=message).error_message == said
+    assert one({}, error=stack).error_message == f"Error: {said}"

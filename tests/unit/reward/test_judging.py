@@ -81,6 +81,30 @@ def test_tools_that_no_message_shows_are_told_from_their_spans() -> None:
     assert blocks_of(view(*CALLS, shown)) == blocks_of(view(*CALLS))
 
 
+def test_a_tool_whose_result_only_another_conversation_shows_under_its_id_is_told_from_its_span() -> None:
+    """Engines count: `t1` is the first tool call of every conversation."""
+    other: JsonObject = {"role": "user", "content": "subtract 1 from 2"}
+    unanswered = chat(5, [other], asking(("t1", "subtract", {"x": 1})))
+    crashed = a_span(1, 6, tool=ToolCall(name="subtract", call_id="t1", arguments={"x": 1}, result="1"))
+    assert blocks_of(view(*CALLS, unanswered, crashed))[-1] == '[tool subtract]\narguments: {"x": 1}\nresult: 1'
+
+
+@given(st.sets(st.integers(0, 3)), st.integers(1, 4))
+def test_every_tool_result_is_told_once_whichever_conversations_have_its_id(answered: set[int], count: int) -> None:
+    """`count` conversations use one id; the result of a tool is in a message if its conversation went on, else not."""
+    events: list[Any] = []
+    for n in range(count):
+        user: JsonObject = {"role": "user", "content": f"add {n}"}
+        asked = asking(("t1", "add", {"x": n}))
+        result: JsonObject = {"role": "tool", "tool_call_id": "t1", "content": f"result {n}"}
+        tool = ToolCall(name="add", call_id="t1", arguments={"x": n}, result=f"result {n}")
+        events += [chat(10 * n, [user], asked), a_span(n, 10 * n + 1, tool=tool)]
+        if n in answered:
+            events.append(chat(10 * n + 3, [user, asked, result], FINAL))
+    told = "\n".join(blocks_of(view(*events)))
+    assert [told.count(f"result {n}") for n in range(count)] == [1] * count
+
+
 @given(st.text(max_size=400), st.integers(1, 100))
 def test_a_long_text_loses_its_middle_visibly(text: str, limit: int) -> None:
     short = cut(text, limit)

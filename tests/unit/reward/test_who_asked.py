@@ -10,6 +10,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from leyden.events import Event, Json, JsonObject, ModelCallRecorded, SpanKind, SpanRecorded, ToolCall
+from leyden.reward.core.repeats import same_arguments
 from leyden.reward.core.rules import Budget, Retrieval, SelfCorrection, ToolStatus
 from leyden.reward.core.rules.base import IntermediateRule
 from unit.reward.reward_builders import a_call, a_span, asking, judged
@@ -50,6 +51,14 @@ def test_two_calls_at_once_with_one_id_are_told_apart_by_arguments_name_agent_or
     assert asked_by(*calls, ran(1, 2, agent_name="a"), ran(2, 2, agent_name="b")) == ["call-1", "call-2"]
     calls = [asks(1, 1, {}), asks(2, 1.2, {}, latency_s=5.0)]
     assert asked_by(*calls, ran(1, 2)) == ["call-1"]
+
+
+def test_arguments_of_which_a_span_has_only_the_one_value_tell_two_calls_apart() -> None:
+    calls = [asks(1, 1, {"city": "Oslo"}), asks(2, 1.2, {"city": "Rome"})]
+    assert asked_by(*calls, ran(1, 2, arguments="Oslo"), ran(2, 2, arguments="Rome")) == ["call-1", "call-2"]
+    assert not same_arguments("Oslo", {"city": "Oslo", "country": "Norway"})
+    assert not same_arguments("Oslo", {"city": "Rome"})
+    assert same_arguments('{"city": "Oslo"}', "Oslo")
 
 
 def test_two_calls_at_once_that_nothing_tells_apart_asked_for_nothing() -> None:

@@ -39,7 +39,7 @@ def test_a_span_with_the_calls_reply_is_recognised_under_every_name_of_the_model
     assert joined(called(message, requested_model="as-asked"), told(message, model))
 
 
-@pytest.mark.parametrize("model", ["openai/policy", "hosted_vllm/policy", "a/b/policy"])
+@pytest.mark.parametrize("model", ["openai/policy", "hosted_vllm/policy", "a/b/policy", "openai/policy:completions"])
 @pytest.mark.parametrize("asked", ["policy", "openai/policy", "other/policy"])
 def test_a_providers_prefix_is_not_compared(model: str, asked: str) -> None:
     assert joined(called(SAID, requested_model=asked), told(SAID, model))

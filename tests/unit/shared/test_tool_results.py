@@ -29,6 +29,8 @@ REPORTED: dict[str, Json] = {
     },
     "ai sdk": {"type": "error-text", "value": "no such city"},
     "adk": {"result": {"isError": True, "content": [TEXT]}},
+    "agentscope": {"content": [TEXT], "state": "error", "metadata": {}, "id": "t"},
+    "agentscope, not allowed": {"content": [TEXT], "state": "denied", "metadata": {}, "id": "t"},
 }  # fmt: skip
 WORDS: list[Json] = [
     {"success": False},
@@ -85,6 +87,7 @@ FINE: list[Json] = [
     {"logs": [{"level": "error", "error": "disk full"}]}, [{"error": "disk full"}, {"error": None}],
     {"results": [{"type": "issue", "status": "failed", "text": "Error: x"}]},
     {"title": "Error: a history", "text_of_page": "Error: …"}, {"type": "tool", "status": "success", "content": "4"},
+    {"content": [TEXT], "state": "success", "metadata": {}, "id": "t"},
     {"jsonrpc": "2.0", "id": 1, "result": {"isError": False}}, {"exit_code": 0, "stdout": "Error: in the text"},
 ]  # fmt: skip
 

@@ -78,28 +78,37 @@ def of_flat(items: list[JsonObject], envelope: str | None = None) -> list[JsonOb
 
 def _of_flat_one(inner: JsonObject) -> JsonObject:
     message = {name: value for name, value in inner.items() if name not in ("tool_calls", "contents", "finish_reason")}
-    calls = []
-    for item in objects(inner.get("tool_calls")):
-        call = item.get("tool_call", item)
-        call = call if isinstance(call, dict) else {}
-        function = call.get("function", call)
-        function = function if isinstance(function, dict) else {}
-        calls.append(tool_call(call.get("id"), function.get("name"), function.get("arguments")))
+    contents = list(objects(inner.get("contents")))
+    asked = [item for item in contents if _flat_part(item).get("type") == "tool_use"]
+    calls = [_flat_call(item) for item in list(objects(inner.get("tool_calls"))) or asked]
     called = inner.get("function_call")
     if isinstance(called, dict) and not calls:
         message.pop("function_call")
         calls.append(tool_call(called.get("id"), called.get("name"), called.get("arguments")))
     if calls:
         message["tool_calls"] = list(calls)
-    contents = [item.get("message_content", item) for item in objects(inner.get("contents"))]
-    if contents and "content" not in message:
-        spoken = [c.get("text") for c in contents if isinstance(c, dict) and c.get("type") == "text"]
-        all_text = len(spoken) == len(contents) and all(isinstance(part, str) for part in spoken)
-        message["content"] = "\n".join(map(str, spoken)) if all_text else contents
+    parts: list[Json] = [_flat_part(item) for item in contents if item not in asked]
+    if parts and "content" not in message:
+        spoken = [part.get("text") for part in parts if isinstance(part, dict) and part.get("type") == "text"]
+        all_text = len(spoken) == len(parts) and all(isinstance(part, str) for part in spoken)
+        message["content"] = "\n".join(map(str, spoken)) if all_text else parts
     message.setdefault("content", None)
     if not isinstance(message.get("role"), str):
         message["role"] = "assistant"
     return message
+
+
+def _flat_part(item: JsonObject) -> JsonObject:
+    part = item.get("message_content", item)
+    return part if isinstance(part, dict) else item
+
+
+def _flat_call(item: JsonObject) -> JsonObject:
+    call = item.get("tool_call", item)
+    call = call if isinstance(call, dict) else {}
+    function = call.get("function", call)
+    function = function if isinstance(function, dict) else {}
+    return tool_call(call.get("id"), function.get("name"), function.get("arguments"))
 
 
 def finish_reasons_of(value: Json) -> list[str]:
@@ -117,7 +126,14 @@ def langchain_generations(value: Json) -> tuple[list[JsonObject], JsonObject]:
             if isinstance(message, dict):
                 messages += chat_messages(message)
                 kwargs = mapping(message.get("kwargs") or message.get("data") or message)
-                metadata = metadata or mapping(kwargs.get("response_metadata"))
+                metadata = metadata or _langchain_metadata(kwargs)
             elif isinstance(generation.get("text"), str):
                 messages.append({"role": "assistant", "content": generation["text"]})
     return messages, metadata
+
+
+def _langchain_metadata(kwargs: JsonObject) -> JsonObject:
+    """The response's metadata; its id may be the message's, which else is LangChain's own, of the run."""
+    metadata, id_ = mapping(kwargs.get("response_metadata")), text(kwargs.get("id"))
+    is_run = id_ is not None and id_.startswith(("run-", "lc_run-"))
+    return metadata if id_ is None or is_run or "id" in metadata else {**metadata, "id": id_}

@@ -20,6 +20,7 @@ NO_LIMITS = Limits()
 CLOCK = "otel.clock"
 """Attribute with the exporter's end time, if that was before the start."""
 TRACEBACK = "Traceback (most recent call last)"
+STACK_FRAME = "\n    at "
 LEFT_OUT = "otel.left_out"
 """Attribute that maps the name of each dropped attribute (it repeated a field of the event) to its length."""
 
@@ -89,7 +90,7 @@ def _rejected(error: Exception, span: Span, scope: ScopeSpans, group: ResourceSp
 def _set_error(meaning: Meaning, span: RawSpan) -> None:
     """Fill in the error from `error.type`, the status and exception events, unless the dialect did.
 
-    Some exporters append a traceback to the message. It is in the exception event too, so it is removed here.
+    Some exporters append a stack trace to the message. It is in the exception event too, so it is removed here.
     """
     message = span.status_message or None
     if span.events:
@@ -99,9 +100,18 @@ def _set_error(meaning: Meaning, span: RawSpan) -> None:
         message = message or text(exception.get("exception.message"))
     else:
         meaning.error_type = meaning.error_type or text(span.attributes.get("error.type"))
-    if message is not None and TRACEBACK in message:
-        message = message.partition(TRACEBACK)[0].strip() or message
+    if message is not None:
+        message = _without_stack(message)
     meaning.error_message = meaning.error_message or message
+
+
+def _without_stack(message: str) -> str:
+    """The message without Python's traceback, or Node's stack, which begins with the error and its message again."""
+    if TRACEBACK in message:
+        return message.partition(TRACEBACK)[0].strip() or message
+    head, is_cut, _ = message.partition(STACK_FRAME)
+    first, _, again = head.rpartition("\n\n")
+    return first if is_cut and first and first in again else head
 
 
 def _score(

@@ -9,7 +9,7 @@ from leyden.ingest.core.dialect import Meaning
 from leyden.ingest.core.messages import langchain_generations, messages_of, of_flat
 from leyden.ingest.core.parts import unwrapped_arguments
 from leyden.ingest.core.raw import RawSpan
-from leyden.ingest.core.values import count, listed, mapping, parsed, said, score, text, unflattened
+from leyden.ingest.core.values import count, listed, mapping, objects, parsed, said, score, text, unflattened
 from leyden.ingest.dialects import gen_ai, names
 from leyden.ingest.dialects.gen_ai import take
 
@@ -91,11 +91,13 @@ def _model_call(meaning: Meaning, attributes: JsonObject, kind: str) -> None:
     answered, also_used = unflattened(attributes, "llm.output_messages.")
     output = parsed(attributes.get(OUTPUT))
     messages, metadata = langchain_generations(output)
-    input_messages, output_messages = of_flat(given, "message"), of_flat(answered, "message") or messages
+    input_messages, output_messages = of_flat(given, "message"), of_flat(answered, "message")
     if input_messages or not isinstance(attributes.get(INPUT), str):
         meaning.understood.update(used)
-    elif kind == "LLM":
-        input_messages = messages_of(mapping(attributes[INPUT]).get("messages") or parsed(attributes[INPUT]))
+    if kind == "LLM" and _is_partial(input_messages) and isinstance(whole := attributes.get(INPUT), str):
+        input_messages = messages_of(mapping(whole).get("messages") or parsed(whole)) or input_messages
+    if _is_partial(output_messages):
+        output_messages = messages or output_messages
     meaning.understood.update(also_used)
     meaning.repeated = {name for name, is_in in ((INPUT, input_messages), (OUTPUT, output_messages)) if is_in}
     meaning.understood |= _MIMES
@@ -119,6 +121,19 @@ def _model_call(meaning: Meaning, attributes: JsonObject, kind: str) -> None:
         if (found := count(attributes.get(name))) is not None:
             meaning.llm[field] = found
             meaning.understood.add(name)
+
+
+def _is_partial(messages: Sequence[JsonObject]) -> bool:
+    """Whether flattened messages lack something that the whole request or response in another attribute may have.
+
+    OpenInference for LangChain in Node writes no tool call ids, and no content that is a list.
+    """
+    return not messages or any(
+        (message.get("role") == "tool" and "tool_call_id" not in message)
+        or (message.get("content") is None and "tool_calls" not in message)
+        or any(not call.get("id") for call in objects(message.get("tool_calls")))
+        for message in messages
+    )
 
 
 def _response_id(output: Json, metadata: JsonObject) -> str | None:
@@ -149,9 +164,10 @@ def _tool_call(meaning: Meaning, span: RawSpan) -> None:
 
 
 def _tool_message(result: Json) -> JsonObject:
-    """The content of the message that a LangChain tool returned."""
-    held = result.get("data") if isinstance(result, dict) and result.get("type") == "tool" else None
-    return held if isinstance(held, dict) and "content" in held else {}
+    """The content of the message that a LangChain tool returned, in Python or in Node."""
+    message = mapping(mapping(result).get("output")) or mapping(result)
+    held = mapping(message.get("data") if message.get("type") == "tool" else message.get("kwargs"))
+    return held if "content" in held and (message.get("type") == "tool" or "tool_call_id" in held) else {}
 
 
 def _retrieval(meaning: Meaning, attributes: JsonObject) -> None:

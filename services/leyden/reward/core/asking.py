@@ -9,7 +9,7 @@ from leyden.events import Json, JsonObject, SpanRecorded
 from leyden.events.joins import CLOCK_SLACK_NANO, Place, place_of, unix_nano
 from leyden.events.masked import has_mask
 from leyden.events.replies import is_random
-from leyden.reward.core.calls import CallView, asked_of, tool_calls
+from leyden.reward.core.calls import CallView, asked_of, message_tool_calls, request_messages, tool_calls
 from leyden.reward.core.repeats import same_arguments, same_tool_call
 from leyden.reward.core.spans import SpanIndex
 
@@ -37,7 +37,7 @@ class ToolUse:
     """Tool call, or a part of it → the call that asked for it; None if there is none, or more than one fits."""
     latest: "_LatestCall"
     answers: Mapping[Place, JsonObject]
-    """Tool call → the message with its result in the next request of the conversation that asked for it."""
+    """Tool call, or a part of it with its id → the message with its result in the next request of the conversation."""
 
     def call_of(self, span: SpanRecorded) -> str | None:
         """The call whose action caused `span`: for spans of no tool call, the latest call before them."""
@@ -77,7 +77,7 @@ def tool_use(index: SpanIndex, calls: Sequence[CallView], agent_of: Callable[[Ca
                     repeats[place_of(earlier)] = tool
                 done[id(chosen)] = tool
                 if (message := later.answer(chosen, tool)) is not None:
-                    answers[place_of(tool)] = message
+                    answers |= {place_of(span): message for span in spans if _has_id(span, chosen.id_)}
         asked_by |= dict.fromkeys(map(place_of, spans), call_id)
     return ToolUse(index.merged(_last(repeats)), asked_by, latest, answers)
 
@@ -120,8 +120,7 @@ class _Requests:
     def of(cls, calls: Iterable[CallView]) -> "_Requests":
         found: dict[str, list[tuple[CallView, JsonObject]]] = defaultdict(list)
         for call in calls:
-            messages = call.request.get("messages")
-            held = [one for one in messages if isinstance(one, dict)] if isinstance(messages, list) else []
+            held = request_messages(call)
             last = {id_: one for one in held if isinstance(id_ := one.get("tool_call_id"), str)}
             for id_, message in last.items():
                 found[id_].append((call, message))
@@ -162,6 +161,10 @@ def _chosen(
     return latest if all(_is_in_conversation(ask, latest.call) for ask in others) else None
 
 
+def _has_id(span: SpanRecorded, id_: str) -> bool:
+    return span.tool is not None and span.tool.call_id == id_
+
+
 def _again(ask: Ask, tool: SpanRecorded, earlier: SpanRecorded) -> bool:
     """Whether `tool` and `earlier`, both asked for by `ask`, are one tool call: told twice, or tried again."""
     if not (same_tool_call(tool, earlier) and tool.tool is not None and ask.name == tool.tool.name):
@@ -173,14 +176,10 @@ def _again(ask: Ask, tool: SpanRecorded, earlier: SpanRecorded) -> bool:
 
 def _is_in_conversation(ask: Ask, call: CallView) -> bool:
     """Whether the request of `call` has the tool call, so that its answer is there too."""
-    messages = call.request.get("messages")
-    for message in messages if isinstance(messages, list) else ():
-        items = message.get("tool_calls") if isinstance(message, dict) else None
-        for item in items if isinstance(items, list) else ():
-            asked = asked_of(item) if isinstance(item, dict) else None
-            if asked is not None and asked[:2] == (ask.id_, ask.name) and same_arguments(asked[2], ask.arguments):
-                return True
-    return False
+    shown = (asked_of(item) for message in request_messages(call) for item in message_tool_calls(message))
+    return any(
+        one is not None and one[:2] == (ask.id_, ask.name) and same_arguments(one[2], ask.arguments) for one in shown
+    )
 
 
 def _last(repeats: Mapping[Place, SpanRecorded]) -> Mapping[Place, SpanRecorded]:

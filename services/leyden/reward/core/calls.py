@@ -75,15 +75,19 @@ def replies_of_view(call: CallView) -> Sequence[str]:
     return replies_of(*names, call.choices[0].message, call.prompt_tokens, call.completion_tokens)
 
 
-def choice_tool_calls(choice: ChoiceView) -> list[JsonObject]:
-    """The `tool_calls` of one response, in OpenAI's format."""
-    asked = choice.message.get("tool_calls")
-    return [item for item in asked if isinstance(item, dict)] if isinstance(asked, list) else []
+def request_messages(call: CallView) -> list[JsonObject]:
+    """The messages of the call's request; empty for a text completion."""
+    return _objects(call.request.get("messages"))
+
+
+def message_tool_calls(message: JsonObject) -> list[JsonObject]:
+    """The `tool_calls` of one message, in OpenAI's format."""
+    return _objects(message.get("tool_calls"))
 
 
 def tool_calls(call: CallView) -> list[JsonObject]:
     """The `tool_calls` of the call's responses, in OpenAI's format."""
-    return [item for choice in call.choices for item in choice_tool_calls(choice)]
+    return [item for choice in call.choices for item in message_tool_calls(choice.message)]
 
 
 def answer_texts(call: CallView) -> list[str]:
@@ -105,3 +109,7 @@ def asked_of(item: JsonObject) -> tuple[str, str | None, Json] | None:
     body = function if isinstance(function, dict) else {}
     name = body.get("name")
     return id_, name if isinstance(name, str) else None, body.get("arguments")
+
+
+def _objects(value: Json) -> list[JsonObject]:
+    return [item for item in value if isinstance(item, dict)] if isinstance(value, list) else []

@@ -8,7 +8,7 @@ from leyden.events import Json, SpanRecorded
 from leyden.events.joins import Place, place_of
 from leyden.events.masked import has_mask
 from leyden.events.replies import is_random
-from leyden.reward.core.json_values import canonical
+from leyden.reward.core.json_values import canonical, parsed
 
 COMPARED = 32
 """With how many earlier tool calls of the same id or arguments one is compared at most."""
@@ -62,9 +62,19 @@ def same_tool_call(one: SpanRecorded, other: SpanRecorded) -> bool:
 
 
 def same_arguments(one: Json, other: Json) -> bool:
-    """Whether they are equal, as JSON text or parsed; true where one is absent or masked."""
+    """Whether they are equal, as JSON text or parsed; true where one is absent or masked.
+
+    A text equals an object whose only value it is: OpenInference for LangChain in Node has only the value.
+    """
     unknown = one is None or other is None or has_mask(one) or has_mask(other)
-    return unknown or one == other or canonical(one) == canonical(other)
+    if unknown or one == other or canonical(one) == canonical(other):
+        return True
+    return _is_only_value(one, other) or _is_only_value(other, one)
+
+
+def _is_only_value(value: Json, arguments: Json) -> bool:
+    held = parsed(arguments)[1] if isinstance(arguments, str) else arguments
+    return isinstance(value, str) and isinstance(held, dict) and list(held.values()) == [value]
 
 
 def _belongs(tool: SpanRecorded, agent: str | None, execution: _Execution) -> bool:

@@ -64,6 +64,10 @@ class RolloutView:
             self._outcomes[place] = outcome_of(span, parts, self._tool_use.answers.get(place))
         return self._outcomes[place]
 
+    def is_answered(self, span: SpanRecorded) -> bool:
+        """Whether a later request of the conversation that asked for the tool call has its result."""
+        return place_of(span) in self._tool_use.answers
+
     @cached_property
     def _outcomes(self) -> dict[Place, str | None]:
         """The outcomes that a rule has asked for, by the place of the span: several rules ask for the same."""

@@ -1,12 +1,12 @@
 """Renders a finished attempt as text for a judge. The order is fixed, and omissions are marked."""
 
 import json
-from collections.abc import Iterable, Sequence
+from collections.abc import Sequence
 from dataclasses import dataclass, field
 
 from leyden.events import Json, JsonObject, SpanRecorded
 from leyden.events.joins import unix_nano
-from leyden.reward.core.calls import CallView
+from leyden.reward.core.calls import CallView, message_tool_calls, request_messages
 from leyden.reward.core.view import RolloutView
 
 Turn = tuple[str, str, str]
@@ -19,7 +19,7 @@ def blocks_of(view: RolloutView, show_metadata: bool = False) -> list[str]:
     events: list[tuple[int, int, CallView | SpanRecorded]] = [
         (unix_nano(call.started_at), 0, call) for call in view.calls
     ]
-    events += [(span.start_unix_nano, 1, span) for span in view.tool_spans if not _is_told(span, view.calls)]
+    events += [(span.start_unix_nano, 1, span) for span in view.tool_spans if not view.is_answered(span)]
     for _, _, event in sorted(events, key=lambda item: item[:2]):
         if isinstance(event, CallView):
             story.tell_call(event)
@@ -46,11 +46,8 @@ def text_of(value: Json) -> str:
 
 def messages_of(call: CallView) -> list[JsonObject]:
     """The call's input as chat messages; the prompt of a text completion is one message."""
-    messages = call.request.get("messages")
-    if isinstance(messages, list):
-        return [message for message in messages if isinstance(message, dict)]
-    prompt = call.request.get("prompt")
-    return [] if prompt is None else [{"role": "user", "content": text_of(prompt)}]
+    messages, prompt = request_messages(call), call.request.get("prompt")
+    return messages if messages or prompt is None else [{"role": "user", "content": text_of(prompt)}]
 
 
 def turn_of(message: JsonObject) -> Turn:
@@ -111,12 +108,6 @@ class _Story:
         return -negated, length
 
 
-def _is_told(span: SpanRecorded, calls: Iterable[CallView]) -> bool:
-    """Whether the tool's result is in the messages of a call."""
-    wanted = span.tool.call_id if span.tool else None
-    return wanted is not None and any(m.get("tool_call_id") == wanted for call in calls for m in messages_of(call))
-
-
 def _content(message: JsonObject) -> str:
     content = message.get("content")
     if isinstance(content, list):
@@ -131,10 +122,5 @@ def _part(part: Json) -> str:
 
 
 def _tool_calls(message: JsonObject) -> str:
-    calls = message.get("tool_calls")
-    lines = []
-    for item in calls if isinstance(calls, list) else []:
-        function = item.get("function") if isinstance(item, dict) else None
-        if isinstance(function, dict):
-            lines.append(f"calls {function.get('name')}: {text_of(function.get('arguments'))}")
-    return "\n".join(lines)
+    asked = [function for item in message_tool_calls(message) if isinstance(function := item.get("function"), dict)]
+    return "\n".join(f"calls {one.get('name')}: {text_of(one.get('arguments'))}" for one in asked)

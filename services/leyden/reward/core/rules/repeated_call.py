@@ -9,7 +9,7 @@ from pydantic import Field
 
 from leyden.events import Evidence
 from leyden.events.masked import has_mask
-from leyden.reward.core.calls import CallView, ChoiceView, choice_tool_calls
+from leyden.reward.core.calls import CallView, ChoiceView, message_tool_calls
 from leyden.reward.core.json_values import canonical
 from leyden.reward.core.rules.base import IntermediateRule, Signal
 from leyden.reward.core.view import RolloutView
@@ -89,7 +89,7 @@ class _Earlier:
 def _actions(choice: ChoiceView) -> list[Action]:
     """The actions of a choice: its tool calls, or else its text."""
     found: list[Action] = []
-    for item in choice_tool_calls(choice):
+    for item in message_tool_calls(choice.message):
         body = item.get("function")
         if isinstance(body, dict) and isinstance(name := body.get("name"), str) and name:
             found.append((name, canonical(body.get("arguments"))))
