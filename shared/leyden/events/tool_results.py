@@ -23,7 +23,7 @@ _BLOCK_TYPES = frozenset({
     "text", "image", "audio", "document", "resource", "resource_link", "search_result", "json", "content",
     "tool_result", "tool-result", "tool-error", "error-text", "error-json",
 })  # fmt: skip
-_MAX_ENVELOPES = 4
+_MAX_ENVELOPES = 8
 _MAX_ITEMS = 64
 _STATUS_KEYS = frozenset({"status", "state", "outcome", "resultstatus", "type"})
 _FAILED = frozenset({
