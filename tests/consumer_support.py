@@ -31,6 +31,9 @@ class FakeConsumer:
     async def position(self, partition: TopicPartition) -> int:
         return self.at[partition]
 
+    def seek(self, partition: TopicPartition, offset: int) -> None:
+        self.at[partition] = offset
+
     async def end_offsets(self, partitions: Sequence[TopicPartition]) -> dict[TopicPartition, int]:
         if self.failure:
             raise self.failure

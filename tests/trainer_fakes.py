@@ -17,6 +17,7 @@ from leyden.events import (
 )
 from leyden.events.codec import TRANSITIONS
 from leyden.kafka import Delivered, Outgoing, Retry
+from leyden.trainer.claim import FencedError
 from leyden.trainer.core.batching import Dropped, GroupBuffer
 from leyden.trainer.core.outcome import StepOutcome
 from leyden.trainer.core.progress import Progress, SavedCheckpoint
@@ -27,14 +28,22 @@ from leyden.trainer.settings import TrainerSettings
 TIME = datetime(2030, 1, 1, tzinfo=UTC)
 
 
+class Disk(list[SavedCheckpoint]):
+    """The checkpoints; they outlive the process."""
+
+    claims = 0
+    """How many trainers have opened them; the last one may save."""
+
+
 class FakeTraining:
-    """A model whose weights are the list of groups it was stepped on; `disk` outlives the process."""
+    """A model whose weights are the list of groups it was stepped on."""
 
     base_model = "base"
     vocabulary = 1000
 
-    def __init__(self, disk: list[SavedCheckpoint]) -> None:
+    def __init__(self, disk: Disk) -> None:
         self.disk = disk
+        self._claim = 0
         self.steps: list[tuple[list[str], int]] = []
         self.disk_full = False
         self.fails = False
@@ -42,7 +51,13 @@ class FakeTraining:
         """Whether a batch of groups named `flat…` changes nothing."""
 
     def open(self) -> SavedCheckpoint | None:
+        self.disk.claims += 1
+        self._claim = self.disk.claims
         return self.disk[-1] if self.disk else None
+
+    def check(self) -> None:
+        if self._claim != self.disk.claims:
+            raise FencedError("another trainer was started")
 
     def step(self, batch: Sequence[ReadyGroup], version: int) -> StepOutcome:
         if self.fails:
@@ -57,6 +72,7 @@ class FakeTraining:
         return StepOutcome({"reward/mean": 0.5}, skipped=bool(flat), untrained=flat)
 
     def save(self, progress: Progress) -> SavedCheckpoint:
+        self.check()
         if self.disk_full:
             raise OSError("no space left")
         folder = Path(f"/checkpoints/{progress.step}")
@@ -65,15 +81,11 @@ class FakeTraining:
         return self.disk[-1]
 
 
-class FakeOffsets:
+class FakeTransitions:
     def __init__(self) -> None:
-        self.resumed: list[dict[int, int]] = []
         self.end: dict[int, int] = {}
         self.failures = 0
         """Partition → where the transitions end."""
-
-    async def resume_from(self, positions: Mapping[int, int]) -> None:
-        self.resumed.append(dict(positions))
 
     async def ends(self) -> Mapping[int, int]:
         if self.failures:
@@ -117,16 +129,14 @@ class FakeBatchLog:
 class Process:
     """One life of the trainer. `disk` and `recorded` outlive it."""
 
-    def __init__(
-        self, disk: list[SavedCheckpoint], recorded: list[BatchFormed] | None = None, **settings: object
-    ) -> None:
+    def __init__(self, disk: Disk, recorded: list[BatchFormed] | None = None, **settings: object) -> None:
         self.training = FakeTraining(disk)
-        self.offsets = FakeOffsets()
+        self.transitions = FakeTransitions()
         self.publisher = TopicPublisher()
         self.batches = FakeBatchLog(self.publisher, [] if recorded is None else recorded)
         chosen = TrainerSettings.model_validate({"groups_per_step": 2, **settings})
         self.handler = TrainerHandler(
-            chosen, self.training, self.offsets, self.batches, self.publisher, ManualClock(TIME)
+            chosen, self.training, self.transitions, self.batches, self.publisher, ManualClock(TIME)
         )
 
     @property

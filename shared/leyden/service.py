@@ -177,6 +177,8 @@ async def serve(name: str, build: Build, settings: ServiceSettings, kafka: Kafka
         for step in service.before:
             await step()
         await broker.start()
+        for consumer in consumers:
+            await consumer.begin()
         log.info("%s consumes %s", name, [t for s in service.subscriptions for t in s.topics])
         watchers = [asyncio.create_task(consumer.watch_backlog()) for consumer in consumers]
         _tune_garbage_collector()

@@ -1,4 +1,4 @@
-"""The trainer as a process on a real broker: killed without warning, it goes on where its checkpoint says."""
+"""The trainer as a process on a real broker: killed or stopped, another goes on where the checkpoint says."""
 
 import asyncio
 import os
@@ -28,6 +28,7 @@ from leyden.kafka.claims import ClaimStore
 from leyden.kafka.publisher import KafkaPublisher
 from leyden.kafka.reading import read_topics
 from leyden.kafka.settings import KafkaSettings
+from leyden.kafka.subscriber import FATAL_EXIT
 
 pytestmark = [pytest.mark.integration, pytest.mark.timeout(280)]
 TIME = datetime(2030, 1, 1, tzinfo=UTC)
@@ -86,12 +87,20 @@ class Trainer:
         self.claims = ClaimStore(f"file://{folder}/claims")
         self.publisher = KafkaPublisher(kafka, prefix, self.claims)
         self.process: asyncio.subprocess.Process | None = None
+        self.stopped: asyncio.subprocess.Process | None = None
 
     async def start(self) -> None:
         with (self.folder / "trainer.log").open("ab") as log:
             self.process = await asyncio.create_subprocess_exec(
                 sys.executable, "-m", "leyden.trainer", env=self.env, stderr=log
             )
+
+    async def replace(self) -> None:
+        """Stop the process without ending it, and start another one."""
+        assert self.process is not None
+        self.process.send_signal(signal.SIGSTOP)
+        self.stopped = self.process
+        await self.start()
 
     async def stop(self, how: signal.Signals) -> int:
         assert self.process is not None
@@ -139,25 +148,38 @@ async def trainer(
     await trainer.start()
     yield trainer
     await trainer.stop(signal.SIGKILL)
+    if trainer.stopped is not None and trainer.stopped.returncode is None:
+        trainer.stopped.kill()
+        await trainer.stopped.wait()
     await trainer.publisher.stop()
 
 
-async def test_a_killed_trainer_goes_on_from_its_checkpoint_and_trains_each_group_once(trainer: Trainer) -> None:
+async def test_each_group_is_trained_once_when_a_stopped_trainer_continues_beside_its_successor(
+    trainer: Trainer,
+) -> None:
     await trainer.publish("a", "b", "c")
     await trainer.saved(1)
-    await trainer.stop(signal.SIGKILL)
+    await trainer.replace()
     await trainer.publish("d")
+    await trainer.saved(2)
+    assert trainer.stopped is not None
+    trainer.stopped.send_signal(signal.SIGCONT)
+    await trainer.publish("e")
+    assert await asyncio.wait_for(trainer.stopped.wait(), 60) == FATAL_EXIT
+    assert "FencedError" in (trainer.folder / "trainer.log").read_text()
+    await trainer.stop(signal.SIGKILL)
+    await trainer.publish("f")
     await trainer.start()
-    saved = await trainer.saved(2)
+    saved = await trainer.saved(3)
     assert await trainer.stop(signal.SIGTERM) == 0
     steps = [event for event in await trainer.told(TRAINING_METRICS) if isinstance(event, TrainingStepCompleted)]
     by_id = {event.event_id: event for event in steps}
-    assert [event.step for event in by_id.values()] == [1, 2]
+    assert [event.step for event in by_id.values()] == [1, 2, 3]
     assert all(by_id[event.event_id] == event for event in steps)
     trained = [name for event in by_id.values() for name in event.manifest.group_ids]
-    assert sorted(trained) == ["a", "b", "c", "d"]
+    assert sorted(trained) == ["a", "b", "c", "d", "e", "f"]
     last = saved[-1]
-    assert (last.version, last.parent_version) == (2, 1)
+    assert (last.version, last.parent_version) == (3, 2)
     assert last.merged_weights is not None
     assert (Path(last.merged_weights) / "model.safetensors").is_file()
     assert trainer.prefix.rstrip(".") in last.checkpoint

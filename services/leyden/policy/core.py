@@ -1,6 +1,5 @@
 """The agent's decisions: which version to load, from which folder, and what to announce. No IO, no clock."""
 
-from collections.abc import Iterable
 from dataclasses import astuple, dataclass
 from datetime import datetime
 
@@ -40,12 +39,6 @@ class Load:
 
     version: int
     folder: str
-
-
-def newest_promotion(events: Iterable[object], policy: str) -> PolicyPromoted | None:
-    """The policy's last promotion in log order, not by version: a rollback promotes an older version."""
-    own = [event for event in events if isinstance(event, PolicyPromoted) and event.policy == policy]
-    return own[-1] if own else None
 
 
 def next_load(report: EngineReport, wanted: PolicyPromoted | None) -> Load | None:

@@ -11,8 +11,9 @@ from collections.abc import Sequence
 from leyden.clock import Clock
 from leyden.events import Event, PolicyPromoted, PolicyServed
 from leyden.events.codec import MODELS
+from leyden.events.promotions import Promotion
 from leyden.kafka.delivered import Delivered, Outgoing, Publisher, Retry
-from leyden.policy.core import EngineReport, Replica, announcement, newest_promotion, next_load
+from leyden.policy.core import EngineReport, Replica, announcement, next_load
 from leyden.policy.metrics import ENGINE_UP, LIVE_VERSION, SWAP_SECONDS, SWAPS
 from leyden.policy.ports import Engine, EngineAwayError, EngineRefusedError
 
@@ -27,14 +28,16 @@ class PolicyAgent:
         self._publisher = publisher
         self._clock = clock
         self._replica = replica
-        self._wanted: PolicyPromoted | None = None
+        self._promotion = Promotion()
         self._refused = ""
         self._announced: PolicyServed | None = None
         self._changed = asyncio.Event()
 
     async def on_models(self, batch: Sequence[Delivered[Event]]) -> None:
-        """Set the target to the newest promotion in `batch` and wake the loop."""
-        self._wanted = newest_promotion((one.event for one in batch), self._replica.policy) or self._wanted
+        """Note the policy's promotions in `batch` and wake the loop."""
+        for one in batch:
+            if isinstance(one.event, PolicyPromoted) and one.event.policy == self._replica.policy:
+                self._promotion.add(one.event)
         self._changed.set()
 
     async def follow(self, probe_s: float) -> None:
@@ -79,7 +82,7 @@ class PolicyAgent:
         return None if self._announced else f"the engine at {self._replica.endpoint} has not answered yet"
 
     async def _load(self, report: EngineReport) -> EngineReport:
-        wanted = self._wanted
+        wanted = self._promotion.current
         load = next_load(report, wanted)
         if wanted is None or load is None or wanted.event_id == self._refused:
             return report
@@ -99,7 +102,7 @@ class PolicyAgent:
         return report
 
     async def _announce(self, report: EngineReport) -> None:
-        event = announcement(report, self._wanted, self._replica, self._clock.now())
+        event = announcement(report, self._promotion.current, self._replica, self._clock.now())
         if self._announced and _same_state(event, self._announced):
             return
         await self._publisher.publish_all([Outgoing(MODELS, f"{report.policy}/{self._replica.name}", event)])

@@ -4,9 +4,8 @@ from collections.abc import Iterable, Mapping
 from dataclasses import dataclass
 
 from leyden.events import CheckpointSaved, Lineage, PolicyPromoted, VersionRegistered
+from leyden.events.promotions import REGISTRY
 from leyden.ids import derive
-
-PRODUCER = "registry"
 
 
 @dataclass(frozen=True)
@@ -20,6 +19,11 @@ class Decision:
 def version_name(policy: str, version: int) -> str:
     """The immutable name of a version: `<policy>@<version>`."""
     return f"{policy}@{version}"
+
+
+def promotion_key(policy: str, version: int) -> str:
+    """Key of a version's promotion. Each has its own, so a late one takes no newer one's place when Kafka compacts."""
+    return f"{version_name(policy, version)}/promoted"
 
 
 def decide(checkpoints: Iterable[CheckpointSaved], promoted: Mapping[str, int], automatic: bool) -> Decision:
@@ -40,7 +44,7 @@ def _registered(checkpoint: CheckpointSaved) -> VersionRegistered:
     return VersionRegistered(
         event_id=derive("version-registered", checkpoint.event_id),
         event_time=checkpoint.event_time,
-        producer=PRODUCER,
+        producer=REGISTRY,
         policy=checkpoint.policy,
         version=checkpoint.version,
         merged_weights=checkpoint.merged_weights,
@@ -61,7 +65,7 @@ def _promoted(checkpoint: CheckpointSaved) -> PolicyPromoted:
     return PolicyPromoted(
         event_id=derive("policy-promoted", checkpoint.event_id),
         event_time=checkpoint.event_time,
-        producer=PRODUCER,
+        producer=REGISTRY,
         policy=checkpoint.policy,
         version=checkpoint.version,
         merged_weights=checkpoint.merged_weights,

@@ -5,7 +5,7 @@ from collections.abc import Sequence
 from leyden.events import CheckpointSaved, Event, TrainingStepCompleted
 from leyden.events.codec import MODELS
 from leyden.kafka import Delivered, Outgoing
-from leyden.registry.core import decide, version_name
+from leyden.registry.core import decide, promotion_key, version_name
 from leyden.registry.metrics import PROMOTED_VERSION, REGISTERED, TRAINED_STEP
 from leyden.registry.ports import Promotions, Publisher
 
@@ -40,7 +40,9 @@ class RegistryHandlers:
                 for v in decision.registered
             ]
         )
-        await self._publisher.publish_all([Outgoing(MODELS, event.policy, event) for event in decision.promoted])
+        await self._publisher.publish_all(
+            [Outgoing(MODELS, promotion_key(event.policy, event.version), event) for event in decision.promoted]
+        )
         for version in decision.registered:
             REGISTERED.labels(policy=version.policy).inc()
         for event in decision.promoted:

@@ -1,4 +1,4 @@
-"""Adapters of the trainer's ports: torch (imported only when the model is loaded), group offsets, recorded batches."""
+"""Adapters of the trainer's ports: torch (imported only when the model is loaded), transitions, recorded batches."""
 
 import logging
 from collections.abc import Callable, Iterator, Mapping, Sequence
@@ -6,11 +6,10 @@ from contextlib import AsyncExitStack, contextmanager
 from pathlib import Path
 from typing import TYPE_CHECKING
 
-from leyden.backoff import Backoff, retrying
 from leyden.events import BatchFormed
 from leyden.events.codec import TRAINING_BATCHES, TRANSITIONS, decode
 from leyden.kafka import Retry
-from leyden.kafka.admin import set_group_offsets, topic_partitions
+from leyden.kafka.admin import topic_partitions
 from leyden.kafka.claims import ClaimStore
 from leyden.kafka.reading import LogReader
 from leyden.kafka.settings import KafkaSettings
@@ -26,9 +25,6 @@ if TYPE_CHECKING:
     from leyden.trainer.model import PolicyModel
 
 log = logging.getLogger(__name__)
-OFFSET_TRIES = 30
-OFFSET_DELAY_S = 2.0
-"""Seconds between tries. Their sum exceeds the session timeout, until which a killed predecessor stays in the group."""
 
 
 class TorchTraining:
@@ -55,18 +51,23 @@ class TorchTraining:
         return self._open[0].vocabulary
 
     def open(self) -> SavedCheckpoint | None:
-        """Load torch, the model and the newest checkpoint."""
+        """Load torch and the model, then claim the checkpoints, so that a predecessor works for as long as it can."""
         from leyden.trainer.checkpoint import CheckpointStore
         from leyden.trainer.learner import Learner
         from leyden.trainer.model import PolicyModel
 
+        model = PolicyModel(self._settings, self._environment)
         store = CheckpointStore(self._folder, self._settings.policy, self._settings.keep_checkpoints)
         newest = store.newest()
-        model = PolicyModel(self._settings, self._environment)
         if newest is not None:
             store.restore(newest, model, self._settings.settings_hash)
         self._open = model, Learner(model, self._settings, self._beat), store
         return newest
+
+    def check(self) -> None:
+        """Raise `FencedError` if another trainer has claimed the checkpoints."""
+        assert self._open is not None
+        self._open[2].check()
 
     def step(self, batch: Sequence[ReadyGroup], version: int) -> StepOutcome:
         """Make one optimiser step."""
@@ -81,28 +82,13 @@ class TorchTraining:
         return saved
 
 
-class KafkaOffsets:
-    """`Offsets` of one consumer group on a transitions topic (full names)."""
+class KafkaTransitions:
+    """`Transitions` of one topic (full name)."""
 
-    def __init__(self, settings: KafkaSettings, claims: ClaimStore, topic: str, group: str) -> None:
+    def __init__(self, settings: KafkaSettings, claims: ClaimStore, topic: str) -> None:
         self._settings = settings
         self._claims = claims
         self._topic = topic
-        self._group = group
-
-    async def resume_from(self, positions: Mapping[int, int]) -> None:
-        """Commit the positions. Waits for a killed predecessor's session to expire; else raises `KafkaError`."""
-        partitions = await topic_partitions(self._settings, [self._topic])
-        offsets = {TopicPartition(self._topic, tp.partition): positions.get(tp.partition, 0) for tp in partitions}
-
-        async def commit() -> None:
-            await set_group_offsets(self._settings, self._group, offsets)
-
-        def tell(error: Exception, delay_s: float) -> None:
-            log.warning("cannot set the offsets of %s, trying again in %.0f s: %r", self._group, delay_s, error)
-
-        pause = Backoff(OFFSET_DELAY_S, OFFSET_DELAY_S)
-        await retrying(commit, pause, KafkaError, tries=OFFSET_TRIES, failed=tell)
 
     async def ends(self) -> Mapping[int, int]:
         """Behind the last record of each partition that is not a dead letter: no handler is given those."""

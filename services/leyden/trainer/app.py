@@ -6,10 +6,10 @@ from leyden.kafka.claims import ClaimStore
 from leyden.kafka.liveness import Heartbeat
 from leyden.service import Runtime, Service
 from leyden.settings import load_section
-from leyden.trainer.adapters import KafkaBatchLog, KafkaOffsets, TorchTraining
+from leyden.trainer.adapters import KafkaBatchLog, KafkaTransitions, TorchTraining
 from leyden.trainer.handlers import TrainerHandler
 from leyden.trainer.settings import TrainerEnvironment, TrainerSettings
-from leyden.trainer.topology import PUBLISHES, READS, group_name, subscription
+from leyden.trainer.topology import PUBLISHES, READS, subscription
 
 
 def build(runtime: Runtime) -> Service:
@@ -25,7 +25,7 @@ def build(runtime: Runtime) -> Service:
     handler = TrainerHandler(
         settings,
         TorchTraining(settings, environment, folder, heartbeat.beat),
-        KafkaOffsets(runtime.kafka, claims, prefix + TRANSITIONS, prefix + group_name(environment.name)),
+        KafkaTransitions(runtime.kafka, claims, prefix + TRANSITIONS),
         batches,
         runtime.publisher,
         SystemClock(),

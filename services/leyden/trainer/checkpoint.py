@@ -8,14 +8,13 @@
       adapter/               LoRA adapter as PEFT writes it (mode lora)
       merged/                the whole model for engines, with config and tokenizer
 
-Nothing is pickled. Knows no Kafka.
+Nothing is pickled. Knows no Kafka. One trainer at a time can change the folder: the one that started last (`claim`).
 """
 
 import hashlib
 import json
 import os
 import re
-import shutil
 from pathlib import Path
 
 import torch
@@ -23,6 +22,7 @@ from safetensors.torch import load_file, save_file
 from torch import Tensor
 
 from leyden.settings import RunFileError
+from leyden.trainer.claim import FolderClaim
 from leyden.trainer.core.progress import Progress, SavedCheckpoint
 from leyden.trainer.model import PolicyModel
 
@@ -39,11 +39,19 @@ class SettingsChangedError(RunFileError):
 
 
 class CheckpointStore:
-    """The checkpoints of one policy. Incomplete ones are ignored and removed."""
+    """The checkpoints of one policy. Incomplete ones are ignored and removed.
+
+    Making one claims the folder. After another one was made, `check` and `save` raise `FencedError`.
+    """
 
     def __init__(self, root: Path, policy: str, keep: int) -> None:
         self._root = root.absolute() / policy
         self._keep = keep
+        self._claim = FolderClaim.take(self._root)
+
+    def check(self) -> None:
+        """Raise `FencedError` if another trainer has claimed the folder."""
+        self._claim.check()
 
     def newest(self) -> SavedCheckpoint | None:
         """The complete checkpoint of the highest step."""
@@ -60,18 +68,19 @@ class CheckpointStore:
         """
         newest = self.newest()
         if newest is not None and newest.progress.version == progress.version:
-            return _with_state(newest, progress)
-        self._root.mkdir(parents=True, exist_ok=True)
-        for leftover in self._root.glob("*.tmp"):
-            shutil.rmtree(leftover)
+            return self._with_state(newest, progress)
         folder = self._root / f"step-{progress.step:08d}"
-        aside = folder.with_suffix(".tmp")
+        aside = self._claim.aside(folder.name)
         aside.mkdir()
-        whole = _write(aside, model, progress)
-        _sync_tree(aside)
+        try:
+            whole = _write(aside, model, progress)
+            _sync_tree(aside)
+        except Exception:
+            self.check()  # a later trainer removes what an earlier one prepares
+            raise
         if folder.exists():
-            shutil.rmtree(folder)
-        aside.rename(folder)
+            self._claim.discard(folder)
+        self._claim.replace(aside, folder)
         _sync(self._root)
         self._prune()
         return _saved(folder, whole)
@@ -98,18 +107,17 @@ class CheckpointStore:
     def _prune(self) -> None:
         steps = self._steps()
         for step in sorted(steps)[: -self._keep]:
-            shutil.rmtree(steps[step])
+            self._claim.discard(steps[step])
 
-
-def _with_state(saved: SavedCheckpoint, progress: Progress) -> SavedCheckpoint:
-    """Replace the state of a checkpoint at once."""
-    whole = progress.model_copy(update={"weights_sha256": saved.progress.weights_sha256})
-    aside = saved.folder / f"{STATE}.tmp"
-    aside.write_text(whole.model_dump_json(indent=1))
-    _sync(aside)
-    aside.rename(saved.folder / STATE)
-    _sync(saved.folder)
-    return _saved(saved.folder, whole)
+    def _with_state(self, saved: SavedCheckpoint, progress: Progress) -> SavedCheckpoint:
+        """Replace the state of a checkpoint at once."""
+        whole = progress.model_copy(update={"weights_sha256": saved.progress.weights_sha256})
+        aside = self._claim.aside(STATE)
+        aside.write_text(whole.model_dump_json(indent=1))
+        _sync(aside)
+        self._claim.replace(aside, saved.folder / STATE)
+        _sync(saved.folder)
+        return _saved(saved.folder, whole)
 
 
 def _saved(folder: Path, progress: Progress) -> SavedCheckpoint:

@@ -28,27 +28,31 @@ from leyden.trainer.core.recorded import BatchChain, batch_formed
 from leyden.trainer.core.revisions import ReadyGroup
 from leyden.trainer.core.step_metrics import StepMetric, dropped_metrics
 from leyden.trainer.metrics import DROPPED, STEP, STEPS, VERSION, WAITING
-from leyden.trainer.ports import BatchLog, Offsets, Training
+from leyden.trainer.ports import BatchLog, Training, Transitions
 from leyden.trainer.settings import TrainerSettings
 
 log = logging.getLogger(__name__)
 
 
 class TrainerHandler:
-    """The trainer's state machine: buffer, step, checkpoint, events. Call `restore` before the first batch."""
+    """The trainer's state machine: buffer, step, checkpoint, events. Call `restore` before the first batch.
+
+    Of several trainers on the same checkpoints only the last to start can save. What the others still publish changes
+    nothing: a step is published after it was saved, as it was saved; of two batches the first in the log counts.
+    """
 
     def __init__(
         self,
         settings: TrainerSettings,
         training: Training,
-        offsets: Offsets,
+        transitions: Transitions,
         batches: BatchLog,
         publisher: Publisher,
         clock: Clock,
     ) -> None:
         self._settings = settings
         self._training = training
-        self._offsets = offsets
+        self._transitions = transitions
         self._batches = batches
         self._publisher = publisher
         self._clock = clock
@@ -62,7 +66,7 @@ class TrainerHandler:
         self._untold: SavedCheckpoint | None = None
 
     async def restore(self) -> None:
-        """Load the model and the newest checkpoint, reset the group's offsets to it, and publish its events again.
+        """Load the model and the newest checkpoint, and publish its events again. Read on from `positions` then.
 
         Raises `Retry` while Kafka is away.
         """
@@ -78,16 +82,18 @@ class TrainerHandler:
         await self._read_batches()
         await self._note_ends()
         VERSION.labels(policy=self._settings.policy).set(self._version)
-        await self._offsets.resume_from(self._buffer.positions)
         log.info("resuming training of %s from version %d", self._settings.policy, self._version)
         await self._tell()
 
     async def on_batch(self, delivered: Sequence[Delivered[Event]]) -> None:
-        """Add the records, and make each step as soon as its batch is complete. Raises `Retry` while Kafka is away.
+        """Add the records, and make each step as soon as its batch is complete.
+
+        Raises `Retry` while Kafka is away, `FencedError` if another trainer was started on the same checkpoints.
 
         A batch is formed at the record that completes it; later records of the same poll do not change it. If the next
         batch is recorded already, it is trained once its groups are here, and no other.
         """
+        self._training.check()
         await self._tell()
         for one in delivered:
             if self._unfinished and isinstance(one.event, SequenceCredited | GroupCredited):
@@ -99,6 +105,11 @@ class TrainerHandler:
     def version(self) -> int:
         """The policy's version, i.e. the number of steps that changed weights."""
         return self._version
+
+    @property
+    def positions(self) -> Mapping[int, int]:
+        """Partition → the offset to resume from; 0 for partitions that it does not name."""
+        return self._buffer.positions
 
     @property
     def _unfinished(self) -> bool:
@@ -155,6 +166,7 @@ class TrainerHandler:
             settings_hash=settings.settings_hash,
             formed_at=self._clock.now(),
         )
+        self._training.check()
         await self._publisher.publish_all([Outgoing(TRAINING_BATCHES, settings.policy, formed)])
         await self._read_batches(formed)
         if self._chain.next_besides(replaces) is None:
@@ -171,7 +183,7 @@ class TrainerHandler:
         following = self._chain.next
         if not self._is_news or following is None:
             return
-        self._ends = await self._offsets.ends()
+        self._ends = await self._transitions.ends()
         self._is_news = False
         log.info("following recorded batches from step %d on", following.step)
 
@@ -218,6 +230,7 @@ class TrainerHandler:
         """Publish the last step's events, unless that was done. A skipped step made no version to tell of."""
         if self._untold is None:
             return
+        self._training.check()
         key, progress = self._settings.policy, self._untold.progress
         outgoing = [Outgoing(TRAINING_METRICS, key, step_event(progress))]
         if not progress.skipped:

@@ -9,7 +9,7 @@ from leyden.trainer.core.outcome import StepOutcome
 from leyden.trainer.core.progress import Progress, SavedCheckpoint
 from leyden.trainer.core.revisions import ReadyGroup
 
-__all__ = ["BatchLog", "Offsets", "Publisher", "Training"]
+__all__ = ["BatchLog", "Publisher", "Training", "Transitions"]
 
 
 class Training(Protocol):
@@ -26,7 +26,14 @@ class Training(Protocol):
         ...
 
     def open(self) -> SavedCheckpoint | None:
-        """Load the model and the newest checkpoint. Raises if the checkpoint belongs to another experiment."""
+        """Load the model, claim the checkpoints, load the newest one. Raises if it belongs to another experiment.
+
+        From then on `check` and `save` of every trainer that opened them before raise `FencedError`.
+        """
+        ...
+
+    def check(self) -> None:
+        """Raise `FencedError` if another trainer has opened the checkpoints since. Does not block."""
         ...
 
     def step(self, batch: Sequence[ReadyGroup], version: int) -> StepOutcome:
@@ -34,7 +41,7 @@ class Training(Protocol):
         ...
 
     def save(self, progress: Progress) -> SavedCheckpoint:
-        """Write a checkpoint of the model; it is durable when this returns.
+        """Write a checkpoint of the model; durable when this returns. Raises `FencedError`, and nothing is changed.
 
         After a skipped step only the progress is written, into the checkpoint of the version.
         """
@@ -49,12 +56,8 @@ class BatchLog(Protocol):
         ...
 
 
-class Offsets(Protocol):
-    """The consumer group's offsets."""
-
-    async def resume_from(self, positions: Mapping[int, int]) -> None:
-        """Reset the group's offsets to `positions`; partitions without one are read from the beginning."""
-        ...
+class Transitions(Protocol):
+    """What the log of transitions holds."""
 
     async def ends(self) -> Mapping[int, int]:
         """Partition → the offset behind its last record that is not a dead letter, if it has one. Raises `Retry`."""

@@ -11,12 +11,10 @@ READS = frozenset({TRAINING_BATCHES})
 GROUP = "trainer"
 MAX_RECORDS = 100
 """Small, so that one poll holds a step or two and not the whole backlog."""
-LONGEST_HANDOVER_MS = 3_600_000
-"""Steps are made in the handler, during which Kafka must not reassign the partitions."""
 
 
 def group_name(name: str) -> str:
-    """Consumer group of the trainer `name`. Each trainer reads every partition, so each has its own group."""
+    """Consumer group of the trainer `name`. It has no members: the trainer only stores there how far it has read."""
     return f"{GROUP}-{name}" if name else GROUP
 
 
@@ -27,6 +25,6 @@ def subscription(handler: TrainerHandler, heartbeat: Heartbeat, name: str = "") 
         handler.on_batch,
         group_name(name),
         max_records=MAX_RECORDS,
-        max_poll_interval_ms=LONGEST_HANDOVER_MS,
+        starts=lambda: handler.positions,
         heartbeat=heartbeat,
     )

@@ -127,7 +127,10 @@ class VersionRegistered(Event):
 
 
 class PolicyPromoted(Event):
-    """This version should serve. Record key: `<policy>`, so compaction keeps the newest."""
+    """This version should serve, unless the registry had promoted a newer one (`leyden.events.promotions`).
+
+    Record key: `<policy>@<version>/promoted`; before that had a version, `<policy>`.
+    """
 
     type: Literal["policy-promoted"] = "policy-promoted"
     policy: str

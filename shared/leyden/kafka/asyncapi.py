@@ -35,6 +35,7 @@ def registered(broker: KafkaBroker, reads: frozenset[str] = frozenset()) -> Regi
     channels = {f"#/channels/{name}": channel for name, channel in document["channels"].items()}
     subscribers = [cast(LogicSubscriber[Any], one) for one in broker.subscribers]
     groups = {topic.name: one.group_id for one in subscribers for topic in one.topics}
+    groups |= {partition.topic: one.group_id for one in subscribers for partition in one.partitions}
     receives, sends = {}, set()
     for operation in document["operations"].values():
         topic = channels[operation["channel"]["$ref"]]["address"]

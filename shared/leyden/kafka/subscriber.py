@@ -18,6 +18,7 @@ from aiokafka.coordinator.assignors.range import RangePartitionAssignor
 from aiokafka.errors import KafkaError
 from faststream import AckPolicy
 from faststream.kafka import KafkaBroker, KafkaMessage
+from faststream.kafka import TopicPartition as Partition
 
 from leyden.clock import Clock, SystemClock
 from leyden.events import Event
@@ -30,6 +31,7 @@ from leyden.kafka.lag import Consumer, EndOffsets, LagMeter
 from leyden.kafka.liveness import Heartbeat, Liveness, Phase, Sample
 from leyden.kafka.loop import DEFAULT_RETRY, BatchLoop, LoopSettings
 from leyden.kafka.settings import KafkaSettings
+from leyden.kafka.topics import load_topics
 
 log = logging.getLogger(__name__)
 FATAL_EXIT = 70
@@ -51,6 +53,9 @@ class Subscription:
     """Decoder by topic, for handlers that need only part of an event. Other topics use `decode_batch`."""
     caught_up: asyncio.Event | None = field(default=None, compare=False)
     """Set once the records that existed at start-up are handled. For services that answer requests from them."""
+    starts: Callable[[], Mapping[int, int]] | None = field(default=None, compare=False)
+    """For a single reader of one topic that keeps its own positions: partition → where to start; 0 for others. It reads
+    all partitions without joining the group, so no start waits for a predecessor; the group only stores offsets."""
     positions: Positions | None = field(default=None, compare=False)
     """For handlers that keep what they read in Redis: how far it includes each partition. Not without a group."""
     heartbeat: Heartbeat = field(default_factory=Heartbeat, compare=False)
@@ -104,22 +109,31 @@ class BatchConsumer:
         self._finished = 0
         self._in_hand: dict[TopicPartition, int] = {}
         self._subscriber: Any = None
+        self._placed = asyncio.Event()
+        """Set once the consumer is where the subscription starts."""
+        if subscription.starts is None:
+            self._placed.set()
 
     def register(self, broker: KafkaBroker) -> None:
         """Declare the FastStream subscriber. Consuming starts when the broker is started."""
         sub = self.subscription
         options: dict[str, Any] = {"auto_offset_reset": "earliest", "fetch_max_bytes": self._settings.fetch_max_bytes}
         if sub.group is not None:
+            options["group_id"] = f"{self._prefix}{sub.group}"
+        if sub.group is not None and sub.starts is None:
             options |= {
-                "group_id": f"{self._prefix}{sub.group}",
                 "session_timeout_ms": self._settings.session_timeout_ms,
                 "max_poll_interval_ms": sub.max_poll_interval_ms or self._settings.max_poll_interval_ms,
                 "partition_assignment_strategy": (RangePartitionAssignor,),
             }
             if self._settings.group_instance_id is not None:
                 options["group_instance_id"] = f"{self._settings.group_instance_id}-{sub.topics[0]}"
+        topics = [self._prefix + topic for topic in sub.topics]
+        if sub.starts is not None:
+            [(name, topic)] = zip(sub.topics, topics, strict=True)
+            options["partitions"] = [Partition(topic, number) for number in range(load_topics()[name].partitions)]
         self._subscriber = broker.subscriber(
-            *(self._prefix + topic for topic in sub.topics),
+            *(topics if sub.starts is None else ()),
             batch=True,
             max_records=sub.max_records,
             batch_timeout_ms=50,
@@ -141,10 +155,31 @@ class BatchConsumer:
         assert isinstance(records, tuple)
         await self.consume(records, message.consumer)
 
+    async def begin(self) -> None:
+        """Call once after the broker was started: sets the consumer to where the subscription starts."""
+        if self.subscription.starts is not None:
+            await self.place(self._subscriber.consumer, self.subscription.starts())
+
+    async def place(self, consumer: Any, starts: Mapping[int, int]) -> None:
+        """Set `consumer` to `starts`: partition → offset; 0 for others. Nothing is handled before."""
+        offsets = {tp: starts.get(tp.partition, 0) for tp in consumer.assignment()}
+        for tp, offset in offsets.items():
+            consumer.seek(tp, offset)
+        await self._commit(consumer, offsets)
+        self.caught_up.set()  # it works from here on; nothing waits for the end of its backlog
+        self._placed.set()
+
     async def consume(self, records: Sequence[ConsumerRecord], consumer: Any) -> None:
         """Handle one batch and commit its offsets. An unexpected error ends the process."""
+        await self._placed.wait()
         async with self._one_at_a_time:
+            if self.subscription.starts is not None:
+                records = [record for record in records if await self._was_read(record, consumer)]
             await self._consume(records, consumer)
+
+    async def _was_read(self, record: ConsumerRecord, consumer: Any) -> bool:
+        """Whether the consumer is behind `record`; else it was fetched before the consumer was placed."""
+        return bool(await consumer.position(TopicPartition(record.topic, record.partition)) > record.offset)
 
     async def _consume(self, records: Sequence[ConsumerRecord], consumer: Any) -> None:
         self._in_hand = _first_offsets(records)
@@ -157,7 +192,7 @@ class BatchConsumer:
                 await self._loop.until_available(partial(self._kept.has_handled, records))
             if self.subscription.group is not None:
                 self._phase = Phase.COMMITTING
-                await self._commit(consumer, records)
+                await self._commit(consumer, _ends(records))
         except Exception:
             topics = "+".join(self.subscription.topics)
             log.critical("consumer of %s failed; no offset of its batch was committed", topics, exc_info=True)
@@ -207,6 +242,8 @@ class BatchConsumer:
 
         A replica that gets no partition within `assigned_within_s` is a standby and has caught up, too.
         """
+        if self.subscription.starts is not None:
+            return  # `place` sets it
         consumer: AIOKafkaConsumer = self._subscriber.consumer
         deadline = time.monotonic() + assigned_within_s
         while not consumer.assignment():
@@ -223,15 +260,10 @@ class BatchConsumer:
             seen_idle = 0 if behind or self._phase is not Phase.IDLE else seen_idle + 1
         self.caught_up.set()
 
-    async def _commit(self, consumer: Any, records: Sequence[ConsumerRecord]) -> None:
+    async def _commit(self, consumer: Any, ends: Mapping[TopicPartition, int]) -> None:
         """Commit the offsets of the partitions still assigned to this consumer; others belong to their new owner."""
-        mine = consumer.assignment()
-        offsets: dict[TopicPartition, int] = {}
-        for record in records:
-            partition = TopicPartition(record.topic, record.partition)
-            if partition in mine:
-                offsets[partition] = max(offsets.get(partition, 0), record.offset + 1)
-        kept = self._kept
+        mine, kept = consumer.assignment(), self._kept
+        offsets = {tp: offset for tp, offset in ends.items() if tp in mine}
         try:
             if offsets and kept is not None:
                 await consumer.commit({tp: kept.commit_of(tp, offset) for tp, offset in offsets.items()})
@@ -246,6 +278,14 @@ def _first_offsets(records: Sequence[ConsumerRecord]) -> dict[TopicPartition, in
     for record in records:
         partition = TopicPartition(record.topic, record.partition)
         found[partition] = min(found.get(partition, record.offset), record.offset)
+    return found
+
+
+def _ends(records: Sequence[ConsumerRecord]) -> dict[TopicPartition, int]:
+    found: dict[TopicPartition, int] = {}
+    for record in records:
+        partition = TopicPartition(record.topic, record.partition)
+        found[partition] = max(found.get(partition, 0), record.offset + 1)
     return found
 
 

@@ -21,7 +21,10 @@ def keys(publisher: CreditPublisher) -> list[tuple[str, str, str]]:
 async def test_a_checkpoint_is_registered_and_then_promoted() -> None:
     publisher = CreditPublisher()
     await RegistryHandlers(MemoryPromotions(), publisher, automatic=True).on_batch(delivered([checkpoint(1)]))
-    assert keys(publisher) == [("models.v1", "p@1", "version-registered"), ("models.v1", "p", "policy-promoted")]
+    assert keys(publisher) == [
+        ("models.v1", "p@1", "version-registered"),
+        ("models.v1", "p@1/promoted", "policy-promoted"),
+    ]
 
 
 async def test_a_redelivered_checkpoint_promotes_nothing() -> None:

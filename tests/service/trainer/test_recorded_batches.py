@@ -12,7 +12,7 @@ from leyden.events import BatchFormed, BatchGroup, Event
 from leyden.events.codec import TRAINING_BATCHES
 from leyden.kafka import Delivered, Retry
 from leyden.trainer.core.progress import SavedCheckpoint
-from trainer_fakes import LOG, TIME, Process, group
+from trainer_fakes import LOG, TIME, Disk, Process, group
 
 
 def at_offsets(records: Iterable[Delivered[Event]]) -> list[Delivered[Event]]:
@@ -33,15 +33,15 @@ async def run(
     log: Sequence[Delivered[Event]], recorded: list[BatchFormed] | None = None, **settings: object
 ) -> Process:
     """A trainer without checkpoints that reads the whole log."""
-    process = Process([], recorded, **settings)
-    process.offsets.end = {0: len(log)}
+    process = Process(Disk(), recorded, **settings)
+    process.transitions.end = {0: len(log)}
     await process.handler.restore()
     await process.handler.on_batch(log)
     return process
 
 
 async def test_a_batch_is_recorded_before_its_step() -> None:
-    process = Process([])
+    process = Process(Disk())
     await process.handler.restore()
     process.publisher.refused = TRAINING_BATCHES
     with pytest.raises(Retry):
@@ -79,26 +79,26 @@ async def test_whatever_the_order_and_the_kills_every_trainer_trains_what_the_lo
 ) -> None:
     live = await run(LOG + at_offsets(record for n in (5, 6) for record in group(f"g{n}", 0))[0:4])
     log = log_of(order)
-    disk: list[SavedCheckpoint] = []
+    disk = Disk()
     recorded = list(live.recorded)
     for kill in sorted((first_kill, second_kill)):
         process = Process(disk, recorded)
-        process.offsets.end = {0: len(log)}
+        process.transitions.end = {0: len(log)}
         await process.handler.restore()
-        await process.handler.on_batch(log[process.offsets.resumed[0].get(0, 0) : kill])
+        await process.handler.on_batch(log[process.handler.positions.get(0, 0) : kill])
         if loses_step and disk:
             disk.pop()
     process = Process(disk, recorded)
-    process.offsets.end = {0: len(log)}
+    process.transitions.end = {0: len(log)}
     await process.handler.restore()
-    await process.handler.on_batch(log[process.offsets.resumed[0].get(0, 0) :])
+    await process.handler.on_batch(log[process.handler.positions.get(0, 0) :])
     assert trained(disk) == trained(live.training.disk)
     assert recorded == live.recorded
 
 
 async def test_a_kill_between_the_record_and_the_step_trains_the_recorded_batch() -> None:
     """The groups come in another order after the restart, as they may from several partitions."""
-    process = Process([])
+    process = Process(Disk())
     await process.handler.restore()
     process.training.fails = True
     with pytest.raises(RuntimeError):
@@ -110,12 +110,12 @@ async def test_a_kill_between_the_record_and_the_step_trains_the_recorded_batch(
 async def test_of_two_trainers_that_form_the_same_step_the_first_in_the_log_decides() -> None:
     """Also a trainer that was believed dead and wakes up."""
     recorded: list[BatchFormed] = []
-    one, two = Process([], recorded), Process([], recorded)
+    one, two = Process(Disk(), recorded), Process(Disk(), recorded)
     await one.handler.restore()
     await two.handler.restore()
     log = log_of(["g0", "g1", "g2", "g3"])
     await one.handler.on_batch(log)
-    two.offsets.end = {0: len(log)}
+    two.transitions.end = {0: len(log)}
     await two.handler.on_batch(log_of(["g3", "g2", "g1", "g0"]))
     assert trained(one.training.disk) == trained(two.training.disk) == [["g0-0", "g1-0"], ["g2-0", "g3-0"]]
     assert len(recorded) == 3, "the second trainer's own first batch does not count"
@@ -156,8 +156,8 @@ async def test_a_revision_that_is_not_in_this_log_is_replaced_by_the_next_one() 
 async def test_a_batch_whose_groups_are_gone_from_the_log_is_given_up_for_a_new_one() -> None:
     live = await run(LOG)
     left = at_offsets(LOG[4:])
-    process = Process([], live.recorded)
-    process.offsets.end = {0: len(left)}
+    process = Process(Disk(), live.recorded)
+    process.transitions.end = {0: len(left)}
     await process.handler.restore()
     await process.handler.on_batch(left[:-1])
     assert process.training.steps == [], "g0 may still come"
@@ -182,7 +182,7 @@ async def test_a_recorded_group_without_spread_now_is_trained_as_it_is_recorded(
 
 
 async def test_a_published_batch_that_cannot_be_read_yet_is_asked_for_again() -> None:
-    process = Process([])
+    process = Process(Disk())
     await process.handler.restore()
     process.batches.hidden = True
     with pytest.raises(Retry, match="cannot be read yet"):
@@ -194,7 +194,7 @@ async def test_a_published_batch_that_cannot_be_read_yet_is_asked_for_again() ->
 
 
 async def test_checkpoints_from_before_batches_were_recorded_are_gone_on_from() -> None:
-    disk: list[SavedCheckpoint] = []
+    disk = Disk()
     before = Process(disk)
     await before.handler.restore()
     await before.handler.on_batch(LOG[:4])
@@ -233,10 +233,10 @@ async def test_records_of_others_stop_no_trainer(seed: int) -> None:
 async def test_a_second_trainer_that_forms_the_same_first_batch_follows_what_comes_after_it() -> None:
     recorded: list[BatchFormed] = []
     log = log_of(["g0", "g1", "g2", "g3", "g4", "g5"])
-    two = Process([], recorded)
+    two = Process(Disk(), recorded)
     await two.handler.restore()
     one = await run(log, recorded)
-    two.offsets.end = {0: len(log)}
+    two.transitions.end = {0: len(log)}
     await two.handler.on_batch(log_of(["g0", "g1", "g4", "g5", "g2", "g3"]))
     assert trained(two.training.disk) == trained(one.training.disk)
     assert len(recorded) == 4, "the first one is in the log twice, under one id"
@@ -245,10 +245,10 @@ async def test_a_second_trainer_that_forms_the_same_first_batch_follows_what_com
 async def test_a_broker_that_is_away_between_two_reads_gives_no_batch_up() -> None:
     recorded: list[BatchFormed] = []
     log = log_of(["g0", "g1", "g2", "g3"])
-    two = Process([], recorded)
+    two = Process(Disk(), recorded)
     await two.handler.restore()
     one = await run(log, recorded)
-    two.offsets.end, two.offsets.failures = {0: len(log)}, 1
+    two.transitions.end, two.transitions.failures = {0: len(log)}, 1
     other = log_of(["g3", "g2", "g1", "g0"])
     with pytest.raises(Retry):
         await two.handler.on_batch(other)
@@ -268,10 +268,10 @@ async def test_a_recorded_group_that_was_trained_here_is_left_out_and_the_chain_
     """With other rewards, a batch that was skipped may be trained; a later revision in another batch is then late."""
     live = await run(log_of(["flat0", "flat1", "flat0'", "c", "d", "e"]))
     assert trained(live.training.disk)[1:] == [["flat0-1", "c-0"], ["d-0", "e-0"]]
-    again = Process([], live.recorded)
+    again = Process(Disk(), live.recorded)
     again.training.skips = False
     log = log_of(["flat0", "flat1", "flat0'", "c", "d", "e"])
-    again.offsets.end = {0: len(log)}
+    again.transitions.end = {0: len(log)}
     await again.handler.restore()
     await again.handler.on_batch(log)
     assert trained(again.training.disk) == [["flat0-0", "flat1-0"], ["c-0"], ["d-0", "e-0"]]
@@ -281,7 +281,7 @@ async def test_a_recorded_group_that_was_trained_here_is_left_out_and_the_chain_
 async def two_trainers(**settings: object) -> tuple[Process, Process]:
     """Two live trainers of one log, each with checkpoints of its own."""
     recorded: list[BatchFormed] = []
-    both = Process([], recorded, **settings), Process([], recorded, **settings)
+    both = Process(Disk(), recorded, **settings), Process(Disk(), recorded, **settings)
     for process in both:
         await process.handler.restore()
     return both
@@ -299,7 +299,7 @@ async def test_a_recorded_revision_is_trained_though_a_newer_one_came_before_its
     one, two = await two_trainers()
     await one.handler.on_batch(log_of(["a", "b"]))
     log = log_of(["a", "a'", "b"])
-    two.offsets.end = {0: len(log)}
+    two.transitions.end = {0: len(log)}
     await two.handler.on_batch(log)
     assert trained(two.training.disk) == trained(one.training.disk) == [["a-0", "b-0"]]
     assert two.training.disk[0].progress.metrics["groups/dropped/revised_after_training"] == 1
@@ -316,15 +316,15 @@ async def test_a_smaller_batch_is_never_trained_under_the_record_of_a_larger_one
     one, two = await two_trainers(drop_zero_variance=True)
     await one.handler.on_batch(log_of(["a", "b", "c", "d"]))
     log = at_offsets([*group("a", 0), *flat(group("a", 0, revision=1)), *log_of(["b", "d", "c"])])
-    two.offsets.end = {0: len(log)}
+    two.transitions.end = {0: len(log)}
     await two.handler.on_batch(log)
     assert trained(one.training.disk) == [["a-0", "b-0"], ["c-0", "d-0"]]
     assert trained(two.training.disk) == [["b-0", "d-0"]]
     assert_steps_are_as_recorded(two)
-    restarted = Process(two.training.disk[:1], two.recorded, drop_zero_variance=True)
-    restarted.offsets.end = {0: len(log)}
+    restarted = Process(Disk(two.training.disk[:1]), two.recorded, drop_zero_variance=True)
+    restarted.transitions.end = {0: len(log)}
     await restarted.handler.restore()
-    await restarted.handler.on_batch(log[restarted.offsets.resumed[0].get(0, 0) :])
+    await restarted.handler.on_batch(log[restarted.handler.positions.get(0, 0) :])
     assert trained(restarted.training.disk) == trained(two.training.disk)
     assert restarted.recorded == two.recorded
 
@@ -332,8 +332,8 @@ async def test_a_smaller_batch_is_never_trained_under_the_record_of_a_larger_one
 async def test_a_substitute_that_could_not_be_published_is_recorded_at_the_next_try() -> None:
     live = await run(log_of(["a", "b", "a'", "c", "d"]))
     log = log_of(["b", "a'", "d", "c"])
-    again = Process([], live.recorded)
-    again.offsets.end = {0: len(log)}
+    again = Process(Disk(), live.recorded)
+    again.transitions.end = {0: len(log)}
     await again.handler.restore()
     again.publisher.refused = TRAINING_BATCHES
     with pytest.raises(Retry):
@@ -367,17 +367,17 @@ async def test_two_live_trainers_step_on_nothing_but_what_is_recorded(
         parts = [(n, group(REVISIONS[n][0], 0, revision=REVISIONS[n][1])) for n in chosen]
         logs.append(at_offsets(one for n, part in parts for one in (flat(part) if n in flats else part)))
     recorded: list[BatchFormed] = []
-    disks: list[list[SavedCheckpoint]] = [[], []]
+    disks = [Disk(), Disk()]
     both = [Process(disk, recorded, drop_zero_variance=drops) for disk in disks]
     read = [0, 0]
     for process in both:
         await process.handler.restore()
     for who, records, dies in [*turns, (0, 99, False), (1, 99, False)]:
-        both[who].offsets.end = {0: read[who] + records}
+        both[who].transitions.end = {0: read[who] + records}
         if dies:
             both[who] = Process(disks[who], recorded, drop_zero_variance=drops)
             await both[who].handler.restore()
-            read[who] = both[who].offsets.resumed[0].get(0, 0)
+            read[who] = both[who].handler.positions.get(0, 0)
         await both[who].handler.on_batch(logs[who][read[who] : read[who] + records])
         read[who] += records
     for process in both:

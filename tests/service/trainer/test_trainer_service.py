@@ -26,11 +26,11 @@ from leyden.trainer.core.finished import REMEMBERED_GROUPS
 from leyden.trainer.core.progress import SavedCheckpoint
 from leyden.trainer.settings import TrainerSettings
 from leyden.trainer.topology import subscription
-from trainer_fakes import LOG, Process, group
+from trainer_fakes import LOG, Disk, Process, group
 
 
 async def test_every_full_batch_is_stepped_saved_and_told() -> None:
-    process = Process([])
+    process = Process(Disk())
     await process.handler.restore()
     await process.handler.on_batch(LOG)
     assert process.training.steps == [(["g0", "g1"], 0), (["g2", "g3"], 1)]
@@ -49,22 +49,22 @@ async def test_every_full_batch_is_stepped_saved_and_told() -> None:
 
 
 async def test_the_first_start_reads_from_the_beginning() -> None:
-    process = Process([])
+    process = Process(Disk())
     await process.handler.restore()
-    assert process.offsets.resumed == [{}]
+    assert process.handler.positions == {}
     assert process.told == []
 
 
 @pytest.mark.parametrize("killed_after", range(len(LOG) + 1))
 async def test_a_kill_at_any_record_changes_nothing(killed_after: int) -> None:
-    disk: list[SavedCheckpoint] = []
+    disk = Disk()
     first = Process(disk)
     await first.handler.restore()
     for record in LOG[:killed_after]:
         await first.handler.on_batch([record])
     second = Process(disk, first.recorded)
     await second.handler.restore()
-    resumed = second.offsets.resumed[0].get(0, 0)
+    resumed = second.handler.positions.get(0, 0)
     await second.handler.on_batch(LOG[resumed:])
     assert [saved.progress.manifest.group_ids for saved in disk] == [["g0", "g1"], ["g2", "g3"]]
     told = {event.event_id: event for event in [*first.told, *second.told]}
@@ -73,7 +73,7 @@ async def test_a_kill_at_any_record_changes_nothing(killed_after: int) -> None:
 
 
 async def test_events_that_a_kill_kept_back_are_told_at_the_next_start() -> None:
-    disk: list[SavedCheckpoint] = []
+    disk = Disk()
     first = Process(disk)
     await first.handler.restore()
     first.publisher.refused = TRAINING_METRICS
@@ -87,7 +87,7 @@ async def test_events_that_a_kill_kept_back_are_told_at_the_next_start() -> None
 
 @pytest.mark.parametrize("refused", [TRAINING_BATCHES, TRAINING_METRICS])
 async def test_a_broker_that_was_away_delays_the_events_and_repeats_no_step(refused: str) -> None:
-    process = Process([])
+    process = Process(Disk())
     await process.handler.restore()
     process.publisher.refused = refused
     with pytest.raises(Retry):
@@ -99,21 +99,24 @@ async def test_a_broker_that_was_away_delays_the_events_and_repeats_no_step(refu
 
 
 async def test_a_checkpoint_that_cannot_be_written_stops_the_process_and_is_neither_told_nor_committed() -> None:
-    process = Process([])
+    process = Process(Disk())
     await process.handler.restore()
     process.training.disk_full = True
     exits: list[int] = []
     consumer = consumer_of(subscription(process.handler, Heartbeat()), process.publisher, exits)
-    committed = FakeConsumer({TopicPartition(TRANSITIONS, 0): len(LOG)})
+    whole = TopicPartition(TRANSITIONS, 0)
+    committed = FakeConsumer({whole: len(LOG)})
+    await consumer.place(committed, process.handler.positions)
+    committed.seek(whole, len(LOG))
     with pytest.raises(OSError, match="no space left"):
         await consumer.consume(records_of(LOG), committed)
     assert exits == [FATAL_EXIT]
     assert process.told == []
-    assert committed.commits == []
+    assert committed.commits == [{whole: 0}], "where it starts, and nothing of the batch"
 
 
 async def test_after_the_last_step_groups_stay_in_the_log() -> None:
-    disk: list[SavedCheckpoint] = []
+    disk = Disk()
     process = Process(disk, max_steps=1)
     await process.handler.restore()
     await process.handler.on_batch(LOG[:4])
@@ -121,7 +124,7 @@ async def test_after_the_last_step_groups_stay_in_the_log() -> None:
     assert len(disk) == 1
     longer = Process(disk, process.recorded, max_steps=2)
     await longer.handler.restore()
-    await longer.handler.on_batch(LOG[longer.offsets.resumed[0][0] :])
+    await longer.handler.on_batch(LOG[longer.handler.positions[0] :])
     assert longer.training.steps == [(["g2", "g3"], 1)]
 
 
@@ -135,7 +138,7 @@ REVISED_LOG = [
 
 
 async def unbroken(delivered: Sequence[Delivered[Event]], **settings: Any) -> list[SavedCheckpoint]:
-    process = Process([], None, **settings)
+    process = Process(Disk(), None, **settings)
     await process.handler.restore()
     await process.handler.on_batch(delivered)
     return process.training.disk
@@ -157,19 +160,19 @@ async def test_a_revision_of_a_trained_group_is_counted_and_never_trained() -> N
 @pytest.mark.parametrize("killed_after", range(len(REVISED_LOG) + 1))
 async def test_a_run_killed_at_any_record_equals_an_unbroken_one_through_revisions(killed_after: int) -> None:
     """Every checkpoint in full: its batch, metrics, positions, and the groups that it remembers."""
-    disk: list[SavedCheckpoint] = []
+    disk = Disk()
     first = Process(disk)
     await first.handler.restore()
     await first.handler.on_batch(REVISED_LOG[:killed_after])
     second = Process(disk, first.recorded)
     await second.handler.restore()
-    await second.handler.on_batch(REVISED_LOG[second.offsets.resumed[0].get(0, 0) :])
+    await second.handler.on_batch(REVISED_LOG[second.handler.positions.get(0, 0) :])
     assert remembered(disk) == remembered(await unbroken(REVISED_LOG))
 
 
 @pytest.mark.parametrize("size", [1, 3, 5])
 async def test_how_records_are_handed_over_changes_no_step(size: int) -> None:
-    process = Process([])
+    process = Process(Disk())
     await process.handler.restore()
     for start in range(0, len(REVISED_LOG), size):
         await process.handler.on_batch(REVISED_LOG[start : start + size])
@@ -177,7 +180,7 @@ async def test_how_records_are_handed_over_changes_no_step(size: int) -> None:
 
 
 async def test_a_step_that_changed_nothing_makes_no_version_and_its_groups_are_not_trained() -> None:
-    process = Process([])
+    process = Process(Disk())
     await process.handler.restore()
     flat = [*group("flat0", 0), *group("flat1", 2)]
     await process.handler.on_batch([*flat, *group("g0", 4), *group("g1", 6)])
@@ -192,7 +195,7 @@ async def test_a_step_that_changed_nothing_makes_no_version_and_its_groups_are_n
 
 
 async def test_a_late_reward_brings_a_group_of_a_skipped_step_back() -> None:
-    process = Process([], groups_per_step=1)
+    process = Process(Disk(), groups_per_step=1)
     await process.handler.restore()
     await process.handler.on_batch([*group("flat0", 0), *group("g0", 2), *group("flat0", 4, revision=1)])
     assert [names for names, _ in process.training.steps] == [["flat0"], ["g0"], ["flat0"]]
@@ -204,13 +207,13 @@ SKIPPING_LOG = [record for index, name in enumerate(SKIPPING) for record in grou
 
 @pytest.mark.parametrize("killed_after", range(len(SKIPPING_LOG) + 1))
 async def test_a_run_killed_at_any_record_equals_an_unbroken_one_through_skipped_steps(killed_after: int) -> None:
-    disk: list[SavedCheckpoint] = []
+    disk = Disk()
     first = Process(disk)
     await first.handler.restore()
     await first.handler.on_batch(SKIPPING_LOG[:killed_after])
     second = Process(disk, first.recorded)
     await second.handler.restore()
-    await second.handler.on_batch(SKIPPING_LOG[second.offsets.resumed[0].get(0, 0) :])
+    await second.handler.on_batch(SKIPPING_LOG[second.handler.positions.get(0, 0) :])
     assert remembered(disk) == remembered(await unbroken(SKIPPING_LOG))
     told = {event.event_id: event for event in [*first.told, *second.told]}
     assert all(told[event.event_id] == event for event in [*first.told, *second.told])
@@ -218,7 +221,7 @@ async def test_a_run_killed_at_any_record_equals_an_unbroken_one_through_skipped
 
 
 async def test_unusable_groups_are_named_in_the_next_step() -> None:
-    process = Process([], groups_per_step=1, incomplete_after=3)
+    process = Process(Disk(), groups_per_step=1, incomplete_after=3)
     await process.handler.restore()
     lost, *_ = group("lost", 0)
     bad, closing = group("bad", 1)
@@ -236,7 +239,7 @@ async def test_unusable_groups_are_named_in_the_next_step() -> None:
 
 async def test_one_lost_record_makes_a_restart_train_nothing_twice() -> None:
     """More groups than are remembered below the position, none of which may be forgotten while it is pinned."""
-    disk: list[SavedCheckpoint] = []
+    disk = Disk()
     log = group("lost", 0)[1:] + [
         record for n in range(REMEMBERED_GROUPS + 2_000) for record in group(f"g{n}", 2 + 2 * n)
     ]
@@ -245,7 +248,7 @@ async def test_one_lost_record_makes_a_restart_train_nothing_twice() -> None:
     await first.handler.on_batch(log)
     second = Process(disk, first.recorded, groups_per_step=2_000, incomplete_after=10 * len(log))
     await second.handler.restore()
-    assert second.offsets.resumed == [{0: 1}], "the position is pinned"
+    assert second.handler.positions == {0: 1}, "the position is pinned"
     await second.handler.on_batch(log)
     assert second.training.steps == []
 
@@ -276,7 +279,7 @@ BEFORE = {
 
 
 async def test_a_group_published_again_later_is_trained_once() -> None:
-    process = Process([])
+    process = Process(Disk())
     await process.handler.restore()
     await process.handler.on_batch(LOG[:4])
     await process.handler.on_batch([*group("g0", 100), *group("g1", 102)])
@@ -314,7 +317,7 @@ NOTHING = ["flat", "validation", "failed: agent", "no reward", "no outcome"]
 
 @pytest.mark.parametrize("kind", NOTHING)
 async def test_groups_with_nothing_to_train_make_no_step_and_no_version(kind: str) -> None:
-    process = Process([], groups_per_step=2)
+    process = Process(Disk(), groups_per_step=2)
     await process.handler.restore()
     await process.handler.on_batch([one for n in range(8) for one in with_nothing(kind, f"n{n}", 2 * n)])
     assert (process.training.steps, process.training.disk, process.recorded, process.told) == ([], [], [], [])
@@ -336,13 +339,13 @@ async def test_every_step_has_something_to_train_and_no_validation_group(
         for n, kind in enumerate(kinds)
         for one in (group(f"{kind}-{n}", 2 * n) if kind == "good" else with_nothing(kind, f"{kind}-{n}", 2 * n))
     ]
-    disk: list[SavedCheckpoint] = []
+    disk = Disk()
     first = Process(disk, groups_per_step=per_step)
     await first.handler.restore()
     await first.handler.on_batch(records[:kill])
     second = Process(disk, first.recorded, groups_per_step=per_step)
     await second.handler.restore()
-    resumed = second.offsets.resumed[0].get(0, 0)
+    resumed = second.handler.positions.get(0, 0)
     await second.handler.on_batch([one for one in records if one.offset >= resumed])
     batches = [saved.progress.manifest.group_ids for saved in disk]
     assert all(any(name.startswith("good") for name in batch) for batch in batches)
@@ -353,7 +356,7 @@ async def test_every_step_has_something_to_train_and_no_validation_group(
 
 
 async def test_a_control_run_makes_its_steps_without_signal() -> None:
-    process = Process([], groups_per_step=1, advantage_scale=0.0)
+    process = Process(Disk(), groups_per_step=1, advantage_scale=0.0)
     await process.handler.restore()
     await process.handler.on_batch(group("g", 0))
     assert process.training.steps == [(["g"], 0)]

@@ -47,12 +47,12 @@ def served(publisher: FakePublisher) -> list[tuple[int, str]]:
     return [(event.version, event.model) for event in publisher.of(PolicyServed)]
 
 
-def promoted(version: int, policy: str = "p", cause: str = "", **folders: Any) -> PolicyPromoted:
+def promoted(version: int, policy: str = "p", producer: str = "registry", **folders: Any) -> PolicyPromoted:
     folders = folders or {"merged_weights": f"/weights/{version}", "adapter": f"/adapters/{version}"}
     return PolicyPromoted(
-        event_id=f"promotion-{policy}-{version}{cause}",
+        event_id=f"promotion-{policy}-{version}-{producer}",
         event_time=NOW,
-        producer="registry",
+        producer=producer,
         policy=policy,
         version=version,
         **folders,
@@ -110,10 +110,10 @@ async def test_a_redelivered_promotion_changes_nothing(
     assert served(publisher) == [(1, "p")]
 
 
-async def test_a_promotion_of_an_older_version_goes_back_to_it_and_is_news(
+async def test_a_rollback_to_an_older_version_is_followed_and_is_news(
     agent: PolicyAgent, engine: FakeEngine, publisher: FakePublisher
 ) -> None:
-    for event in (promoted(1), promoted(2), promoted(1, cause="-again")):
+    for event in (promoted(1), promoted(2), promoted(1, producer="operator")):
         await agent.on_models(batch(event))
         await agent.converge()
     assert served(publisher) == [(1, "p"), (2, "p"), (1, "p")]

@@ -36,6 +36,7 @@ from leyden.events import (
     VersionRegistered,
 )
 from leyden.events.codec import MODELS, TRAINING_BATCHES, TRAINING_METRICS, TRANSITIONS
+from leyden.events.promotions import Promotion
 from leyden.ids import AttemptRef
 from leyden.trainer.core.step_metrics import StepMetric
 
@@ -57,7 +58,7 @@ WAITS_FOR = {
 @dataclass
 class _Policy:
     registered: dict[int, VersionRegistered] = field(default_factory=dict)
-    promoted: int = 0
+    promotion: Promotion = field(default_factory=Promotion)
     replicas: dict[str, int] = field(default_factory=dict)
 
 
@@ -99,7 +100,7 @@ class LoopState:
             case VersionRegistered():
                 self._policy(event.policy).registered[event.version] = event
             case PolicyPromoted():
-                self._policy(event.policy).promoted = event.version
+                self._policy(event.policy).promotion.add(event)
             case PolicyServed():
                 self._policy(event.policy).replicas[event.replica] = event.version
             case QueuePaused() | QueueResumed():
@@ -136,7 +137,7 @@ class LoopState:
             live = set(held.replicas.values())
             for version in sorted({0, *held.registered, *live}):
                 event, step = held.registered.get(version), made.get((name, version))
-                states = ["live"] * (version in live) + ["promoted"] * (version == held.promoted > 0)
+                states = ["live"] * (version in live) + ["promoted"] * (version == held.promotion.version > 0)
                 found.append(
                     ModelLine(
                         version=f"{name}@{version}",
@@ -261,8 +262,9 @@ def _mean(point: CurvePoint | None) -> float | None:
 
 def _policy_line(name: str, held: _Policy) -> PolicyLine:
     live = min(held.replicas.values(), default=None)
-    newest = max(held.promoted, *held.registered, *held.replicas.values(), 0)
-    return PolicyLine(policy=name, newest=newest, promoted=held.promoted, live=live, replicas=len(held.replicas))
+    promoted = held.promotion.version
+    newest = max(promoted, *held.registered, *held.replicas.values(), 0)
+    return PolicyLine(policy=name, newest=newest, promoted=promoted, live=live, replicas=len(held.replicas))
 
 
 def _waiting(group_id: str, members: list[SeenRollout]) -> WaitingGroup:

@@ -21,6 +21,7 @@ import orjson
 
 from leyden.engine_face import CONTINUE_HEADER, VERSION_HEADER
 from leyden.events import PolicyPromoted, PolicyServed
+from leyden.events.promotions import Promotion
 from leyden.gateway.core.agents import Agent
 from leyden.gateway.core.faces.openai import Face
 from leyden.gateway.core.refusals import Refusal
@@ -116,19 +117,19 @@ class PolicyState:
 
 
 class RoutingTable:
-    """The newest `PolicyServed` of every replica, and the newest `PolicyPromoted` of every policy, in log order."""
+    """The newest `PolicyServed` of every replica, and the promotion of every policy that counts."""
 
     def __init__(self) -> None:
         self._served: dict[str, dict[str, PolicyServed]] = {}
-        self._promoted: dict[str, int] = {}
+        self._promoted: dict[str, Promotion] = {}
 
     def note_served(self, event: PolicyServed) -> None:
         """Set the version of a replica; the latest report wins."""
         self._served.setdefault(event.policy, {})[event.replica] = event
 
     def note_promoted(self, event: PolicyPromoted) -> None:
-        """Set the promoted version; the latest wins (a rollback is a promotion too)."""
-        self._promoted[event.policy] = event.version
+        """Set the promoted version (see `Promotion`)."""
+        self._promoted.setdefault(event.policy, Promotion()).add(event)
 
     def knows(self, policy: str) -> bool:
         """Whether a policy of this name was ever promoted or served."""
@@ -165,7 +166,8 @@ class RoutingTable:
     def _state(self, policy: str) -> PolicyState:
         replicas = tuple(sorted(self._served.get(policy, {}).values(), key=lambda r: r.replica))
         live = min((r.version for r in replicas), default=None)
-        return PolicyState(policy, self._promoted.get(policy), live, replicas)
+        promoted = self._promoted[policy].version if policy in self._promoted else None
+        return PolicyState(policy, promoted, live, replicas)
 
 
 def server_of(replica: PolicyServed) -> str:
