@@ -12,7 +12,7 @@ from leyden.kafka.admin import ensure_topics
 from leyden.kafka.claims import ClaimStore
 from leyden.kafka.publisher import KafkaPublisher
 from leyden.kafka.settings import KafkaSettings
-from leyden.trainer.adapters import KafkaBatchLog, KafkaOffsets
+from leyden.trainer.adapters import KafkaBatchLog, KafkaTransitions
 from roots import ROOT
 
 pytestmark = pytest.mark.integration
@@ -64,19 +64,15 @@ async def test_a_broker_that_is_away_is_a_passing_fault(tmp_path: Path) -> None:
 async def test_dead_letters_at_a_partitions_end_are_no_records_to_wait_for(
     publisher: KafkaPublisher, kafka_servers: str, topic_prefix: str, tmp_path: Path
 ) -> None:
-    offsets = KafkaOffsets(
-        KafkaSettings(bootstrap_servers=kafka_servers),
-        ClaimStore(f"file://{tmp_path}"),
-        topic_prefix + TRANSITIONS,
-        "g",
-    )
-    assert await offsets.ends() == {}
+    kafka, claims = KafkaSettings(bootstrap_servers=kafka_servers), ClaimStore(f"file://{tmp_path}")
+    transitions = KafkaTransitions(kafka, claims, topic_prefix + TRANSITIONS)
+    assert await transitions.ends() == {}
     good = (ROOT / "schemas" / "examples" / TRANSITIONS / "group-credited.json").read_bytes()
     for value in (b"{}", good, good, *[b"no event"] * 5):
         await publisher.publish_raw(TRANSITIONS, "one", value)
     await publisher.publish_raw(TRANSITIONS, "another", b"{}")
-    [(_, end)] = (await offsets.ends()).items()
+    [(_, end)] = (await transitions.ends()).items()
     assert end == 3
     for value in (good, b"{}"):
         await publisher.publish_raw(TRANSITIONS, "one", value)
-    assert list((await offsets.ends()).values()) == [9]
+    assert list((await transitions.ends()).values()) == [9]

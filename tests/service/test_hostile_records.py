@@ -45,7 +45,7 @@ from registry_support import MemoryPromotions, checkpoint
 from service.gateway.gateway_fakes import bench
 from service.gateway.gateway_store_fake import MemoryStore
 from service.reward.reward_fakes import World
-from service.trainer.test_trainer_service import Process, group
+from trainer_fakes import Disk, Process, group
 from unit.policy.test_policy_agent import FakeEngine
 from unit.reward.reward_builders import ROLLOUT, a_call, a_score, a_span, an_end, asking
 
@@ -103,7 +103,7 @@ async def reward(events: Sequence[Event]) -> None:
 
 
 async def trainer(events: Sequence[Event]) -> None:
-    process = Process([], groups_per_step=1, max_staleness=4)
+    process = Process(Disk(), groups_per_step=1, max_staleness=4)
     await process.handler.restore()
     records = [Delivered(event, "transitions.v1", "k", 0, at, "o") for at, event in enumerate(events)]
     await process.handler.on_batch([*records, *group("good", 100)])
