@@ -22,14 +22,18 @@ from leyden.events.codec import TRANSITIONS, decode
 from leyden.events.spans import Evaluation, SpanKind, SpanRecorded
 from leyden.ids import AttemptRef, derive
 from leyden.kafka import Outgoing
-from leyden.kafka.admin import ensure_topics
+from leyden.kafka.admin import ensure_topics, topics_under
 from leyden.kafka.claims import ClaimStore
 from leyden.kafka.publisher import KafkaPublisher
 from leyden.kafka.reading import read_topics
 from leyden.kafka.settings import KafkaSettings
+from leyden.replay.names import ReplayName
+from leyden.replay.past import REPORT
 from leyden.replay.run import ReplayPlan, run_replay
 from leyden.stack.config import StackConfig
+from leyden.stack.errors import StackError
 from leyden.stack.state import DataFolder
+from leyden.state import make_redis
 
 pytestmark = [pytest.mark.integration, pytest.mark.timeout(180)]
 RUN = {
@@ -170,11 +174,96 @@ async def test_a_replay_gives_what_a_deadline_a_late_member_and_a_late_reward_ga
         )
 
 
-async def replayed(services: Path, settings: Path | None = None) -> tuple[int, list[str]]:
+@pytest.fixture
+def log_alone(
+    kafka_servers: str, redis_server_url: str, topic_prefix: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> Path:
+    """The data folder of a stack of which no process runs."""
+    monkeypatch.setenv("KAFKA_BOOTSTRAP_SERVERS", kafka_servers)
+    monkeypatch.setenv("REDIS_URL", redis_server_url)
+    stack = StackConfig(data_dir=tmp_path, topic_prefix=topic_prefix)
+    DataFolder(tmp_path).config.write_text(stack.model_dump_json())
+    return tmp_path
+
+
+async def test_a_failed_replay_leaves_its_name_free(kafka_servers: str, topic_prefix: str, log_alone: Path) -> None:
+    kafka, name = KafkaSettings(bootstrap_servers=kafka_servers), f"again-{secrets.token_hex(4)}"
+    folder = log_alone / "replays" / name
+    wrong = log_alone / "wrong.yaml"
+    wrong.write_text("reward:\n  functions: [{entry: 'no_such_module:score'}]\n")
+    with pytest.raises(StackError, match=r"wrong\.yaml:2: reward\.functions\[0\]"):
+        await replayed(log_alone, wrong, name=name)
+    assert await topics_under(kafka, f"{name}.") == []
+
+    async with Log(kafka_servers, topic_prefix, log_alone):
+        with pytest.raises(StackError, match="No records between"):
+            await replayed(log_alone, name=name)
+        assert await topics_under(kafka, f"{name}.") == []
+
+    async with Log(kafka_servers, topic_prefix, log_alone) as log:
+        await log.write(ended_rollout(0, 1.0, 1, "alone"))
+        with pytest.raises(asyncio.CancelledError):
+            await replayed(log_alone, name=name, heard=_stop_after_copying)
+        assert await topics_under(kafka, f"{name}.") == []
+        assert {path.name for path in folder.iterdir()} <= {"lock", "logs"}
+
+
+async def test_a_killed_replay_is_deleted_and_topics_of_others_never(
+    kafka_servers: str, redis_server_url: str, topic_prefix: str, log_alone: Path
+) -> None:
+    kafka, name = KafkaSettings(bootstrap_servers=kafka_servers), f"again-{secrets.token_hex(4)}"
+    prefix, told = f"{name}.", list[str]()
+    taken = ReplayName(name, log_alone / "replays" / name, kafka, redis_server_url)
+    redis = make_redis(redis_server_url)
+    try:
+        async with taken.taken(topic_prefix, told.append):
+            await redis.set(f"{prefix}reward:read", 7)
+            await redis.set(f"{name}-other.reward:read", 8)
+            with pytest.raises(StackError, match="is running"):
+                async with taken.taken(topic_prefix, told.append):
+                    raise AssertionError("not reached")
+        created = await topics_under(kafka, prefix)
+        async with taken.taken(topic_prefix, told.append):  # the first was killed: it has no report
+            assert await redis.get(f"{prefix}reward:read") is None
+            assert await redis.get(f"{name}-other.reward:read") == b"8"
+        assert await topics_under(kafka, prefix) == created != []
+
+        (taken.folder / REPORT).write_text("{}")
+        elsewhere = ReplayName(name, log_alone / "elsewhere", kafka, redis_server_url)
+        live = ReplayName(topic_prefix.rstrip("."), taken.folder, kafka, redis_server_url)
+        live.prefix = topic_prefix
+        for one in (taken, elsewhere, live):
+            with pytest.raises(StackError, match="exists already"):
+                async with one.taken(topic_prefix, told.append):
+                    raise AssertionError("not reached")
+        assert await topics_under(kafka, prefix) == created
+        assert told == []
+    finally:
+        await redis.delete(f"{name}-other.reward:read")
+        await redis.aclose()
+
+
+def _stop_after_copying(line: str) -> None:
+    if line.startswith("copied"):
+        raise asyncio.CancelledError  # as Ctrl-C does
+
+
+async def replayed(
+    services: Path,
+    settings: Path | None = None,
+    *,
+    name: str | None = None,
+    heard: Callable[[str], None] = lambda _: None,
+) -> tuple[int, list[str]]:
     """Exit status and lines of a replay of the whole log."""
     said: list[str] = []
+
+    def hear(line: str) -> None:
+        said.append(line)
+        heard(line)
+
     plan = ReplayPlan(
-        name=f"again-{secrets.token_hex(4)}",
+        name=name or f"again-{secrets.token_hex(4)}",
         settings=settings,
         start=None,
         end=None,
@@ -182,4 +271,4 @@ async def replayed(services: Path, settings: Path | None = None) -> tuple[int, l
         source_prefix=None,
         train=False,
     )
-    return await run_replay(plan, said.append, said.append), said
+    return await run_replay(plan, hear, hear), said

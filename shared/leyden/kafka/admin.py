@@ -29,8 +29,8 @@ class TopicMismatchError(RuntimeError):
 async def admin_client(settings: KafkaSettings) -> AsyncIterator[AIOKafkaAdminClient]:
     """A started admin client; closed on exit."""
     client = AIOKafkaAdminClient(**settings.connection())
-    await client.start()
     try:
+        await client.start()
         yield client
     finally:
         await client.close()
@@ -64,6 +64,27 @@ async def ensure_topics(settings: KafkaSettings, prefix: str = "", replication_f
     return [topic.name for topic in missing]
 
 
+async def topics_under(settings: KafkaSettings, prefix: str) -> list[str]:
+    """Those of Leyden's topics that exist with this prefix (full names). Raises `KafkaError`."""
+    async with admin_client(settings) as admin:
+        return await _existing(admin, prefix)
+
+
+async def delete_topics(settings: KafkaSettings, prefix: str) -> None:
+    """Delete Leyden's topics with this prefix, and wait until they are gone. Raises `KafkaError`, TimeoutError."""
+    if not prefix:
+        raise ValueError("topics without a prefix are the live ones, which are never deleted")
+    async with admin_client(settings) as admin, asyncio.timeout(30.0):
+        while there := await _existing(admin, prefix):
+            await admin.delete_topics(there)
+            await asyncio.sleep(0.1)
+
+
+async def _existing(admin: AIOKafkaAdminClient, prefix: str) -> list[str]:
+    known = {topic.name for spec in load_topics().values() for topic in _new_topics(spec, prefix, 1)}
+    return sorted(known & set(await admin.list_topics()))
+
+
 async def _check_partitions(admin: AIOKafkaAdminClient, wanted: list[NewTopic]) -> None:
     described = await admin.describe_topics([topic.name for topic in wanted]) if wanted else []
     counts = {topic["topic"]: len(topic["partitions"]) for topic in described}
@@ -85,8 +106,8 @@ async def _leaders_elected(admin: AIOKafkaAdminClient, names: list[str], timeout
 async def _consumer(settings: KafkaSettings, group: str | None = None) -> AsyncIterator[AIOKafkaConsumer]:
     """A started consumer that subscribes to nothing, stopped at the end."""
     consumer = AIOKafkaConsumer(group_id=group, enable_auto_commit=False, **settings.connection())
-    await consumer.start()
     try:
+        await consumer.start()
         yield consumer
     finally:
         await consumer.stop()

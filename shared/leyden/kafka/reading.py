@@ -56,6 +56,7 @@ class LogReader:
         except BaseException:
             await self._consumer.stop()
             raise
+        await asyncio.sleep(0)  # aiokafka raises CancelledError in `stop` if its own task has not begun
         return self
 
     async def __aexit__(self, *_: object) -> None:

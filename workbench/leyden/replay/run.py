@@ -24,7 +24,6 @@ from leyden.events.codec import (
     MODELS,
     SPANS,
 )
-from leyden.kafka.admin import ensure_topics
 from leyden.kafka.claims import ClaimStore
 from leyden.kafka.settings import KafkaSettings
 from leyden.kafka.tail import TopicTail, group_backlog
@@ -34,6 +33,7 @@ from leyden.reading.stages import STAGES
 from leyden.replay.brokers import Brokers, brokers_of
 from leyden.replay.compare import Comparison, Wanted, compare, read_transitions
 from leyden.replay.copy import copy_recorded
+from leyden.replay.names import ReplayName
 from leyden.replay.past import REPORT, replays_of
 from leyden.replay.training import TrainingComparison, compare_training, read_training
 from leyden.stack.errors import StackError
@@ -41,6 +41,7 @@ from leyden.stack.plan import python_env
 from leyden.stack.ports import free_ports
 from leyden.stack.probes import HttpProbe, Probe
 from leyden.stack.processes import ProcessSpec, Supervisor
+from leyden.stack.run_file import run_file_problems
 
 Tell = Callable[[str], None]
 REPLAYED, TRAINING = ("reward", "credit"), ("trainer", "registry")
@@ -62,11 +63,18 @@ class ReplayPlan:
 
 
 async def run_replay(plan: ReplayPlan, tell: Tell, say: Tell) -> int:
-    """Run the replay and print its result. Returns 1 if the same settings gave other transitions or weights, else 0."""
+    """Run the replay and print its result. Returns 1 if the same settings gave other transitions or weights, else 0.
+
+    If it fails, its topics and its state are deleted, so that the name can be used again. Raises StackError.
+    """
     if not _NAME.fullmatch(plan.name):
         raise StackError(f"--name {plan.name!r}: use lower-case letters, digits and dashes; it becomes a topic prefix.")
     with brokers_of(plan.data_dir) as brokers:
-        return await _Replay(plan, brokers, tell, say).run()
+        replay = _Replay(plan, brokers, tell, say)
+        await asyncio.to_thread(replay.check_run_file)
+        name = ReplayName(plan.name, replay.folder, replay.kafka, brokers.redis_url)
+        async with name.taken(brokers.stack.topic_prefix, tell):
+            return await replay.run()
 
 
 class _Replay:
@@ -80,10 +88,14 @@ class _Replay:
         self.began = datetime.now(UTC)
         """Before the copy: what the live services write later is not compared."""
 
+    def check_run_file(self) -> None:
+        """Raise StackError with all problems if the run file is wrong, before anything is made."""
+        path = self.plan.settings or self.brokers.stack.run_file
+        if path is not None and (wrong := run_file_problems(path, self._env("reward"))):
+            raise StackError("The run file is wrong:\n" + "\n".join(wrong))
+
     async def run(self) -> int:
         same_settings, same_training = self._write_run_file()
-        if not await ensure_topics(self.kafka, self.target):
-            raise StackError(f"A replay named {self.plan.name} exists already; choose another --name.")
         taken = await copy_recorded(
             self.kafka, source=self.source, target=self.target, start=_utc(self.plan.start), end=_utc(self.plan.end)
         )
