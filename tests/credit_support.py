@@ -112,6 +112,7 @@ def finished(
     mode: str = "train",
     task_id: str = "t",
     ended_after_s: float = 60.0,
+    horizon_s: float = 0.0,
 ) -> list[Event]:
     """Every event of one attempt, in the order in which they happen."""
     rollout_id = rollout_id or rollout(0)
@@ -143,6 +144,7 @@ def finished(
         producer="reward",
         reward_ids=sorted(r.event_id for r in rewards),
         failed_rules=list(failed_rules),
+        late_horizon_s=horizon_s,
     )
     return [*calls, ended, settled, *rewards, judged]
 
@@ -169,8 +171,13 @@ def one_rollout(
     return finished(calls, rewards, rollout_id=about["rollout_id"], group_size=size, **changes)
 
 
-def late_rewards(events: Sequence[Event], *values: float, after_s: float = 100.0) -> list[Event]:
-    """One more reward for each of `values`, `after_s` after the end of the attempt that `events` are about."""
+def late_rewards(
+    events: Sequence[Event], *values: float, after_s: float = 100.0, horizon_s: float | None = None
+) -> list[Event]:
+    """One more reward for each of `values`, `after_s` after the end of the attempt that `events` are about.
+
+    `horizon_s` is what these say; None: the same as the first.
+    """
     [first] = [event for event in events if isinstance(event, RewardsCompleted)]
     [ended] = [event for event in events if isinstance(event, RolloutEnded)]
     at, known = ended.event_time + timedelta(seconds=after_s), list(first.reward_ids)
@@ -183,6 +190,7 @@ def late_rewards(events: Sequence[Event], *values: float, after_s: float = 100.0
             "event_time": at,
             "reward_ids": known,
             "revision": revision,
+            "late_horizon_s": first.late_horizon_s if horizon_s is None else horizon_s,
         }
         found += [given.model_copy(update={"event_time": at}), first.model_copy(update=changes)]
     return found

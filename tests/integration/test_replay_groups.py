@@ -38,7 +38,7 @@ from leyden.state import make_redis
 pytestmark = [pytest.mark.integration, pytest.mark.timeout(180)]
 RUN = {
     "reward": {"late_horizon_s": 3600},
-    "credit": {"late_horizon_s": 3600, "group": {"deadline_s": 6}},
+    "credit": {"group": {"deadline_s": 6}},
 }
 
 

@@ -69,10 +69,10 @@ async def without_poison(handler: BatchHandler, batch: Sequence[Delivered[Event]
 
 async def credit(events: Sequence[Event]) -> None:
     """With a deadline and late rewards, so that every comparison of times is made."""
-    section = CreditSection(group=GroupSection(deadline_s=60.0), late_horizon_s=1000.0)
+    section = CreditSection(group=GroupSection(deadline_s=60.0))
     clock = ManualClock(TIME)
     loop = CreditLoop(CreditPublisher(), memory_stores(clock), section, clock)
-    good = one_rollout(5, 1.0, size=1, task="good", group_id="good")
+    good = one_rollout(5, 1.0, size=1, task="good", group_id="good", horizon_s=1000.0)
     await without_poison(loop.on_batch, delivered([*events, *good]))
     clock.set(TIME + timedelta(days=1))
     await CreditSweeper(

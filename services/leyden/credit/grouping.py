@@ -23,7 +23,7 @@ from leyden.credit.core.member import Member
 from leyden.credit.core.reasons import Reason
 from leyden.credit.core.section import CreditSection
 from leyden.credit.metrics import CLOSED, GROUPS, LATE_MEMBERS, LEFT_OUT, SEQUENCES, ZERO_VARIANCE
-from leyden.credit.ports import Publisher, Stores
+from leyden.credit.ports import EvidenceStore, Publisher, Stores
 from leyden.events import GroupClosed
 from leyden.events.codec import GROUPS as GROUPS_TOPIC
 from leyden.events.codec import TRANSITIONS
@@ -43,6 +43,26 @@ class _Next:
     """Not published yet."""
     waiting: set[str] = field(default_factory=set)
     """Open groups that nothing has closed, so that their deadline still runs."""
+
+
+@dataclass(frozen=True)
+class _Built:
+    """What is published of a group."""
+
+    revision: int
+    credited: list[CreditedGroup]
+    late_horizon_s: float
+    """The longest of its members'."""
+
+
+async def keep_or_close(store: EvidenceStore, horizons: Mapping[str, float]) -> None:
+    """Keep each subject for its horizon (seconds) and `KEPT_LONGER_S`; close those with a horizon of 0."""
+    by_horizon: dict[float, list[str]] = {}
+    for subject, horizon_s in horizons.items():
+        by_horizon.setdefault(horizon_s, []).append(subject)
+    await store.close(by_horizon.pop(0.0, []))
+    for horizon_s, subjects in by_horizon.items():
+        await store.keep(subjects, horizon_s + KEPT_LONGER_S)
 
 
 class Grouping:
@@ -108,33 +128,31 @@ class Grouping:
         return {g: GroupClosed.model_validate_json(items[RECORD]) for g, items in picked.items()}
 
     async def _publish(self, todo: _Next) -> None:
-        """Publish records and sequences, then the groups, then close the groups or keep them for the horizon."""
+        """Publish records and sequences, then the groups, then close the groups or keep them for their horizon."""
         built = await self._build(todo.ready)
-        credited = [one for _, ones in built.values() for one in ones]
+        credited = [one for group in built.values() for one in group.credited]
         closings = [Outgoing(GROUPS_TOPIC, closed.group_id, closed) for closed in todo.closings]
         await self._publisher.publish_all([*closings, *(out for one in credited for out in _sequences(one))])
         await self._publisher.publish_all([Outgoing(TRANSITIONS, _key(one), one.group) for one in credited])
         _count_groups(todo.closings, credited)
-        if self._section.late_horizon_s > 0:
-            await self._groups.add((g, published_id(revision), b"") for g, (revision, _) in built.items())
-            await self._groups.keep(list(built), self._section.late_horizon_s + KEPT_LONGER_S)
-        else:
-            await self._groups.close(list(built))
+        kept = {group_id: group for group_id, group in built.items() if group.late_horizon_s > 0}
+        if kept:
+            await self._groups.add((group_id, published_id(group.revision), b"") for group_id, group in kept.items())
+        await keep_or_close(self._groups, {group_id: group.late_horizon_s for group_id, group in built.items()})
 
-    async def _build(
-        self, ready: Mapping[str, tuple[GroupClosed, Sequence[MemberSummary]]]
-    ) -> dict[str, tuple[int, list[CreditedGroup]]]:
-        """Group → its revision and events; without groups that another replica closed meanwhile."""
+    async def _build(self, ready: Mapping[str, tuple[GroupClosed, Sequence[MemberSummary]]]) -> dict[str, _Built]:
+        """By group; without groups that another replica closed meanwhile."""
         wanted = {group_id: [member.item_id for member in members] for group_id, (_, members) in ready.items()}
         picked = await self._groups.pick(wanted)
-        built: dict[str, tuple[int, list[CreditedGroup]]] = {}
+        built: dict[str, _Built] = {}
         for group_id, (record, members) in ready.items():
             values = picked.get(group_id, {})
             if len(values) == len(members):
-                named = map(Member.model_validate_json, values.values())
+                named = [Member.model_validate_json(value) for value in values.values()]
                 events = group_events(apply_group_limits(named, record, self._section), self._section)
                 revision = revision_of(members)
-                built[group_id] = revision, [with_revision(one, record, revision) for one in events]
+                horizon_s = max((member.late_horizon_s for member in named), default=0.0)
+                built[group_id] = _Built(revision, [with_revision(one, record, revision) for one in events], horizon_s)
         return built
 
 

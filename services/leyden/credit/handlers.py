@@ -14,7 +14,7 @@ from leyden.credit.core.groups import assign_group, in_time, select_rewards
 from leyden.credit.core.member import Member
 from leyden.credit.core.membership import member_of
 from leyden.credit.core.section import CreditSection
-from leyden.credit.grouping import KEPT_LONGER_S, Grouping
+from leyden.credit.grouping import Grouping, keep_or_close
 from leyden.credit.metrics import ABANDONED, CALLS, LATE_REWARDS, TOO_LONG
 from leyden.credit.ports import Publisher, Stores
 from leyden.events import (
@@ -37,8 +37,8 @@ class _Attempts:
     """Attempts of a batch, by what follows from their state."""
 
     members: list[Member] = field(default_factory=list)
-    finished: list[str] = field(default_factory=list)
-    """Attempts that became members; a late reward may still come."""
+    finished: dict[str, float] = field(default_factory=dict)
+    """Attempts that became members → for how many seconds after their end a late reward may come."""
     abandoned: list[str] = field(default_factory=list)
     open: list[str] = field(default_factory=list)
 
@@ -88,11 +88,11 @@ class CreditHandlers:
         late = _late_rewards(batch)
         for subject, kept in (await self._attempts.load(list(ready))).items():
             assembled = assemble(map(unpack, kept.values()), self._section.needs_spans)
-            attempt = select_rewards(assembled, self._section.late_horizon_s)
-            _count_late_rewards(attempt, late.get(subject, ()), self._section.late_horizon_s)
+            attempt = select_rewards(assembled)
+            _count_late_rewards(attempt, late.get(subject, ()))
             if attempt.state in FINISHED:
                 found.members.append(assign_group(member_of(attempt, self._section), attempt, self._section))
-                found.finished.append(subject)
+                found.finished[subject] = attempt.late_horizon_s
             elif attempt.state is State.ABANDONED:
                 found.abandoned.append(subject)
             else:
@@ -101,12 +101,8 @@ class CreditHandlers:
         return found
 
     async def _let_go(self, decided: _Attempts) -> None:
-        """Close finished attempts; with a horizon, keep their evidence for a late reward."""
-        if self._section.late_horizon_s > 0:
-            await self._attempts.keep(decided.finished, self._section.late_horizon_s + KEPT_LONGER_S)
-            await self._attempts.close(decided.abandoned)
-        else:
-            await self._attempts.close([*decided.finished, *decided.abandoned])
+        """Close finished attempts; keep the evidence of those with a horizon for a late reward."""
+        await keep_or_close(self._attempts, decided.finished | dict.fromkeys(decided.abandoned, 0.0))
         await self._open.seen(decided.open, self._clock.now())
         await self._open.gone([*decided.finished, *decided.abandoned])
 
@@ -146,9 +142,9 @@ def _late_rewards(batch: Sequence[Delivered[Event]]) -> dict[str | None, list[Re
     return found
 
 
-def _count_late_rewards(attempt: Attempt, events: Iterable[RewardsCompleted], horizon_s: float) -> None:
+def _count_late_rewards(attempt: Attempt, events: Iterable[RewardsCompleted]) -> None:
     for event in events:
-        outcome = "revised" if in_time(attempt, event.revision, horizon_s) else "past_horizon"
+        outcome = "revised" if in_time(attempt, event.revision) else "past_horizon"
         LATE_REWARDS.labels(outcome=outcome).inc()
 
 

@@ -32,7 +32,7 @@ def build(runtime: Runtime) -> Service:
     config = RewardConfig(rulebook(section), section.settle == "live", section.judges)
     judging = build_judging(runtime, section, knobs, evidence, waiting, clock, CONSUMER_GROUP)
     states = RedisLateStates(runtime.redis, runtime.namespace("late"), ttl_s=86_400 + horizon_s)
-    late = LateRewards(config.rulebook, section.late_horizon_s, states, runtime.publisher)
+    late = LateRewards(config.rulebook, states, runtime.publisher)
     heartbeat = Heartbeat()
     functions = function_runner(section.functions, heartbeat.beat)
     submitter = judging.submitter if judging else None
@@ -66,7 +66,11 @@ def rulebook(section: RewardSection) -> Rulebook:
     functions = [_function_rule(settings) for settings in section.functions]
     rules = (*emitted, *functions, *map(rule_of, section.judges), *section.air)
     cap = section.intermediate_cap
-    return Rulebook(rules, default_cap(rules, section.outcome_scale) if cap is None else cap)
+    return Rulebook(
+        rules,
+        intermediate_cap=default_cap(rules, section.outcome_scale) if cap is None else cap,
+        late_horizon_s=section.late_horizon_s,
+    )
 
 
 def _function_rule(settings: FunctionSettings) -> FunctionRule:

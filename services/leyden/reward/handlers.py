@@ -77,7 +77,7 @@ class RewardHandlers:
         self._config = config
         self._clock = clock
         self._submitter = submitter
-        self._late = late or LateRewards(config.rulebook, 0.0, None, publisher)
+        self._late = late or LateRewards(config.rulebook, None, publisher)
         self._functions = functions
 
     async def on_batch(self, batch: Sequence[Delivered[Event]]) -> None:

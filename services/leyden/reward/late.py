@@ -5,7 +5,6 @@ either part of the assessed evidence or finds the state here, whenever it arrive
 """
 
 from collections.abc import Sequence
-from datetime import timedelta
 
 from leyden.events import Event, SpanRecorded
 from leyden.events.codec import REWARDS
@@ -21,10 +20,9 @@ from leyden.reward.ports import LateStates
 class LateRewards:
     """Handles late evaluations. Idempotent: revisions are published before the state; known ones are ignored."""
 
-    def __init__(self, rulebook: Rulebook, horizon_s: float, states: LateStates | None, publisher: Publisher) -> None:
+    def __init__(self, rulebook: Rulebook, states: LateStates | None, publisher: Publisher) -> None:
         self._rulebook = rulebook
-        self._horizon = timedelta(seconds=horizon_s)
-        self._states = states if horizon_s > 0 else None
+        self._states = states if rulebook.late_horizon_s > 0 else None
         self._publisher = publisher
 
     def arrivals(self, batch: Sequence[Delivered[Event]]) -> list[StoredItem]:
@@ -74,7 +72,7 @@ class LateRewards:
             await self._states.save({s: state for s, state in after.items() if state.revision > before[s].revision})
 
     def _revised(self, state: LateState, span: SpanRecorded, outgoing: list[Outgoing]) -> LateState:
-        revision = revise(self._rulebook, state, span, self._horizon)
+        revision = revise(self._rulebook, state, span)
         metrics.LATE.labels(outcome=revision.outcome).inc()
         outgoing += [Outgoing(REWARDS, event.rollout_id, event) for event in revision.events]
         return revision.state

@@ -90,8 +90,8 @@ class RewardSection(BaseModel):
     judges: tuple[Annotated[RubricJudge | RankingJudge | NextStateJudge, Field(discriminator="kind")], ...] = ()
     """Language models as judges: `{kind, name, base_url, model, …fields of the kind}`. See docs/rewards.md."""
     late_horizon_s: float = Field(default=0.0, ge=0, le=1e9)
-    """How long after a rollout's end an evaluation still revises its rewards, by the times of the two events. 0: late
-    evaluations are counted and ignored."""
+    """How long after a rollout's end an evaluation still revises its rewards, in seconds between the two events' times.
+    0: late evaluations are counted and ignored. `RewardsCompleted` has it, so that credit keeps groups as long."""
     air: tuple[Annotated[IntermediateRule, BeforeValidator(_air_rule)], ...] = ()
     """Automatic Intermediate Rewarding: `{rule, name?, weight?, cap?, tool?, agent?, step?, signal?, shaping?, …fields
     of the rule}`."""

@@ -40,6 +40,8 @@ class RewardsCompleted(OfAttempt):
     """`rule: reason` for each rule that failed. A failed rule gives no reward, not a reward of 0."""
     outcome_missing: bool = False
     """Whether rules for the outcome are configured and none of them gave a reward. Such a rollout is not trained."""
+    late_horizon_s: float = Field(default=0.0, ge=0, le=1e9)
+    """How long after the attempt's end a late reward makes another revision, in seconds; 0: none does."""
 
 
 class Judgement(Record):

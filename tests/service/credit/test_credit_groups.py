@@ -268,12 +268,12 @@ async def test_a_member_too_far_behind_the_newest_is_left_out_as_stale() -> None
     assert group.reward_mean == 0.25
 
 
-LATE = CreditSection(late_horizon_s=3600)
+HOUR_S = 3600.0
 
 
 async def test_a_late_reward_publishes_the_whole_group_again_as_the_next_revision() -> None:
-    one = loop(LATE)
-    first, second = one_rollout(0, 1.0, size=2), one_rollout(1, 0.0, size=2)
+    one = loop(CreditSection())
+    first, second = (one_rollout(n, 1.0 - n, size=2, horizon_s=HOUR_S) for n in range(2))
     await feed(one, first + second, late_rewards(second, 3.0))
     assert [(group.revision, group.reward_mean) for group in one.publisher.groups] == [(0, 0.5), (1, 2.0)]
     revised = [sequence for sequence in one.publisher.sequences if sequence.revision == 1]
@@ -285,28 +285,28 @@ async def test_a_late_reward_publishes_the_whole_group_again_as_the_next_revisio
 
 
 async def test_a_late_reward_can_bring_in_a_member_that_had_none() -> None:
-    one = loop(LATE)
-    unjudged = one_rollout(1, None, size=2)
-    await feed(one, one_rollout(0, 1.0, size=2) + unjudged, late_rewards(unjudged, 0.5))
+    one = loop(CreditSection())
+    unjudged = one_rollout(1, None, size=2, horizon_s=HOUR_S)
+    await feed(one, one_rollout(0, 1.0, size=2, horizon_s=HOUR_S) + unjudged, late_rewards(unjudged, 0.5))
     assert [group.members for group in one.publisher.groups] == [1, 2]
 
 
 async def test_a_late_reward_before_the_group_closes_replaces_the_member() -> None:
-    one = loop(LATE)
-    first = one_rollout(0, 1.0, size=2)
+    one = loop(CreditSection())
+    first = one_rollout(0, 1.0, size=2, horizon_s=HOUR_S)
     await feed(one, first, late_rewards(first, 1.0), one_rollout(1, 0.0, size=2))
     assert [(group.revision, group.reward_mean) for group in one.publisher.groups] == [(1, 1.0)]
 
 
-@pytest.mark.parametrize(("rules", "after_s"), [(LATE, 3601.0), (CreditSection(), 1.0)])
-async def test_past_the_horizon_a_reward_is_counted_and_changes_nothing(rules: CreditSection, after_s: float) -> None:
-    first = one_rollout(0, 1.0, size=2)
+@pytest.mark.parametrize(("horizon_s", "after_s"), [(HOUR_S, 3601.0), (0.0, 1.0)])
+async def test_past_the_horizon_a_reward_is_counted_and_changes_nothing(horizon_s: float, after_s: float) -> None:
+    first = one_rollout(0, 1.0, size=2, horizon_s=horizon_s)
     count = metrics.LATE_REWARDS.labels(outcome="past_horizon")
     for batches in (
         [first, late_rewards(first, 3.0, after_s=after_s), one_rollout(1, 0.0, size=2)],
         [first + one_rollout(1, 0.0, size=2), late_rewards(first, 3.0, after_s=after_s)],
     ):
-        one, before = loop(rules), value_of(count)
+        one, before = loop(CreditSection()), value_of(count)
         await feed(one, *batches)
         assert [(group.revision, group.reward_mean) for group in one.publisher.groups] == [(0, 0.5)]
         assert value_of(count) - before == 1
@@ -340,18 +340,24 @@ async def test_nothing_stays_open_once_all_is_published() -> None:
         assert (await subjects.count()).count == 0
 
 
-FIRST, SECOND = one_rollout(0, 1.0, size=3, turns=3), one_rollout(1, 0.25, size=3)
-EVENTS = [
-    *FIRST,
-    *SECOND,
-    *one_rollout(2, 0.0, size=3, attempt=0, final=False, failure=FailureClass.TIMEOUT),
-    *one_rollout(2, None, size=3, attempt=1, failure=FailureClass.AGENT_EXCEPTION),
-    *one_rollout(0, 1.0, size=2, task="other", group_id="h", policy="q"),
-    *one_rollout(1, 0.5, size=2, task="other", group_id="h"),
-    *late_rewards(FIRST, 0.5, -0.25),
-    *late_rewards(SECOND, 2.0),
-]
-LOG = delivered(EVENTS)
+def a_log(horizon_s: float) -> list[Event]:
+    """Two groups with calls, ends, settlements, rewards and late rewards; some attempts fail."""
+    first = one_rollout(0, 1.0, size=3, turns=3, horizon_s=horizon_s)
+    second = one_rollout(1, 0.25, size=3, horizon_s=horizon_s)
+    return [
+        *first,
+        *second,
+        *one_rollout(2, 0.0, size=3, attempt=0, final=False, failure=FailureClass.TIMEOUT),
+        *one_rollout(2, None, size=3, attempt=1, failure=FailureClass.AGENT_EXCEPTION),
+        *one_rollout(0, 1.0, size=2, task="other", group_id="h", policy="q"),
+        *one_rollout(1, 0.5, size=2, task="other", group_id="h"),
+        *late_rewards(first, 0.5, -0.25),
+        *late_rewards(second, 2.0),
+    ]
+
+
+EVENTS, LATE_EVENTS = a_log(0.0), a_log(HOUR_S)
+LOG, LATE_LOG = delivered(EVENTS), delivered(LATE_EVENTS)
 
 
 async def streamed(one: CreditLoop, stream: list[Delivered[Event]], data: st.DataObject) -> None:
@@ -396,9 +402,9 @@ async def test_any_order_duplication_and_batching_gives_the_same_bytes(data: st.
 @settings(max_examples=20, deadline=None)
 @given(st.data())
 async def test_any_order_of_late_rewards_gives_the_same_last_revision(data: st.DataObject) -> None:
-    straight, other = loop(LATE), loop(LATE)
-    await feed(straight, EVENTS)
-    await streamed(other, shuffled(data, LOG), data)
+    straight, other = loop(CreditSection()), loop(CreditSection())
+    await feed(straight, LATE_EVENTS)
+    await streamed(other, shuffled(data, LATE_LOG), data)
     assert {group.revision for group in straight.publisher.groups if group.group_id == "g"} == {3}
     assert newest(other.publisher) == newest(straight.publisher)
 

@@ -22,7 +22,6 @@ from credit_support import (
     rollout,
 )
 from leyden.credit.adapters import RedisOpenSubjects, redis_stores
-from leyden.credit.core.section import CreditSection
 from leyden.credit.grouping import KEPT_LONGER_S
 from leyden.credit.ports import OpenCount, OpenSubjects, Stores
 from leyden.credit.settings import CreditSettings
@@ -80,11 +79,11 @@ async def test_a_group_survives_a_kill_between_publishing_and_closing(redis: Red
 
 
 async def test_a_late_reward_is_credited_from_what_redis_kept(redis: Redis) -> None:
-    publisher, rules = CreditPublisher(), CreditSection(late_horizon_s=3600)
-    first = finished([call("c", [1, 2], [3])], [reward(1.0)])
+    publisher = CreditPublisher()
+    first = finished([call("c", [1, 2], [3])], [reward(1.0)], horizon_s=3600)
     name = f"{token_hex(4)}."
     for batch in (first, late_rewards(first, 2.0), late_rewards(first, 2.0)):
-        await CreditLoop(publisher, stores(redis, name), rules).on_batch(delivered(batch))
+        await CreditLoop(publisher, stores(redis, name)).on_batch(delivered(batch))
     assert [(group.revision, group.reward_mean) for group in publisher.groups] == [(0, 1.0), (1, 3.0)]
     for key in await redis.keys(f"{name}credit:*:open:*"):
         assert 3600 < await redis.ttl(key) <= 3600 + KEPT_LONGER_S

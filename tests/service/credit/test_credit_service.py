@@ -231,14 +231,15 @@ class DyingStore(MemoryEvidenceStore):
 @pytest.mark.parametrize("horizon_s", [0.0, 60.0])
 async def test_a_kill_after_any_write_loses_no_group_and_doubles_none(store: str, write: int, horizon_s: float) -> None:
     """Two batches; the process dies after a write, starts again, and the batch that was not committed comes again."""
-    stores, publisher, rules = memory_stores(), CreditPublisher(), CreditSection(late_horizon_s=horizon_s)
+    stores, publisher = memory_stores(), CreditPublisher()
     dying: dict[str, Any] = {store: DyingStore(write)}
     stores = replace(stores, **dying)
-    for batch in (delivered(one_rollout(0, 1.0, size=2)), delivered(one_rollout(1, 0.0, size=2))):
+    rollouts = (one_rollout(n, 1.0 - n, size=2, horizon_s=horizon_s) for n in range(2))
+    for batch in map(delivered, rollouts):
         try:
-            await handlers(publisher, stores, rules).on_batch(batch)
+            await handlers(publisher, stores).on_batch(batch)
         except Crash:
-            await handlers(publisher, stores, rules).on_batch(batch)
+            await handlers(publisher, stores).on_batch(batch)
     assert len({one.event.event_id for one in publisher.published}) == 3
     assert len(set(publisher.values)) == 3, "what is published twice is the same, byte for byte"
 

@@ -171,8 +171,8 @@ class JudgedWorld:
         fuse: Fuse | None = None,
     ) -> None:
         self.judges = tuple(judges)
-        self.book = Rulebook((*rules, *map(rule_of, judges)), 100.0)
-        self.decides, self.horizon_s = decides, horizon_s
+        self.book = Rulebook((*rules, *map(rule_of, judges)), 100.0, horizon_s)
+        self.decides = decides
         self.fuse = fuse or Fuse()
         self.clock = ManualClock(NOW)
         self.evidence = FusedEvidence(self.fuse)
@@ -190,7 +190,7 @@ class JudgedWorld:
     def restart(self) -> None:
         config = RewardConfig(self.book, self.decides, self.judges)
         self.submitter = QueueingSubmitter(self.judges, self.queue, self.groups, self.clock, 1000)
-        late = LateRewards(self.book, self.horizon_s, self.states, self.log)
+        late = LateRewards(self.book, self.states, self.log)
         self.handlers = RewardHandlers(self.evidence, self.waiting, self.log, config, self.clock, self.submitter, late)
         self.sweeper = sweeper_of(self.handlers, self.waiting, FakeReading(), self.clock)
         self.worker = JudgeWorker(

@@ -17,6 +17,7 @@ from leyden.cli.feedback import Feedback, send_feedback
 from leyden.cli.gateway_requests import gateway_of
 from leyden.client.gateway import GatewayClient
 from leyden.events import SpanKind
+from leyden.ids import AttemptRef
 from leyden.ingest.core.event import Normalised
 from leyden.ingest.core.normalise import normalise_traces
 from leyden.ingest.dialects import DIALECTS
@@ -104,7 +105,7 @@ def answering(answer: httpx.Response) -> tuple[GatewayClient, list[httpx.Request
     return GatewayClient("http://gateway", "key", 0.0, httpx.MockTransport(handle)), seen
 
 
-FEEDBACK = Feedback(s.A, 2, "thumbs_up", 1.0, "well done")
+FEEDBACK = Feedback(AttemptRef(s.A, 2), "thumbs_up", 1.0, "well done")
 
 
 def test_feedback_is_an_evaluation_in_the_attempts_trace() -> None:
@@ -155,12 +156,6 @@ def test_what_the_gateway_refuses_is_said(answer: httpx.Response, said: str) -> 
     gateway, _ = answering(answer)
     with pytest.raises(StackError, match=said):
         send_feedback(FEEDBACK, gateway)
-
-
-def test_a_trace_id_names_its_attempt_and_a_rollout_id_means_the_first() -> None:
-    assert Feedback(f"{s.A}0003", None, "n", 1.0, None).subject().attempt == 3
-    assert Feedback(s.A, None, "n", 1.0, None).subject().attempt == 0
-    assert FEEDBACK.subject().attempt == 2
 
 
 def test_without_a_gateway_and_a_running_stack_feedback_says_what_to_name(tmp_path: Path) -> None:

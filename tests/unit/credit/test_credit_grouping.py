@@ -109,24 +109,24 @@ def test_the_revision_of_a_group_is_the_sum_of_its_members_newest() -> None:
 
 def test_a_revision_of_which_a_reward_is_missing_does_not_hide_the_one_before() -> None:
     first = one_rollout(0, 1.0, size=1)
-    [given, completed] = late_rewards(first, 2.0)
-    assert select_rewards(attempt([*first, completed]), 3600).completed_rewards() == attempt(first).completed_rewards()
-    assert len(select_rewards(attempt([*first, completed, given]), 3600).completed_rewards()) == 2
+    [given, completed] = late_rewards(first, 2.0, horizon_s=3600)
+    assert select_rewards(attempt([*first, completed])).completed_rewards() == attempt(first).completed_rewards()
+    assert len(select_rewards(attempt([*first, completed, given])).completed_rewards()) == 2
 
 
 def test_a_revision_alone_completes_an_attempt_within_the_horizon_only() -> None:
     first = one_rollout(0, 1.0, size=1)
-    alone = [*first[:-1], *late_rewards(first, 2.0, after_s=10)]
-    assert select_rewards(attempt(alone), 10).state is State.COMPLETE
-    assert select_rewards(attempt(alone), 9).state is State.ENDED
+    for horizon_s, state in ((10, State.COMPLETE), (9, State.ENDED)):
+        alone = [*first[:-1], *late_rewards(first, 2.0, after_s=10, horizon_s=horizon_s)]
+        assert select_rewards(attempt(alone)).state is state
 
 
 def test_a_late_reward_moves_no_rollout_to_another_group() -> None:
-    rules = CreditSection(late_horizon_s=3600, group=GroupSection(by="task", size=2, version_window=2))
+    rules = CreditSection(group=GroupSection(by="task", size=2, version_window=2))
     unjudged = one_rollout(0, None, size=1, version=7)
     groups = []
-    for events in (unjudged, [*unjudged, *late_rewards(unjudged, 1.0)]):
-        found = select_rewards(attempt(events), rules.late_horizon_s)
+    for events in (unjudged, [*unjudged, *late_rewards(unjudged, 1.0, horizon_s=3600)]):
+        found = select_rewards(attempt(events))
         member = assign_group(member_of(found, rules), found, rules)
         groups.append((member.group_id, member.group_size, member.revision, member.left_out))
     assert groups == [("task/t/p/3", 2, 0, "no reward"), ("task/t/p/3", 2, 1, None)]
@@ -134,7 +134,7 @@ def test_a_late_reward_moves_no_rollout_to_another_group() -> None:
 
 def test_a_rollout_without_an_action_stays_in_its_own_group() -> None:
     rules = CreditSection(group=GroupSection(by="task", size=2, version_window=2))
-    found = select_rewards(attempt(finished([], [reward(1.0)], group_id="alone")), 0.0)
+    found = select_rewards(attempt(finished([], [reward(1.0)], group_id="alone")))
     member = assign_group(member_of(found, rules), found, rules)
     assert (member.group_id, member.group_size) == ("alone", 1)
 

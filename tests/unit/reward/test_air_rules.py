@@ -504,11 +504,11 @@ def test_claimed_evaluations_are_not_emitted_too() -> None:
 @pytest.mark.parametrize(("shaping", "rules"), [(None, ["human_feedback"]), (Shaping(), [])])
 def test_late_feedback_counts_once_and_moves_no_potential(shaping: Shaping | None, rules: list[str]) -> None:
     feedback = HumanFeedback(evaluations=("thumbs",), labels={"up": 0.25}, shaping=shaping)
-    book = Rulebook((Emitted().leaving(feedback.claimed_evaluations), feedback), 0.5)
+    book = Rulebook((Emitted().leaving(feedback.claimed_evaluations), feedback), 0.5, late_horizon_s=86_400.0)
     state = opened(book, an_end(), judged(book.rules), [])
     late = a_thumb(1, "thumbs", 1.0, "up")
     assert isinstance(late, SpanRecorded)
-    events = revise(book, state, late, timedelta(days=1)).events
+    events = revise(book, state, late).events
     assert [e.rule for e in events if isinstance(e, RewardAssigned)] == rules
 
 

@@ -167,7 +167,7 @@ def feedback(
     name: Annotated[str, typer.Option(help="Name of the signal, such as thumbs_up.")],
     value: Annotated[float, typer.Option(help="Reward value; the run file's `emitted` section sets its weight.")],
     attempt: Annotated[
-        int | None, typer.Option(min=0, max=0xFFFF, help="Attempt number. Default: the trace id's, else 0.")
+        int | None, typer.Option(min=0, max=0xFFFF, help="Attempt number. Default: the trace id's, else the newest.")
     ] = None,
     comment: Annotated[str | None, typer.Option(help="Reason, stored with the reward.")] = None,
     gateway: GatewayUrl = None,
@@ -176,14 +176,23 @@ def feedback(
 ) -> None:
     """Give a rollout a reward, during the run or after its end.
 
-    A late reward counts if it comes within the run file's `late_horizon_s`; the rollout's group is then credited again.
+    A late reward counts within `late_horizon_s` of the run file's section reward; the rollout's group is then credited
+    again. One that changes nothing is recorded all the same, and the command says why. An unknown rollout is an error.
     """
-    from leyden.cli.feedback import Feedback, send_feedback
+    from leyden.cli.feedback import Asked, give_feedback, reads_log
     from leyden.cli.gateway_requests import gateway_of
 
     with clear_errors():
-        given = Feedback(rollout, attempt, name, value, comment)
-        about = given.subject()
-        with closing(gateway_of(gateway, api_key, data_dir)) as client:
-            send_feedback(given, client)
-        say(f"{name} = {value:g} for rollout {about.rollout_id}, attempt {about.attempt}")
+        asked = Asked(
+            rollout=rollout,
+            attempt=attempt,
+            name=name,
+            value=value,
+            comment=comment,
+            data_dir=data_dir,
+            reads_log=reads_log(gateway),
+        )
+        with closing(gateway_of(gateway, api_key, data_dir)) as client, progress() as tell:
+            lines = give_feedback(asked, client, tell)
+        for line in lines:
+            say(line)

@@ -7,7 +7,7 @@ from rich.console import Console
 from rich.table import Table
 
 from leyden.cli.formatting import TABLE, facts_table, number, safe, short
-from leyden.ids import attempt_of_trace
+from leyden.cli.ids import attempt_named
 from leyden.inspect.evidence import RolloutEvidence, gather
 from leyden.inspect.report import CallLine, CreditLine, RewardLine, RolloutReport, Said, ToolLine
 from leyden.inspect.tell import report_on
@@ -20,15 +20,13 @@ async def find_rollout(
     name: str, *, attempt: int | None, data_dir: Path, prefix: str | None, tell: Tell
 ) -> RolloutReport:
     """The report on rollout `name` (its id, or the trace id of one attempt). Raises StackError if there is none."""
-    ref = attempt_of_trace(name)
-    if ref is None:
-        raise StackError(f"{name} is neither a rollout id (28 hex digits) nor an attempt's trace id (32 hex digits).")
+    ref, names_attempt = attempt_named(name)
     with log_location(data_dir) as location:
         async with Log(location, prefix, tell) as log:
             evidence = await gather(log, ref.rollout_id)
     if evidence is None:
         raise StackError(f"No rollout {ref.rollout_id} in the log. Check the id, --data-dir and --prefix.")
-    asked = attempt if attempt is not None else ref.attempt if len(name) > len(ref.rollout_id) else None
+    asked = attempt if attempt is not None else ref.attempt if names_attempt else None
     return report_on(evidence, _attempt(evidence, asked))
 
 

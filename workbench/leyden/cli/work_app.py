@@ -7,6 +7,7 @@ from typing import Annotated
 import typer
 
 from leyden.analysis.failures import GroupBy
+from leyden.cli.ids import attempt_named
 from leyden.cli.shell import (
     STACK_DIR,
     ApiKey,
@@ -21,8 +22,6 @@ from leyden.cli.shell import (
     progress,
     say,
 )
-from leyden.ids import attempt_of_trace
-from leyden.stack.errors import StackError
 
 work_app = typer.Typer()
 Project = Annotated[str | None, typer.Option(help="Only tasks of this project. Default: the key's project, else all.")]
@@ -58,13 +57,7 @@ def cancel(
 
 def rollouts_of(ids: list[str]) -> list[str]:
     """The rollouts of rollout ids and trace ids, each once. Raises StackError for another id."""
-    found = {one: attempt_of_trace(one) for one in ids}
-    for one, ref in found.items():
-        if ref is None:
-            raise StackError(
-                f"{one} is neither a rollout id (28 hex digits) nor an attempt's trace id (32 hex digits)."
-            )
-    return list(dict.fromkeys(ref.rollout_id for ref in found.values() if ref))
+    return list(dict.fromkeys(attempt_named(one)[0].rollout_id for one in ids))
 
 
 @work_app.command()

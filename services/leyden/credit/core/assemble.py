@@ -123,6 +123,11 @@ class Attempt:
         wanted = set(self.completed.reward_ids) if self.completed else set()
         return [self.rewards[reward_id] for reward_id in sorted(wanted & self.rewards.keys())]
 
+    @property
+    def late_horizon_s(self) -> float:
+        """How long after its end late rewards may come, in seconds, as its rewards say."""
+        return max((one.late_horizon_s for one in self.completions.values()), default=0.0)
+
     def at_revision(self, revision: int) -> "Attempt":
         """The attempt with that revision of its rewards, which must be in `completions`."""
         return replace(self, completed=self.completions[revision])

@@ -197,33 +197,34 @@ def with_revision(one: CreditedGroup, record: GroupClosed, revision: int) -> Cre
     )
 
 
-def select_rewards(attempt: Attempt, horizon_s: float) -> Attempt:
+def select_rewards(attempt: Attempt) -> Attempt:
     """`attempt` at the newest complete revision of its rewards that came within the horizon.
 
-    The horizon is measured between event times, so that a replay selects what was selected live. With a horizon of 0
-    only the first revision counts. While none that counts is here, the attempt has no rewards yet.
+    The horizon, which a revision itself tells, is measured between event times: a replay selects what was selected
+    live. While no revision that counts is here, the attempt has no rewards yet.
     """
-    counted = [number for number in attempt.completions if in_time(attempt, number, horizon_s)]
+    counted = [number for number in attempt.completions if in_time(attempt, number)]
     complete = [n for n in counted if attempt.rewards.keys() >= set(attempt.completions[n].reward_ids)]
     if not counted:
         return replace(attempt, completed=None)
     return attempt.at_revision(max(complete or counted))
 
 
-def in_time(attempt: Attempt, revision: int, horizon_s: float) -> bool:
+def in_time(attempt: Attempt, revision: int) -> bool:
     """Whether a revision of the attempt's rewards came within the horizon; the first one always counts."""
     if revision == 0:
         return True
-    if horizon_s <= 0 or attempt.ended is None:
+    given = attempt.completions[revision]
+    if given.late_horizon_s <= 0 or attempt.ended is None:
         return False
-    late = attempt.completions[revision].event_time - attempt.ended.event_time
-    return late <= timedelta(seconds=horizon_s)
+    return given.event_time - attempt.ended.event_time <= timedelta(seconds=given.late_horizon_s)
 
 
 def assign_group(member: Member, attempt: Attempt, section: CreditSection) -> Member:
-    """`member` with its reward revision, and with the group in which it is compared."""
+    """`member` with its reward revision and horizon, and with the group in which it is compared."""
     completed = attempt.completed if attempt.state is not State.FAILED else None
     changes: dict[str, object] = {"revision": completed.revision if completed else 0}
+    changes |= {"late_horizon_s": attempt.late_horizon_s}
     group_id = _task_group(attempt, section) if member.group_size == 1 else None
     if group_id is not None:
         changes |= {"group_id": group_id, "group_size": section.group.size}

@@ -61,6 +61,8 @@ class Member(Record):
     group_size: int
     revision: int = 0
     """Revision of its rewards; each late reward adds one."""
+    late_horizon_s: float = 0.0
+    """How long after its end late rewards may come; its group is kept as long."""
     ended_at: AwareDatetime
     traceparent: str = ""
     left_out: str | None = None

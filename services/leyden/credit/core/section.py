@@ -91,8 +91,6 @@ class CreditSection(BaseModel):
     """`drop`: train nothing of it. `truncate`: cut the oldest tokens of the first state. `split`: cut between calls."""
     agents: list[AgentRule] = Field(default_factory=list)
     """By agent: whether its calls are trained, as which policy's data, by which strategy. The first match decides."""
-    late_horizon_s: float = Field(default=0.0, ge=0, le=LONGEST_S)
-    """Rewards up to this many seconds after a rollout's end still change its group; 0: they are only counted."""
     group: GroupSection = GroupSection()
 
     @field_validator("advantage")

@@ -15,10 +15,13 @@ from leyden.reward.core.weighing import RuleTotal, Weighed, intermediate_capped,
 
 @dataclass(frozen=True)
 class Rulebook:
-    """The configured rules, in order, and the cap of all intermediate rewards of an attempt."""
+    """The configured rules, in order, and the limits of what they give."""
 
     rules: tuple[Rule, ...]
     intermediate_cap: float
+    """Cap of all intermediate rewards of an attempt."""
+    late_horizon_s: float = 0.0
+    """How long after a rollout's end an evaluation revises its rewards; 0: never."""
 
     @property
     def expects_outcome(self) -> bool:
@@ -55,7 +58,8 @@ def assess(book: Rulebook, ended: RolloutEnded, settled: RolloutSettled, evidenc
     items = intermediate_capped(items, book.intermediate_cap)
     rewards = tuple(_reward(item, ended) for item in items)
     missing = book.expects_outcome and ended.status == "succeeded" and not any(item.rates_outcome for item in items)
-    return Assessment(rewards, _completed(rewards, failed, ended, missing), tuple(totals(items)))
+    horizon_s = book.late_horizon_s if ended.status == "succeeded" else 0.0
+    return Assessment(rewards, _completed(rewards, failed, ended, missing, horizon_s), tuple(totals(items)))
 
 
 def _reward(item: Weighed, ended: RolloutEnded) -> RewardAssigned:
@@ -77,7 +81,7 @@ def _reward(item: Weighed, ended: RolloutEnded) -> RewardAssigned:
 
 
 def _completed(
-    rewards: Iterable[RewardAssigned], failed: list[str], ended: RolloutEnded, outcome_missing: bool
+    rewards: Iterable[RewardAssigned], failed: list[str], ended: RolloutEnded, outcome_missing: bool, horizon_s: float
 ) -> RewardsCompleted:
     return RewardsCompleted(
         event_id=derive("rewards-completed", ended.rollout_id, ended.attempt),
@@ -88,4 +92,5 @@ def _completed(
         reward_ids=sorted(reward.event_id for reward in rewards),
         failed_rules=failed,
         outcome_missing=outcome_missing,
+        late_horizon_s=horizon_s,
     )

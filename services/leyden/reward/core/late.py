@@ -85,11 +85,11 @@ def opened(book: Rulebook, ended: RolloutEnded, result: Assessment, settled: Seq
     )
 
 
-def revise(book: Rulebook, state: LateState, span: SpanRecorded, horizon: timedelta) -> Revision:
+def revise(book: Rulebook, state: LateState, span: SpanRecorded) -> Revision:
     """Apply to one late evaluation the rules that accept late ones, within what is left of their caps."""
     if span.event_id in state.known:
         return Revision(LateOutcome.DUPLICATE, state)
-    if span.event_time - state.ended_at > horizon:
+    if span.event_time - state.ended_at > timedelta(seconds=book.late_horizon_s):
         return Revision(LateOutcome.PAST_HORIZON, state)
     assert span.rollout_id is not None
     view = _view(span, AttemptRef(span.rollout_id, span.attempt))
@@ -116,7 +116,7 @@ def revise(book: Rulebook, state: LateState, span: SpanRecorded, horizon: timede
             "outcome_missing": outcome_missing,
         }
     )
-    return Revision(LateOutcome.REVISED, after, (*rewards, _completed(after, view, span)))
+    return Revision(LateOutcome.REVISED, after, (*rewards, _completed(book, after, view, span)))
 
 
 def _view(span: SpanRecorded, ref: AttemptRef) -> RolloutView:
@@ -163,7 +163,7 @@ def _reward(item: Weighed, view: RolloutView, span: SpanRecorded) -> RewardAssig
     )
 
 
-def _completed(state: LateState, view: RolloutView, span: SpanRecorded) -> RewardsCompleted:
+def _completed(book: Rulebook, state: LateState, view: RolloutView, span: SpanRecorded) -> RewardsCompleted:
     return RewardsCompleted(
         event_id=derive("rewards-completed", view.rollout_id, view.attempt, state.revision),
         event_time=span.event_time,
@@ -174,4 +174,5 @@ def _completed(state: LateState, view: RolloutView, span: SpanRecorded) -> Rewar
         revision=state.revision,
         failed_rules=state.failed_rules,
         outcome_missing=state.outcome_missing,
+        late_horizon_s=book.late_horizon_s,
     )
