@@ -244,6 +244,17 @@ async def test_a_reader_without_a_group_gets_everything_each_time_and_knows_when
             assert len(keeper.got) == 10
 
 
+async def test_a_record_that_no_reader_without_a_group_can_read_is_one_dead_letter_after_many_starts(bus: Bus) -> None:
+    await bus.publisher.publish_raw(REWARDS, "r", b"{broken", {})
+    await bus.publish(reward(1))
+    for _ in range(3):
+        keeper = Keeper()
+        async with bus.consuming(keeper.on_batch, group=None) as consumer:
+            await asyncio.wait_for(consumer.watch_backlog(), 20)
+        assert keeper.got == ["e1"]
+    assert [value for value, _ in await bus.values(REWARDS + ".dlq")] == [b"{broken"]
+
+
 async def test_a_groups_offsets_can_be_put_back(bus: Bus) -> None:
     await bus.publish(*(reward(n) for n in range(12)))
     keeper = Keeper()

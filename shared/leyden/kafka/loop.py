@@ -34,6 +34,8 @@ log = logging.getLogger(__name__)
 T = TypeVar("T")
 Decode = Callable[[str, Sequence[bytes]], list[Event]]
 """(topic, values) → events. Raises `pydantic.ValidationError` if any value is invalid."""
+IsDiverted = Callable[[str, str], Awaitable[bool]]
+"""(topic, origin) → whether the record is in the dead letters already. May raise `Retry`."""
 
 
 class TooManyDeadLettersError(RuntimeError):
@@ -82,6 +84,7 @@ class BatchLoop:
         prefix: str = "",
         retry: LoopSettings = DEFAULT_RETRY,
         heartbeat: Heartbeat | None = None,
+        is_diverted: IsDiverted | None = None,
     ) -> None:
         self._label = "+".join(topics)
         self._handler: Callable[[Sequence[Delivered[Any]]], Awaitable[None]] = handler
@@ -91,6 +94,7 @@ class BatchLoop:
         self._prefix = prefix
         self._retry = retry
         self._heartbeat = heartbeat or Heartbeat()
+        self._is_diverted = is_diverted
         self._dead_in_a_row = 0
 
     async def handle(self, records: Sequence[ConsumerRecord]) -> None:
@@ -174,6 +178,8 @@ class BatchLoop:
 
     async def _divert(self, dead: Sequence[_DeadLetter], is_any_handled: bool) -> None:
         """Write the dead letters of a batch. Raises `TooManyDeadLettersError` instead if the limit is exceeded."""
+        if self._is_diverted is not None:
+            dead = [one for one in dead if not await self._is_known(one.record, self._is_diverted)]
         self._dead_in_a_row = 0 if is_any_handled else self._dead_in_a_row + len(dead)
         if 0 < self._retry.dead_letter_limit < self._dead_in_a_row:
             raise TooManyDeadLettersError(
@@ -183,6 +189,12 @@ class BatchLoop:
             )
         for letter in dead:
             await self._dead_letter(letter.record, letter.reason)
+
+    async def _is_known(self, one: Delivered[Any], is_diverted: IsDiverted) -> bool:
+        known = await self.until_available(partial(is_diverted, one.topic, one.origin))
+        if known:
+            log.warning("record %s is skipped: it is in the dead letters already", one.origin)
+        return known
 
     async def _dead_letter(self, one: Delivered[Any], reason: str) -> None:
         """Publish one record to the dead-letter topic, with its origin and the reason as headers."""

@@ -26,6 +26,7 @@ from leyden.events.codec import BatchDecoder, decode_batch
 from leyden.kafka.admin import end_offsets, group_commits
 from leyden.kafka.claims import ClaimStore
 from leyden.kafka.delivered import BatchHandler, Publisher, RawBatchHandler, Retry
+from leyden.kafka.diverted import DivertedRecords
 from leyden.kafka.kept import Commits, KeptState, Positions
 from leyden.kafka.lag import Consumer, EndOffsets, LagMeter
 from leyden.kafka.liveness import Heartbeat, Liveness, Phase, Sample
@@ -96,6 +97,7 @@ class BatchConsumer:
             prefix,
             retry,
             subscription.heartbeat,
+            DivertedRecords(settings, prefix).holds if subscription.group is None else None,
         )
         self._meter = LagMeter(prefix, ask_kafka or partial(end_offsets, settings))
         self._liveness = Liveness("+".join(subscription.topics), (clock or SystemClock()).monotonic, SAMPLE_EVERY_S)

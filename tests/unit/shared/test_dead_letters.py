@@ -12,9 +12,9 @@ from fakes import FakePublisher
 from leyden.events import Event
 from leyden.events.codec import batch_decoder
 from leyden.kafka.claims import ClaimStore
-from leyden.kafka.delivered import CLAIM_HEADER, ERROR_HEADER, BatchHandler, Delivered, Poison
+from leyden.kafka.delivered import CLAIM_HEADER, ERROR_HEADER, ORIGIN_HEADER, BatchHandler, Delivered, Poison, Retry
 from leyden.kafka.liveness import Heartbeat
-from leyden.kafka.loop import BatchLoop, LoopSettings, TooManyDeadLettersError
+from leyden.kafka.loop import BatchLoop, IsDiverted, LoopSettings, TooManyDeadLettersError
 
 VALUE = b'{"type":"t", "event_id":"e","event_time":"2026-01-01T00:00:00Z","producer":"p","text":"not read", "body":{}}'
 
@@ -39,12 +39,21 @@ class Taken:
 
 
 def loop_of(
-    handler: BatchHandler, claims: ClaimStore, kept: FakePublisher, heartbeat: Heartbeat | None = None
+    handler: BatchHandler,
+    claims: ClaimStore,
+    kept: FakePublisher,
+    heartbeat: Heartbeat | None = None,
+    *,
+    is_diverted: IsDiverted | None = None,
+    limit: int = 100,
 ) -> BatchLoop:
     def decode(_: str, values: Sequence[bytes]) -> list[Event]:
         return batch_decoder((OnlyIdentity,))(values)
 
-    return BatchLoop(("model-calls.v1",), handler, decode, kept, claims, retry=LoopSettings(0, 0), heartbeat=heartbeat)
+    retry = LoopSettings(0, 0, limit)
+    return BatchLoop(
+        ("model-calls.v1",), handler, decode, kept, claims, retry=retry, heartbeat=heartbeat, is_diverted=is_diverted
+    )
 
 
 def call_record(offset: int, value: bytes = VALUE, claim: bytes | None = None) -> ConsumerRecord:
@@ -53,6 +62,27 @@ def call_record(offset: int, value: bytes = VALUE, claim: bytes | None = None) -
 
 def file_of(claim: str) -> Path:
     return Path(claim.removeprefix("file://"))
+
+
+async def test_a_reader_without_a_group_diverts_a_record_once_however_often_it_starts(tmp_path: Path) -> None:
+    claims, kept, taken = ClaimStore(f"file://{tmp_path}/claims"), FakePublisher(), Taken()
+    unavailable = [Retry("Kafka is away")]
+
+    async def is_diverted(topic: str, origin: str) -> bool:
+        if unavailable:
+            raise unavailable.pop()
+        return (topic, origin) in {("model-calls.v1", headers[ORIGIN_HEADER]) for headers in kept.raw_headers}
+
+    bad = [call_record(offset, b"{broken") for offset in range(3)]
+    for start in range(4):
+        await loop_of(taken, claims, kept, is_diverted=is_diverted, limit=3).handle([*bad, call_record(3)])
+        await loop_of(taken, claims, kept, is_diverted=is_diverted, limit=3).handle([*bad, *bad[:start]])
+        assert [headers[ORIGIN_HEADER] for headers in kept.raw_headers] == [one.origin for one in map(delivered, bad)]
+    assert taken.offsets == [3] * 4
+
+
+def delivered(one: ConsumerRecord) -> Delivered[bytes]:
+    return Delivered(b"", one.topic, "", one.partition, one.offset, f"{one.topic}/{one.partition}/{one.offset}")
 
 
 async def test_a_record_whose_claim_is_no_good_is_a_dead_letter_and_those_around_it_are_handled(tmp_path: Path) -> None:
