@@ -17,8 +17,10 @@ for folder in (*SOURCE_ROOTS, ROOT / "examples/calculator", ROOT / "examples/bin
     if str(folder) not in sys.path:
         sys.path.insert(0, str(folder))
 
+import orphans  # noqa: E402  # it needs the roots
 
 SERVERS = pytest.StashKey[shared_servers.SharedServers]()
+WATCHDOG = pytest.StashKey[orphans.Watchdog]()
 
 # A shell's background job and nohup leave these ignored, and the processes that tests interrupt would inherit that.
 signal.signal(signal.SIGINT, signal.default_int_handler)
@@ -42,12 +44,14 @@ def is_worker(config: pytest.Config) -> bool:
 
 def pytest_configure(config: pytest.Config) -> None:
     if not is_worker(config):
+        config.stash[WATCHDOG] = orphans.watch()
         config.stash[SERVERS] = shared_servers.SharedServers()
 
 
 def pytest_unconfigure(config: pytest.Config) -> None:
     if not is_worker(config):
         config.stash[SERVERS].close()
+        config.stash[WATCHDOG].communicate()
 
 
 def pytest_make_parametrize_id(val: object, argname: str) -> str | None:
