@@ -1,9 +1,10 @@
-"""Records the rollouts of real agent frameworks: python tests/golden/record.py --python <an environment with them>.
+"""Records the rollouts of real agent frameworks: python tests/golden/record.py NAME… --python <their environment>.
 
 Kafka, Redis, gateway, ingest and reward run for real; the policy server is scripted. What the topics then hold of a
 framework's group is written to recordings/<framework>.jsonl, one `{"topic", "origin", "event"}` a line. The
-environment is that of requirements/frameworks.txt. A framework that is recorded anew gives new ids; its expected
-transitions follow with `python -m pytest tests/golden --update-golden`, and are read before they are kept.
+environment is that of requirements/frameworks.txt, or for an agent of span_agents/ the one that its spans were recorded
+in; for one in JavaScript `--python` is a folder with its packages. A framework that is recorded anew gives new ids; its
+expected transitions follow with `python -m pytest tests/golden --update-golden`, and are read before they are kept.
 """
 
 import argparse
@@ -29,6 +30,7 @@ sys.path[:0] = [str(HERE), str(HERE.parent), *(str(ROOT / name) for name in ("se
 
 import scripted_engine  # noqa: E402
 
+from bundled import NODE  # noqa: E402
 from leyden.client.gateway import GatewayClient  # noqa: E402
 from leyden.events import PolicyServed  # noqa: E402
 from leyden.events.codec import MODEL_CALLS, MODELS, REWARDS, ROLLOUTS, SPANS  # noqa: E402
@@ -49,7 +51,7 @@ from roots import python_path  # noqa: E402
 KEY = "golden-key"
 QUESTIONS = ("How many people live in Leiden?", "How many people live in Atlantis?")
 REWARDED = (1.0, 0.0)
-_WHERE_INSTALLED = re.compile(r"/[^\s\"\\\\]*/(?=site-packages/|agents/|lib/python)")
+_WHERE_INSTALLED = re.compile(r"(?:file://)?/[^\s\"\\\\]*/(?=site-packages/|agents/|lib/python|node_modules/|\w+\.mjs)")
 """What stack traces say of the recording machine."""
 RECORDED = (ROLLOUTS, MODEL_CALLS, SPANS, REWARDS)
 
@@ -122,14 +124,26 @@ def run_agents(framework: Path, python: Path, url: str) -> None:
         env = os.environ | {
             "QUESTION": question, "OPENAI_BASE_URL": claim.base_url, "OPENAI_API_KEY": claim.api_key,
             "OTEL_EXPORTER_OTLP_ENDPOINT": url, "OTEL_EXPORTER_OTLP_HEADERS": f"Authorization=Bearer%20{claim.api_key}",
-            "TRACEPARENT": claim.traceparent, "OPENAI_AGENTS_DISABLE_TRACING": "0", "OTEL_SERVICE_NAME": framework.stem,
+            "ANTHROPIC_API_KEY": claim.api_key, "TRACEPARENT": claim.traceparent,
+            "OPENAI_AGENTS_DISABLE_TRACING": "0", "OTEL_SERVICE_NAME": framework.stem,
         }  # fmt: skip
-        done = subprocess.run([python, framework], env=env, capture_output=True, text=True, timeout=120, check=False)
+        done = subprocess.run(
+            command_of(framework, python), env=env, capture_output=True, text=True, timeout=120, check=False
+        )
         if done.returncode:
             raise SystemExit(f"{framework.stem} failed:\n{done.stderr[-4000:]}")
         print(f"{framework.stem}: {question} {done.stdout.strip()}")
         gateway.end(claim, {"status": "succeeded", "reward": reward, "output": done.stdout.strip()})
     time.sleep(5)
+
+
+def command_of(framework: Path, python: Path) -> list[str]:
+    """The command that runs the agent. Node looks for packages beside the program."""
+    if framework.suffix != ".mjs":
+        return [str(python), str(framework)]
+    copied = python / framework.name
+    copied.write_text(framework.read_text())
+    return [str(NODE), str(copied)]
 
 
 async def recorded(kafka: KafkaSettings, claims: ClaimStore) -> list[str]:
@@ -148,9 +162,9 @@ def main() -> None:
     parser.add_argument("--python", type=Path, required=True, help="interpreter of an environment with the frameworks")
     parser.add_argument("frameworks", nargs="*", help="names of files in agents/; all when none is given")
     chosen = parser.parse_args()
-    for framework in sorted((HERE / "agents").glob("*.py")):
-        if not chosen.frameworks or framework.stem in chosen.frameworks:
-            record(framework, chosen.python)
+    for name in chosen.frameworks or sorted(path.stem for path in (HERE / "agents").glob("*.py")):
+        [framework] = [*(HERE / "agents").glob(f"{name}.*"), *(HERE / "span_agents").glob(f"{name}.*")]
+        record(framework, chosen.python)
 
 
 if __name__ == "__main__":

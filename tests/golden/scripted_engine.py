@@ -12,7 +12,7 @@ from typing import Any
 
 from starlette.applications import Starlette
 from starlette.requests import Request
-from starlette.responses import JSONResponse
+from starlette.responses import JSONResponse, Response, StreamingResponse
 from starlette.routing import Route
 
 VERSION = "policy@1"
@@ -92,7 +92,7 @@ def calling(name: str, arguments: dict[str, str], number: int) -> dict[str, Any]
     ]}  # fmt: skip
 
 
-async def chat(request: Request) -> JSONResponse:
+async def chat(request: Request) -> Response:
     """`/v1/chat/completions` as vLLM answers it, with token ids and logprobs."""
     body = await request.json()
     message, prompt = answer(body), prompt_ids(body)
@@ -107,7 +107,21 @@ async def chat(request: Request) -> JSONResponse:
         "id": f"chatcmpl-{secrets.token_hex(12)}", "object": "chat.completion", "created": 1, "model": body["model"],
         "choices": [choice], "usage": usage, "prompt_token_ids": prompt,
     }  # fmt: skip
-    return JSONResponse(reply, headers={"x-leyden-policy-version": VERSION})
+    told = {"x-leyden-policy-version": VERSION}
+    if body.get("stream"):
+        return StreamingResponse(iter(chunks(reply)), media_type="text/event-stream", headers=told)
+    return JSONResponse(reply, headers=told)
+
+
+def chunks(reply: dict[str, Any]) -> list[str]:
+    """The reply as a stream: one piece with all of it, one with the counts."""
+    head = {name: reply[name] for name in ("id", "created", "model")} | {"object": "chat.completion.chunk"}
+    [choice], usage = reply["choices"], reply["usage"]
+    calls = [{"index": n, **call} for n, call in enumerate(choice["message"].get("tool_calls") or [])]
+    delta = choice["message"] | ({"tool_calls": calls} if calls else {})
+    piece = {name: choice[name] for name in ("index", "token_ids", "logprobs", "finish_reason")} | {"delta": delta}
+    pieces = [{"choices": [piece], "prompt_token_ids": reply["prompt_token_ids"]}, {"choices": [], "usage": usage}]
+    return [*(f"data: {json.dumps({**head, **one})}\n\n" for one in pieces), "data: [DONE]\n\n"]
 
 
 app = Starlette(routes=[Route("/v1/chat/completions", chat, methods=["POST"])])
