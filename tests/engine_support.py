@@ -11,6 +11,7 @@ from pathlib import Path
 from typing import Any
 
 import httpx
+import psutil
 
 from leyden.stack.ports import free_port
 from roots import python_path
@@ -197,6 +198,17 @@ class EngineProcess:
                 pass
             time.sleep(0.5)
         raise TimeoutError(self.log.read_text()[-3000:])
+
+    def cpu_share(self, seconds: float) -> float:
+        """How much of a core it and its children use, measured over `seconds`."""
+        before = self._cpu_s()
+        time.sleep(seconds)
+        return (self._cpu_s() - before) / seconds
+
+    def _cpu_s(self) -> float:
+        leader = psutil.Process(self.process.pid)
+        times = [one.cpu_times() for one in (leader, *leader.children(recursive=True))]
+        return sum(one.user + one.system for one in times)
 
     def stop(self) -> None:
         """End the engine and whatever it started."""

@@ -1,11 +1,15 @@
 """The transformers engine's batch against direct forward passes, as sequences join and leave."""
 
+import asyncio
 from pathlib import Path
+from types import SimpleNamespace
 from typing import Any
 
 import pytest
+from starlette.responses import StreamingResponse
 
 from engine_support import Direct, save_tiny_model
+from leyden.policy.engines.transformers_engine.protocol import ChatRequest
 from leyden.policy.engines.transformers_engine.sequence import Delta, Sampling, Sequence
 
 pytestmark = pytest.mark.filterwarnings("default")
@@ -46,6 +50,32 @@ def test_rows_that_join_and_leave_do_not_disturb_the_others(folder: Path) -> Non
     assert {row.index: len(row.tokens) for row in rows} == {0: 5, 1: 5, 2: 9, 3: 5, 4: 4}
     for row in rows:
         assert seen[row.index] == pytest.approx(direct.logprobs(row.prompt, row.tokens), abs=1e-4)
+
+
+async def test_a_stream_whose_client_left_before_it_began_occupies_no_row() -> None:
+    from leyden.policy.engines.transformers_engine import server
+    from leyden.policy.engines.transformers_engine.generation import Generation
+
+    queued: list[Sequence] = []
+
+    class Queue:
+        submit = staticmethod(queued.extend)
+
+    async def gone() -> dict[str, str]:
+        return {"type": "http.disconnect"}
+
+    async def send(_: Any) -> None:
+        await asyncio.sleep(0)
+
+    chat = ChatRequest.model_validate({"model": "m", "messages": [{"role": "user", "content": "x"}], "stream": True})
+    scheduler: Any = Queue()
+    generation = Generation(scheduler, chat, [[1, 2]], 1000)
+    answers: Any = SimpleNamespace(opening=lambda: [{}], chunk=lambda delta: {})
+    response = StreamingResponse(server._events(generation, answers, chat))
+    await response({"type": "http", "asgi": {"spec_version": "2.3"}}, gone, send)
+    del response
+    await asyncio.sleep(0)
+    assert [row for row in queued if not row.cancelled] == []
 
 
 def test_a_batch_that_emptied_starts_anew(folder: Path) -> None:

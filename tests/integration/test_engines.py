@@ -3,6 +3,7 @@
 import asyncio
 import importlib.util
 import json
+import time
 from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
@@ -22,6 +23,8 @@ pytestmark = [
     pytest.mark.filterwarnings("default"),
 ]
 TOLERANCE = 2e-3
+IDLE = 0.1
+"""An engine without work uses less of one core."""
 needs_vllm = pytest.mark.skipif(importlib.util.find_spec("vllm") is None, reason="vLLM is not installed")
 
 
@@ -71,6 +74,26 @@ def test_logprobs_are_those_of_the_distribution_that_was_sampled(
 def test_greedy_tokens_are_the_likeliest(engine: EngineProcess) -> None:
     content = engine.chat("hello", top_logprobs=2).json()["choices"][0]["logprobs"]["content"]
     assert all(entry["logprob"] >= max(top["logprob"] for top in entry["top_logprobs"]) - 1e-4 for entry in content)
+
+
+@pytest.mark.parametrize("stream", [False, True])
+async def test_an_engine_whose_clients_have_all_left_stops_working(engine: EngineProcess, stream: bool) -> None:
+    """Also for calls that wait in its queue: finished, this work would take several times as long as is waited."""
+    body = chat_body("go on", max_tokens=60, ignore_eos=True, temperature=1.0, n=8, logprobs=False)
+    async with httpx.AsyncClient(base_url=engine.url, timeout=300) as http:
+        began = time.monotonic()
+        assert (await http.post("/v1/chat/completions", json=body)).status_code == 200
+        once_s = time.monotonic() - began
+        asking = [http.post("/v1/chat/completions", json=body | {"stream": stream}) for _ in range(60)]
+        tasks = [asyncio.ensure_future(one) for one in asking]
+        await asyncio.sleep(min(once_s, 1.0))
+        assert engine.cpu_share(0.5) > IDLE
+        for task in tasks:
+            task.cancel()
+        await asyncio.gather(*tasks, return_exceptions=True)
+    deadline = time.monotonic() + 3 * once_s + 2.0
+    while (share := engine.cpu_share(1.0)) > IDLE:
+        assert time.monotonic() < deadline, f"still uses {share:.2f} of a core"
 
 
 def test_a_streamed_answer_equals_the_plain_one(engine: EngineProcess) -> None:

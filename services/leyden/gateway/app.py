@@ -21,7 +21,8 @@ from leyden.gateway.core.keys import KEY_ID_BYTES, SECRET_BYTES, KeyRing, NewKey
 from leyden.gateway.core.resilience import CircuitRules, RetryRules
 from leyden.gateway.core.routing import Router, RoutingRules, RoutingTable
 from leyden.gateway.core.upstreams import Upstreams
-from leyden.gateway.handlers.admission import KeyLimiter, Limiter
+from leyden.gateway.handlers.admission import CallsInFlight, KeyLimiter, Limiter
+from leyden.gateway.handlers.call_watch import CallWatch
 from leyden.gateway.handlers.calls import ModelCalls, Recorder
 from leyden.gateway.handlers.continuations import Continuations, StickyVersions
 from leyden.gateway.handlers.counting import TokenCounter
@@ -92,6 +93,8 @@ class Gateway:
         limits = f"{settings.responses_max_bytes} bytes for {settings.responses_ttl_s} s of each rollout and key"
         self.kept = Kept(kept, limits)
         self.call_slots = Limiter("calls", settings.max_concurrent_calls, 429, settings.retry_after_s)
+        self.in_flight = CallsInFlight()
+        self.watch = CallWatch(self.in_flight, store, secrets.token_hex(8), settings.sweep_interval_s)
         self.calls = self._calls(settings, store, engines, clock)
         self.otlp = OtlpApi(
             keys=self.ring,
@@ -109,12 +112,15 @@ class Gateway:
         )
         rules = RoutingRules(settings.engine_timeouts, settings.balance, settings.engine_max_in_flight)
         router = Router(self.table, self.upstreams, rules)
+        dispatcher = Dispatcher(
+            engines, router, self.servers, retries, clock, self.in_flight, retry_after_s=settings.retry_after_s
+        )
         return ModelCalls(
             ring=self.ring,
             limiter=self.call_slots,
             keys=self.limiter,
             router=router,
-            dispatcher=Dispatcher(engines, router, self.servers, retries, clock, retry_after_s=settings.retry_after_s),
+            dispatcher=dispatcher,
             recorder=self.recorder,
             store=store,
             clock=clock,
@@ -218,7 +224,12 @@ def build(runtime: Runtime) -> Service:
         publishes=PUBLISHES,
         reads=READS,
         before=[engines.open],
-        beside=[gateway.rollouts.sweep_forever, restorer.watch_forever, *grpc_servers(gateway.otlp, settings)],
+        beside=[
+            gateway.rollouts.sweep_forever,
+            gateway.watch.watch_forever,
+            restorer.watch_forever,
+            *grpc_servers(gateway.otlp, settings),
+        ],
         after=[gateway.recorder.drain, engines.close],
         routes=gateway.routes(),
         ready=ready,

@@ -194,6 +194,19 @@ class QueueCounts:
     """Paused projects; `*` means all."""
 
 
+@dataclass(frozen=True, slots=True, kw_only=True)
+class CallInFlight:
+    """A model call that has no complete answer yet."""
+
+    call_id: str
+    ref: AttemptRef | None
+    """Its attempt; None for a call of no rollout."""
+    model: str
+    project: str | None = None
+    seconds: float
+    """How long it has waited for the model."""
+
+
 class EarlierCalls(Protocol):
     """Earlier calls of an attempt, by the digest of their conversation. Every method raises `Retry`."""
 
@@ -290,6 +303,22 @@ class RolloutStore(Protocol):
 
     async def last_call(self, ref: AttemptRef) -> LastCall | None:
         """The result of the attempt's last call."""
+        ...
+
+    async def over(self, refs: Sequence[AttemptRef]) -> list[AttemptRef]:
+        """Those of the attempts that may not call models any more."""
+        ...
+
+    async def show_calls(self, replica: str, calls: Sequence[CallInFlight], ttl_s: float) -> None:
+        """Replace what a replica shows of its calls in flight; forgotten after `ttl_s`."""
+        ...
+
+    async def calls_in_flight(self) -> list[CallInFlight]:
+        """What all replicas show, the oldest call first."""
+        ...
+
+    async def unanswered(self, ref: AttemptRef) -> list[CallInFlight]:
+        """Those of the attempt, without calls that were listed since they were shown."""
         ...
 
     async def kept_version(self, ref: AttemptRef, policy: str) -> int | None:

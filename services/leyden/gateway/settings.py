@@ -103,7 +103,8 @@ class GatewaySettings(BaseSettings):
     claim_poll_s: float = Field(default=0.1, gt=0)
     """Interval at which a waiting claim looks at the queue."""
     sweep_interval_s: float = Field(default=1.0, gt=0)
-    """Interval of the search for expired leases and for ends that are not in the log."""
+    """Interval of the search for expired leases, for ends that are not in the log, and for calls whose attempt is
+    over."""
     train_share: float = Field(default=3.0, gt=0)
     """Training rollouts handed out for every `validation_share` validation rollouts, while both wait."""
     validation_share: float = Field(default=1.0, gt=0)

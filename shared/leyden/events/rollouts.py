@@ -50,6 +50,10 @@ class FailureEvidence(Record):
     """Finish reason of that call; `length` if the response was cut off."""
     repeats: int | None = Field(default=None, ge=1)
     """Number of consecutive last calls with the same output."""
+    unanswered_calls: int | None = Field(default=None, ge=1)
+    """Number of model calls that waited for an answer when the attempt ended: the model was slow, not the agent."""
+    waited_s: float | None = Field(default=None, ge=0)
+    """How long the oldest of them had waited."""
     reported_class: FailureClass | None = None
     """The class reported by the runner, if the gateway changed it."""
 

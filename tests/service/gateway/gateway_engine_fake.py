@@ -43,7 +43,11 @@ class ScriptedEngine:
         return await (self.streamed(request, body) if body.get("stream") else self.plain(body))
 
     async def plain(self, body: dict[str, Any]) -> web.StreamResponse:
-        await self.hold.wait()
+        try:
+            await self.hold.wait()
+        except asyncio.CancelledError:
+            self.cancelled.set()
+            raise
         return web.json_response(completion(body), headers={"x-leyden-policy-version": self.version})
 
     async def streamed(self, request: web.Request, body: dict[str, Any]) -> web.StreamResponse:

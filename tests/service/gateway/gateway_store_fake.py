@@ -11,6 +11,7 @@ from leyden.gateway.core.rollouts import RolloutSpec, RolloutState, Running
 from leyden.gateway.ports import (
     NOT_WHOLE,
     AttemptStatus,
+    CallInFlight,
     EndOutcome,
     EndResult,
     QueueCounts,
@@ -53,6 +54,8 @@ class MemoryStore:
     versions: dict[tuple[AttemptRef, str], int] = field(default_factory=dict)
     fail_at: Counter[str] = field(default_factory=Counter)
     ended: int = 0
+    waiting: dict[str, list[CallInFlight]] = field(default_factory=dict)
+    """Replica → its calls in flight."""
 
     def _step(self, name: str) -> None:
         if self.fail_at[name]:
@@ -201,6 +204,22 @@ class MemoryStore:
     async def last_call(self, ref: AttemptRef) -> LastCall | None:
         self._step("last_call")
         return self.last.get(ref)
+
+    async def over(self, refs: Sequence[AttemptRef]) -> list[AttemptRef]:
+        self._step("over")
+        return [ref for ref in refs if not self._open(ref)]
+
+    async def show_calls(self, replica: str, calls: Sequence[CallInFlight], ttl_s: float) -> None:
+        self._step("show_calls")
+        self.waiting[replica] = list(calls)
+
+    async def calls_in_flight(self) -> list[CallInFlight]:
+        self._step("calls_in_flight")
+        return sorted((call for calls in self.waiting.values() for call in calls), key=lambda call: -call.seconds)
+
+    async def unanswered(self, ref: AttemptRef) -> list[CallInFlight]:
+        listed = self.calls.get(ref, set())
+        return [call for call in await self.calls_in_flight() if call.ref == ref and call.call_id not in listed]
 
     async def kept_version(self, ref: AttemptRef, policy: str) -> int | None:
         self._step("kept_version")

@@ -9,7 +9,7 @@ from leyden.events import Task
 from leyden.gateway.core.reply import CallNote, LastCall
 from leyden.gateway.core.restoring import Restored
 from leyden.gateway.core.rollouts import RolloutSpec, RolloutState, Running
-from leyden.gateway.ports import EndResult, QueueCounts, RolloutStore
+from leyden.gateway.ports import CallInFlight, EndResult, QueueCounts, RolloutStore
 from leyden.ids import AttemptRef, rollout_id_of
 from leyden.kafka import Retry
 from service.gateway.gateway_fakes import START
@@ -60,6 +60,34 @@ class RolloutStoreLaws:
         assert running is not None
         assert (running.state, running.started_at, running.runner) == (RolloutState.RUNNING, START, "runner")
         assert running.spec == SPEC
+
+    async def test_it_is_known_which_attempts_may_not_call_any_more(self, store: RolloutStore) -> None:
+        ended, running, unknown = AttemptRef(IDS[0], 0), AttemptRef(IDS[1], 0), AttemptRef(IDS[2], 7)
+        await store.enqueue([(i, SPEC) for i in IDS[:2]])
+        await store.claim(2, "runner", START, LEASE)
+        await store.end(ended, b"e", LATER, lease_over=False)
+        earlier = AttemptRef(IDS[1], 3)
+        assert await store.over([running, ended, unknown, earlier]) == [ended, earlier]
+        assert await store.over([]) == []
+
+    async def test_calls_in_flight_are_those_that_each_replica_showed_last(self, store: RolloutStore) -> None:
+        ref = await self._running(store)
+        young = CallInFlight(call_id="a", ref=ref, model="policy", seconds=1.5)
+        old = CallInFlight(call_id="b", ref=ref, model="policy", project="p", seconds=60.0)
+        loose = CallInFlight(call_id="c", ref=None, model="judge", seconds=3.0)
+        assert await store.calls_in_flight() == []
+        await store.show_calls("r1", [young, old], 60)
+        await store.show_calls("r2", [loose], 60)
+        assert await store.calls_in_flight() == [old, loose, young]
+        await store.show_calls("r1", [old], 60)
+        assert await store.calls_in_flight() == [old, loose]
+        assert await store.unanswered(ref) == [old]
+        assert await store.unanswered(AttemptRef(IDS[2], 0)) == []
+        await store.add_call(ref, "b")
+        assert await store.unanswered(ref) == [], "listed, so answered"
+        await store.show_calls("r1", [], 60)
+        await store.show_calls("r2", [], 60)
+        assert await store.calls_in_flight() == []
 
     async def test_leases_run_out_unless_renewed(self, store: RolloutStore) -> None:
         await store.enqueue([(i, SPEC) for i in IDS[:2]])

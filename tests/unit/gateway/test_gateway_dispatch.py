@@ -21,7 +21,7 @@ from leyden.gateway.core.request import Binding, JsonDict
 from leyden.gateway.core.resilience import CircuitRules, RetryRules
 from leyden.gateway.core.routing import Balance, Incoming, ModelName, Router, RoutingRules, RoutingTable, server_of
 from leyden.gateway.core.upstreams import Timeouts, Upstreams
-from leyden.gateway.handlers.admission import KeyLimiter, Limiter
+from leyden.gateway.handlers.admission import CallsInFlight, KeyLimiter, Limiter
 from leyden.gateway.handlers.calls import ModelCalls
 from leyden.gateway.handlers.ownership import Ownership
 from leyden.gateway.handlers.servers import Dispatcher, EngineError, Servers
@@ -137,7 +137,7 @@ class World:
             limiter=Limiter("calls", 100, 429, 1.0),
             keys=KeyLimiter(ring, None, clock),  # type: ignore[arg-type]  # no key here has limits
             router=router,
-            dispatcher=Dispatcher(self.fleet, router, self.servers, rules, clock, sleep=self.sleep),
+            dispatcher=Dispatcher(self.fleet, router, self.servers, rules, clock, CallsInFlight(), sleep=self.sleep),
             recorder=self.records,  # type: ignore[arg-type]
             store=None,  # type: ignore[arg-type]  # a call that belongs to no attempt asks no store
             clock=clock,

@@ -5,6 +5,7 @@ from contextlib import AbstractAsyncContextManager
 from datetime import datetime
 from typing import Any
 
+from pydantic import TypeAdapter
 from redis.asyncio import Redis
 
 from leyden.gateway.adapters import scripts
@@ -12,7 +13,15 @@ from leyden.gateway.adapters.scripts import PRIORITY_STEP
 from leyden.gateway.core.reply import CallNote, LastCall
 from leyden.gateway.core.restoring import Restored
 from leyden.gateway.core.rollouts import RolloutSpec, RolloutState, Running
-from leyden.gateway.ports import NOT_WHOLE, AttemptStatus, EndOutcome, EndResult, QueueCounts, RolloutView
+from leyden.gateway.ports import (
+    NOT_WHOLE,
+    AttemptStatus,
+    CallInFlight,
+    EndOutcome,
+    EndResult,
+    QueueCounts,
+    RolloutView,
+)
 from leyden.ids import AttemptRef, attempt_of_trace
 from leyden.kafka import Retry
 from leyden.state import redis_step
@@ -57,6 +66,13 @@ def ids(members: Any) -> tuple[str, ...]:
     return tuple(sorted(member.decode() for member in members))
 
 
+def _status(ref: AttemptRef, row: Any, ended: Any) -> AttemptStatus:
+    attempt, state, mode = row
+    here = attempt is None or (int(attempt) == ref.attempt and state == b"running")
+    return AttemptStatus(open=here and not ended, mode=(mode or b"train").decode())
+
+
+CALLS: TypeAdapter[list[CallInFlight]] = TypeAdapter(list[CallInFlight])
 EQUAL_SHARES: Mapping[str, float] = {"train": 1.0, "validation": 1.0}
 
 
@@ -176,11 +192,13 @@ class RedisRolloutStore:
 
     async def attempt_status(self, ref: AttemptRef) -> AttemptStatus:
         async with self._step(), self._redis.pipeline(transaction=False) as pipe:
-            pipe.hmget(self._key("rollout", ref.rollout_id), ["attempt", "state", "mode"])
-            pipe.exists(self._key("end", ref.trace_id))
-            (attempt, state, mode), ended = await pipe.execute()
-        here = attempt is None or (int(attempt) == ref.attempt and state == b"running")
-        return AttemptStatus(open=here and not ended, mode=(mode or b"train").decode())
+            self._ask_status(pipe, ref)
+            row, ended = await pipe.execute()
+        return _status(ref, row, ended)
+
+    def _ask_status(self, pipe: Any, ref: AttemptRef) -> None:
+        pipe.hmget(self._key("rollout", ref.rollout_id), ["attempt", "state", "mode"])
+        pipe.exists(self._key("end", ref.trace_id))
 
     async def add_call(self, ref: AttemptRef, call_id: str, note: CallNote | None = None) -> bool:
         keys = [
@@ -201,6 +219,43 @@ class RedisRolloutStore:
             return None
         call_id, error, finish, output, repeats = (value.decode() for value in found)
         return LastCall(call_id, CallNote(error, finish, output), int(repeats))
+
+    async def over(self, refs: Sequence[AttemptRef]) -> list[AttemptRef]:
+        async with self._step(), self._redis.pipeline(transaction=False) as pipe:
+            for ref in refs:
+                self._ask_status(pipe, ref)
+            answers = await pipe.execute()
+        found = zip(refs, answers[::2], answers[1::2], strict=True)
+        return [ref for ref, row, ended in found if not _status(ref, row, ended).open]
+
+    async def show_calls(self, replica: str, calls: Sequence[CallInFlight], ttl_s: float) -> None:
+        async with self._step(), self._redis.pipeline(transaction=True) as pipe:
+            if calls:
+                pipe.sadd(self._key("waiting"), replica)
+                pipe.set(self._key("waiting", replica), CALLS.dump_json(list(calls)), px=int(ttl_s * 1000))
+            else:
+                pipe.srem(self._key("waiting"), replica)
+                pipe.delete(self._key("waiting", replica))
+            await pipe.execute()
+
+    async def calls_in_flight(self) -> list[CallInFlight]:
+        async with self._step():
+            replicas: Any = await self._redis.smembers(self._key("waiting"))
+            if not replicas:
+                return []
+            shown = await self._redis.mget([self._key("waiting", replica.decode()) for replica in replicas])
+            if gone := [replica for replica, calls in zip(replicas, shown, strict=True) if calls is None]:
+                await self._redis.srem(self._key("waiting"), *gone)
+        found = [call for calls in shown if calls is not None for call in CALLS.validate_json(calls)]
+        return sorted(found, key=lambda call: -call.seconds)
+
+    async def unanswered(self, ref: AttemptRef) -> list[CallInFlight]:
+        found = [call for call in await self.calls_in_flight() if call.ref == ref]
+        if not found:
+            return []
+        async with self._step():
+            listed = ids(await self._redis.smembers(self._key("calls", ref.trace_id)))
+        return [call for call in found if call.call_id not in listed]
 
     async def kept_version(self, ref: AttemptRef, policy: str) -> int | None:
         async with self._step():

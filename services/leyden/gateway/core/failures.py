@@ -4,6 +4,8 @@ The runner's class is kept unless the calls show another cause: behind an exit s
 model's error looks like the agent's own, and a repetition loop is not visible to the agent.
 """
 
+from collections.abc import Sequence
+
 from leyden.events import Failure, FailureClass, FailureEvidence
 from leyden.failures import is_context_overflow
 from leyden.gateway.core.reply import CALLER_LEFT, INTERNAL, LastCall
@@ -24,9 +26,17 @@ LOOPS_BEHIND = frozenset(
 """Failure classes that may be the end of a repetition loop."""
 
 
-def classified(reported: Failure | None, last: LastCall | None, loop_calls: int) -> Failure:
-    """The failure for the log: truncated, with the last call, and with the class that this call shows."""
+def classified(
+    reported: Failure | None, last: LastCall | None, loop_calls: int, waited_s: Sequence[float] = ()
+) -> Failure:
+    """The failure for the log: truncated, with the last call, and with the class that this call shows.
+
+    `waited_s`: for each call without an answer, how long it has waited for the model. It is said in the message: an
+    agent that waits for a slow model is not to blame.
+    """
     failure = _bounded(reported or Failure(failure_class=FailureClass.AGENT_EXCEPTION))
+    if waited_s:
+        failure = _waiting(failure, waited_s)
     if last is None:
         return failure
     shown = _shown_class(failure.failure_class, last, loop_calls)
@@ -40,6 +50,17 @@ def classified(reported: Failure | None, last: LastCall | None, loop_calls: int)
         }
     )
     return failure.model_copy(update={"failure_class": shown, "evidence": evidence})
+
+
+def _waiting(failure: Failure, waited_s: Sequence[float]) -> Failure:
+    first, newline, rest = failure.message.partition("\n")
+    calls = "1 model call was" if len(waited_s) == 1 else f"{len(waited_s)} model calls were"
+    first = f"{first or 'it failed'}; {calls} still unanswered after {max(waited_s):.0f} s"
+    evidence = (failure.evidence or FailureEvidence()).model_copy(
+        update={"unanswered_calls": len(waited_s), "waited_s": round(max(waited_s), 3)}
+    )
+    message = f"{first}{newline}{rest}"[:MAX_MESSAGE]
+    return failure.model_copy(update={"message": message, "evidence": evidence})
 
 
 def _shown_class(reported: FailureClass, last: LastCall, loop_calls: int) -> FailureClass:

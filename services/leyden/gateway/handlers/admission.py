@@ -1,18 +1,22 @@
 """Admission: limits on requests of a kind, on a key's concurrent calls, and on its requests and tokens per minute.
 
-Nothing waits here: what exceeds a limit is refused at once.
+Nothing waits here: what exceeds a limit is refused at once. Also the list of the calls that wait for a model.
 """
 
+import asyncio
+import time
 from collections import Counter
-from collections.abc import Iterator
+from collections.abc import Callable, Container, Iterator
 from contextlib import ExitStack, contextmanager
+from dataclasses import dataclass
+from typing import Any
 
 from leyden.clock import Clock
 from leyden.events import KeyLimits, ModelCallRecorded
 from leyden.gateway.core.keys import Caller, KeyRing, limit_headers, rate_limited
 from leyden.gateway.core.refusals import Refusal
 from leyden.gateway.metrics import IN_FLIGHT, LATE_CALLS, REFUSED, labelled
-from leyden.gateway.ports import Rates
+from leyden.gateway.ports import CallInFlight, Rates
 from leyden.ids import AttemptRef
 
 
@@ -93,6 +97,66 @@ class KeyLimiter:
 
     def _limits(self, key_id: str) -> KeyLimits:
         return self._ring.limits_of(key_id)
+
+
+@dataclass(slots=True, eq=False)
+class WaitingCall:
+    """A call that waits for a model, and the task that serves it."""
+
+    call_id: str
+    ref: AttemptRef | None
+    model: str
+    project: str | None
+    since: float
+    serving: "asyncio.Task[Any]"
+    is_over: bool = False
+
+    def cancel(self) -> None:
+        """Cancel it, because its attempt is over: the connection to the engine is closed, which ends its work there."""
+        if not self.is_over:
+            self.is_over = True
+            self.serving.cancel()
+
+    def refusal(self) -> Refusal | None:
+        """The 409 for the caller, if a `CancelledError` came from `cancel` alone."""
+        if not self.is_over or self.ref is None or self.serving.uncancel() > 0:
+            return None
+        return attempt_over(self.ref)
+
+
+class CallsInFlight:
+    """The calls of this replica that wait for a model."""
+
+    def __init__(self, now: Callable[[], float] = time.perf_counter) -> None:
+        self._now = now
+        self._calls: set[WaitingCall] = set()
+
+    @contextmanager
+    def waiting(self, call_id: str, ref: AttemptRef | None, model: str, project: str | None) -> Iterator[WaitingCall]:
+        """List a call, served by the current task, for the time of the block."""
+        serving = asyncio.current_task()
+        assert serving is not None
+        call = WaitingCall(call_id, ref, model, project, self._now(), serving)
+        self._calls.add(call)
+        try:
+            yield call
+        finally:
+            self._calls.discard(call)
+
+    def older_than(self, seconds: float) -> list[CallInFlight]:
+        """The calls that have waited at least that long."""
+        now = self._now()
+        return [
+            CallInFlight(call_id=c.call_id, ref=c.ref, model=c.model, project=c.project, seconds=now - c.since)
+            for c in self._calls
+            if now - c.since >= seconds
+        ]
+
+    def cancel(self, over: Container[AttemptRef]) -> None:
+        """Cancel the calls of these attempts."""
+        for call in list(self._calls):
+            if call.ref in over:
+                call.cancel()
 
 
 def counted(refusal: Refusal) -> Refusal:

@@ -19,7 +19,7 @@ from leyden.gateway.core.failures import classified
 from leyden.gateway.core.refusals import Refusal
 from leyden.gateway.core.rollouts import EndReport, RolloutSpec, RolloutState, Running, StoredEnd
 from leyden.gateway.metrics import CLAIMED, DELAYED, ENDED, FAILED, LOST_ATTEMPTS, QUEUED, RUNNING
-from leyden.gateway.ports import NOT_WHOLE, EndOutcome, EndResult, QueueCounts, RolloutStore, RolloutView
+from leyden.gateway.ports import NOT_WHOLE, CallInFlight, EndOutcome, EndResult, QueueCounts, RolloutStore, RolloutView
 from leyden.ids import AttemptRef, derive, new_rollout_id
 from leyden.kafka import Outgoing, Publisher, Retry
 
@@ -130,7 +130,9 @@ class Rollouts:
         """The end to store, with a failure class that takes the attempt's calls into account."""
         failure = None
         if report.status == "failed":
-            failure = classified(report.failure, await self._store.last_call(running.ref), self._life.loop_calls)
+            last, unanswered = await self._store.last_call(running.ref), await self._store.unanswered(running.ref)
+            waited = [call.seconds for call in unanswered]
+            failure = classified(report.failure, last, self._life.loop_calls, waited)
         return core.ended(running, report, now, failure).model_dump_json().encode()
 
     async def cancel(self, rollout_id: str, reason: str, spec: RolloutSpec | None = None) -> bool:
@@ -194,6 +196,10 @@ class Rollouts:
     async def counts(self) -> QueueCounts:
         """Numbers of rollouts by state."""
         return await self._store.counts()
+
+    async def calls_in_flight(self) -> list[CallInFlight]:
+        """Model calls that wait for an answer, of all replicas, the oldest first."""
+        return await self._store.calls_in_flight()
 
     async def sweep_forever(self) -> None:
         """End lost attempts and finish incomplete steps, repeatedly. Runs in every replica; the store lets one win."""

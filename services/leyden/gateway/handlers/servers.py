@@ -18,13 +18,16 @@ from leyden.clock import Clock
 from leyden.engine_face import VERSION_HEADER
 from leyden.gateway.core.faces.openai import message_of
 from leyden.gateway.core.refusals import Refusal
+from leyden.gateway.core.reply import CALLER_LEFT
 from leyden.gateway.core.resilience import RETRIED_STATUSES, Circuit, CircuitRules, CircuitState, Retries, RetryRules
 from leyden.gateway.core.routing import ENGINE_AWAY_S, Endpoint, RoutedCall, Router, WrongVersionError
 from leyden.gateway.core.upstreams import Timeouts
+from leyden.gateway.handlers.admission import CallsInFlight
 from leyden.gateway.metrics import CIRCUIT_OPENED, CIRCUIT_STATE, RETRIES, TRIES, labelled
 from leyden.gateway.ports import EngineBroke, EngineReply, Engines, EngineUnreachable
 from leyden.retry_after import retry_after_s
 
+ATTEMPT_OVER = f"{CALLER_LEFT} its attempt ended before the answer did"
 DOWN_STATUSES = frozenset({502, 503, 504})
 """Statuses of a server, or its proxy, that cannot work. 500 is not one, as it may be about one request."""
 STATES = {CircuitState.CLOSED: 0, CircuitState.HALF_OPEN: 0.5, CircuitState.OPEN: 1}
@@ -209,6 +212,7 @@ class Dispatcher:
         servers: Servers,
         rules: RetryRules,
         clock: Clock,
+        in_flight: CallsInFlight,
         chance: Callable[[], float] = random.random,
         retry_after_s: float = 1.0,
         sleep: Callable[[float], Awaitable[None]] = asyncio.sleep,
@@ -218,6 +222,7 @@ class Dispatcher:
         self._servers = servers
         self._rules = rules
         self._clock = clock
+        self._in_flight = in_flight
         self._chance = chance
         self._retry_after_s = retry_after_s
         self._sleep = sleep
@@ -237,9 +242,21 @@ class Dispatcher:
     async def ask(self, call: RoutedCall, endpoint: Endpoint) -> AsyncIterator[Answer]:
         """Try `endpoint`, then others, until one has begun a usable reply, which is held until the block ends.
 
-        Raises `CallFailed` if none did. If the block raises `EngineBroke`, the server broke off; if it ends, the reply
-        was complete; anything else says nothing about the server.
+        Raises `CallFailed` if none did, or the attempt ended first. If the block raises `EngineBroke`, the server broke
+        off; if it ends, the reply was complete; anything else says nothing about the server.
         """
+        binding = call.binding
+        with self._in_flight.waiting(call.call_id, binding.attempt, call.prepared.model, binding.caller.project) as one:
+            try:
+                async with self._asked(call, endpoint) as answer:
+                    yield answer
+            except asyncio.CancelledError:
+                if (over := one.refusal()) is None:
+                    raise
+                raise CallFailed(ATTEMPT_OVER, over, "cut_off") from None
+
+    @asynccontextmanager
+    async def _asked(self, call: RoutedCall, endpoint: Endpoint) -> AsyncIterator[Answer]:
         retries = Retries(self._rules, call.started + endpoint.timeouts.total_s)
         tried: dict[str, float] = {}
         broken = 0

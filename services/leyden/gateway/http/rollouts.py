@@ -27,6 +27,7 @@ from leyden.gateway.http.bodies import (
 )
 from leyden.gateway.http.operations import Asked, LeydenRoutes, Operation
 from leyden.gateway.http.requests import json_answer
+from leyden.gateway.ports import CallInFlight
 from leyden.ids import MAX_ATTEMPTS, AttemptRef, derive, is_rollout_id
 
 V1 = "/leyden/v1"
@@ -90,6 +91,8 @@ class RolloutsApi:
                       summary="Policies and their replicas."),
             operation("GET", f"{V1}/queue", self._queue, NoBody, scope=runner, tag="looking", reply="Queue",
                       summary="How many attempts wait, run and have ended."),
+            operation("GET", f"{V1}/calls", self._calls, NoBody, scope=runner, tag="looking", reply="CallsInFlight",
+                      summary="Model calls that have waited for over a second, the oldest first."),
         ]  # fmt: skip
 
     async def _enqueue(self, asked: Asked[TasksBody]) -> Response:
@@ -180,6 +183,11 @@ class RolloutsApi:
             }
         )
 
+    async def _calls(self, asked: Asked[NoBody]) -> Response:
+        found = await self.rollouts.calls_in_flight()
+        ours = [one for one in found if asked.caller.project in (None, one.project)]
+        return json_answer({"calls": [_call(one) for one in ours]})
+
     def _shown(self, running: Running, lease_s: float, caller: Caller) -> dict[str, Any]:
         ref, task = running.ref, running.spec.task
         return {
@@ -228,6 +236,15 @@ def _accepted(one: Accepted) -> dict[str, Any]:
         "group_id": event.group_id,
         "rollout_ids": event.rollout_ids,
         "new": one.new,
+    }
+
+
+def _call(one: CallInFlight) -> dict[str, Any]:
+    return {
+        "call_id": one.call_id,
+        "trace_id": one.ref.trace_id if one.ref else None,
+        "model": one.model,
+        "seconds": one.seconds,
     }
 
 

@@ -146,6 +146,14 @@ LEYDEN: dict[str, JsonDict] = {
         }
     ),
     "Queue": record({"queued": COUNT, "running": COUNT, "ended": COUNT}),
+    "CallsInFlight": record(
+        {
+            "calls": listed(
+                record({"call_id": TEXT, "trace_id": MAYBE_TEXT, "model": TEXT, "seconds": {"type": "number"}})
+            )
+        },
+        closed=True,
+    ),
     "Key": record(
         {"key_id": TEXT, "name": TEXT, "revoked_at": MAYBE_TEXT},
         {"scopes": listed(TEXT), "project": MAYBE_TEXT, "models": listed(TEXT), "expires_at": MAYBE_TEXT},

@@ -20,6 +20,7 @@ class Generation:
         self, scheduler: Scheduler, request: SamplingRequest, prompts: Sequence[list[int]], max_tokens: int
     ) -> None:
         loop, self._queue = asyncio.get_running_loop(), asyncio.Queue[Delta]()
+        self._scheduler = scheduler
 
         def deliver(delta: Delta) -> None:
             loop.call_soon_threadsafe(self._queue.put_nowait, delta)
@@ -28,15 +29,16 @@ class Generation:
         self._rows = [
             Row(index, prompt, request.sampling(index, max_tokens), deliver) for index, prompt in enumerate(each)
         ]
-        scheduler.submit(self._rows)
 
     async def deltas(self) -> AsyncIterator[Delta]:
-        """Yield the tokens of all choices as they are sampled. Raises StepFailedError.
+        """Queue the sequences, and yield the tokens of all choices as they are sampled. Raises StepFailedError.
 
-        If the iterator is closed early, the sequences are cancelled.
+        If the iterator is closed early, the sequences are cancelled. They are queued here and not before: a response
+        whose client has left already is never iterated, so nothing would cancel them.
         """
         left = len(self._rows)
         try:
+            self._scheduler.submit(self._rows)
             while left:
                 delta = await self._queue.get()
                 if delta.error:
