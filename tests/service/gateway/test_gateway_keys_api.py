@@ -45,6 +45,7 @@ NEEDED = {
     "/leyden/v1/rollouts/claim": RUNNER,
     "/leyden/v1/rollouts/cancel": RUNNER,
     "/leyden/v1/policies": RUNNER,
+    "/leyden/v1/calls": RUNNER,
     "/leyden/v1/queue": RUNNER,
     "/leyden/v1/queue/pause": ADMIN,
     "/leyden/v1/queue/resume": ADMIN,
