@@ -17,6 +17,7 @@ FailureClass = Literal[
     "runner_lost",
     "model_error",
     "infrastructure",
+    "interrupted",
     "tool_error",
     "context_overflow",
     "malformed_output",

@@ -108,6 +108,11 @@ def process_failed(message: str, error_type: str, stderr: str = "") -> Outcome:
     return Outcome("failed", "agent_exception", message[:MAX_MESSAGE], error_type, evidence)
 
 
+def stopped(reason: str) -> Outcome:
+    """The runner was stopped: an `interrupted` failure, which does not count as an attempt."""
+    return _failed("interrupted", reason, "interrupted")
+
+
 def interrupted(reason: str) -> Outcome:
     """Stopped from outside, which is not the agent's fault: an `infrastructure` failure."""
     return _failed("infrastructure", reason, "infrastructure")

@@ -20,7 +20,7 @@ from leyden.client.attempts import abandon_attempt, close_attempt, open_attempt
 from leyden.client.claims import Claim
 from leyden.client.errors import GatewayUnavailableError
 from leyden.client.executors import Command, Mode, executor_of, run_until
-from leyden.client.outcomes import Outcome, interrupted, timed_out
+from leyden.client.outcomes import Outcome, stopped, timed_out
 from leyden.client.progress import Progress, Tally, ToldFailures, first_of_its_kind, progress_of
 from leyden.client.rollouts import enter_attempt
 from leyden.client.session import init
@@ -171,7 +171,7 @@ class Runner:
                 if outcome is None and not lost.done():
                     outcome = timed_out(claim.timeout_s or 0.0, run.output_tail())
             except asyncio.CancelledError:
-                outcome = interrupted("the runner was stopped before the agent had ended")
+                outcome = stopped("the runner was stopped before the agent had ended")
             other_spans = run.other_spans()
         self.tally.add(outcome)
         if outcome is not None and self._told.is_new(outcome):
@@ -184,7 +184,7 @@ class Runner:
             await self._off_loop(lambda: close_attempt(attempt, outcome, other_spans))
 
     async def _drain(self, running: set[asyncio.Task[None]]) -> None:
-        """Wait `drain_s` for running rollouts, then end the others as interrupted, so that they are retried at once."""
+        """Wait `drain_s` for running rollouts, then end the others as interrupted: they lose no try by it."""
         if running:
             await asyncio.wait(set(running), timeout=self._drain_s)
         if running:

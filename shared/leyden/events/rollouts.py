@@ -21,6 +21,8 @@ class FailureClass(StrEnum):
     """A model call returned an error that the agent did not handle."""
     INFRASTRUCTURE = "infrastructure"
     """A fault outside the agent. It is never a reward of 0."""
+    INTERRUPTED = "interrupted"
+    """The runner was stopped while the attempt ran. It does not count among the task's `max_attempts`."""
     TOOL_ERROR = "tool_error"
     """A tool failed with an error that the agent did not handle."""
     CONTEXT_OVERFLOW = "context_overflow"
@@ -76,7 +78,7 @@ class RetryPolicy(Record):
     backoff_s: float = Field(default=1.0, ge=0, le=86_400)
     backoff_cap_s: float = Field(default=60.0, ge=0, le=86_400)
     on: list[FailureClass] | None = None
-    """Failure classes to retry; None: all except `cancelled`, which is never retried."""
+    """Failure classes to retry; None: all. `cancelled` is never retried, `interrupted` always."""
 
 
 class Task(Record):

@@ -173,7 +173,7 @@ def test_stopping_lets_running_agents_end(gateway: FakeGateway) -> None:
     assert later not in gateway.ends
 
 
-def test_what_does_not_end_while_draining_is_given_up_as_infrastructure(gateway: FakeGateway) -> None:
+def test_what_does_not_end_while_draining_is_interrupted(gateway: FakeGateway) -> None:
     started = threading.Event()
 
     async def agent(claim: Claim) -> None:
@@ -183,7 +183,7 @@ def test_what_does_not_end_while_draining_is_given_up_as_infrastructure(gateway:
     [trace] = gateway.enqueue()
     with running(gateway, agent, drain_s=0.2):
         assert started.wait(10)
-    assert gateway.ends[trace][0]["failure"]["failure_class"] == "infrastructure"
+    assert gateway.ends[trace][0]["failure"]["failure_class"] == "interrupted"
 
 
 def test_a_restart_of_the_gateway_loses_no_rollout(gateway: FakeGateway) -> None:

@@ -198,6 +198,17 @@ async def test_the_sweeper_leaves_an_end_alone_that_is_on_its_way(gate: Bench, h
     assert gate.log.of(RolloutEnded) == []
 
 
+async def test_stopped_runners_use_up_no_attempt(gate: Bench, http: httpx.AsyncClient) -> None:
+    stopped = BAD | {"failure": {"failure_class": "interrupted", "message": "the runner was stopped"}}
+    await enqueue(gate, http)
+    ends = []
+    for report in (stopped, stopped, BAD, stopped, stopped, BAD):
+        [rollout] = await claim(http)
+        ends.append((await http.post(attempt_url(rollout, "end"), json=report)).json()["final"])
+    assert ends == [False] * 5 + [True], "two failures of its own, as max_attempts says"
+    assert await claim(http) == []
+
+
 async def test_heartbeats_keep_an_attempt_until_its_time_is_over(gate: Bench, http: httpx.AsyncClient) -> None:
     await enqueue(gate, http, timeout_s=100)
     (rollout,) = await claim(http)

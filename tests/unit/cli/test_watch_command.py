@@ -23,6 +23,7 @@ from leyden.events import (
     Event,
     Failure,
     FailureClass,
+    FailureEvidence,
     PolicyPromoted,
     PolicyServed,
     QueuePaused,
@@ -32,8 +33,10 @@ from leyden.events import (
     TrainingStepCompleted,
     VersionRegistered,
 )
-from leyden.ids import derive, rollout_id_of
+from leyden.ids import AttemptRef, derive, rollout_id_of
 from leyden.reading.follow import Follower
+from leyden.reading.model_wait import ModelWait, model_wait
+from leyden.stack.state import StackState
 
 NOW = s.T0 + timedelta(minutes=5)
 
@@ -245,6 +248,70 @@ def test_why_nothing_goes_on_and_what_to_do(cause: str) -> None:
     text = said(report_of(events))
     assert what in text
     assert do in text
+
+
+def slow(*trace_ids: str | None, seconds: float = 63.0) -> ModelWait:
+    return model_wait([{"trace_id": one, "seconds": seconds - n} for n, one in enumerate(trace_ids)])
+
+
+def test_a_slow_model_is_named_and_the_agent_that_waits_for_it_is_not_blamed() -> None:
+    attempt = AttemptRef(rollout_id_of("waiting", 0), 0)
+    state = LoopState()
+    for event in [QUEUE, s.started(attempt.rollout_id)]:
+        state.see(event)
+    report = state.report(NOW, {}, model=slow(attempt.trace_id, None))
+    told = problems(report, [])[0]
+    assert told.what == "The model is slow, not the agent: 2 model calls wait for an answer, the oldest for 63 s."
+    assert "--timeout" in told.do
+    assert not any("has run for" in one.what for one in problems(report, []))
+    assert report.groups.waits_for["the model"] == 1
+    quick = state.report(NOW, {}, model=slow(attempt.trace_id, seconds=3.0))
+    assert any("has run for 300 s" in one.what for one in problems(quick, [])), "a call of 3 s explains nothing"
+
+
+@given(st.lists(st.tuples(st.none() | st.sampled_from(["a", "b", "c"]), st.floats(1, 1000)), max_size=8))
+def test_the_oldest_call_is_that_of_all_and_of_each_attempt(calls: list[tuple[str | None, float]]) -> None:
+    found = model_wait([{"trace_id": trace_id, "seconds": seconds} for trace_id, seconds in calls])
+    assert found.calls == len(calls)
+    assert found.oldest_s == max((seconds for _, seconds in calls), default=0.0)
+    for name, seconds in found.attempts.items():
+        assert seconds == max(age for one, age in calls if one == name)
+
+
+def test_failures_of_attempts_that_waited_for_the_model_are_not_the_agents() -> None:
+    events: list[Event] = []
+    for n in range(4):
+        rollout_id = rollout_id_of(f"task-{n}", 0)
+        evidence = FailureEvidence(unanswered_calls=1, waited_s=58.0)
+        message = "the agent did not end in 60 s; 1 model call was still unanswered after 58 s"
+        failure = Failure(failure_class=FailureClass.TIMEOUT, message=message, evidence=evidence)
+        events += [s.started(rollout_id), s.ended(rollout_id, [], status="failed", failure=failure)]
+    assert "The model was slow, not the agent" in said(report_of(events))
+
+
+def test_a_stack_that_starts_says_what_it_does_and_not_that_there_are_no_tasks() -> None:
+    state = StackState(phase="starting", doing="waiting for engine (loads the model) (12 s)")
+    text = StringIO()
+    view = WatchView(Console(file=text, width=80))
+    view.show(StackView(state), None)
+    later = "waiting for engine (loads the model) (14 s)"
+    view.show(StackView(state.model_copy(update={"doing": later})), None)
+    view.show(StackView(state.model_copy(update={"doing": "creating topics"})), None)
+    view.close()
+    assert text.getvalue().splitlines() == [
+        "starting: waiting for engine (loads the model) (12 s)",
+        "starting: creating topics",
+    ]
+
+
+def test_without_a_terminal_a_problem_whose_numbers_grow_is_printed_once() -> None:
+    text = StringIO()
+    view = WatchView(Console(file=text, width=80))
+    for seconds in (100, 200, 300):
+        events = [QUEUE, s.started(rollout_id_of("waiting", 0))]
+        view.show(StackView(), report_of(events, s.T0 + timedelta(seconds=seconds)))
+    view.close()
+    assert text.getvalue().count("has run for") == 1
 
 
 def test_nothing_is_said_of_a_loop_that_goes_on() -> None:

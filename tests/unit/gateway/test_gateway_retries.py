@@ -41,6 +41,30 @@ def test_what_was_cancelled_is_never_tried_again() -> None:
 
 
 @given(
+    most=st.integers(2, 6), ends=st.lists(st.sampled_from(["agent_exception", "interrupted", "timeout"]), max_size=12)
+)
+def test_interrupted_attempts_do_not_count(most: int, ends: list[str]) -> None:
+    """As many counted failures as `max_attempts` end a rollout; an interruption never does."""
+    for attempt, kind in enumerate(ends):
+        before = ends[:attempt].count("interrupted")
+        again = will_retry("failed", Failure(failure_class=FailureClass(kind)), attempt, spec(most), before)
+        counted = attempt + 1 - before
+        assert again is (kind == "interrupted" or counted < most)
+        if not again:
+            return
+
+
+def test_an_interrupted_attempt_is_made_again_at_once_and_a_single_one_never() -> None:
+    stop = Failure(failure_class=FailureClass.INTERRUPTED)
+    running = Running(AttemptRef(rollout_id_of("t", 0), 5), spec(backoff_s=8), NOW)
+    event = ended(running, EndReport(status="failed", failure=stop), NOW, interrupted=5).event
+    assert (event.final, event.retry_at) == (False, NOW)
+    assert will_retry("failed", stop, 0, spec(on=["timeout"]))
+    assert not will_retry("failed", stop, 0, spec(1))
+    assert not will_retry("failed", stop, MAX_ATTEMPTS - 1, spec())
+
+
+@given(
     attempt=st.integers(0, MAX_ATTEMPTS),
     base=st.floats(0, 86_400),
     cap=st.floats(0, 86_400),

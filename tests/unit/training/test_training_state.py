@@ -10,7 +10,8 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 import command_support as s
-from leyden.events import Event, RolloutEnded, TaskEnqueued
+from leyden.events import Event, Failure, FailureClass, RolloutEnded, TaskEnqueued
+from leyden.reading.model_wait import model_wait
 from leyden.training.problems import problems
 from leyden.training.results import Best, HeldOut
 from leyden.training.schedule import Schedule
@@ -133,6 +134,25 @@ def test_problems_are_told_once_each_with_their_numbers() -> None:
     assert texts[1].startswith("reward rule outcome failed on 2 rollouts: exception: KeyError: 'answer'")
     assert texts[2].startswith("2 rollouts left out of training: no policy call (they made no model call")
     assert list(problems(seen(events)).keys()) == list(problems(seen(events[:-2])).keys()), "a key stays the same"
+
+
+@pytest.mark.parametrize(("final", "text"), [(False, "1 attempt of held-out rollouts failed and is made again"),
+                                              (True, "1 held-out rollout failed")])  # fmt: skip
+def test_a_held_out_attempt_that_fails_is_told_at_once(final: bool, text: str) -> None:
+    task = enqueued(TASKS.evaluation(0)[0], samples=1)
+    failure = Failure(failure_class=FailureClass.TIMEOUT, message="the agent did not end in 60 s")
+    end = s.ended(task.rollout_ids[0], [], task=task.task, status="failed", failure=failure, final=final)
+    [told] = problems(seen([task, end])).values()
+    assert told.startswith(f"{text}, timeout: the agent did not end in 60 s")
+
+
+def test_a_slow_model_is_told_while_it_is_slow() -> None:
+    state = new_state()
+    state.model = model_wait([{"trace_id": "a", "seconds": 30.0}])
+    waits = "1 model call waits for an answer, the oldest for 30 s"
+    assert problems(state) == {"slow model": f"the model is slow, not the agent: {waits}"}
+    state.model = model_wait([{"trace_id": "a", "seconds": 3.0}])
+    assert problems(state) == {}
 
 
 def test_tasks_of_others_are_ignored() -> None:

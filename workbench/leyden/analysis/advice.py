@@ -13,6 +13,10 @@ LONG_RUN_FACTOR = 5.0
 FEW = 4
 """From this many groups or attempts on, a share of them says something."""
 MOST = 0.8
+SLOW_MODEL = (
+    "Wait, or give it less to do at a time (`--concurrency`, `max_tokens` of the calls), or use a smaller model; a "
+    "longer `--timeout` keeps attempts from ending before the answer comes"
+)
 STALE = 2.0
 """Versions; older samples are a sign of a queue filled far ahead of the trainer."""
 
@@ -44,7 +48,9 @@ def _queue(report: LoopReport, seconds: list[float]) -> Iterator[tuple[str, str]
     elif queue.queued and not queue.running and (queue.claimed_s_ago is None or queue.claimed_s_ago > CLAIMS_STOP_S):
         yield f"{queue.queued} rollouts wait and no runner claims them.", "`leyden runner my_agent:agent`"
     limit = max(LONG_RUN_S, LONG_RUN_FACTOR * median(seconds)) if seconds else LONG_RUN_S
-    if queue.longest_running_s is not None and queue.longest_running_s > limit:
+    if report.model is not None and report.model.is_long:
+        yield f"The model is slow, not the agent: {report.model.text}.", SLOW_MODEL
+    elif queue.longest_running_s is not None and queue.longest_running_s > limit:
         yield (
             f"A rollout has run for {queue.longest_running_s:.0f} s without an end: {queue.longest_running}",
             f"`leyden inspect {queue.longest_running}`; if its agent hangs, lower `--timeout` of its task or cancel it",
@@ -61,10 +67,11 @@ def _attempts(report: LoopReport) -> Iterator[tuple[str, str]]:
     ended = queue.succeeded + queue.failed
     if ended >= FEW and queue.failed >= MOST * ended:
         worst = report.failures[0]
+        waited = worst.unanswered >= MOST * worst.count
         yield (
             f"{queue.failed} of {ended} rollouts failed; {worst.count} times {worst.failure_class}: "
             f"{worst.message or 'no message'}",
-            f"`leyden errors`, `leyden inspect {worst.example}`",
+            f"The model was slow, not the agent. {SLOW_MODEL}" if waited else _look(worst.example),
         )
     unanswered = sum(point.rollouts for point in report.curve if point.version == "-" and point.mode == "train")
     if ended >= FEW and unanswered >= MOST * ended and queue.succeeded:
@@ -78,6 +85,10 @@ def _attempts(report: LoopReport) -> Iterator[tuple[str, str]]:
             "No rollout has a reward.",
             "Name a reward function in the run file (reward.functions), or call `leyden.emit_reward` in the agent",
         )
+
+
+def _look(example: str) -> str:
+    return f"`leyden errors`, `leyden inspect {example}`"
 
 
 def _groups(report: LoopReport) -> Iterator[tuple[str, str]]:

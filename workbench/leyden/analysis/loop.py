@@ -1,6 +1,7 @@
 """The state of the training loop, from the log alone: `LoopState.see` adds events, `report` describes them. No IO."""
 
 from collections import Counter
+from collections.abc import Mapping
 from dataclasses import dataclass, field
 from datetime import datetime, timedelta
 from statistics import fmean
@@ -38,6 +39,7 @@ from leyden.events import (
 from leyden.events.codec import MODELS, TRAINING_BATCHES, TRAINING_METRICS, TRANSITIONS
 from leyden.events.promotions import Promotion
 from leyden.ids import AttemptRef
+from leyden.reading.model_wait import ModelWait
 from leyden.trainer.core.step_metrics import StepMetric
 
 WATCHED = (*TOPICS, TRANSITIONS, TRAINING_BATCHES, TRAINING_METRICS, MODELS)
@@ -113,18 +115,24 @@ class LoopState:
     def _policy(self, name: str) -> _Policy:
         return self._policies.setdefault(name, _Policy())
 
-    def report(self, now: datetime, lag: dict[str, int], per_step: int | None = None) -> LoopReport:
-        """What is known at `now`. `per_step` is the run file's `groups_per_step`, used until a batch tells it."""
+    def report(
+        self, now: datetime, lag: dict[str, int], per_step: int | None = None, model: ModelWait | None = None
+    ) -> LoopReport:
+        """What is known at `now`. `per_step` is the run file's `groups_per_step`, used until a batch tells it.
+
+        `model`: the calls that wait for an answer. The log does not have them.
+        """
         return LoopReport(
             at=now,
             curve=self._curve(),
             steps=[step_line(self._steps[key]) for key in sorted(self._steps)],
             policies=[_policy_line(name, held) for name, held in sorted(self._policies.items())],
             queue=self._queue(now),
-            groups=self._group_line(self._per_step or per_step),
+            groups=self._group_line(self._per_step or per_step, model.attempts if model else {}),
             failures=self._failures(),
             rule_failures=self._rule_failures(),
             throughput=self._throughput(now),
+            model=model,
             lag=lag,
         )
 
@@ -179,14 +187,14 @@ class LoopState:
             claimed_s_ago=_since(max(starts), now) if starts else None,
         )
 
-    def _group_line(self, per_step: int | None) -> GroupsLine:
+    def _group_line(self, per_step: int | None, calling: Mapping[str, float]) -> GroupsLine:
         credited = list(self._groups.values())
         done = {group.group_id for group in credited}
         members: dict[str, list[SeenRollout]] = {}
         for one in self.rollouts:
             if one.mode != VALIDATION and one.group_id and one.group_id not in done:
                 members.setdefault(one.group_id, []).append(one)
-        waiting = [_waiting(group_id, lot) for group_id, lot in members.items()]
+        waiting = [_waiting(group_id, lot, calling) for group_id, lot in members.items()]
         waits_for: Counter[str] = Counter()
         for group in waiting:
             waits_for.update(group.waits_for)
@@ -207,6 +215,7 @@ class LoopState:
 
     def _failures(self) -> list[FailureLine]:
         lots: dict[tuple[str, str], list[tuple[datetime, str, str]]] = {}
+        unanswered: Counter[tuple[str, str]] = Counter()
         for one in self.rollouts:
             for number, attempt in one.attempts.items():
                 if attempt.ended_at is not None and not attempt.succeeded:
@@ -214,11 +223,15 @@ class LoopState:
                     kind = attempt.failure.failure_class.value if attempt.failure else "agent_exception"
                     entry = (attempt.ended_at, AttemptRef(one.rollout_id, number).trace_id, message)
                     lots.setdefault((kind, masked(message)), []).append(entry)
-        found = [(kind, len(lot), max(lot)) for (kind, _), lot in lots.items()]
-        return [
-            FailureLine(failure_class=kind, count=count, message=message, example=example)
-            for kind, count, (_, example, message) in sorted(found, key=lambda one: (-one[1], one[0]))
-        ]
+                    evidence = attempt.failure.evidence if attempt.failure else None
+                    unanswered[kind, masked(message)] += bool(evidence and evidence.unanswered_calls)
+        found = []
+        for (kind, shape), lot in lots.items():
+            _, example, message = max(lot)
+            waited = unanswered[kind, shape]
+            line = FailureLine(failure_class=kind, count=len(lot), unanswered=waited, message=message, example=example)
+            found.append(line)
+        return sorted(found, key=lambda one: (-one.count, one.failure_class))
 
     def _rule_failures(self) -> list[RuleFailureLine]:
         failed = rule_failures(self._judged.values()).failed
@@ -267,21 +280,29 @@ def _policy_line(name: str, held: _Policy) -> PolicyLine:
     return PolicyLine(policy=name, newest=newest, promoted=promoted, live=live, replicas=len(held.replicas))
 
 
-def _waiting(group_id: str, members: list[SeenRollout]) -> WaitingGroup:
-    waits = Counter(text for one in members if (text := _waits_for(one)) is not None)
+def _waiting(group_id: str, members: list[SeenRollout], calling: Mapping[str, float]) -> WaitingGroup:
+    waits = Counter(text for one in members if (text := _waits_for(one, calling)) is not None)
     size = max([len(members), *(one.group_size for one in members)])
     if size > len(members):
         waits["a runner"] += size - len(members)
     if not waits:
         waits["credit"] = len(members)
     return WaitingGroup(
-        group_id=group_id, size=size, finished=sum(_waits_for(one) is None for one in members), waits_for=dict(waits)
+        group_id=group_id,
+        size=size,
+        finished=sum(_waits_for(one, calling) is None for one in members),
+        waits_for=dict(waits),
     )
 
 
-def _waits_for(one: SeenRollout) -> str | None:
-    """What a rollout waits for before credit can use it; None if it has all."""
+def _waits_for(one: SeenRollout, calling: Mapping[str, float]) -> str | None:
+    """What a rollout waits for before credit can use it; None if it has all.
+
+    `calling`: trace ids of attempts with a model call that is not answered.
+    """
     if not one.ended:
+        if one.status is RolloutStatus.RUNNING and one.trace_id in calling:
+            return "the model"
         return WAITS_FOR[one.status]
     if not one.newest.settled:
         return "its calls and spans"

@@ -4,6 +4,8 @@ from datetime import datetime
 
 from pydantic import BaseModel, ConfigDict
 
+from leyden.reading.model_wait import ModelWait
+
 
 class Part(BaseModel):
     """A part of the report."""
@@ -139,6 +141,8 @@ class FailureLine(Part):
 
     failure_class: str
     count: int
+    unanswered: int = 0
+    """Those of them that still waited for the model when they ended."""
     message: str
     example: str
     """Trace id of the newest."""
@@ -184,6 +188,8 @@ class LoopReport(Part):
     failures: list[FailureLine]
     rule_failures: list[RuleFailureLine]
     throughput: Throughput
+    model: ModelWait | None = None
+    """Model calls that wait for an answer; None if the gateway was not asked or does not answer."""
     lag: dict[str, int]
     """Stage → records that it has not handled; stages whose lag is unknown are left out."""
     problems: list[Problem] = []

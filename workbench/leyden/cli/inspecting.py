@@ -1,5 +1,6 @@
 """`leyden inspect`: finds a rollout in the log and prints a report on it."""
 
+import asyncio
 from collections.abc import Sequence
 from pathlib import Path
 
@@ -8,12 +9,16 @@ from rich.table import Table
 
 from leyden.cli.formatting import TABLE, facts_table, number, safe, short
 from leyden.cli.ids import attempt_named
+from leyden.ids import AttemptRef
 from leyden.inspect.evidence import RolloutEvidence, gather
 from leyden.inspect.report import CallLine, CreditLine, RewardLine, RolloutReport, Said, ToolLine
 from leyden.inspect.tell import report_on
 from leyden.reading import Log, log_location
 from leyden.reading.log import Tell
+from leyden.reading.model_wait import read_model_wait
 from leyden.stack.errors import StackError
+
+RUNNING = "running"
 
 
 async def find_rollout(
@@ -27,7 +32,15 @@ async def find_rollout(
     if evidence is None:
         raise StackError(f"No rollout {ref.rollout_id} in the log. Check the id, --data-dir and --prefix.")
     asked = attempt if attempt is not None else ref.attempt if names_attempt else None
-    return report_on(evidence, _attempt(evidence, asked))
+    report = report_on(evidence, _attempt(evidence, asked))
+    if report.status != RUNNING:
+        return report
+    model = await asyncio.to_thread(read_model_wait, data_dir)
+    waits_s = model.attempts.get(AttemptRef(ref.rollout_id, report.attempt).trace_id) if model is not None else None
+    if waits_s is None:
+        return report
+    note = f"It waits for the model, not the agent: a call has had no answer for {waits_s:.0f} s."
+    return report.model_copy(update={"notes": [note, *report.notes]})
 
 
 def _attempt(evidence: RolloutEvidence, asked: int | None) -> int:

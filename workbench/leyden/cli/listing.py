@@ -15,6 +15,7 @@ from leyden.cli.watching import LoopWatch
 from leyden.kafka.types import KafkaError
 from leyden.reading import Log, log_location
 from leyden.reading.follow import Follower
+from leyden.reading.model_wait import read_model_wait
 from leyden.stack.progress import Progress
 
 EVERY_S = 1.0
@@ -63,12 +64,17 @@ async def list_rollouts(
     tell.close()
     found = sorted((one for one in seen if wanted.takes(one)), key=_moment)
     shown = found[-limit:] if limit else found
+    running = any(one.status is RolloutStatus.RUNNING for one in shown)
+    model = await asyncio.to_thread(read_model_wait, data_dir) if running else None
+    calling = model.attempts if model is not None else {}
     if as_json:
         for rollout in shown:
-            console.file.write(json.dumps(as_document(rollout), ensure_ascii=False) + "\n")
+            document = as_document(rollout) | {"waits_for_model_s": calling.get(rollout.trace_id)}
+            console.file.write(json.dumps(document, ensure_ascii=False) + "\n")
         return
     if shown:
-        print_columns(COLUMNS, [_cells(rollout) for rollout in shown], console, right=("reward", "s"))
+        rows = [_cells(rollout, calling.get(rollout.trace_id)) for rollout in shown]
+        print_columns(COLUMNS, rows, console, right=("reward", "s"))
     console.print(f"{len(shown)} of {len(found)} such rollouts, of {len(seen)} in the log", highlight=False)
 
 
@@ -153,7 +159,9 @@ def _why(one: SeenRollout) -> str:
     return "; ".join(" ".join(part.split()) for part in parts if part)
 
 
-def _cells(one: SeenRollout) -> list[str]:
+def _cells(one: SeenRollout, waits_s: float | None = None) -> list[str]:
+    """`waits_s`: for how long its model call has waited for an answer."""
     reward, seconds = one.newest.reward, one.newest.seconds
     numbers = ["-" if reward is None else f"{reward:.3f}", "-" if seconds is None else f"{seconds:.1f}"]
-    return [one.trace_id, one.status, one.mode, one.version or "-", *numbers, one.task_id or "-", _why(one)[:200]]
+    why = _why(one)[:200] if waits_s is None else f"waits for the model, for {waits_s:.0f} s"
+    return [one.trace_id, one.status, one.mode, one.version or "-", *numbers, one.task_id or "-", why]

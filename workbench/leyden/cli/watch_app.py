@@ -47,7 +47,7 @@ def status(as_json: AsJson = False, data_dir: StackDir = STACK_DIR) -> None:
 
     with clear_errors():
         view = view_of(data_dir)
-        readable = view.state is not None and view.state.is_running and view.is_up("kafka")
+        readable = view.state is not None and view.state.is_running and not view.starting and view.is_up("kafka")
         with progress() as tell:
             if as_json:
                 asyncio.run(print_json(data_dir, None, tell, console, view if not readable else None))

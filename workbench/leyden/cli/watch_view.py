@@ -1,6 +1,7 @@
 """The screen of `leyden watch`: tables updated in place on a terminal; elsewhere a line for each thing that is new."""
 
 import json
+import re
 from collections.abc import Iterator
 from dataclasses import asdict
 from pathlib import Path
@@ -21,6 +22,7 @@ from leyden.stack.progress import Progress
 NEWEST = 8
 """Rows of a table of steps or versions on the screen; `--json` has all."""
 _BAR = 20
+_NUMBER = re.compile(r"\d+(\.\d+)?")
 
 
 async def watching(data_dir: Path, prefix: str | None, tell: Progress, console: Console, every_s: float) -> None:
@@ -38,8 +40,7 @@ async def print_screen(data_dir: Path, prefix: str | None, tell: Progress, conso
     """Print the loop once, as tables."""
     async for stack, report in reports(data_dir, prefix, tell, None):
         tell.close()
-        if report is not None:
-            console.print(screen(stack, report))
+        console.print(screen(stack, report) if report is not None else Text(_unread(stack)))
 
 
 async def print_json(
@@ -94,15 +95,15 @@ class WatchView:
             self._live.start()
 
     def show(self, view: StackView, report: LoopReport | None) -> None:
-        """Draw `report`; None: Kafka does not answer."""
+        """Draw `report`; None: the stack is starting, or Kafka does not answer."""
         if self._live:
-            self._live.update(
-                Text("Kafka does not answer; waiting for it.") if report is None else screen(view, report)
-            )
+            self._live.update(Text(_unread(view)) if report is None else screen(view, report))
             return
         for line in lines(view, report):
-            if line not in self._told:
-                self._told.add(line)
+            # The numbers of a problem grow; it is one problem.
+            subject = _NUMBER.sub("#", line) if line.startswith("!") or report is None else line
+            if subject not in self._told:
+                self._told.add(subject)
                 self._console.print(line, markup=False, highlight=False, soft_wrap=True)
 
     def close(self) -> None:
@@ -128,7 +129,7 @@ def screen(view: StackView, report: LoopReport) -> RenderableType:
 def lines(view: StackView, report: LoopReport | None) -> Iterator[str]:
     """The report as lines; a line that says nothing new is equal to one before."""
     if report is None:
-        yield "Kafka does not answer; waiting for it."
+        yield _unread(view)
         return
     for step in report.steps:
         yield step_text(step)
@@ -138,6 +139,11 @@ def lines(view: StackView, report: LoopReport | None) -> Iterator[str]:
     for problem in [*view.problems(), *report.problems]:
         yield f"! {problem.what} → {problem.do}"
     yield _headline(view, report)
+
+
+def _unread(view: StackView) -> str:
+    """Why there is no report."""
+    return view.starting or "Kafka does not answer; waiting for it."
 
 
 def step_text(step: StepLine) -> str:
@@ -221,6 +227,8 @@ def _facts(report: LoopReport) -> Iterator[tuple[str, str]]:
             f"{queue.succeeded} succeeded, {queue.failed} failed ({queue.validation} of all are held out){claimed}"
         ),
     )
+    if report.model is not None and report.model.calls:
+        yield "model", report.model.text
     step = f" (a step takes {groups.per_step})" if groups.per_step else ""
     yield (
         "groups",

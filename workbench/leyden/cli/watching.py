@@ -17,6 +17,7 @@ from leyden.reading import Log, log_location
 from leyden.reading.follow import Follower
 from leyden.reading.location import LogLocation
 from leyden.reading.log import Tell
+from leyden.reading.model_wait import ModelWait, read_model_wait
 from leyden.reading.stages import lag_of_stages
 from leyden.stack.config import StackConfig
 from leyden.stack.errors import StackError
@@ -43,6 +44,11 @@ class StackView:
         if self.state.phase != "up" or not bad:
             return self.state.phase
         return "not all up: " + ", ".join(f"{one.name} is {one.state}" for one in bad)
+
+    @property
+    def starting(self) -> str:
+        """What a stack that is starting does now; empty for any other."""
+        return f"starting: {self.state.doing or '…'}" if self.state and self.state.phase == "starting" else ""
 
     def is_up(self, name: str) -> bool:
         """Whether the process is up; a stack that uses a Kafka or Redis of others has no process of that name."""
@@ -99,11 +105,11 @@ class LoopWatch:
         async for one in self._follower.poll():
             self.state.see(one.event)
 
-    async def look(self, now: datetime) -> LoopReport:
-        """The report at `now`. Raises `KafkaError`."""
+    async def look(self, now: datetime, model: ModelWait | None = None) -> LoopReport:
+        """The report at `now`, with the calls that wait for the `model`. Raises `KafkaError`."""
         await self.catch_up()
         lag = await lag_of_stages(self._location.kafka, self._log.prefix)
-        report = self.state.report(now, lag, self._per_step)
+        report = self.state.report(now, lag, self._per_step, model)
         attempts = (attempt for one in self.state.rollouts for attempt in one.attempts.values())
         seconds = [seconds for attempt in attempts if (seconds := attempt.seconds) is not None]
         return report.model_copy(update={"problems": problems(report, seconds, as_typed())})
@@ -112,17 +118,24 @@ class LoopWatch:
 async def reports(
     data_dir: Path, prefix: str | None, tell: Tell, every_s: float | None
 ) -> AsyncIterator[tuple[StackView, LoopReport | None]]:
-    """A report every `every_s` seconds, None while Kafka does not answer; one only if `every_s` is None.
+    """A report every `every_s` seconds, None while the stack starts or Kafka does not answer; one only if `every_s` is
+    None.
 
     Raises StackError if there is no log.
     """
+    while (view := await asyncio.to_thread(view_of, data_dir)).starting:
+        yield view, None
+        if every_s is None:
+            return
+        await asyncio.sleep(every_s)
     with log_location(data_dir) as location:
         async with Log(location, prefix, tell) as log:
             watch = LoopWatch(log, location, groups_per_step(data_dir))
             while True:
                 view = await asyncio.to_thread(view_of, data_dir)
+                model = await asyncio.to_thread(read_model_wait, data_dir)
                 try:
-                    yield view, await watch.look(datetime.now(UTC))
+                    yield view, await watch.look(datetime.now(UTC), model)
                 except (KafkaError, OSError) as error:
                     if every_s is None:
                         raise StackError(f"Kafka does not answer: {error}") from error

@@ -9,7 +9,7 @@ import subprocess
 import sys
 import threading
 import time
-from collections.abc import Callable, Iterable
+from collections.abc import Callable, Iterable, Sequence
 from itertools import groupby
 from pathlib import Path
 from types import TracebackType
@@ -19,10 +19,12 @@ from leyden.stack import sweep
 from leyden.stack.child import Child, ProcessSpec, ProcessState
 from leyden.stack.errors import StackError
 
-__all__ = ["OnWait", "ProcessSpec", "ProcessState", "Supervisor"]
+__all__ = ["OnReady", "OnWait", "ProcessSpec", "ProcessState", "Supervisor"]
 
-OnWait = Callable[[str, float], None]
+OnReady = Callable[[str, float], None]
 """Called with a process's name and the seconds since its start."""
+OnWait = Callable[[Sequence[str], float], None]
+"""Called with the names of the processes that are not ready, and the seconds since the first of them started."""
 
 _PROBE_PAUSE_S = 0.1
 _REPORT_EVERY_S = 0.5
@@ -73,10 +75,10 @@ class Supervisor:
             del self._children[spec.name]
             raise StackError(f"{spec.name} could not be started ({error}). Check the installation.") from error
 
-    def wait_ready(self, *names: str, on_wait: OnWait | None = None, on_ready: OnWait | None = None) -> None:
+    def wait_ready(self, *names: str, on_wait: OnWait | None = None, on_ready: OnReady | None = None) -> None:
         """Block until the named processes (default: all) are ready. Raises ProcessError if one fails or takes too long.
 
-        `on_ready` is called for each one as it becomes ready, `on_wait` now and then for one that is not.
+        `on_ready` is called for each one as it becomes ready, `on_wait` now and then for those that are not.
         """
         pending = [self._children[name] for name in names or tuple(self._children)]
         began = reported = time.monotonic()
@@ -90,7 +92,7 @@ class Supervisor:
                 child.check_in_time(time.monotonic() - began)
             if pending and on_wait is not None and time.monotonic() - reported >= _REPORT_EVERY_S:
                 reported = time.monotonic()
-                on_wait(pending[0].spec.name, pending[0].age())
+                on_wait([child.spec.name for child in pending], max(child.age() for child in pending))
             if pending:
                 time.sleep(_PROBE_PAUSE_S)
 

@@ -5,7 +5,7 @@ import time
 
 from rich.console import Console
 
-_SECONDS = re.compile(r"\((\d+) s\)$")
+_SECONDS = re.compile(r" \((\d+) s\)$")
 _QUIET_S = 10.0
 
 

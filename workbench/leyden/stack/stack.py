@@ -9,8 +9,8 @@ import subprocess
 import sys
 import threading
 import time
-from collections.abc import Callable, Iterator
-from contextlib import contextmanager
+from collections.abc import Callable, Iterator, Sequence
+from contextlib import contextmanager, nullcontext
 from pathlib import Path
 from types import TracebackType
 from typing import Any, Self
@@ -20,6 +20,7 @@ from leyden.stack.config import StackConfig
 from leyden.stack.errors import AlreadyRunningError, FetchError, PreflightError, StackError, how_it_ended
 from leyden.stack.kafka import KafkaBroker, ensure_jars
 from leyden.stack.locks import lock_within
+from leyden.stack.models import model_is_cached
 from leyden.stack.ports import hold_port
 from leyden.stack.preflight import Machine, check
 from leyden.stack.processes import ProcessState, Supervisor
@@ -34,7 +35,10 @@ __all__ = ["OnProgress", "Stack"]
 OnProgress = Callable[[str], None]
 """Called with a progress line; a line may come again with more seconds in it."""
 
+LOADS = {"engine": " (loads the model)", "trainer": " (loads torch and the model)"}
+"""What takes these processes long."""
 _LOCK_WAIT_S = 5.0
+_TELL_EVERY_S = 1.0
 
 
 class Stack:
@@ -148,8 +152,7 @@ class Stack:
 
     def _check_machine(self) -> None:
         if self.config.run_file is not None:
-            self._tell(f"checking {self.config.run_file}")
-            with self._step("run file"):
+            with self._step("run file", f"checking {self.config.run_file}"):
                 wrong = run_file_problems(self.config.run_file, plan.python_env(self.config) | self.config.env)
             if wrong:
                 raise PreflightError("The run file is wrong:\n" + "\n".join(wrong))
@@ -177,7 +180,7 @@ class Stack:
         supervisor.start(plan.engine_spec(self.config, model))
         if servers:
             self._wait(supervisor, *servers)
-        with self._step("topics"):
+        with self._step("topics", "creating topics"):
             self._create_topics(self.inputs)
         services = plan.service_specs(self.config, self.inputs)
         for spec in services:
@@ -186,8 +189,9 @@ class Stack:
 
     def _prepare_model(self) -> Path:
         """Run in another process: a conversion loads torch, which would stay in this one."""
-        with self._step("model"):
-            self._tell(f"preparing the model {self.config.model}")
+        model = self.config.model
+        doing = f"preparing the model {model}" if model_is_cached(model) else f"fetching the model {model}"
+        with self._step("model", doing):
             done = self._helper((sys.executable, "-m", "leyden.stack.models", self.config.model), {})
         if done.returncode != 0:
             raise FetchError(_last_line(done.stderr) or "The model could not be prepared; no reason was given.")
@@ -213,11 +217,11 @@ class Stack:
     def _start_servers(self, supervisor: Supervisor) -> list[str]:
         started = []
         if own_kafka():
-            with self._step("jars"):
+            with self._step("jars", "fetching Kafka, if it is not here yet"):
                 ensure_jars()
             ports = self.config.ports
             broker = KafkaBroker(self.folder.root / "kafka", ports.kafka, ports.kafka_controller)
-            with self._step("kafka format"):
+            with self._step("kafka format", "preparing Kafka's folder"):
                 broker.prepare()
             supervisor.start(broker.spec())
             started.append("kafka")
@@ -229,7 +233,6 @@ class Stack:
         return started
 
     def _create_topics(self, inputs: plan.StartInputs) -> None:
-        self._tell("creating topics")
         command, env = plan.topics_command(self.config, inputs)
         done = self._helper(command, env)
         if done.returncode != 0:
@@ -242,9 +245,12 @@ class Stack:
     def _wait(self, supervisor: Supervisor, *names: str) -> None:
         supervisor.wait_ready(
             *names,
-            on_wait=lambda name, seconds: self._tell(f"waiting for {name}{self._restarts(name)} ({seconds:.0f} s)"),
+            on_wait=lambda waited, seconds: self._tell(f"waiting for {self._named(waited)} ({seconds:.0f} s)"),
             on_ready=self._ready,
         )
+
+    def _named(self, names: Sequence[str]) -> str:
+        return ", ".join(f"{name}{LOADS.get(name, '')}{self._restarts(name)}" for name in names)
 
     def _restarts(self, name: str) -> str:
         """For a process that ended while it was starting: how, and where its log is."""
@@ -259,11 +265,30 @@ class Stack:
         self._tell(f"{name} is ready after {self._state.timings_s[name]:.1f} s")
 
     @contextmanager
-    def _step(self, name: str) -> Iterator[None]:
+    def _step(self, name: str, doing: str = "") -> Iterator[None]:
+        """Measure a step, and tell what it does and for how long it has done so."""
         began = time.monotonic()
-        yield
+        with self._telling(doing) if doing else nullcontext():
+            yield
         with self._state_guard:
             self._state.timings_s[name] = round(time.monotonic() - began, 2)
+
+    @contextmanager
+    def _telling(self, doing: str) -> Iterator[None]:
+        began, done = time.monotonic(), threading.Event()
+
+        def tell() -> None:
+            while not done.wait(_TELL_EVERY_S):
+                self._tell(f"{doing} ({time.monotonic() - began:.0f} s)")
+
+        self._tell(doing)
+        teller = threading.Thread(target=tell, name="leyden-stack-progress", daemon=True)
+        teller.start()
+        try:
+            yield
+        finally:
+            done.set()
+            teller.join()
 
     def _tell(self, line: str) -> None:
         self._write(doing=line)

@@ -6,6 +6,7 @@ from typing import Any
 
 import httpx
 
+from leyden.reading.model_wait import CALLS_PATH, ModelWait, model_wait
 from leyden.training.tasks import batches
 
 
@@ -51,6 +52,10 @@ class GatewayClient:
         """Numbers of rollouts by state."""
         answer = (await self._http.get("/leyden/v1/queue")).raise_for_status().json()
         return Queue(answer["queued"], answer["running"], answer["ended"])
+
+    async def model_wait(self) -> ModelWait:
+        """The model calls that wait for an answer."""
+        return model_wait((await self._http.get(CALLS_PATH)).raise_for_status().json()["calls"])
 
     async def close(self) -> None:
         """Close the connections."""

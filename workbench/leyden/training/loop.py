@@ -75,6 +75,7 @@ class Loop:
             quiet = 0 if events else quiet + 1
             for event in events:
                 self._state.see(event)
+        self._state.repeat_failed_evaluation()
 
     async def _turn(self, tail: TopicTail) -> bool:
         """One look at the log and the gateway, and what follows. True when all is done."""
@@ -84,7 +85,7 @@ class Loop:
         action: Action = Wait("the gateway")
         try:
             self._state.see_version(await self._gateway.live_version(self._state.policy))
-            self._state.queue = await self._gateway.queue()
+            self._state.queue, self._state.model = await self._gateway.queue(), await self._gateway.model_wait()
             action = decide(self._plan.schedule, self._state.standing)
             await self._do(action)
         except httpx.HTTPError as error:
@@ -100,7 +101,8 @@ class Loop:
         match action:
             case Evaluate(version):
                 fields = self._plan.task_fields | {"samples": self._plan.held_out_samples}
-                await self._enqueue([task | fields for task in tasks.evaluation(version)])
+                again = state.to_evaluate(version)
+                await self._enqueue([task | fields for task in tasks.evaluation(version, again)])
             case Sample(update, _) if self._is_fruitless(update):
                 self._solved = True
             case Sample(update, count):

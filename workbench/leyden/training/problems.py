@@ -17,24 +17,38 @@ MEANINGS = {
 
 def problems(state: TrainState) -> dict[str, str]:
     """What went wrong so far: a key that stays the same → the text, with numbers up to now."""
-    return _failed_rollouts(state) | _rules(state) | _left_out(state)
+    return _slow_model(state) | _failed(state) | _rules(state) | _left_out(state)
 
 
-def _failed_rollouts(state: TrainState) -> dict[str, str]:
-    lots: Counter[tuple[str, str]] = Counter()
+def _slow_model(state: TrainState) -> dict[str, str]:
+    if not state.model.is_long:
+        return {}
+    return {"slow model": f"the model is slow, not the agent: {state.model.text}"}
+
+
+def _failed(state: TrainState) -> dict[str, str]:
+    """Failed attempts: those that are tried again too, so that nobody waits for the last attempt to hear of them."""
+    lots: Counter[tuple[bool, bool, str, str]] = Counter()
     messages: dict[tuple[str, str], str] = {}
-    for end in state.final_ends:
+    for end in state.ended.values():
         if end.status == "failed":
             kind = end.failure.failure_class.value if end.failure else "agent_exception"
             message = end.failure.message if end.failure else ""
-            key = (kind, masked(message))
-            lots[key] += 1
-            messages.setdefault(key, " ".join(message.split())[:300])
+            lots[state.is_held_out(end.rollout_id), end.final, kind, masked(message)] += 1
+            messages.setdefault((kind, masked(message)), " ".join(message.split())[:300])
     return {
-        f"failed {kind} {shape}": f"{_rollouts(count)} failed, {kind}: {messages[kind, shape] or 'no message'} "
-        f"(`{as_typed()} errors` has the tracebacks)"
-        for (kind, shape), count in lots.most_common()
+        f"failed {held_out} {final} {kind} {shape}": f"{_failures(held_out, final, count)}, {kind}: "
+        f"{messages[kind, shape] or 'no message'} (`{as_typed()} errors` has the tracebacks)"
+        for (held_out, final, kind, shape), count in lots.most_common()
     }
+
+
+def _failures(held_out: bool, final: bool, count: int) -> str:
+    which = "held-out " if held_out else ""
+    if final:
+        return f"{count} {which}rollout{'s' if count > 1 else ''} failed"
+    attempts = f"{count} attempt{'s' if count > 1 else ''} of {which}rollouts"
+    return f"{attempts} failed and {'are' if count > 1 else 'is'} made again"
 
 
 def _rules(state: TrainState) -> dict[str, str]:

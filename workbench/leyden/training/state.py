@@ -20,6 +20,7 @@ from leyden.events import (
     TaskEnqueued,
     TrainingStepCompleted,
 )
+from leyden.reading.model_wait import ModelWait, model_wait
 from leyden.trainer.core.step_metrics import StepMetric
 from leyden.training.gateway import Queue
 from leyden.training.results import Best, HeldOut, Update
@@ -44,6 +45,7 @@ class TrainState:
     phase: str = "starting"
     version: int | None = None
     queue: Queue = field(default_factory=lambda: Queue(0, 0, 0))
+    model: ModelWait = field(default_factory=lambda: model_wait([]))
     lag: dict[str, int] = field(default_factory=dict)
     steps: dict[int, TrainingStepCompleted] = field(default_factory=dict)
     live_at: dict[int, float] = field(default_factory=dict)
@@ -54,6 +56,9 @@ class TrainState:
     notes: list[str] = field(default_factory=list)
     _enqueued: dict[str, _Enqueued] = field(default_factory=dict)
     """Group id → what it was enqueued for."""
+    _held_out_rollouts: set[str] = field(default_factory=set)
+    _repeated_at: dict[tuple[int, int], int] = field(default_factory=dict)
+    """(version, index) of a held-out task that failed → its repetition that did; a later one is wanted."""
     _batched: set[str] = field(default_factory=set)
     """Ids of groups that a batch has."""
     _formed: int = 0
@@ -84,6 +89,23 @@ class TrainState:
         """Record a task; those of others are ignored."""
         if (name := self.tasks.parse(task_id)) is not None:
             self._enqueued[group_id] = _Enqueued(name, tuple(rollout_ids))
+            if name.held_out:
+                self._held_out_rollouts |= set(rollout_ids)
+
+    def repeat_failed_evaluation(self) -> None:
+        """Have the held-out tasks that failed at the last version evaluated again. Call it when a training goes on."""
+        version = self.trained_version
+        failed = {end.rollout_id for end in self.final_ends if end.status == "failed"}
+        newest = self._newest(version)
+        self._repeated_at = {
+            (version, index): one.name.again for index, one in newest.items() if failed & set(one.rollout_ids)
+        }
+
+    def to_evaluate(self, version: int) -> dict[int, int]:
+        """Index of each held-out task to enqueue for `version` → how many times it was enqueued before."""
+        newest = self._newest(version)
+        wanted = {index: 0 for index in range(len(self.tasks.held_out)) if index not in newest}
+        return wanted | {index: one.name.again + 1 for index, one in newest.items() if self._is_to_repeat(version, one)}
 
     def _see_training(self, event: Event) -> None:
         if getattr(event, "policy", None) != self.policy:
@@ -207,20 +229,40 @@ class TrainState:
         """The final end of each rollout."""
         return (end for end in self.ended.values() if end.final)
 
+    def is_held_out(self, rollout_id: str) -> bool:
+        """Whether the rollout is one of an evaluation."""
+        return rollout_id in self._held_out_rollouts
+
     def _is_usable(self, group_id: str) -> bool:
         credit = self.credited.get(group_id)
         return (
             credit is not None and credit.sequences > 0 and not credit.zero_variance and group_id not in self._batched
         )
 
+    def _newest(self, version: int) -> dict[int, _Enqueued]:
+        """Index → the held-out task as it was enqueued last for `version`."""
+        found: dict[int, _Enqueued] = {}
+        for one in self._enqueued.values():
+            name = one.name
+            if name.held_out and name.number == version:
+                known = found.get(name.index)
+                found[name.index] = one if known is None or name.again > known.name.again else known
+        return found
+
+    def _is_to_repeat(self, version: int, newest: _Enqueued) -> bool:
+        known = self._repeated_at.get((version, newest.name.index))
+        return known is not None and newest.name.again <= known
+
     def _evaluations(self) -> dict[int, list[str]]:
         """Version → the rollouts of its evaluation, once all its tasks are enqueued."""
-        found: dict[int, list[_Enqueued]] = {}
-        for one in self._enqueued.values():
-            if one.name.held_out:
-                found.setdefault(one.name.number, []).append(one)
+        versions = {one.name.number for one in self._enqueued.values() if one.name.held_out}
+        newest = {version: self._newest(version) for version in versions}
         wanted = len(self.tasks.held_out)
-        return {v: [r for one in some for r in one.rollout_ids] for v, some in found.items() if len(some) >= wanted}
+        return {
+            version: [rollout for one in some.values() for rollout in one.rollout_ids]
+            for version, some in newest.items()
+            if len(some) >= wanted and not any(self._is_to_repeat(version, one) for one in some.values())
+        }
 
     def _evaluated(self, evaluations: Mapping[int, list[str]]) -> dict[int, list[str]]:
         """Those of `evaluations` whose rollouts are all judged."""

@@ -2,11 +2,12 @@
 same.
 
 A task's id says what it was enqueued for, so that an interrupted training finds in the log what it has done:
-`<name>/update-<n>/<k>/<task>` is the k-th sampled task, `<name>/held-out-<version>/<k>/<task>` an evaluation's.
+`<name>/update-<n>/<k>/<task>` is the k-th sampled task, `<name>/held-out-<version>/<k>/<task>` an evaluation's, and
+`<name>/held-out-<version>.<n>/<k>/<task>` the n-th repetition of that, after it failed.
 """
 
 import re
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
 
@@ -15,7 +16,9 @@ from leyden.stack.errors import StackError
 from leyden.training.tasks import short_id
 
 UPDATE, HELD_OUT = "update", "held-out"
-_ID = re.compile(rf"(?P<name>.*)/(?P<kind>{UPDATE}|{HELD_OUT})-(?P<number>\d+)/(?P<index>\d+)/.*", re.DOTALL)
+_ID = re.compile(
+    rf"(?P<name>.*)/(?P<kind>{UPDATE}|{HELD_OUT})-(?P<number>\d+)(\.(?P<again>\d+))?/(?P<index>\d+)/.*", re.DOTALL
+)
 Task = dict[str, Any]
 """A task as the gateway takes it: task_id, input, metadata."""
 
@@ -28,6 +31,8 @@ class TaskName:
     number: int
     """The update, or the evaluated version."""
     index: int
+    again: int = 0
+    """How many times it was enqueued before."""
 
 
 @dataclass(frozen=True)
@@ -52,11 +57,14 @@ class TaskSet:
             tasks.append(task | {"task_id": self._id(UPDATE, update, index, task), "mode": "train"})
         return tasks
 
-    def evaluation(self, version: int) -> list[Task]:
-        """The held-out tasks, for `version`."""
+    def evaluation(self, version: int, again: Mapping[int, int] | None = None) -> list[Task]:
+        """The held-out tasks, for `version`. `again`: those indices alone, each with its number of repetitions."""
+        numbers = dict.fromkeys(range(len(self.held_out)), 0) if again is None else again
         return [
-            task | {"task_id": self._id(HELD_OUT, version, index, task), "mode": "validation"}
-            for index, task in enumerate(self.held_out)
+            self.held_out[index]
+            | {"task_id": self._id(HELD_OUT, _repeated(version, number), index, self.held_out[index])}
+            | {"mode": "validation"}
+            for index, number in numbers.items()
         ]
 
     def parse(self, task_id: str) -> TaskName | None:
@@ -64,15 +72,19 @@ class TaskSet:
         found = _ID.fullmatch(task_id)
         if found is None or found["name"] != self.name:
             return None
-        return TaskName(found["kind"] == HELD_OUT, int(found["number"]), int(found["index"]))
+        return TaskName(found["kind"] == HELD_OUT, int(found["number"]), int(found["index"]), int(found["again"] or 0))
 
     def _order(self, epoch: int) -> Sequence[Task]:
         if not self.shuffled:
             return self.train
         return sorted(self.train, key=lambda task: derive("order", self.seed, epoch, task["task_id"]))
 
-    def _id(self, kind: str, number: int, index: int, task: Task) -> str:
+    def _id(self, kind: str, number: int | str, index: int, task: Task) -> str:
         return short_id(f"{self.name}/{kind}-{number}/{index}/{task['task_id']}")
+
+
+def _repeated(version: int, number: int) -> str:
+    return f"{version}.{number}" if number else str(version)
 
 
 def task_set(tasks: Sequence[Task], holdout: float, seed: int = 0, name: str = "train") -> TaskSet:

@@ -13,6 +13,8 @@ from leyden.training.problems import problems
 from leyden.training.results import HeldOut, Update, shown
 from leyden.training.state import TrainState
 
+SLOW = " (the model is slow, not the agent)"
+
 
 class View:
     """Shows a `TrainState`. `show` may be called often; a line is printed once."""
@@ -68,8 +70,9 @@ def render(state: TrainState) -> RenderableType:
     made, asked = len(state.steps), state.schedule.updates
     bars.add_row("updates", ProgressBar(total=asked, completed=made, width=40), f"{made}/{asked}")
     lag = "  ".join(f"{group} {count}" for group, count in state.lag.items())
+    waits = [Text(f"{state.model.text}{SLOW if state.model.is_long else ''}")] if state.model.calls else []
     notes = [Text(note, style="yellow") for note in state.notes[-3:]]
-    return Group(head, bars, Text(f"consumer lag: {lag}", style="dim"), *notes)
+    return Group(head, bars, *waits, Text(f"consumer lag: {lag}", style="dim"), *notes)
 
 
 def _order(moment: Update | HeldOut) -> tuple[int, int]:

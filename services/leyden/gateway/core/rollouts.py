@@ -182,11 +182,19 @@ def begun_rollout_id(key_id: str | None, idempotency_key: str) -> str:
     return ROLLOUT_MARK + derive("begun", key_id or "", idempotency_key)[:23]
 
 
-def will_retry(status: str, failure: Failure | None, attempt: int, spec: RolloutSpec) -> bool:
-    """Whether a rollout is retried: its retry policy has the failure class, and attempts are left."""
-    if status != "failed" or attempt + 1 >= spec.max_attempts:
+def will_retry(status: str, failure: Failure | None, attempt: int, spec: RolloutSpec, interrupted: int = 0) -> bool:
+    """Whether a rollout is retried: its retry policy has the failure class, and attempts are left.
+
+    `interrupted`: how many earlier attempts were interrupted; those do not count. A rollout of one attempt
+    (`max_attempts` 1) is never retried.
+    """
+    if status != "failed" or spec.max_attempts == 1 or attempt + 1 >= MAX_ATTEMPTS:
         return False
     why = failure.failure_class if failure else FailureClass.AGENT_EXCEPTION
+    if why is FailureClass.INTERRUPTED:
+        return True
+    if attempt + 1 - interrupted >= spec.max_attempts:
+        return False
     return why is not FailureClass.CANCELLED and (spec.retry.on is None or why in spec.retry.on)
 
 
@@ -197,10 +205,16 @@ def retry_delay(ref: AttemptRef, policy: RetryPolicy) -> timedelta:
     return timedelta(milliseconds=round(1000 * whole * (1 - share / 2)))
 
 
-def ended(running: Running, report: EndReport, now: datetime, failure: Failure | None = None) -> StoredEnd:
-    """The end of an attempt to store, before its calls are known. `failure` replaces that of the report."""
+def ended(
+    running: Running, report: EndReport, now: datetime, failure: Failure | None = None, interrupted: int = 0
+) -> StoredEnd:
+    """The end of an attempt to store, before its calls are known. `failure` replaces that of the report.
+
+    `interrupted`: how many earlier attempts of the rollout were interrupted.
+    """
     failure = failure or report.failure
-    again = will_retry(report.status, failure, running.ref.attempt, running.spec)
+    again = will_retry(report.status, failure, running.ref.attempt, running.spec, interrupted)
+    delay = timedelta() if was_interrupted(failure) else retry_delay(running.ref, running.spec.retry)
     event = RolloutEnded.model_validate(
         {
             "event_id": derive("rollout-ended", *running.ref),
@@ -211,7 +225,7 @@ def ended(running: Running, report: EndReport, now: datetime, failure: Failure |
             "status": report.status,
             "failure": failure,
             "final": not again,
-            "retry_at": now + retry_delay(running.ref, running.spec.retry) if again else None,
+            "retry_at": now + delay if again else None,
             "task": running.spec.task,
             "group_id": running.spec.group_id,
             "group_size": running.spec.group_size,
@@ -248,6 +262,11 @@ def cancelled(reason: str) -> EndReport:
     """The end of a cancelled attempt."""
     failure = Failure(failure_class=FailureClass.CANCELLED, message=reason or "cancelled")
     return EndReport(status="failed", failure=failure)
+
+
+def was_interrupted(failure: Failure | None) -> bool:
+    """Whether an attempt ended because its runner was stopped."""
+    return failure is not None and failure.failure_class is FailureClass.INTERRUPTED
 
 
 def was_cancelled(event: RolloutEnded) -> bool:

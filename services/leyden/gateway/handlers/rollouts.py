@@ -128,12 +128,22 @@ class Rollouts:
 
     async def _stored(self, running: Running, report: EndReport, now: datetime) -> bytes:
         """The end to store, with a failure class that takes the attempt's calls into account."""
-        failure = None
+        failure, interrupted = None, 0
         if report.status == "failed":
             last, unanswered = await self._store.last_call(running.ref), await self._store.unanswered(running.ref)
             waited = [call.seconds for call in unanswered]
             failure = classified(report.failure, last, self._life.loop_calls, waited)
-        return core.ended(running, report, now, failure).model_dump_json().encode()
+            interrupted = await self._interruptions(running)
+        return core.ended(running, report, now, failure, interrupted).model_dump_json().encode()
+
+    async def _interruptions(self, running: Running) -> int:
+        """How many earlier attempts were interrupted, if that can matter. A lost end counts as a try."""
+        rollout_id, attempt = running.ref
+        if attempt + 1 < running.spec.max_attempts or running.spec.max_attempts == 1:
+            return 0
+        found = [await self._store.find_end(AttemptRef(rollout_id, earlier)) for earlier in range(attempt)]
+        ends = [StoredEnd.model_validate_json(one.stored).event for one in found if one is not None]
+        return sum(core.was_interrupted(end.failure) for end in ends)
 
     async def cancel(self, rollout_id: str, reason: str, spec: RolloutSpec | None = None) -> bool:
         """Cancel a rollout: a waiting one never starts, a running one is over. Returns False if it had already ended.
