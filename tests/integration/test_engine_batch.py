@@ -71,7 +71,7 @@ async def test_a_stream_whose_client_left_before_it_began_occupies_no_row() -> N
     scheduler: Any = Queue()
     generation = Generation(scheduler, chat, [[1, 2]], 1000)
     answers: Any = SimpleNamespace(opening=lambda: [{}], chunk=lambda delta: {})
-    response = StreamingResponse(server._events(generation, answers, chat))
+    response = StreamingResponse(server.event_stream(generation, answers, chat))
     await response({"type": "http", "asgi": {"spec_version": "2.3"}}, gone, send)
     del response
     await asyncio.sleep(0)

@@ -129,7 +129,7 @@ class Server:
     ) -> Response:
         generation = Generation(self._scheduler, asked, prompts, max_tokens)
         if asked.stream:
-            return StreamingResponse(_events(generation, answers, asked), media_type="text/event-stream")
+            return StreamingResponse(event_stream(generation, answers, asked), media_type="text/event-stream")
         return await _whole(generation, answers, request)
 
 
@@ -157,7 +157,8 @@ async def _disconnected(request: Request) -> None:
         pass
 
 
-async def _events(generation: Generation, answers: Answers, asked: SamplingRequest) -> AsyncIterator[str]:
+async def event_stream(generation: Generation, answers: Answers, asked: SamplingRequest) -> AsyncIterator[str]:
+    """The server-sent events of a streamed answer."""
     for chunk in answers.opening():
         yield _event(chunk)
     count = 0
