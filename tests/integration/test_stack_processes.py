@@ -117,12 +117,12 @@ def test_a_process_that_may_not_restart_fails_at_once(tmp_path: Path, stack_id: 
 
 
 def test_a_process_that_never_gets_ready_is_named(tmp_path: Path, stack_id: str) -> None:
-    waits: list[str] = []
+    waits: list[list[str]] = []
     with Supervisor(stack_id, tmp_path) as supervisor:
         supervisor.start(python("slow", SLEEPER, ready=TcpProbe(free_port()), ready_timeout_s=0.8))
         with pytest.raises(ProcessError, match="slow was not ready after 1 s"):
-            supervisor.wait_ready(on_wait=lambda name, seconds: waits.append(name))
-    assert waits[0] == "slow"
+            supervisor.wait_ready(on_wait=lambda names, seconds: waits.append(list(names)))
+    assert waits[0] == ["slow"]
 
 
 def test_a_program_that_is_not_there_is_refused(tmp_path: Path, stack_id: str) -> None:
