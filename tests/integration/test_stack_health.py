@@ -15,6 +15,7 @@ from rich.console import Console
 from leyden.cli.watch_view import print_processes
 from leyden.cli.watching import StackView
 from leyden.stack.config import Ports, StackConfig
+from leyden.stack.errors import DISK_FULL
 from leyden.stack.health import health_of
 from leyden.stack.ports import free_port
 from leyden.stack.state import DataFolder, ProcessStatus, StackState
@@ -67,6 +68,16 @@ def shown(view: StackView) -> str:
 def test_a_process_that_answers_is_up(gateway: Gateway) -> None:
     assert gateway.seen().headline == "up"
     assert gateway.seen().problems() == []
+
+
+def test_status_says_what_a_process_waits_for_before_it_is_started_again(tmp_path: Path) -> None:
+    folder = DataFolder(tmp_path)
+    folder.config.write_text(StackConfig(data_dir=tmp_path).model_dump_json())
+    kafka = ProcessStatus(name="kafka", pid=None, deaths=7, log=tmp_path / "kafka.log", waits_for=DISK_FULL)
+    state = StackState(phase="up", processes=[kafka])
+    assert "the disk is full; it goes on when there is room" in str(
+        StackView(state, health_of(folder, state)).problems()
+    )
 
 
 def test_a_stopped_process_is_not_up_and_status_says_how_it_goes_on(gateway: Gateway) -> None:

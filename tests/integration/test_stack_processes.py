@@ -108,6 +108,30 @@ def test_a_process_that_keeps_dying_fails_with_its_last_words(tmp_path: Path, st
             supervisor.check()
 
 
+def test_a_process_on_a_full_disk_is_started_until_there_is_room_and_says_what_it_waits_for(
+    tmp_path: Path, stack_id: str
+) -> None:
+    room = tmp_path / "room"
+    code = f"""
+import errno, os, pathlib, time
+if not pathlib.Path({str(room)!r}).exists():
+    raise OSError(errno.ENOSPC, os.strerror(errno.ENOSPC))
+time.sleep(100)
+"""
+    waits: list[str] = []
+    with Supervisor(stack_id, tmp_path) as supervisor:
+        supervisor.start(python("kafka", code, first_backoff_s=0.01, full_disk_backoff_s=0.05, max_deaths=2))
+        assert until(lambda: supervisor.states()[0].deaths >= 4)
+        waits += [supervisor.states()[0].waits_for]
+        room.touch()
+        deaths = supervisor.states()[0].deaths
+        time.sleep(0.5)
+        supervisor.check()
+        assert supervisor.states()[0].pid is not None
+        assert supervisor.states()[0].deaths <= deaths + 2
+    assert waits == ["the disk is full; it goes on when there is room"]
+
+
 def test_a_process_that_may_not_restart_fails_at_once(tmp_path: Path, stack_id: str) -> None:
     with Supervisor(stack_id, tmp_path) as supervisor:
         supervisor.start(python("once", "raise SystemExit(3)", restart=False, ready=TcpProbe(free_port())))

@@ -91,6 +91,8 @@ class Process:
     def __init__(self, world: World, folder: Path = Path("/nowhere")) -> None:
         self.world = world
         self.died: list[int] = []
+        self.asked: list[TopicPartition] = []
+        """The partitions whose commits Kafka was asked for."""
         self.at = {tp: world.commits.get(tp, (0, ""))[0] for tp in world.log}
         self.fetched: list[ConsumerRecord] = []
         self.consumer = BatchConsumer(
@@ -111,6 +113,7 @@ class Process:
         self.world.state |= {one.event.event_id for one in batch}
 
     async def commits(self, partitions: Sequence[TopicPartition]) -> dict[TopicPartition, Commit]:
+        self.asked += partitions
         return {tp: Commit.parse(*self.world.commits[tp]) for tp in partitions if tp in self.world.commits}
 
     def assignment(self) -> set[TopicPartition]:
@@ -231,6 +234,18 @@ async def test_a_service_without_loss_reads_nothing_twice() -> None:
         await process.handle()
         process = Process(world)
     assert handled == 10
+
+
+async def test_kafka_is_asked_once_for_the_commits_of_partitions_that_have_none() -> None:
+    process = Process(World())
+    for _ in range(3):
+        await process.look()
+    assert sorted(process.asked) == [A, B]
+    at = process.at.pop(B)
+    await process.look()
+    process.at[B] = at
+    await process.look()
+    assert sorted(process.asked) == [A, B, B], "another replica may have read what comes back from it"
 
 
 async def test_offsets_that_an_operator_set_are_where_the_state_begins() -> None:

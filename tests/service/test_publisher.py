@@ -17,10 +17,11 @@ from aiokafka.errors import (
     RecordTooLargeError,
 )
 
-from leyden.kafka import Retry
+from leyden.kafka import Retry, clients
 from leyden.kafka.claims import ClaimStore
 from leyden.kafka.publisher import KafkaPublisher
 from leyden.kafka.settings import KafkaSettings
+from roots import SOURCE_ROOTS
 
 
 class FailingProducer:
@@ -45,6 +46,15 @@ class FailingProducer:
 def publisher(error: KafkaError, at_once: bool, folder: Path) -> KafkaPublisher:
     producer = cast(AIOKafkaProducer, FailingProducer(error, at_once))
     return KafkaPublisher(KafkaSettings(), "", ClaimStore(f"file://{folder}"), producer=lambda *_: producer)
+
+
+def test_every_producer_waits_for_all_replicas_and_writes_a_record_once(monkeypatch: pytest.MonkeyPatch) -> None:
+    options: dict[str, object] = {}
+    monkeypatch.setattr(clients, "AIOKafkaProducer", lambda **chosen: options.update(chosen))
+    clients.make_producer(KafkaSettings(), "service")
+    assert (options["acks"], options["enable_idempotence"]) == ("all", True)
+    files = (file for root in SOURCE_ROOTS for file in root.rglob("*.py"))
+    assert [file.name for file in files if "AIOKafkaProducer(" in file.read_text()] == ["clients.py"]
 
 
 @pytest.mark.parametrize("at_once", [True, False])

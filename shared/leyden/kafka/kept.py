@@ -72,6 +72,8 @@ class KeptState:
         self._next: dict[TopicPartition, int] = {}
         """For each partition, the offset after the last record that this process knows to be in the state."""
         self._began: dict[TopicPartition, int] = {}
+        self._asked = set[TopicPartition]()
+        """Partitions whose commits `check` has asked for since they were assigned. Without one, nothing is kept."""
 
     async def admit(self, records: Sequence[ConsumerRecord], consumer: Any) -> list[ConsumerRecord]:
         """Those of `records` before which nothing is missing from the state. The others will be read again.
@@ -91,6 +93,7 @@ class KeptState:
                 self._next[tp] = self._began[tp] = offset
             elif stored.get(tp, -1) < expected:
                 # All are set back before a record is handled, as decisions need the records of several topics.
+                self._asked.clear()
                 refused |= {tp, *await self.check(consumer)}
             elif offset > expected and await consumer.position(tp) <= offset:
                 refused.add(tp)  # fetched before the consumer was set back
@@ -109,7 +112,9 @@ class KeptState:
     async def check(self, consumer: Any) -> set[TopicPartition]:
         """Set back the partitions whose state is lost, and return them. Raises as `admit` does."""
         mine = list(consumer.assignment())
-        await self._learn(mine)
+        self._asked &= set(mine)
+        await self._learn(tp for tp in mine if tp not in self._asked)
+        self._asked |= set(mine)
         stored = await self._positions.of(mine)
         lost = {tp for tp in mine if tp in self._next and stored.get(tp, -1) < self._next[tp]}
         for tp in lost:

@@ -179,6 +179,20 @@ async def test_nobody_is_given_up_while_old_records_are_read() -> None:
     assert {e.complete for e in world.log.on("rollouts.v1") if isinstance(e, RolloutSettled)} == {True}
 
 
+async def test_an_attempt_that_became_overdue_while_the_service_was_away_has_its_grace_again() -> None:
+    world = World(RULES)
+    await world.deliver(*CALLS[:2], *SPANS, END)
+    world.clock.set(NOW + timedelta(hours=1))
+    await world.sweeper.hold_off()
+    for seconds in (0, 10, 29):
+        world.clock.set(NOW + timedelta(hours=1, seconds=seconds))
+        await world.sweeper.sweep()
+    assert world.log.published == [], "its last call may be on its way"
+    await world.deliver(CALLS[2])
+    await world.feed_back()
+    assert [e.complete for e in world.log.on("rollouts.v1") if isinstance(e, RolloutSettled)] == [True]
+
+
 async def test_a_sweep_that_dies_is_made_again() -> None:
     for at in range(20):
         world = World(RULES)

@@ -1,14 +1,15 @@
 """A batch is in the log before it is trained; restarts, replays and second trainers train what the log says."""
 
 import random
-from collections.abc import Iterable, Sequence
+from collections import defaultdict
+from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import replace
 
 import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from leyden.events import BatchFormed, BatchGroup, Event
+from leyden.events import BatchFormed, BatchGroup, Event, GroupCredited
 from leyden.events.codec import TRAINING_BATCHES
 from leyden.kafka import Delivered, Retry
 from leyden.trainer.core.progress import SavedCheckpoint
@@ -93,6 +94,58 @@ async def test_whatever_the_order_and_the_kills_every_trainer_trains_what_the_lo
     await process.handler.restore()
     await process.handler.on_batch(log[process.handler.positions.get(0, 0) :])
     assert trained(disk) == trained(live.training.disk)
+    assert recorded == live.recorded
+
+
+def in_partitions(places: Sequence[int]) -> dict[int, list[Delivered[Event]]]:
+    """A log in which group `g<n>` is in partition `places[n]`."""
+    log: dict[int, list[Delivered[Event]]] = defaultdict(list)
+    for n, place in enumerate(places):
+        for one in group(f"g{n}", 0):
+            at = len(log[place])
+            log[place].append(replace(one, partition=place, offset=at, origin=f"o{place}-{at}"))
+    return log
+
+
+def merged(
+    log: Mapping[int, list[Delivered[Event]]], positions: Mapping[int, int], choose: random.Random
+) -> list[Delivered[Event]]:
+    """What a consumer reads from `positions` on: partitions in any order, the records of each in theirs."""
+    left = {place: records[positions.get(place, 0) :] for place, records in log.items()}
+    found = []
+    while waiting := [place for place in sorted(left) if left[place]]:
+        found.append(left[choose.choice(waiting)].pop(0))
+    return found
+
+
+@settings(max_examples=80)
+@given(
+    st.lists(st.integers(0, 3), min_size=6, max_size=8),
+    st.randoms(use_true_random=False),
+    st.lists(st.integers(0, 16), max_size=2),
+)
+async def test_partitions_in_any_order_and_kills_give_the_batches_of_the_record_which_has_the_order_of_arrival(
+    places: list[int], choose: random.Random, kills: list[int]
+) -> None:
+    log = in_partitions(places)
+    ends = {place: len(records) for place, records in log.items()}
+    live = Process(Disk())
+    await live.handler.restore()
+    read = merged(log, {}, choose)
+    await live.handler.on_batch(read)
+    arrived = [f"{one.event.group_id}-0" for one in read if isinstance(one.event, GroupCredited)]
+    assert trained(live.training.disk) == [arrived[n : n + 2] for n in range(0, len(arrived) // 2 * 2, 2)]
+    disk, recorded = Disk(), list(live.recorded)
+    for kill in [*kills, sum(ends.values())]:
+        again = Process(disk, recorded)
+        again.transitions.end = ends
+        await again.handler.restore()
+        for one in merged(log, again.handler.positions, choose)[:kill]:
+            await again.handler.on_batch([one])
+    assert trained(disk) == trained(live.training.disk)
+    assert [saved.progress.manifest_sha256 for saved in disk] == [
+        saved.progress.manifest_sha256 for saved in live.training.disk
+    ]
     assert recorded == live.recorded
 
 

@@ -4,6 +4,7 @@
 """
 
 import os
+import shutil
 import signal
 import subprocess
 import threading
@@ -13,11 +14,13 @@ from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field
 from pathlib import Path
 
-from leyden.stack.errors import CORRECT_THE_CAUSE, ProcessError, how_it_ended, remedy_for
+from leyden.stack.errors import CORRECT_THE_CAUSE, DISK_FULL, ProcessError, how_it_ended, remedy_for, says_disk_full
 from leyden.stack.probes import Probe
 
 DEATH_WINDOW_S = 60.0
 _TAIL_BYTES = 16_384
+_SEARCHED_BYTES = 1_048_576
+_NO_ROOM_BYTES = 65_536
 
 
 @dataclass(frozen=True)
@@ -25,7 +28,8 @@ class ProcessSpec:
     """How a process is started, when it is ready, and what happens when it ends by itself.
 
     Processes with a higher `stage` are stopped first, those of one stage together. A process that ends `max_deaths`
-    times within `death_window_s` seconds fails the stack.
+    times within `death_window_s` seconds fails the stack, unless the disk was full: then it is started again and again,
+    with a pause that grows up to `full_disk_backoff_s`.
     """
 
     name: str
@@ -38,6 +42,7 @@ class ProcessSpec:
     restart: bool = True
     first_backoff_s: float = 0.5
     max_backoff_s: float = 10.0
+    full_disk_backoff_s: float = 60.0
     max_deaths: int = 5
     death_window_s: float = DEATH_WINDOW_S
 
@@ -61,6 +66,8 @@ class ProcessState:
     deaths: int
     log: Path
     last_death: Death | None = None
+    waits_for: str = ""
+    """Why its next start is put off, if something outside must change first."""
 
 
 class Child:
@@ -84,6 +91,10 @@ class Child:
         self._deaths: deque[float] = deque()
         self._death_count = 0
         self._last_death: Death | None = None
+        self._full_in_a_row = 0
+        """How many times in a row it ended because the disk was full."""
+        self._log_start = 0
+        """Where the log of the running process begins."""
         self._began = time.monotonic()
         self._stopping = threading.Event()
         self._watcher = threading.Thread(target=self._watch, name=f"watch-{spec.name}", daemon=True)
@@ -113,7 +124,8 @@ class Child:
         process = self._process
         running = process is not None and process.returncode is None
         pid = process.pid if process and running else None
-        return ProcessState(self.spec.name, pid, self._death_count, self.log, self._last_death)
+        waits_for = DISK_FULL if self._full_in_a_row else ""
+        return ProcessState(self.spec.name, pid, self._death_count, self.log, self._last_death, waits_for)
 
     def ask_to_stop(self) -> None:
         """Send SIGTERM and do not restart the process. Returns at once."""
@@ -141,6 +153,7 @@ class Child:
 
     def _spawn(self) -> None:
         with self.log.open("ab") as log:
+            self._log_start = log.tell()
             self._process = subprocess.Popen(
                 self.spec.argv,
                 env=self._env,
@@ -182,6 +195,10 @@ class Child:
         now = time.monotonic()
         self._last_death = Death(process.returncode, self.log_tail())
         self._death_count += 1
+        if self.spec.restart and self._disk_was_full():
+            self._full_in_a_row += 1
+            return True
+        self._full_in_a_row = 0
         self._deaths.append(now)
         while now - self._deaths[0] > self.spec.death_window_s:
             self._deaths.popleft()
@@ -194,11 +211,21 @@ class Child:
         self._fail(reason, remedy_for(process.returncode))
         return False
 
+    def _disk_was_full(self) -> bool:
+        """Whether it ended because the disk was full. The log may be on that disk, and then says nothing."""
+        if shutil.disk_usage(self.log.parent).free < _NO_ROOM_BYTES:
+            return True
+        with self.log.open("rb") as file:
+            file.seek(max(self._log_start, self.log.stat().st_size - _SEARCHED_BYTES))
+            return says_disk_full(file.read().decode(errors="replace"))
+
     def _fail(self, reason: str, remedy: str) -> None:
         self.failure = ProcessError(self.spec.name, reason, self.log, self.log_tail(), remedy)
         self._changed()
 
     def _backoff(self) -> float:
+        if self._full_in_a_row:
+            return float(min(self.spec.full_disk_backoff_s, self.spec.first_backoff_s * 2**self._full_in_a_row))
         return float(min(self.spec.max_backoff_s, self.spec.first_backoff_s * 2 ** (len(self._deaths) - 1)))
 
 

@@ -39,6 +39,15 @@ class ProcessError(StackError):
 CORRECT_THE_CAUSE = "Correct the cause that its log names, then start again."
 
 
+DISK_FULL = "the disk is full; it goes on when there is room"
+_FULL = ("No space left on device", "Disk quota exceeded")
+
+
+def says_disk_full(log: str) -> bool:
+    """Whether a process's last log lines say that it could not write."""
+    return any(text in log for text in _FULL)
+
+
 def how_it_ended(returncode: int) -> str:
     """`was killed by SIGKILL` or `exited with status 1`, from a `Popen.returncode`."""
     if returncode < 0:

@@ -59,6 +59,8 @@ def _check_of(config: StackConfig, name: str) -> Callable[[], str]:
 
 def _health(process: ProcessStatus, check: Callable[[], str]) -> ProcessHealth:
     state, why = _process_state(process.pid)
+    if process.pid is None and process.waits_for:
+        why = process.waits_for
     if state == UP and (reason := check()):
         state, why = "not ready", reason
     return ProcessHealth(process.name, state, why, process.pid, process.deaths, str(process.log))

@@ -296,7 +296,10 @@ class Stack:
 
     def _write(self, **changes: Any) -> None:
         with self._state_guard:
-            processes = [ProcessStatus(name=s.name, pid=s.pid, deaths=s.deaths, log=s.log) for s in self.states()]
+            processes = [
+                ProcessStatus(name=s.name, pid=s.pid, deaths=s.deaths, log=s.log, waits_for=s.waits_for)
+                for s in self.states()
+            ]
             self._state = self._state.model_copy(update={**changes, "processes": processes})
             self.folder.write_state(self._state)
 

@@ -19,6 +19,8 @@ class ProcessStatus(BaseModel):
     pid: int | None
     deaths: int
     log: Path
+    waits_for: str = ""
+    """Why its next start is put off."""
 
 
 class StackState(BaseModel):
