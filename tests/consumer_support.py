@@ -65,7 +65,17 @@ def consumer_of(
     """A consumer that waits for nothing, and whose process ends by an entry in `exits`."""
     retry = LoopSettings(0, 0)
     claims = ClaimStore(f"file://{folder}/claims")
-    return BatchConsumer(subscription, KafkaSettings(), publisher, claims, "", retry, exits.append, clock, _no_kafka)
+    return BatchConsumer(
+        subscription=subscription,
+        settings=KafkaSettings(),
+        publisher=publisher,
+        claims=claims,
+        prefix="",
+        retry=retry,
+        die=exits.append,
+        clock=clock,
+        ask_kafka=_no_kafka,
+    )
 
 
 async def _no_kafka(_: Sequence[TopicPartition]) -> dict[TopicPartition, int]:

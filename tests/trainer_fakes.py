@@ -136,7 +136,12 @@ class Process:
         self.batches = FakeBatchLog(self.publisher, [] if recorded is None else recorded)
         chosen = TrainerSettings.model_validate({"groups_per_step": 2, **settings})
         self.handler = TrainerHandler(
-            chosen, self.training, self.transitions, self.batches, self.publisher, ManualClock(TIME)
+            settings=chosen,
+            training=self.training,
+            transitions=self.transitions,
+            batches=self.batches,
+            publisher=self.publisher,
+            clock=ManualClock(TIME),
         )
 
     @property

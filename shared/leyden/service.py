@@ -206,7 +206,16 @@ def register(
     prefix, claims = runtime.settings.topic_prefix, ClaimStore(runtime.settings.claims)
     retry = LoopSettings(dead_letter_limit=runtime.settings.dead_letter_limit)
     consumers = [
-        BatchConsumer(s, runtime.kafka, runtime.publisher, claims, prefix, retry, die) for s in service.subscriptions
+        BatchConsumer(
+            subscription=s,
+            settings=runtime.kafka,
+            publisher=runtime.publisher,
+            claims=claims,
+            prefix=prefix,
+            retry=retry,
+            die=die,
+        )
+        for s in service.subscriptions
     ]
     for consumer in consumers:
         consumer.register(broker)

@@ -62,13 +62,13 @@ class Way:
         log = KafkaLog(self.publisher, 30.0, 0.0, 30.0)
         engines = AiohttpEngines(4.0, 100, MIB)
         self.gateway = Gateway(
-            fakes.settings(),
-            MemoryStore(),
-            engines,
-            log,
-            ManualClock(fakes.START),
-            MemoryRates(),
-            MemoryKeptResponses(),
+            settings=fakes.settings(),
+            store=MemoryStore(),
+            engines=engines,
+            log=log,
+            clock=ManualClock(fakes.START),
+            rates=MemoryRates(),
+            kept=MemoryKeptResponses(),
         )
 
     async def post(self, body: bytes, headers: dict[str, str], signal: str = "traces") -> int:
@@ -84,7 +84,13 @@ class Way:
         retry = LoopSettings(first_delay_s=0.01, max_delay_s=0.05, dead_letter_limit=3)
         subscription = Subscription((OTLP,), handlers.on_otlp, "ingest", max_records=100)
         consumer = BatchConsumer(
-            subscription, self.kafka, self.publisher, self.claims, self.prefix, retry, self.deaths.append
+            subscription=subscription,
+            settings=self.kafka,
+            publisher=self.publisher,
+            claims=self.claims,
+            prefix=self.prefix,
+            retry=retry,
+            die=self.deaths.append,
         )
         consumer.register(broker)
         await broker.start()

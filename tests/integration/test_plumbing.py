@@ -56,7 +56,13 @@ class Bus:
         retry = LoopSettings(first_delay_s=0.01, max_delay_s=0.05, dead_letter_limit=limit)
         subscription = Subscription((REWARDS,), handler, group)
         consumer = BatchConsumer(
-            subscription, self.settings, self.publisher, self.claims, self.prefix, retry, self.deaths.append
+            subscription=subscription,
+            settings=self.settings,
+            publisher=self.publisher,
+            claims=self.claims,
+            prefix=self.prefix,
+            retry=retry,
+            die=self.deaths.append,
         )
         consumer.register(broker)
         await broker.start()

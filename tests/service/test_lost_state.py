@@ -96,13 +96,13 @@ class Process:
         self.at = {tp: world.commits.get(tp, (0, ""))[0] for tp in world.log}
         self.fetched: list[ConsumerRecord] = []
         self.consumer = BatchConsumer(
-            Subscription((REWARDS,), self.on_batch, GROUP, positions=world.positions),
-            KafkaSettings(),
-            FakePublisher(),
-            ClaimStore(f"file://{folder}"),
-            "",
-            LoopSettings(0, 0),
-            self.died.append,
+            subscription=Subscription((REWARDS,), self.on_batch, GROUP, positions=world.positions),
+            settings=KafkaSettings(),
+            publisher=FakePublisher(),
+            claims=ClaimStore(f"file://{folder}"),
+            prefix="",
+            retry=LoopSettings(0, 0),
+            die=self.died.append,
             commits=self.commits,
         )
 

@@ -57,6 +57,7 @@ class Gateway:
 
     def __init__(
         self,
+        *,
         settings: GatewaySettings,
         store: RolloutStore,
         engines: Engines,
@@ -113,7 +114,13 @@ class Gateway:
         rules = RoutingRules(settings.engine_timeouts, settings.balance, settings.engine_max_in_flight)
         router = Router(self.table, self.upstreams, rules)
         dispatcher = Dispatcher(
-            engines, router, self.servers, retries, clock, self.in_flight, retry_after_s=settings.retry_after_s
+            engines=engines,
+            router=router,
+            servers=self.servers,
+            rules=retries,
+            clock=clock,
+            in_flight=self.in_flight,
+            retry_after_s=settings.retry_after_s,
         )
         return ModelCalls(
             ring=self.ring,
@@ -157,7 +164,14 @@ class Gateway:
             *ModelApi(self.calls, max_body, retry_after_s).operations(),
             *Catalog(self.ring, self.table, self.upstreams, retry_after_s).operations(),
             *CountingApi(self.ring, counter, self.call_slots, max_body, retry_after_s).operations(),
-            *ResponsesApi(self.ring, self.kept, counter, self.call_slots, max_body, retry_after_s).operations(),
+            *ResponsesApi(
+                keys=self.ring,
+                kept=self.kept,
+                counter=counter,
+                limiter=self.call_slots,
+                max_body_bytes=max_body,
+                retry_after_s=retry_after_s,
+            ).operations(),
             *self.otlp.operations(),
             *rollouts.operations(),
             *KeysApi(leyden, self.ring, self.keys).operations(),
@@ -210,7 +224,17 @@ def build(runtime: Runtime) -> Service:
         max_bytes=settings.responses_max_bytes,
         timeout_s=settings.store_timeout_s,
     )
-    gateway = Gateway(settings, store, engines, log, SystemClock(), rates, kept, upstreams, earlier)
+    gateway = Gateway(
+        settings=settings,
+        store=store,
+        engines=engines,
+        log=log,
+        clock=SystemClock(),
+        rates=rates,
+        kept=kept,
+        upstreams=upstreams,
+        earlier=earlier,
+    )
     history = KafkaHistory(runtime.kafka, runtime.settings.topic_prefix, ClaimStore(runtime.settings.claims))
     times = RestoringTimes(settings.sweep_interval_s, settings.unsettled_grace_s, settings.state_ttl_s)
     restorer = Restorer(store, history, gateway.rollouts, SystemClock(), times)

@@ -30,13 +30,30 @@ def build(runtime: Runtime) -> Service:
     evidence = RedisEvidenceStore(runtime.redis, runtime.namespace("rollouts"), closed_ttl_s=86_400 + horizon_s)
     waiting = RedisWaitingAttempts(runtime.redis, runtime.namespace("waiting"))
     config = RewardConfig(rulebook(section), section.settle == "live", section.judges)
-    judging = build_judging(runtime, section, knobs, evidence, waiting, clock, CONSUMER_GROUP)
+    judging = build_judging(
+        runtime=runtime,
+        section=section,
+        knobs=knobs,
+        evidence=evidence,
+        waiting=waiting,
+        clock=clock,
+        group=CONSUMER_GROUP,
+    )
     states = RedisLateStates(runtime.redis, runtime.namespace("late"), ttl_s=86_400 + horizon_s)
     late = LateRewards(config.rulebook, states, runtime.publisher)
     heartbeat = Heartbeat()
     functions = function_runner(section.functions, heartbeat.beat)
     submitter = judging.submitter if judging else None
-    handlers = RewardHandlers(evidence, waiting, runtime.publisher, config, clock, submitter, late, functions)
+    handlers = RewardHandlers(
+        evidence=evidence,
+        waiting=waiting,
+        publisher=runtime.publisher,
+        config=config,
+        clock=clock,
+        submitter=submitter,
+        late=late,
+        functions=functions,
+    )
     progress = KafkaProgress(runtime.kafka, runtime.settings.topic_prefix, READERS)
     sweeper = Sweeper(
         handlers=handlers,

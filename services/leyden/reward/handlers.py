@@ -62,6 +62,7 @@ class RewardHandlers:
 
     def __init__(
         self,
+        *,
         evidence: EvidenceStore,
         waiting: WaitingAttempts,
         publisher: Publisher,

@@ -23,12 +23,12 @@ def build(runtime: Runtime) -> Service:
     claims = ClaimStore(runtime.settings.claims)
     batches = KafkaBatchLog(runtime.kafka, claims, prefix + TRAINING_BATCHES)
     handler = TrainerHandler(
-        settings,
-        TorchTraining(settings, environment, folder, heartbeat.beat),
-        KafkaTransitions(runtime.kafka, claims, prefix + TRANSITIONS),
-        batches,
-        runtime.publisher,
-        SystemClock(),
+        settings=settings,
+        training=TorchTraining(settings, environment, folder, heartbeat.beat),
+        transitions=KafkaTransitions(runtime.kafka, claims, prefix + TRANSITIONS),
+        batches=batches,
+        publisher=runtime.publisher,
+        clock=SystemClock(),
     )
     return Service(
         subscriptions=[subscription(handler, heartbeat, environment.name)],

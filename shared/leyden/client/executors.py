@@ -144,7 +144,13 @@ def _program(command: Command, attempt: OpenAttempt) -> Iterator[Run]:
 
 def _environment(attempt: OpenAttempt, counts: SpanCounts) -> dict[str, str]:
     url = attempt.session.gateway.url
-    return environment_of(attempt.claim, url, traceparent_of(attempt.span), os.environ, counts.path)
+    return environment_of(
+        claim=attempt.claim,
+        gateway_url=url,
+        traceparent=traceparent_of(attempt.span),
+        base=os.environ,
+        span_counts=counts.path,
+    )
 
 
 def outcome_of(end: ProgramEnd, reward_from: str | None = None, stopped_by: signal.Signals | None = None) -> Outcome:

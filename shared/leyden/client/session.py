@@ -51,7 +51,7 @@ class SpanStats:
     """Not delivered before the retry timeout, or rejected by the gateway."""
 
 
-@dataclass(frozen=True)
+@dataclass(frozen=True, kw_only=True)
 class Session:
     """The parts of the library in this process."""
 
@@ -187,7 +187,7 @@ def _build(
 
     claim = inherited()
     inherited_trace = claim.trace_id if claim else None
-    spans = RolloutSpanProcessor(gateway.export, inherited_trace=inherited_trace)
+    spans = RolloutSpanProcessor(send=gateway.export, inherited_trace=inherited_trace)
     if claim:
         spans.track(claim.trace_id)
         if not trace.get_current_span().get_span_context().is_valid:
@@ -195,8 +195,15 @@ def _build(
     provider.add_span_processor(spans)
     tracer = provider.get_tracer("leyden.client", schema_url=SCHEMA_URL)
     return Session(
-        gateway, spans, LeaseHeartbeats(gateway), EndQueue(), tracer, inherited_trace, start_timeout_s, exit_timeout_s
-    )  # fmt: skip
+        gateway=gateway,
+        spans=spans,
+        heartbeats=LeaseHeartbeats(gateway),
+        ends=EndQueue(),
+        tracer=tracer,
+        inherited_trace=inherited_trace,
+        start_timeout_s=start_timeout_s,
+        exit_timeout_s=exit_timeout_s,
+    )
 
 
 def _global_provider() -> "TracerProvider":

@@ -76,6 +76,7 @@ class BatchLoop:
 
     def __init__(
         self,
+        *,
         topics: Sequence[str],
         handler: BatchHandler | RawBatchHandler,
         decode: Decode,

@@ -72,6 +72,7 @@ class BatchConsumer:
 
     def __init__(
         self,
+        *,
         subscription: Subscription,
         settings: KafkaSettings,
         publisher: Publisher,
@@ -89,15 +90,15 @@ class BatchConsumer:
         self._prefix = prefix
         self._die = die
         self._loop = BatchLoop(
-            subscription.topics,
-            subscription.handler,
-            subscription.decode,
-            publisher,
-            claims,
-            prefix,
-            retry,
-            subscription.heartbeat,
-            DivertedRecords(settings, prefix).holds if subscription.group is None else None,
+            topics=subscription.topics,
+            handler=subscription.handler,
+            decode=subscription.decode,
+            publisher=publisher,
+            claims=claims,
+            prefix=prefix,
+            retry=retry,
+            heartbeat=subscription.heartbeat,
+            is_diverted=DivertedRecords(settings, prefix).holds if subscription.group is None else None,
         )
         self._meter = LagMeter(prefix, ask_kafka or partial(end_offsets, settings))
         self._liveness = Liveness("+".join(subscription.topics), (clock or SystemClock()).monotonic, SAMPLE_EVERY_S)

@@ -107,8 +107,15 @@ async def asgi_server(app: Starlette, port: int = 0) -> AsyncIterator[str]:
 
 def operations() -> list[Operation]:
     """Every route that a gateway declares."""
-    fakes = (MemoryStore(), AiohttpEngines(4.0, 100, 1_000_000), FakeLog(), ManualClock(START), MemoryRates())
-    return Gateway(settings(), *fakes, MemoryKeptResponses()).operations
+    return Gateway(
+        settings=settings(),
+        store=MemoryStore(),
+        engines=AiohttpEngines(4.0, 100, 1_000_000),
+        log=FakeLog(),
+        clock=ManualClock(START),
+        rates=MemoryRates(),
+        kept=MemoryKeptResponses(),
+    ).operations
 
 
 @asynccontextmanager
@@ -126,7 +133,15 @@ async def bench(
     await engines.open()
     rates = MemoryRates()
     gateway = Gateway(
-        settings(**changes), store, engines, log, clock, rates, kept or MemoryKeptResponses(), upstreams, earlier
+        settings=settings(**changes),
+        store=store,
+        engines=engines,
+        log=log,
+        clock=clock,
+        rates=rates,
+        kept=kept or MemoryKeptResponses(),
+        upstreams=upstreams,
+        earlier=earlier,
     )
     try:
         async with (

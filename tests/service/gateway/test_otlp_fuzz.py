@@ -76,7 +76,13 @@ class Doors:
         knobs = fakes.settings(max_trace_bytes=200_000, trace_record_bytes=1024)
         engines = AiohttpEngines(4.0, 100, 1_000_000)
         gateway = Gateway(
-            knobs, MemoryStore(), engines, self.log, ManualClock(fakes.START), MemoryRates(), MemoryKeptResponses()
+            settings=knobs,
+            store=MemoryStore(),
+            engines=engines,
+            log=self.log,
+            clock=ManualClock(fakes.START),
+            rates=MemoryRates(),
+            kept=MemoryKeptResponses(),
         )
         transport = httpx.ASGITransport(Starlette(routes=gateway.routes()), raise_app_exceptions=True)
         key = {"authorization": f"Bearer {fakes.API_KEY}"}

@@ -191,18 +191,26 @@ class JudgedWorld:
         config = RewardConfig(self.book, self.decides, self.judges)
         self.submitter = QueueingSubmitter(self.judges, self.queue, self.groups, self.clock, 1000)
         late = LateRewards(self.book, self.states, self.log)
-        self.handlers = RewardHandlers(self.evidence, self.waiting, self.log, config, self.clock, self.submitter, late)
+        self.handlers = RewardHandlers(
+            evidence=self.evidence,
+            waiting=self.waiting,
+            publisher=self.log,
+            config=config,
+            clock=self.clock,
+            submitter=self.submitter,
+            late=late,
+        )
         self.sweeper = sweeper_of(self.handlers, self.waiting, FakeReading(), self.clock)
         self.worker = JudgeWorker(
-            self.judges,
-            {judge.name: Asker(judge.name, self.endpoint, self.cache) for judge in self.judges},
-            self.submitter,
-            self.queue,
-            Sources(self.evidence, self.groups, self.waiting),
-            self.log,
-            self.clock,
-            _nothing_unread,
-            Pace(lease_s=LEASE.total_seconds()),
+            judges=self.judges,
+            askers={judge.name: Asker(judge.name, self.endpoint, self.cache) for judge in self.judges},
+            submitter=self.submitter,
+            queue=self.queue,
+            sources=Sources(self.evidence, self.groups, self.waiting),
+            publisher=self.log,
+            clock=self.clock,
+            verdicts_read=_nothing_unread,
+            pace=Pace(lease_s=LEASE.total_seconds()),
         )
 
     async def deliver(self, *events: Event) -> None:

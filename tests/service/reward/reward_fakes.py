@@ -168,7 +168,12 @@ class World:
         self.reading = FakeReading()
         config = RewardConfig(self.rulebook, self.decides)
         self.handlers = RewardHandlers(
-            self.evidence, self.waiting, self.log, config, self.clock, functions=self.functions
+            evidence=self.evidence,
+            waiting=self.waiting,
+            publisher=self.log,
+            config=config,
+            clock=self.clock,
+            functions=self.functions,
         )
         self.restart()
         self._fed_back = 0

@@ -57,7 +57,7 @@ def receiver() -> Receiver:
 
 
 def test_the_count_is_of_acknowledged_spans(receiver: Receiver) -> None:
-    processor = RolloutSpanProcessor(receiver, delay_s=60)
+    processor = RolloutSpanProcessor(send=receiver, delay_s=60)
     agent = Agent(processor)
     processor.track(agent.trace)
     agent.works("a", "b", "c")
@@ -72,7 +72,7 @@ def test_half_an_emoji_costs_one_character_of_one_span() -> None:
         requests.append(ExportTraceServiceRequest.FromString(payload))
         return 0
 
-    processor = RolloutSpanProcessor(receive, delay_s=60)
+    processor = RolloutSpanProcessor(send=receive, delay_s=60)
     agent = Agent(processor)
     agent.works("first")
     agent.works("name \ud83d", text="text \ud83d")
@@ -86,7 +86,7 @@ def test_half_an_emoji_costs_one_character_of_one_span() -> None:
 
 
 def test_each_rollout_has_its_own_count(receiver: Receiver) -> None:
-    processor = RolloutSpanProcessor(receiver, delay_s=60)
+    processor = RolloutSpanProcessor(send=receiver, delay_s=60)
     one, other = Agent(processor), Agent(processor)
     processor.track(one.trace)
     processor.track(other.trace)
@@ -96,7 +96,7 @@ def test_each_rollout_has_its_own_count(receiver: Receiver) -> None:
 
 
 def test_spans_of_other_traces_are_not_sent(receiver: Receiver) -> None:
-    processor = RolloutSpanProcessor(receiver, delay_s=0)
+    processor = RolloutSpanProcessor(send=receiver, delay_s=0)
     Agent(processor, trace="ab" * 16).works("private")
     ours = Agent(processor)
     ours.works("ours")
@@ -105,7 +105,7 @@ def test_spans_of_other_traces_are_not_sent(receiver: Receiver) -> None:
 
 
 def test_a_lost_span_makes_the_count_unknown(receiver: Receiver) -> None:
-    processor = RolloutSpanProcessor(receiver, delay_s=60)
+    processor = RolloutSpanProcessor(send=receiver, delay_s=60)
     agent = Agent(processor)
     processor.track(agent.trace)
     receiver.failing = True
@@ -114,7 +114,7 @@ def test_a_lost_span_makes_the_count_unknown(receiver: Receiver) -> None:
 
 
 def test_a_rejected_span_makes_the_count_unknown(receiver: Receiver) -> None:
-    processor = RolloutSpanProcessor(receiver, delay_s=60)
+    processor = RolloutSpanProcessor(send=receiver, delay_s=60)
     agent = Agent(processor)
     processor.track(agent.trace)
     receiver.rejected = 1
@@ -123,7 +123,7 @@ def test_a_rejected_span_makes_the_count_unknown(receiver: Receiver) -> None:
 
 
 def test_settling_has_a_time_limit(receiver: Receiver) -> None:
-    processor = RolloutSpanProcessor(receiver, delay_s=60)
+    processor = RolloutSpanProcessor(send=receiver, delay_s=60)
     agent = Agent(processor)
     processor.track(agent.trace)
     receiver.gate.clear()
@@ -136,7 +136,7 @@ def test_settling_has_a_time_limit(receiver: Receiver) -> None:
 def test_a_full_queue_drops_without_blocking_and_says_so_once(
     receiver: Receiver, caplog: pytest.LogCaptureFixture
 ) -> None:
-    processor = RolloutSpanProcessor(receiver, capacity=10, batch=1, delay_s=0)
+    processor = RolloutSpanProcessor(send=receiver, capacity=10, batch=1, delay_s=0)
     agent = Agent(processor)
     processor.track(agent.trace)
     receiver.gate.clear()
@@ -150,7 +150,7 @@ def test_a_full_queue_drops_without_blocking_and_says_so_once(
 
 
 def test_it_works_again_when_the_gateway_is_back(receiver: Receiver) -> None:
-    processor = RolloutSpanProcessor(receiver, delay_s=0)
+    processor = RolloutSpanProcessor(send=receiver, delay_s=0)
     agent = Agent(processor)
     receiver.failing = True
     agent.works("lost")
@@ -164,7 +164,7 @@ def test_it_works_again_when_the_gateway_is_back(receiver: Receiver) -> None:
 def test_after_shutdown_the_thread_ends_and_spans_are_left() -> None:
     receiver = Receiver()
     before = set(threading.enumerate())
-    processor = RolloutSpanProcessor(receiver, delay_s=0)
+    processor = RolloutSpanProcessor(send=receiver, delay_s=0)
     agent = Agent(processor)
     agent.works("a")
     assert processor.force_flush(5_000)
@@ -177,7 +177,7 @@ def test_after_shutdown_the_thread_ends_and_spans_are_left() -> None:
 
 
 def test_the_queue_is_bounded_in_bytes_too(receiver: Receiver) -> None:
-    processor = RolloutSpanProcessor(receiver, delay_s=60, capacity_bytes=10_000)
+    processor = RolloutSpanProcessor(send=receiver, delay_s=60, capacity_bytes=10_000)
     agent = Agent(processor)
     agent.works(*["x"] * 100, text="y" * 1000)
     assert processor.stats().queued < 10
@@ -194,7 +194,7 @@ def test_large_spans_go_in_several_requests() -> None:
         sizes.append(len(payload))
         return 0
 
-    processor = RolloutSpanProcessor(send, delay_s=60)
+    processor = RolloutSpanProcessor(send=send, delay_s=60)
     agent = Agent(processor)
     agent.works(*["x"] * 12, text="y" * 2**20)
     assert processor.force_flush(10_000)
@@ -203,7 +203,7 @@ def test_large_spans_go_in_several_requests() -> None:
 
 
 def test_what_became_of_the_spans_can_be_asked(receiver: Receiver) -> None:
-    processor = RolloutSpanProcessor(receiver, capacity=2, delay_s=60)
+    processor = RolloutSpanProcessor(send=receiver, capacity=2, delay_s=60)
     agent = Agent(processor)
     agent.works("a", "b", "dropped")
     assert processor.force_flush(5_000)
@@ -215,7 +215,7 @@ def test_what_became_of_the_spans_can_be_asked(receiver: Receiver) -> None:
 
 def test_a_process_within_a_rollout_sends_spans_of_every_trace_and_counts_them(receiver: Receiver) -> None:
     inherited = AttemptRef(new_rollout_id(), 0).trace_id
-    processor = RolloutSpanProcessor(receiver, delay_s=60, inherited_trace=inherited)
+    processor = RolloutSpanProcessor(send=receiver, delay_s=60, inherited_trace=inherited)
     processor.track(inherited)
     Agent(processor, trace="ab" * 16).works("framework's own")
     Agent(processor, trace=inherited).works("ours")

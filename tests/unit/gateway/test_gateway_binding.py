@@ -23,7 +23,7 @@ def test_the_first_of_url_key_session_and_trace_binds_and_a_bound_key_never_else
     path: AttemptRef | None, key: AttemptRef | None, session: AttemptRef | None, trace: str | None
 ) -> None:
     """The whole rule, said again: no choice here is made by the code that is tested."""
-    caller = Caller(key, project="p")
+    caller = Caller(attempt=key, project="p")
     header = f"00-{trace}-{PARENT}-01" if trace else None
     asked = path or session
     arguments = (path.trace_id if path else None, caller, header, session.trace_id if session else None)

@@ -31,7 +31,7 @@ RUNNING = Running(REF, RolloutSpec(group_id="g", max_attempts=4, timeout_s=100),
 
 def test_a_rollout_key_names_its_attempt_and_no_other_secret_made_it() -> None:
     key = rollout_key(SECRET, REF)
-    assert KeyRing([], SECRET, lambda: NOW).caller(f"Bearer {key}") == Caller(REF, AGENT_SCOPES)
+    assert KeyRing([], SECRET, lambda: NOW).caller(f"Bearer {key}") == Caller(attempt=REF, scopes=AGENT_SCOPES)
     assert key.startswith(f"lrk-{REF.trace_id}-")
     forged = key.replace(REF.trace_id, OTHER.trace_id)
     for bad in (forged, key[:-1], rollout_key(b"another secret..", REF), "lrk-", f"lrk-{'0' * 32}-00", "ключ"):
@@ -71,13 +71,13 @@ def test_the_url_binds_before_the_key_and_the_key_before_the_trace() -> None:
     trace = f"00-{OTHER.trace_id}-{'ab' * 8}-01"
     assert bind(REF.trace_id, Caller(), trace).attempt == REF
     assert bind(REF.rollout_id, Caller(), None).attempt == AttemptRef(REF.rollout_id, 0)
-    assert bind(None, Caller(REF), trace).attempt == REF
+    assert bind(None, Caller(attempt=REF), trace).attempt == REF
     assert bind(None, Caller(), trace).attempt == OTHER
     assert bind(None, Caller(), "rubbish").attempt is None
-    bound = bind(REF.trace_id, Caller(REF), trace)
+    bound = bind(REF.trace_id, Caller(attempt=REF), trace)
     assert (bound.trace_id, bound.parent_span_id, bound.traceparent) == (OTHER.trace_id, "ab" * 8, trace)
     with pytest.raises(Refusal, match="another rollout"):
-        bind(OTHER.trace_id, Caller(REF), None)
+        bind(OTHER.trace_id, Caller(attempt=REF), None)
     with pytest.raises(Refusal, match="neither"):
         bind("x", Caller(), None)
 

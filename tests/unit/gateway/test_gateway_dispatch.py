@@ -137,7 +137,15 @@ class World:
             limiter=Limiter("calls", 100, 429, 1.0),
             keys=KeyLimiter(ring, None, clock),  # type: ignore[arg-type]  # no key here has limits
             router=router,
-            dispatcher=Dispatcher(self.fleet, router, self.servers, rules, clock, CallsInFlight(), sleep=self.sleep),
+            dispatcher=Dispatcher(
+                engines=self.fleet,
+                router=router,
+                servers=self.servers,
+                rules=rules,
+                clock=clock,
+                in_flight=CallsInFlight(),
+                sleep=self.sleep,
+            ),
             recorder=self.records,  # type: ignore[arg-type]
             store=None,  # type: ignore[arg-type]  # a call that belongs to no attempt asks no store
             clock=clock,

@@ -135,9 +135,9 @@ def _refuses(caller: Caller, scope: Scope) -> bool:
 
 
 def test_a_caller_that_was_made_for_one_attempt_is_no_api_key_whatever_its_scopes() -> None:
-    assert [_refuses(Caller(REF), scope) for scope in Scope] == [False, True, True]
+    assert [_refuses(Caller(attempt=REF), scope) for scope in Scope] == [False, True, True]
     with pytest.raises(Refusal, match="per-rollout key"):
-        Caller(REF).must_be_unbound()
+        Caller(attempt=REF).must_be_unbound()
 
 
 @pytest.mark.parametrize(

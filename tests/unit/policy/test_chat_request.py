@@ -101,7 +101,10 @@ def test_a_prompt_that_the_model_cannot_read_is_refused(prompt: Any) -> None:
 def test_a_streamed_text_has_offsets_and_its_prompt_once() -> None:
     asked = CompletionRequest.model_validate({"model": "p", "prompt": "x", "logprobs": 1, "return_token_ids": True})
     answers = TextAnswers(asked, [[5, 6]], LetterTokenizer())
-    deltas = [Delta(0, 97, -0.1, ((98, -0.05),), "a"), Delta(0, 99, -0.2, ((99, -0.2),), "c", "stop")]
+    deltas = [
+        Delta(index=0, token=97, logprob=-0.1, top=((98, -0.05),), text="a"),
+        Delta(index=0, token=99, logprob=-0.2, top=((99, -0.2),), text="c", finish="stop"),
+    ]
     first, second = (answers.chunk(delta)["choices"][0] for delta in deltas)
     assert (first["prompt_token_ids"], "prompt_token_ids" in second) == ([5, 6], False)
     assert (first["logprobs"]["text_offset"], second["logprobs"]["text_offset"]) == ([0], [1])
@@ -123,9 +126,9 @@ def test_one_stop_string_is_a_list_of_one() -> None:
 def test_an_answer_keeps_choices_apart_whatever_the_order_of_their_tokens() -> None:
     chat = request(n=2, logprobs=True, return_token_ids=True)
     deltas = [
-        Delta(1, 99, -0.5, text="c"),
-        Delta(0, 97, -0.1, text="a", finish="length"),
-        Delta(1, 100, -0.7, text="d", finish="stop"),
+        Delta(index=1, token=99, logprob=-0.5, text="c"),
+        Delta(index=0, token=97, logprob=-0.1, text="a", finish="length"),
+        Delta(index=1, token=100, logprob=-0.7, text="d", finish="stop"),
     ]
     body = ChatAnswers(chat, [1, 2], LetterTokenizer()).whole(deltas)
     assert [choice["token_ids"] for choice in body["choices"]] == [[97], [99, 100]]
@@ -137,7 +140,9 @@ def test_an_answer_keeps_choices_apart_whatever_the_order_of_their_tokens() -> N
 
 
 def test_token_ids_and_logprobs_come_only_when_asked_for() -> None:
-    body = ChatAnswers(request(), [1], LetterTokenizer()).whole([Delta(0, 97, -0.1, text="a", finish="stop")])
+    body = ChatAnswers(request(), [1], LetterTokenizer()).whole(
+        [Delta(index=0, token=97, logprob=-0.1, text="a", finish="stop")]
+    )
     assert "prompt_token_ids" not in body
     assert "token_ids" not in body["choices"][0]
     assert body["choices"][0]["logprobs"] is None

@@ -52,7 +52,14 @@ def loop_of(
 
     retry = LoopSettings(0, 0, limit)
     return BatchLoop(
-        ("model-calls.v1",), handler, decode, kept, claims, retry=retry, heartbeat=heartbeat, is_diverted=is_diverted
+        topics=("model-calls.v1",),
+        handler=handler,
+        decode=decode,
+        publisher=kept,
+        claims=claims,
+        retry=retry,
+        heartbeat=heartbeat,
+        is_diverted=is_diverted,
     )
 
 

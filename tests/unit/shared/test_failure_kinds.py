@@ -169,7 +169,14 @@ async def test_a_partition_that_is_taken_away_in_mid_handler_is_not_committed_an
 def loop_of(handler: Callable[[Batch], object], dead: FakePublisher, limit: int) -> BatchLoop:
     subscription = Subscription((REWARDS,), handler, "g")  # type: ignore[arg-type]
     retry = LoopSettings(0, 0, dead_letter_limit=limit)
-    return BatchLoop((REWARDS,), subscription.handler, subscription.decode, dead, ClaimStore("file:///no"), retry=retry)
+    return BatchLoop(
+        topics=(REWARDS,),
+        handler=subscription.handler,
+        decode=subscription.decode,
+        publisher=dead,
+        claims=ClaimStore("file:///no"),
+        retry=retry,
+    )
 
 
 async def test_too_many_dead_letters_in_a_row_stop_the_process_before_the_batch_is_diverted() -> None:

@@ -127,7 +127,14 @@ async def _run_program(
     stdin = None if task_input is None else input_text(task_input).encode(errors="surrogateescape")
     base = {"PYTHONUNBUFFERED": "1"} | os.environ
     url, traceparent = attempt.session.gateway.url, traceparent_of(attempt.span)
-    environment = environment_of(attempt.claim, url, traceparent, base, counts.path, plan.model)
+    environment = environment_of(
+        claim=attempt.claim,
+        gateway_url=url,
+        traceparent=traceparent,
+        base=base,
+        span_counts=counts.path,
+        model=plan.model,
+    )
     group = stdin is not None or not sys.stdin.isatty()
     async with running(plan.command.argv, environment, stdin, output, group=group) as program:
         with _forwarding(program.child, forwarded):

@@ -44,7 +44,7 @@ class RewardsPlan:
     end: datetime | None
 
 
-@dataclass(frozen=True)
+@dataclass(frozen=True, kw_only=True)
 class RewardsReport:
     """What is printed. `suspicions` always come from time windows, also in a table by version."""
 
@@ -70,7 +70,14 @@ async def look_at_rewards(plan: RewardsPlan, tell: Tell) -> RewardsReport:
     timed = windows_of(chosen, plan.window)
     lots = versions_of(chosen) if plan.by_version else timed
     shown = [statistics(_name(lot, plan.by_version), lot) for lot in lots]
-    return RewardsReport(held_out, shown, outcomes, suspicions(timed, outcomes), len(timed), judged.failures)
+    return RewardsReport(
+        held_out=held_out,
+        windows=shown,
+        outcomes=outcomes,
+        suspicions=suspicions(timed, outcomes),
+        looked_over=len(timed),
+        failures=judged.failures,
+    )
 
 
 def _of_mode(judged: Sequence[JudgedRollout], mode: str | None) -> list[JudgedRollout]:

@@ -52,7 +52,7 @@ INCLUDED = {
 }
 
 
-@dataclass(frozen=True, slots=True)
+@dataclass(frozen=True, slots=True, kw_only=True)
 class Caller:
     """The caller. The default is a bootstrap key, which may do everything and has no project."""
 
@@ -178,7 +178,14 @@ class KeyRing:
         self._states[event.key_id] = KeyState(event.key_id, event.name, event, revoked_at)
         if revoked_at is None:
             scopes = frozenset[Scope]().union(*(INCLUDED[Scope(scope)] for scope in event.scopes))
-            caller = Caller(None, scopes, event.key_id, event.project, tuple(event.models), event.limits)
+            caller = Caller(
+                attempt=None,
+                scopes=scopes,
+                key_id=event.key_id,
+                project=event.project,
+                models=tuple(event.models),
+                limits=event.limits,
+            )
             self._callers[event.key_id] = (digest, caller)
 
     def note_revoked(self, event: KeyRevoked) -> None:
@@ -248,13 +255,20 @@ class KeyRing:
             return None
         attempt, key_id = found
         if not key_id:
-            return Caller(attempt, AGENT_SCOPES)
+            return Caller(attempt=attempt, scopes=AGENT_SCOPES)
         known = self._callers.get(key_id)
         if known is None:
             self._must_be_complete(key_id)
             return None
         issuer = self._unexpired(known[1])
-        return Caller(attempt, AGENT_SCOPES, key_id, issuer.project, issuer.models, issuer.limits)
+        return Caller(
+            attempt=attempt,
+            scopes=AGENT_SCOPES,
+            key_id=key_id,
+            project=issuer.project,
+            models=issuer.models,
+            limits=issuer.limits,
+        )
 
     def _verified(self, rest: str) -> tuple[AttemptRef, str] | None:
         """The attempt and the issuing key's id of a verified per-rollout key; cached for an agent's many calls."""

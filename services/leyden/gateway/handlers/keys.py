@@ -19,7 +19,7 @@ PRODUCER = "gateway"
 SCOPES: tuple[ScopeName, ...] = get_args(ScopeName)
 
 
-@dataclass(frozen=True, slots=True)
+@dataclass(frozen=True, slots=True, kw_only=True)
 class KeyRequest:
     """The fields of a new key."""
 

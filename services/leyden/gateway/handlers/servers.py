@@ -207,6 +207,7 @@ class Dispatcher:
 
     def __init__(
         self,
+        *,
         engines: Engines,
         router: Router,
         servers: Servers,

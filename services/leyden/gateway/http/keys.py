@@ -36,7 +36,14 @@ class KeyBody(Body):
         project = self.project or caller.project
         caller.must_share(project)
         limits = KeyLimits.model_validate(self.model_dump(include=set(KeyLimits.model_fields)))
-        return KeyRequest(self.name, self.scopes, project, self.models, limits, self.expires_at)
+        return KeyRequest(
+            name=self.name,
+            scopes=self.scopes,
+            project=project,
+            models=self.models,
+            limits=limits,
+            expires_at=self.expires_at,
+        )
 
 
 @dataclass(frozen=True)

@@ -23,7 +23,7 @@ COUNTED = (400, 401, 403, 404, 408, 413, 429, 502, 503, 504)
 Answered = Callable[[Request, Binding], Awaitable[JsonDict]]
 
 
-@dataclass(frozen=True)
+@dataclass(frozen=True, kw_only=True)
 class ResponsesApi:
     """The dependencies of these routes."""
 

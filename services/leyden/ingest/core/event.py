@@ -75,10 +75,10 @@ def written(
     span: RawSpan,
     meaning: Meaning,
     attributes: JsonObject,
+    *,
     attempt: AttemptRef | None,
     dialect: str,
     admission: Admission,
-    *,
     derived: bool = False,
     odd: Sequence[str] = (),
 ) -> Normalised:

@@ -75,9 +75,10 @@ def normalise(
     _set_error(meaning, span)
     if meaning.tool is not None and meaning.tool["error"] is None:
         meaning.tool["error"] = reported_error(meaning.tool["result"])
-    yield written(span, meaning, _left_over(span, meaning), attempt, dialect.name, admission, odd=odd)
+    left = _left_over(span, meaning)
+    yield written(span, meaning, left, attempt=attempt, dialect=dialect.name, admission=admission, odd=odd)
     for index, score in dialect.evaluations(span):
-        yield _score(span, index, score, attempt, dialect.name, admission)
+        yield _score(span, index, score, attempt=attempt, dialect=dialect.name, admission=admission)
 
 
 def _rejected(error: Exception, span: Span, scope: ScopeSpans, group: ResourceSpans) -> RejectedSpan:
@@ -115,7 +116,13 @@ def _without_stack(message: str) -> str:
 
 
 def _score(
-    holder: RawSpan, index: int, score: JsonObject, attempt: AttemptRef | None, dialect: str, admission: Admission
+    holder: RawSpan,
+    index: int,
+    score: JsonObject,
+    *,
+    attempt: AttemptRef | None,
+    dialect: str,
+    admission: Admission,
 ) -> Normalised:
     """A score among a span's events, as a child span."""
     event = holder.events[index]
@@ -130,7 +137,8 @@ def _score(
         end_unix_nano=at,
     )
     meaning = Meaning(SpanKind.EVALUATION, evaluation=score)
-    return written(span, meaning, event.attributes, attempt, dialect, admission, derived=True)
+    told = event.attributes
+    return written(span, meaning, told, attempt=attempt, dialect=dialect, admission=admission, derived=True)
 
 
 def _left_over(span: RawSpan, meaning: Meaning) -> JsonObject:

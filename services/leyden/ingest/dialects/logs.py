@@ -105,7 +105,7 @@ def _normalise_one(
     if meaning.llm is None and meaning.evaluation is None and body is not None:
         kept[BODY] = body
     odd = ("cut",) if bounds.marks() else ()
-    return written(raw, meaning, kept, attempt, "log", admission, derived=True, odd=odd)
+    return written(raw, meaning, kept, attempt=attempt, dialect="log", admission=admission, derived=True, odd=odd)
 
 
 def _meaning(record: _Record) -> Meaning | None:

@@ -42,6 +42,7 @@ class Judging:
 
 
 def build_judging(
+    *,
     runtime: Runtime,
     section: RewardSection,
     knobs: RewardSettings,
@@ -63,15 +64,15 @@ def build_judging(
     groups = RedisGroupStore(runtime.redis, runtime.namespace("ranking"))
     submitter = QueueingSubmitter(judges, queue, groups, clock, knobs.judge_backlog)
     worker = JudgeWorker(
-        judges,
-        askers,
-        submitter,
-        queue,
-        Sources(evidence, groups, waiting),
-        runtime.publisher,
-        clock,
-        partial(verdicts_read, runtime.kafka, runtime.settings.topic_prefix, group),
-        Pace(knobs.judge_attempts, knobs.judge_lease_s),
+        judges=judges,
+        askers=askers,
+        submitter=submitter,
+        queue=queue,
+        sources=Sources(evidence, groups, waiting),
+        publisher=runtime.publisher,
+        clock=clock,
+        verdicts_read=partial(verdicts_read, runtime.kafka, runtime.settings.topic_prefix, group),
+        pace=Pace(knobs.judge_attempts, knobs.judge_lease_s),
     )
     return Judging(submitter, worker, queue, client)
 

@@ -54,6 +54,7 @@ class JudgeWorker:
 
     def __init__(
         self,
+        *,
         judges: Sequence[JudgeSettings],
         askers: Mapping[str, Asker],
         submitter: QueueingSubmitter,

@@ -42,7 +42,7 @@ def tensor_blocks(row: TreeRow, like: Tensor) -> list[TensorBlock]:
     return found
 
 
-def tree_attention(
+def tree_attention(  # noqa: PLR0917 - transformers calls it
     module: torch.nn.Module,
     query: Tensor,
     key: Tensor,

@@ -56,7 +56,14 @@ class _Item:
 
     def shown(self, status: str) -> JsonDict:
         if self.kind == "function_call":
-            return reply.call_item(self.stem, self.index, self.call_id, self.tool, self.arguments, status)
+            return reply.call_item(
+                stem=self.stem,
+                index=self.index,
+                call_id=self.call_id,
+                name=self.tool,
+                arguments=self.arguments,
+                status=status,
+            )
         if self.kind == "message":
             return reply.message_item(self.stem, self.index, [part.shown() for part in self.parts], status)
         text = "".join(part.text for part in self.parts) if self.parts else None

@@ -125,7 +125,11 @@ def items(stem: str, message: Mapping[str, Any], logprobs: object, names: Mappin
         function = call.get("function") or {}
         called = function.get("name") or ""
         name, arguments = names.get(called, ToolName(called)), function.get("arguments") or ""
-        output.append(call_item(stem, len(output), call.get("id"), name, arguments, "completed"))
+        output.append(
+            call_item(
+                stem=stem, index=len(output), call_id=call.get("id"), name=name, arguments=arguments, status="completed"
+            )
+        )
     return output
 
 

@@ -140,7 +140,7 @@ class Scheduler:
             text += stream.flush()
         if not row.cancelled:
             top = _top(logprobs_V, row.sampling.top_logprobs)
-            row.deliver(Delta(row.index, token, logprob, top, text, finish))
+            row.deliver(Delta(index=row.index, token=token, logprob=logprob, top=top, text=text, finish=finish))
         if finish or row.cancelled:
             del self._state[row]
             return False
@@ -149,7 +149,7 @@ class Scheduler:
     def _fail_all(self, problem: str) -> None:
         for row in list(self._state):
             if not row.cancelled:
-                row.deliver(Delta(row.index, error=problem))
+                row.deliver(Delta(index=row.index, error=problem))
         self._state.clear()
         self._batch.clear()
 

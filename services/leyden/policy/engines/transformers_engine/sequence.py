@@ -29,7 +29,7 @@ class Sampling:
         return replace(self, special_tokens=written)
 
 
-@dataclass(frozen=True, slots=True)
+@dataclass(frozen=True, slots=True, kw_only=True)
 class Delta:
     """One token of a sequence, or the error that ended it."""
 
