@@ -82,7 +82,7 @@ async def test_a_checkpoint_is_promoted_and_a_restarted_registry_goes_on_behind_
             await process.settle()
         assert committed(kafka, "registry", CHECKPOINTS) == version
     assert [one.version for one in kafka.events(MODELS) if isinstance(one, PolicyPromoted)] == [1, 2]
-    assert [record.key for record in kafka.records(MODELS)] == [b"p@1", b"p", b"p@2", b"p"]
+    assert [record.key for record in kafka.records(MODELS)] == [b"p@1", b"p@1/promoted", b"p@2", b"p@2/promoted"]
 
 
 async def test_a_record_that_is_no_event_is_a_dead_letter_and_its_neighbours_are_handled(

@@ -2,6 +2,7 @@
 
 Python's `re` tries one way after the other in which the pattern could match. Their number is bounded here by counting
 them as if every element matched everywhere. Harmless patterns may be counted as costly; never the other way round.
+ADR 29 says why it is not a linear engine.
 """
 
 import re
