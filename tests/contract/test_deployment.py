@@ -5,8 +5,10 @@ No container engine and no cluster is needed: a locked package carries the kubec
 
 import ast
 import json
+import os
 import re
 import subprocess
+import sys
 from collections.abc import Iterator
 from importlib.resources import files
 from pathlib import Path
@@ -40,7 +42,7 @@ def listed(kustomization: Path) -> set[Path]:
     """Every path that a kustomization names, resolved."""
     content = yaml.safe_load(kustomization.read_text())
     names = [*content.get("resources", []), *content.get("components", [])]
-    names += [patch["path"] for patch in content.get("patches", [])]
+    names += [patch["path"] for patch in content.get("patches", []) if "path" in patch]
     names += [name for generator in content.get("configMapGenerator", []) for name in generator.get("files", [])]
     return {(kustomization.parent / name).resolve() for name in names}
 
@@ -165,7 +167,8 @@ def test_only_the_gateway_is_published_by_default_and_only_on_loopback() -> None
 def test_compose_refers_only_to_what_exists() -> None:
     content = compose()
     for service in content["services"].values():
-        assert {v.split(":")[0] for v in service.get("volumes", [])} <= content["volumes"].keys()
+        named = {v.split(":")[0] for v in service.get("volumes", []) if not v.startswith("${")}
+        assert named <= content["volumes"].keys()
         assert {c["source"] for c in service.get("configs", [])} <= content["configs"].keys()
         assert set(service.get("depends_on", {})) <= content["services"].keys()
     assert all((ROOT / config["file"]).is_file() for config in content["configs"].values())
@@ -280,6 +283,51 @@ def test_volumes_are_declared_where_they_are_mounted() -> None:
             v["persistentVolumeClaim"]["claimName"] for v in pod.get("volumes", []) if "persistentVolumeClaim" in v
         }
         assert wanted <= claims, name
+
+
+REWARD_CODE = "/etc/leyden/rewards"
+
+
+def test_compose_mounts_reward_functions_where_python_finds_them() -> None:
+    reward = compose()["services"]["reward"]
+    assert "${REWARDS_DIR:-./examples/rewards}:" + REWARD_CODE + ":ro" in reward["volumes"]
+    assert reward["environment"]["PYTHONPATH"] == REWARD_CODE
+    assert (ROOT / "examples/rewards").is_dir()
+
+
+def test_kubernetes_mounts_reward_functions_where_python_finds_them(kubectl: Path, tmp_path: Path) -> None:
+    """An overlay of a team, as docs/rewards.md shows it."""
+    base, component = (os.path.relpath(K8S / name, tmp_path) for name in ("overlays/gpu", "components/reward-code"))
+    made = {"name": "reward-code", "files": ["my_rewards.py"]}
+    overlay = {"namespace": "leyden", "resources": [base], "components": [component], "configMapGenerator": [made]}
+    (tmp_path / "kustomization.yaml").write_text(yaml.safe_dump(overlay))
+    (tmp_path / "my_rewards.py").write_text("def score(rollout):\n    return 1.0\n")
+    documents = rendered(kubectl, str(tmp_path))
+    for doc in documents:
+        kubernetes_validate.validate(doc, KUBERNETES, strict=True)
+    [code] = [d for d in documents if d["kind"] == "ConfigMap" and "my_rewards.py" in d["data"]]
+    [(name, pod, container)] = [one for one in containers(documents) if one[0] == "reward/reward"]
+    test_kubernetes_container_is_confined(name, pod, container)
+    [volume] = [v for v in pod["volumes"] if v.get("configMap", {}).get("name") == code["metadata"]["name"]]
+    assert {"name": volume["name"], "mountPath": REWARD_CODE, "readOnly": True} in container["volumeMounts"]
+    assert {"name": "PYTHONPATH", "value": REWARD_CODE} in container["env"]
+    others = [c for n, _, c in containers(documents) if n != "reward/reward"]
+    assert all(mount["mountPath"] != REWARD_CODE for c in others for mount in c.get("volumeMounts", []))
+
+
+def test_the_reward_service_loads_functions_from_such_a_folder(tmp_path: Path) -> None:
+    (tmp_path / "code").mkdir()
+    (tmp_path / "code/my_rewards.py").write_text("def score(rollout):\n    return 1.0\n")
+    (tmp_path / "code").chmod(0o555)
+    run_file = tmp_path / "run.yaml"
+    run_file.write_text("reward:\n  functions:\n    - {entry: 'my_rewards:score', name: outcome}\n")
+    command = [sys.executable, "-m", "leyden.reward", "--check-run-file", str(run_file)]
+    ours = [str(ROOT / name) for name in ("services", "shared")]
+    for folder, code in ((tmp_path / "code", 0), (tmp_path, 1)):
+        env = {"PATH": os.environ["PATH"], "PYTHONPATH": os.pathsep.join([str(folder), *ours])}
+        done = subprocess.run(command, env=env, cwd="/", capture_output=True, text=True, check=False)
+        assert done.returncode == code, done.stdout + done.stderr
+    assert f"{run_file}:3: reward.functions[0].entry" in done.stdout and "my_rewards" in done.stdout
 
 
 @pytest.mark.parametrize("overlay", OVERLAYS)
