@@ -54,6 +54,27 @@ def refused(made: KeyRing, token: str) -> tuple[int, str]:
     return info.value.status, info.value.code
 
 
+@pytest.mark.parametrize(
+    ("headers", "said"),
+    [
+        ([], "none was sent; send `Authorization: Bearer"),
+        (["", " "], "none was sent"),
+        (["Basic eDp5", KEY.text], "must be `Authorization: Bearer"),
+        (["Bearer rubbish"], "does not know the key that was sent"),
+        ([f"Bearer lk-{KEY.key_id}-guessed"], "does not know the key that was sent"),
+        ([f"Bearer {KEY.text}"], f"key {KEY.key_id} was revoked; use another"),
+        (["Bearer rubbish", f"Bearer {KEY.text}"], "was revoked"),
+        ([f"Bearer {rollout_key(SECRET, REF, KEY.key_id)}"], f"key {KEY.key_id} was revoked"),
+    ],
+)
+def test_a_refusal_says_whether_a_key_is_missing_unknown_or_revoked(headers: list[str], said: str) -> None:
+    for made in (ring(created(), revoked()), ring(revoked(), created())):
+        with pytest.raises(Refusal) as info:
+            made.caller(*headers)
+        assert (info.value.status, info.value.code) == (401, "invalid_api_key")
+        assert said in info.value.message
+
+
 def test_a_created_key_opens_what_it_was_created_for() -> None:
     caller = ring(created()).caller(f"Bearer {KEY.text}")
     assert (caller.key_id, caller.project, caller.models) == (KEY.key_id, "p", ("policy*",))

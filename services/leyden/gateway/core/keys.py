@@ -224,7 +224,7 @@ class KeyRing:
                 continue
             if found is not None:
                 return found
-        raise refused or Refusal(401, "invalid_api_key", "no valid key: send `Authorization: Bearer <key>`")
+        raise refused or _not_known(credentials)
 
     def _known(self, header: str) -> Caller | None:
         """The caller of a header as it is."""
@@ -245,6 +245,7 @@ class KeyRing:
         known = self._callers.get(key_id)
         if known is None:
             self._must_be_complete(key_id)
+            self._must_not_be_revoked(key_id, shown)
             return None
         digest, caller = known
         return self._unexpired(caller) if hmac.compare_digest(shown, digest) else None
@@ -259,6 +260,7 @@ class KeyRing:
         known = self._callers.get(key_id)
         if known is None:
             self._must_be_complete(key_id)
+            self._must_not_be_revoked(key_id, None)
             return None
         issuer = self._unexpired(known[1])
         return Caller(
@@ -287,13 +289,34 @@ class KeyRing:
     def _unexpired(self, caller: Caller) -> Caller:
         created = self._states[caller.key_id].created if caller.key_id else None
         if created and created.expires_at and created.expires_at <= self._now():
-            raise Refusal(401, "expired_api_key", f"the key {caller.key_id} has expired")
+            raise Refusal(
+                401, "expired_api_key", f"the key {caller.key_id} has expired; use another (`leyden keys create`)"
+            )
         return caller
+
+    def _must_not_be_revoked(self, key_id: str, shown: bytes | None) -> None:
+        """Raise a 401 that says so. `shown`: digest of what was sent, which must be the key's while that is known."""
+        state = self._states.get(key_id)
+        if state is None or state.revoked_at is None:
+            return
+        if shown is None or state.created is None or hmac.compare_digest(shown, bytes.fromhex(state.created.digest)):
+            raise Refusal(401, "invalid_api_key", f"the key {key_id} was revoked; use another (`leyden keys create`)")
 
     def _must_be_complete(self, key_id: str) -> None:
         """503 while the keys are being read, as the key may be among those not read yet; else 401."""
         if key_id not in self._states and not self.complete():
             raise Refusal(503, "starting", "the gateway is still reading its keys", retry_after_s=1.0)
+
+
+def _not_known(credentials: Sequence[str]) -> Refusal:
+    """The 401 for credentials of which none is a known key."""
+    if not any(header.strip() for header in credentials):
+        message = "no valid key: none was sent; send `Authorization: Bearer <key>`"
+    elif not any(unquote(header).lower().startswith("bearer ") for header in credentials):
+        message = "no valid key: the header must be `Authorization: Bearer <key>`"
+    else:
+        message = "no valid key: this gateway does not know the key that was sent; `leyden keys list` shows its keys"
+    return Refusal(401, "invalid_api_key", message)
 
 
 def owner_of(secret: bytes, project: str) -> str:
