@@ -23,11 +23,13 @@ class ServiceSettings(BaseSettings):
     topic_prefix: str = Field(default="", pattern=r"^[a-zA-Z0-9._-]*$")
     """Prefix of every topic, consumer group and Redis key. Separates tenants, tests and replays."""
     redis_url: str = Field(default="redis://localhost:6379/0", validation_alias="REDIS_URL")
+    """The Redis server of the services' private state; they rebuild it from Kafka when it is lost."""
     ops_host: str = "127.0.0.1"
     """Address of `/healthz`, `/readyz` and `/metrics`."""
     ops_port: int = 0
     """Port of `/healthz`, `/readyz` and `/metrics`; 0 picks a free one."""
     log_level: str = "INFO"
+    """Lowest level that is logged: DEBUG, INFO, WARNING, ERROR or CRITICAL."""
     data_dir: Path = Path("data")
     """Local folder for claim checks and checkpoints, unless a URL setting names another store."""
     claims_url: str | None = None
@@ -160,11 +162,21 @@ def settings_help(environment: Sequence[type[BaseSettings]], section: tuple[str,
     return "\n".join(lines)
 
 
+UNITS = {"_s": "seconds", "_ms": "milliseconds", "_bytes": "bytes"}
+"""Ending of a setting's name → its unit."""
+
+
+def unit_of(name: str) -> str:
+    """The unit of a setting, from its name; empty for a plain number or a word."""
+    return next((unit for ending, unit in UNITS.items() if name.lower().endswith(ending)), "")
+
+
 def _setting(name: str, field: FieldInfo) -> list[str]:
     value = None if field.is_required() else field.get_default(call_default_factory=True)
     default = (
         "required" if field.is_required() else f"default: {str(value) if isinstance(value, Path) else repr(value)}"
     )
-    head = f"  {name}" if "Secret" in str(field.annotation) else f"  {name:36} {default}"
+    unit = f" {unit_of(name)}" if unit_of(name) and value is not None else ""
+    head = f"  {name}" if "Secret" in str(field.annotation) else f"  {name:36} {default}{unit}"
     text = " ".join((field.description or "").split())
     return [head, *textwrap.wrap(text, width=96, initial_indent=" " * 6, subsequent_indent=" " * 6)]

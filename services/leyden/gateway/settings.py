@@ -20,7 +20,9 @@ class GatewaySettings(BaseSettings):
     )
 
     host: str = "127.0.0.1"
+    """Address on which it listens; `0.0.0.0` for all."""
     port: int = Field(default=8080, ge=1, le=65535)
+    """Port of the API: models, OTLP over HTTP, tasks and rollouts."""
     public_url: str | None = None
     """URL under which agents reach the gateway, used in claims. Default: `http://<host>:<port>`."""
     secret: SecretStr
@@ -59,6 +61,7 @@ class GatewaySettings(BaseSettings):
     """Port of OTLP over gRPC (4317 by convention); 0: off."""
 
     engine_connect_timeout_s: float = Field(default=5.0, gt=0)
+    """Time limit of a connection to an engine, in seconds."""
     engine_timeout_s: float = Field(default=600.0, gt=0)
     """Time limit of one call at an engine, including a weight swap that it waits for."""
     engine_first_byte_timeout_s: float | None = Field(default=None, gt=0)

@@ -25,7 +25,9 @@ class FunctionSettings(BaseModel):
     name: str = ""
     """Name of its reward; default: the last part of `entry`, or the grader's name."""
     weight: Reward = 1.0
+    """Factor of its rewards in the return; 0 only measures."""
     cap: float | None = Field(default=None, ge=0, allow_inf_nan=False)
+    """Limit for its rewards of one attempt together (sum of absolute contributions)."""
     batched: bool = False
     """The function takes a list of views and returns a list of results; it is called once for many attempts."""
     isolated: bool | None = None
@@ -87,6 +89,7 @@ class RewardSection(BaseModel):
     emitted: Emitted | None = Emitted()
     """Rewards sent with the rollout's end, and evaluations; null ignores them."""
     functions: tuple[FunctionSettings, ...] = ()
+    """Python reward functions and graders: `{entry or grader, name?, weight?, cap?, timeout_s?, …}`."""
     judges: tuple[Annotated[RubricJudge | RankingJudge | NextStateJudge, Field(discriminator="kind")], ...] = ()
     """Language models as judges: `{kind, name, base_url, model, …fields of the kind}`. See docs/rewards.md."""
     late_horizon_s: float = Field(default=0.0, ge=0, le=1e9)

@@ -92,6 +92,7 @@ class CreditSection(BaseModel):
     agents: list[AgentRule] = Field(default_factory=list)
     """By agent: whether its calls are trained, as which policy's data, by which strategy. The first match decides."""
     group: GroupSection = GroupSection()
+    """Which rollouts are compared, and when their group is closed: `{by, size, quota, deadline_s, …}`."""
 
     @field_validator("advantage")
     @classmethod
