@@ -153,6 +153,10 @@ def _environment(attempt: OpenAttempt, counts: SpanCounts) -> dict[str, str]:
     )
 
 
+MAX_SHOWN = 120
+"""Characters of a program's last line in a message."""
+
+
 def outcome_of(end: ProgramEnd, reward_from: str | None = None, stopped_by: signal.Signals | None = None) -> Outcome:
     """Exit code 0 is success, with the JSON object on the last line, else the text, as output. All else is failure.
 
@@ -170,7 +174,21 @@ def outcome_of(end: ProgramEnd, reward_from: str | None = None, stopped_by: sign
         return process_failed(f"the program ended with {cause}\n{tail}", error_type, end.stderr.strip())
     answer = _last_line_json(end.stdout)
     output: Any = answer if isinstance(answer, dict) else end.stdout.strip() or None
-    return Outcome(reward=_reward_in(answer, reward_from) if reward_from else None, output=output)
+    if reward_from is None:
+        return Outcome(output=output)
+    reward = _reward_in(answer, reward_from)
+    return Outcome(
+        reward=reward, output=output, notice="" if reward is not None else _no_reward(end.stdout, reward_from)
+    )
+
+
+def _no_reward(stdout: str, path: str) -> str:
+    """What is wrong with the last line, which should hold the reward."""
+    line = stdout.rstrip().rpartition("\n")[2]
+    shown = f"{line[:MAX_SHOWN]}…" if len(line) > MAX_SHOWN else line
+    found = f"the last line of stdout is {shown!r}" if line else "stdout is empty"
+    wanted = "a finite number" if path == "." else f"JSON with a finite number at {path!r}"
+    return f"no reward was recorded: --reward-from {path} needs {wanted} in the last line of stdout; {found}"
 
 
 def _last_line_json(text: str) -> Any:

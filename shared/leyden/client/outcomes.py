@@ -5,7 +5,7 @@ import inspect
 import json
 import math
 from collections.abc import Callable
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from typing import Any, Literal
 
 from leyden.client.claims import Claim
@@ -30,6 +30,8 @@ class Outcome:
     """Facts that the failure class was derived from; kept in the log."""
     reward: float | None = None
     output: Any = None
+    notice: str = field(default="", compare=False)
+    """What the user should know of a success; not sent."""
 
     def body(self, span_count: int | None) -> dict[str, Any]:
         """The JSON body of the end request."""

@@ -52,22 +52,24 @@ class Tally:
 
 
 class ToldFailures:
-    """The kinds of failures that were shown: failure class and type of the exception."""
+    """The kinds of failures that were shown: failure class and type of the exception; and successes with a notice."""
 
     def __init__(self) -> None:
         self._kinds: set[tuple[str | None, str | None]] = set()
 
     def is_new(self, outcome: Outcome) -> bool:
-        """Whether it is the first failure of its kind; then it counts as shown."""
+        """Whether it is the first failure, or notice, of its kind; then it counts as shown."""
         kind = (outcome.failure_class, outcome.error_type)
-        if outcome.status != "failed" or kind in self._kinds:
+        if (outcome.status != "failed" and not outcome.notice) or kind in self._kinds:
             return False
         self._kinds.add(kind)
         return True
 
 
 def first_of_its_kind(outcome: Outcome, trace_id: str) -> str:
-    """A failure with its traceback, if it has one."""
+    """A failure with its traceback, if it has one; or the notice of a success."""
+    if outcome.status == "succeeded":
+        return f"rollout {trace_id}: {outcome.notice} (this is shown once)"
     traceback = str((outcome.evidence or {}).get("traceback") or "").rstrip()
     told = f"rollout {trace_id} failed, {outcome.failure_class}: {outcome.message}"
     return f"{told}\n{traceback}\n(more failures of this kind are only counted)" if traceback else told

@@ -2,6 +2,7 @@
 
 import json
 import os
+import re
 import signal
 import subprocess
 import sys
@@ -75,6 +76,39 @@ def test_an_instrumented_program_joins_the_rollout_and_its_spans_are_counted(gat
     assert spans["leyden.message"].parent_span_id == spans["plan"].span_id
     assert len(gateway.starts) == 1
     assert f"Bearer lrk-{trace_id}" in gateway.keys
+
+
+@pytest.mark.parametrize(
+    ("key", "script", "said"),
+    [
+        (
+            "points",
+            "echo '{\"score\": 1}'",
+            "needs JSON with a finite number at 'points'.*the last line of stdout is .*score",
+        ),
+        ("score", "echo done", "needs JSON with a finite number at 'score'.*is 'done'"),
+        ("score", 'echo \'{"score": "good"}\'', ".*finite number at 'score'"),
+        ("score", "true", ".*stdout is empty"),
+    ],
+)
+def test_a_reward_that_is_not_there_is_said(gateway: FakeGateway, key: str, script: str, said: str) -> None:
+    code, _, err = leyden_run(gateway, "--reward-from", key, "--", "sh", "-c", script)
+    _, body = the_end(gateway)
+    assert (code, "reward" in body) == (0, False)
+    assert re.search(f"leyden: no reward was recorded: --reward-from {key} {said}", err), err
+
+
+def test_a_gateway_that_does_not_answer_is_named_within_seconds(gateway: FakeGateway) -> None:
+    gateway.stop()
+    began = time.monotonic()
+    program = start(gateway, "--wait", "60", "--", "true")
+    try:
+        assert program.stderr is not None
+        assert program.stderr.readline() == f"leyden: waiting for the gateway at {gateway.url} (for up to 60 s)\n"
+        assert time.monotonic() - began < 30
+    finally:
+        program.kill()
+        program.communicate()
 
 
 def test_spans_of_a_foreign_exporter_carry_the_rollout_in_their_resource(gateway: FakeGateway) -> None:

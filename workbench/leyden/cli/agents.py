@@ -41,8 +41,7 @@ Exit code: 1 if every rollout failed, 69 and 77 as for `leyden run`, else 0."""
 def main(argv: Sequence[str]) -> int:
     """Run the command in `argv`; its exit code."""
     options = parser().parse_args(argv)
-    logging.basicConfig(level=logging.WARNING, format="leyden: %(message)s")  # of other libraries, warnings only
-    logging.getLogger("leyden").setLevel(logging.INFO)
+    _log_to_stderr()
     try:
         return int(options.work(options))
     except FileNotFoundError as error:
@@ -53,6 +52,15 @@ def main(argv: Sequence[str]) -> int:
         return _failed(REFUSED, str(error))
     except (LeydenError, ImportError, AttributeError, ValueError) as error:
         return _failed(USAGE, str(error))
+
+
+def _log_to_stderr() -> None:
+    """Log our own lines, and of other libraries warnings only, whatever level they set for themselves."""
+    handler = logging.StreamHandler()
+    handler.setFormatter(logging.Formatter("leyden: %(message)s"))
+    handler.addFilter(lambda record: record.levelno >= logging.WARNING or record.name.partition(".")[0] == "leyden")
+    logging.basicConfig(handlers=[handler])
+    logging.getLogger("leyden").setLevel(logging.INFO)
 
 
 def parser() -> argparse.ArgumentParser:

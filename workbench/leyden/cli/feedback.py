@@ -20,6 +20,7 @@ from leyden.cli.ids import attempt_named
 from leyden.client import semconv
 from leyden.client.errors import GatewayError, GatewayRefusedError, GatewayUnavailableError
 from leyden.client.gateway import GatewayClient
+from leyden.client.waiting import told_if_slow
 from leyden.ids import AttemptRef
 from leyden.reading import Log, log_location
 from leyden.stack.errors import StackError
@@ -148,7 +149,8 @@ def send_feedback(feedback: Feedback, gateway: GatewayClient) -> None:
     """Send it. Raises StackError with the gateway's message; after an error it is safe to send it again."""
     payload = encode_spans([evaluation_span(feedback, time.time_ns())]).SerializeToString()
     try:
-        rejected = gateway.export(payload)
+        with told_if_slow(f"the gateway at {gateway.url}", gateway.retry_timeout_s):
+            rejected = gateway.export(payload)
     except GatewayUnavailableError as error:
         raise StackError(f"The feedback was not delivered: {error}") from error
     except GatewayRefusedError as error:

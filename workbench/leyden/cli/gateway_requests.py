@@ -8,6 +8,7 @@ from typing import Any
 
 from leyden.client.errors import GatewayError, GatewayRefusedError, GatewayUnavailableError
 from leyden.client.gateway import GatewayClient
+from leyden.client.waiting import told_if_slow
 from leyden.stack.errors import StackError
 from leyden.stack.state import DataFolder
 
@@ -31,7 +32,8 @@ def request(
 ) -> dict[str, Any]:
     """The gateway's answer. Raises `StackError`, ending with the status's hint, or `if_unavailable` if none came."""
     try:
-        return gateway.request(method, path, body, retry_timeout_s, REQUEST_TIMEOUT_S)
+        with told_if_slow(f"the gateway at {gateway.url}", retry_timeout_s):
+            return gateway.request(method, path, body, retry_timeout_s, REQUEST_TIMEOUT_S)
     except GatewayUnavailableError as error:
         raise StackError(f"{_sentence(error)}{if_unavailable}") from error
     except GatewayRefusedError as error:

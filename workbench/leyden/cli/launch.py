@@ -26,6 +26,7 @@ from leyden.client.executors import Command, outcome_of, run_until
 from leyden.client.outcomes import timed_out
 from leyden.client.processes import ChildProcess, Output, ProgramEnd, Sink, running
 from leyden.client.session import Session, init
+from leyden.client.waiting import to_stderr, told_if_slow
 
 TIMED_OUT = 124
 """Exit code after a timeout, as of timeout(1)."""
@@ -71,7 +72,9 @@ def launch(plan: Launch, gateway: str | None = None, api_key: str | None = None)
     session = init(gateway, api_key)
     if session.gateway.api_key is None:
         raise ConfigurationError("no API key: pass --api-key or set LEYDEN_API_KEY")
-    claim = _claimed(session, plan) if plan.claim else _begun(session, plan)
+    whom = f"the gateway at {session.gateway.url}{' or for a task' if plan.claim else ''}"
+    with told_if_slow(whom, plan.wait_s):
+        claim = _claimed(session, plan) if plan.claim else _begun(session, plan)
     if claim is not None:
         print(f"leyden: rollout {claim.trace_id}", file=sys.stderr, flush=True)
     return NOTHING_TO_DO if claim is None else asyncio.run(_run(session, claim, plan))
@@ -112,6 +115,8 @@ async def _run(session: Session, claim: Claim, plan: Launch) -> int:
         else:
             stopped_by = forwarded[-1] if forwarded else None
             outcome, code = outcome_of(end, plan.command.reward_from, stopped_by), end.exit_code
+            if outcome.notice:
+                to_stderr(outcome.notice)
         close_attempt(attempt, outcome, counts.total())
         return code
 
