@@ -43,6 +43,7 @@ def up_detached(config: StackConfig, on_progress: OnProgress = lambda line: None
     try:
         return _wait_up(folder, supervisor, on_progress)
     except KeyboardInterrupt:
+        on_progress("stopping the stack; its services finish what they write")
         down(folder.root)
         raise
 

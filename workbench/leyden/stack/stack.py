@@ -103,6 +103,10 @@ class Stack:
                 self._check_machine()
                 self._start()
             self._write(phase="up", doing="")
+        except (KeyboardInterrupt, SystemExit):
+            self._stop()
+            self._write(phase="down", error="its start was interrupted")
+            raise
         except BaseException as error:
             self._write(phase="failed", error=str(error) or type(error).__name__)
             self._end()
@@ -112,12 +116,16 @@ class Stack:
         """Stop everything. Does nothing if the stack is down."""
         if self._lock is None:
             return
-        failed = self._state.phase == "failed"
-        if not failed:
-            self._write(phase="stopping")
-        self._end()
-        if not failed:
+        if self._state.phase == "failed":
+            self._end()
+        else:
+            self._stop()
             self._write(phase="down")
+
+    def _stop(self) -> None:
+        self._write(phase="stopping", doing="")
+        self._progress("stopping the stack; its services finish what they write")
+        self._end()
 
     def status(self) -> StackState:
         """The state, as other shells read it."""
