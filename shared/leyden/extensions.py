@@ -7,9 +7,12 @@ from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 from functools import cache
 from importlib.metadata import EntryPoint, entry_points
-from typing import Generic, TypeVar
+from typing import Any, Generic, TypeVar
+
+from pydantic import BaseModel, ValidationError
 
 T = TypeVar("T")
+M = TypeVar("M", bound=BaseModel)
 
 
 class ExtensionError(ValueError):
@@ -69,6 +72,26 @@ class Extensions(Generic[T]):
             raise ExtensionError(f"{where} is not {self.wanted}")
         loaded: T = found
         return loaded
+
+
+def configured(known: Extensions[type[M]], said: str | Mapping[str, Any] | M) -> M:
+    """What a run file means by a name, or by a mapping of `name` and parameters.
+
+    Raises ValueError (ExtensionError if it is the name) that lists the known names, or the parameters of that name.
+    """
+    if isinstance(said, BaseModel):
+        return said
+    parameters = dict(said) if isinstance(said, Mapping) else {"name": said}
+    name = parameters.get("name")
+    if not isinstance(name, str):
+        raise ExtensionError(f"{known.kind} {name!r} is not one of {', '.join(known.names)}")
+    kind = known.find(name)
+    try:
+        return kind.model_validate(parameters)
+    except ValidationError as error:
+        names = ", ".join(field.alias or name for name, field in kind.model_fields.items() if name != "name") or "none"
+        wrong = "; ".join(f"{'.'.join(map(str, one['loc']))}: {one['msg']}" for one in error.errors())
+        raise ValueError(f"{known.kind} {name} (parameters: {names}): {wrong}") from None
 
 
 def subclass_of(base: type) -> Callable[[object], bool]:

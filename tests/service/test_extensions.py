@@ -19,8 +19,9 @@ from leyden.ingest.dialects import DIALECTS, known_dialects
 from leyden.reward.sandbox.spec import CallSpec
 from leyden.reward.settings import RewardSection
 from leyden.settings import RunFileError, load_section
-from leyden.trainer.core.objective import policy_loss, surrogate_of
-from leyden.trainer.learner import objective_of
+from leyden.trainer.core.loss import row_loss
+from leyden.trainer.core.objectives import ActionTokens, objective_of
+from leyden.trainer.learner import loss_terms
 from leyden.trainer.settings import TrainerSettings
 from unit.ingest.otlp_builders import otlp_request, otlp_span
 from unit.reward.reward_builders import a_call, judged
@@ -35,6 +36,7 @@ from leyden.events import JsonObject, SpanKind
 from leyden.ingest.core.dialect import Meaning
 from leyden.reward.air import Evidence, IntermediateRule, RolloutView, Signal
 from leyden.reward.graders import Grader
+from leyden.trainer.core.objectives import Maximised, Objective
 
 
 class Brevity(IntermediateRule):
@@ -76,8 +78,14 @@ def best_of(values_GT: list[list[float]]) -> list[list[float]]:
 BEST_OF = Advantage("best_of", best_of)
 
 
-def plain(ratio_T, advantages_T, objective):
-    return ratio_T * advantages_T, ratio_T < 0
+class Plain(Objective):
+    """The ratio, without a clip."""
+    name: Literal["plain"] = "plain"
+    factor: float = 1.0
+
+    def maximise(self, tokens):
+        value_A = self.factor * tokens.ratios() * tokens.advantages_A
+        return Maximised(value_A, value_A != value_A)
 
 
 class Acme:
@@ -98,7 +106,7 @@ POINTS = {
     "leyden.graders": {"shout": "acme_rl:Shout"},
     "leyden.credit_strategies": {"first": "acme_rl:FirstTakesAll"},
     "leyden.advantages": {"best_of": "acme_rl:BEST_OF"},
-    "leyden.objectives": {"plain": "acme_rl:plain"},
+    "leyden.objectives": {"plain": "acme_rl:Plain"},
     "leyden.dialects": {"acme": "acme_rl:Acme"},
 }
 
@@ -132,18 +140,23 @@ def test_adding_a_credit_strategy_and_an_advantage() -> None:
 
 
 def test_adding_an_objective() -> None:
-    settings = TrainerSettings(objective="plain", importance_cap=None)
+    settings = TrainerSettings(objective={"name": "plain", "factor": 2.0}, importance_cap=None)
     assert settings.settings_hash != TrainerSettings(importance_cap=None).settings_hash
-    logprobs = torch.zeros(1, requires_grad=True)
-    loss, terms = policy_loss(
-        logprobs,
-        behaviour_T=torch.zeros(1),
-        advantages_T=torch.tensor([3.0]),
-        weights_T=torch.ones(1),
-        objective=objective_of(settings),
+    assert settings.settings_hash != TrainerSettings(objective="plain", importance_cap=None).settings_hash
+    zero = torch.zeros(1, requires_grad=True)
+    loss, terms = row_loss(
+        ActionTokens(
+            logprobs_A=zero,
+            old_A=torch.zeros(1),
+            behaviour_A=torch.zeros(1),
+            advantages_A=torch.tensor([3.0]),
+            sequence_A=torch.zeros(1, dtype=torch.int64),
+        ),
+        weights_A=torch.ones(1),
+        terms=loss_terms(settings),
     )
-    assert loss.item() == -3.0
-    assert terms.clipped_T.tolist() == [False]
+    assert loss.item() == -6.0
+    assert terms.clipped_A.tolist() == [False]
 
 
 def test_adding_a_dialect() -> None:
@@ -160,6 +173,7 @@ def test_adding_a_dialect() -> None:
         ("reward", RewardSection, {"air": [{"rule": "nope"}]}, "rule 'nope' is not one of tool_status, .*brevity"),
         ("reward", RewardSection, {"functions": [{"grader": "nope"}]}, "grader 'nope' is not one of .*shout"),
         ("credit", CreditSection, {"strategy": "nope"}, "strategy 'nope' is not one of identical, .*first"),
+        ("trainer", TrainerSettings, {"objective": "nope"}, "objective 'nope' is not one of clipped, .*plain"),
         ("credit", CreditSection, {"advantage": "nope"}, "advantage 'nope' is not one of grpo, .*best_of"),
     ],
 )
@@ -177,7 +191,7 @@ def test_an_unknown_name_is_refused_with_the_known_ones(
     [
         ("no_such_module:f", "no_such_module:f of package broken cannot be imported"),
         ("broken:missing", "broken:missing of package broken cannot be imported"),
-        ("broken:NUMBER", "broken:NUMBER of package broken is not a function"),
+        ("broken:NUMBER", "broken:NUMBER of package broken is not a class under Objective"),
     ],
 )
 def test_an_entry_point_that_cannot_be_used_is_refused_with_its_package(
@@ -189,7 +203,7 @@ def test_an_entry_point_that_cannot_be_used_is_refused_with_its_package(
         package(folder, monkeypatch, "broken", "NUMBER = 3\n", {"leyden.objectives": {"bad": value}}),
         pytest.raises(ExtensionError, match=reason),
     ):
-        surrogate_of("bad")
+        objective_of("bad")
 
 
 def test_two_packages_with_one_name_are_both_named(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
@@ -199,7 +213,7 @@ def test_two_packages_with_one_name_are_both_named(tmp_path: Path, monkeypatch: 
     with package(folder, monkeypatch, "other-rl", "def f(): ...\n", points):
         for name, owners in (("plain", "other-rl, acme-rl|acme-rl, other-rl"), ("clipped", "other-rl, leyden")):
             with pytest.raises(ExtensionError, match=f"more than once: by ({owners})"):
-                surrogate_of(name)
+                objective_of(name)
 
 
 def test_only_the_package_that_is_asked_for_is_imported() -> None:

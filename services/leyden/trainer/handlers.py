@@ -269,6 +269,6 @@ class TrainerHandler:
             drop_zero_variance=self._settings.drop_zero_variance,
             incomplete_after=self._settings.incomplete_after,
             advantage_scale=self._settings.advantage_scale,
-            # The control run makes its steps, and a KL term learns without advantages.
-            needs_signal=self._settings.advantage_scale != 0 and self._settings.kl == 0,
+            # The control run makes its steps.
+            needs_signal=self._settings.advantage_scale != 0 and not self._settings.learns_without_advantages,
         )

@@ -3,7 +3,7 @@
 import math
 import time
 from collections.abc import Callable, Sequence
-from dataclasses import replace
+from dataclasses import dataclass, replace
 
 import numpy as np
 import torch
@@ -12,15 +12,18 @@ from torch import Tensor
 from leyden.trainer.core.actions import Doubles, PackedRow, pack_actions
 from leyden.trainer.core.batching import Dropped
 from leyden.trainer.core.forward import action_logprobs
-from leyden.trainer.core.objective import (
+from leyden.trainer.core.learning_rate import Decay, learning_rate
+from leyden.trainer.core.loss import (
     Aggregation,
-    Objective,
+    Importance,
+    Kl,
+    LossTerms,
     RatioBase,
     TokenTerms,
-    policy_loss,
-    surrogate_of,
+    row_loss,
     token_weights,
 )
+from leyden.trainer.core.objectives import ActionTokens
 from leyden.trainer.core.outcome import StepOutcome
 from leyden.trainer.core.revisions import ReadyGroup
 from leyden.trainer.core.step_metrics import Metrics, StepMetric, TokenRecord, batch_metrics, token_metrics
@@ -29,18 +32,27 @@ from leyden.trainer.model import PolicyModel
 from leyden.trainer.settings import TrainerSettings
 
 
-def objective_of(settings: TrainerSettings) -> Objective:
-    """The objective with the settings' constants."""
-    return Objective(
-        name=settings.objective,
-        clip_low=settings.clip_low,
-        clip_high=settings.clip_high,
-        dual_clip=settings.dual_clip,
+def loss_terms(settings: TrainerSettings) -> LossTerms:
+    """The loss that the settings say."""
+    return LossTerms(
+        objective=settings.objective,
+        importance=Importance(settings.importance),
         importance_cap=settings.importance_cap,
+        importance_floor=settings.importance_floor,
         kl=settings.kl,
-        aggregation=Aggregation(settings.aggregation),
+        kl_estimate=Kl(settings.kl_estimate),
+        entropy=settings.entropy,
         ratio_base=RatioBase(settings.ratio_base),
     )
+
+
+@dataclass(eq=False)
+class _Row:
+    """A row, and what its first epoch found that the later ones need."""
+
+    packed: PackedRow
+    old_A: Tensor | None = None
+    reference_A: Tensor | None = None
 
 
 class Learner:
@@ -53,31 +65,47 @@ class Learner:
         self._model = model
         self._after_row = after_row
         self._settings = settings
-        self._objective = objective_of(settings)
-        surrogate_of(settings.objective)  # fails now, not at the first step
+        self._terms = loss_terms(settings)
         self._seconds: dict[StepMetric, float] = {}
 
     def step(self, batch: Sequence[ReadyGroup], version: int) -> StepOutcome:
-        """Make one optimiser step on `batch`, sampled by versions up to `version`.
+        """Make `epochs` optimiser steps on `batch`, sampled by versions up to `version`, the model's number.
 
         If the gradient is not finite, each group is tried alone, and the step is made without those that are to blame.
         """
         started = time.perf_counter()
         self._seconds = dict.fromkeys(
-            (StepMetric.SECONDS_PACK, StepMetric.SECONDS_FORWARD, StepMetric.SECONDS_BACKWARD), 0.0
+            (
+                StepMetric.SECONDS_PACK,
+                StepMetric.SECONDS_FORWARD,
+                StepMetric.SECONDS_BACKWARD,
+                StepMetric.SECONDS_OPTIMISER,
+            ),
+            0.0,
         )
-        metrics, norm = self._gradient(batch, version)
+        metrics, rows, norm = self._first_gradient(batch, version)
         untrained: dict[str, Dropped] = {}
         if not math.isfinite(norm):
-            bad = {group.group_id for group in batch if not math.isfinite(self._gradient([group], version)[1])}
+            bad = {group.group_id for group in batch if not math.isfinite(self._first_gradient([group], version)[2])}
             untrained = dict.fromkeys(sorted(bad), Dropped.NOT_FINITE)
             batch = [replace(group, sequences=()) if group.group_id in bad else group for group in batch]
-            metrics, norm = self._gradient(batch, version)
-        stepped = bool(metrics[StepMetric.ROWS]) and math.isfinite(norm)
+            metrics, rows, norm = self._first_gradient(batch, version)
+        stepped = bool(rows) and math.isfinite(norm)
         if not stepped:
             why = Dropped.NO_SIGNAL if math.isfinite(norm) else Dropped.NOT_FINITE
             untrained |= {group.group_id: why for group in batch if group.sequences}
-        metrics |= self._apply(norm, stepped)
+        rate = learning_rate(
+            version,
+            self._settings.learning_rate,
+            self._settings.warmup_steps,
+            Decay(self._settings.decay),
+            self._settings.decay_steps or 0,
+        )
+        self._apply(rate, stepped)
+        metrics |= {StepMetric.GRAD_NORM: norm if stepped else 0.0, StepMetric.EPOCHS: float(stepped)}
+        if stepped:
+            metrics |= self._later_epochs(rows, rate)
+        metrics |= {StepMetric.LEARNING_RATE: rate, StepMetric.SKIPPED: float(not stepped)}
         metrics |= {str(name): value for name, value in self._seconds.items()} | {
             StepMetric.SECONDS_STEP: time.perf_counter() - started
         }
@@ -85,15 +113,31 @@ class Learner:
         finite = {str(name): float(value) for name, value in metrics.items() if math.isfinite(value)}
         return StepOutcome(finite, not stepped, untrained)
 
-    def _gradient(self, batch: Sequence[ReadyGroup], version: int) -> tuple[Metrics, float]:
-        """The metrics of `batch`, and the norm of its gradient, which is left in the parameters, clipped."""
+    def _later_epochs(self, rows: Sequence[_Row], rate: float) -> Metrics:
+        """The epochs after the first; none after one whose gradient is not finite."""
+        metrics: Metrics = {}
+        for epoch in range(1, self._settings.epochs):
+            found, norm = self._gradient(rows)
+            self._apply(rate, math.isfinite(norm))
+            if not math.isfinite(norm):
+                break
+            metrics = {StepMetric.CLIPPED: found[StepMetric.CLIPPED], StepMetric.EPOCHS: float(epoch + 1)}
+        return metrics
+
+    def _first_gradient(self, batch: Sequence[ReadyGroup], version: int) -> tuple[Metrics, list[_Row], float]:
+        """The metrics of `batch`, its rows, and the norm of its gradient before any step on it."""
         started = time.perf_counter()
         metrics = batch_metrics(batch, version)
-        rows = self._pack(batch, metrics)
+        rows = [_Row(packed) for packed in self._pack(batch, metrics)]
         self._seconds[StepMetric.SECONDS_PACK] += time.perf_counter() - started
+        found, norm = self._gradient(rows)
+        return metrics | found, rows, norm
+
+    def _gradient(self, rows: Sequence[_Row]) -> tuple[Metrics, float]:
+        """The metrics of the tokens, and the norm of the gradient, which is left in the parameters, clipped."""
         self._model.optimiser.zero_grad(set_to_none=True)
         losses, records = zip(*map(self._accumulate, rows), strict=True) if rows else ((), ())
-        metrics |= token_metrics(records, self._objective.importance_cap) | {StepMetric.LOSS: sum(losses)}
+        metrics = token_metrics(records, self._terms.importance_cap) | {StepMetric.LOSS: sum(losses)}
         norm = torch.nn.utils.clip_grad_norm_(self._model.trained.values(), self._settings.max_grad_norm)
         return metrics, float(norm)
 
@@ -103,11 +147,13 @@ class Learner:
         weights_S = token_weights(
             [sequence.rollout for sequence in sequences],
             [sequence.action_tokens for sequence in sequences],
-            self._objective.aggregation,
+            Aggregation(self._settings.aggregation),
+            self._settings.constant_tokens,
         )
         if self._settings.whiten_advantages:
             sequences = whitened(sequences, weights_S, abs(self._settings.advantage_scale))
-        needed = [i for i, s in enumerate(sequences) if s.has_signal or self._objective.kl > 0]
+        all_count = self._settings.learns_without_advantages
+        needed = [i for i, sequence in enumerate(sequences) if sequence.has_signal or all_count]
         computed = [sequences[i] for i in needed]
         rows = pack_actions(computed, weights_S[needed], self._settings.row_tokens)
         metrics[StepMetric.SEQUENCES_COMPUTED] = float(len(computed))
@@ -116,25 +162,33 @@ class Learner:
         metrics[StepMetric.ROWS] = float(len(rows))
         return rows
 
-    def _accumulate(self, row: PackedRow) -> tuple[float, TokenRecord]:
+    def _accumulate(self, row: _Row) -> tuple[float, TokenRecord]:
         """Add the row's gradient to the parameters'."""
         started = time.perf_counter()
-        reference_A: Tensor | None = None
-        if self._objective.kl > 0:
+        packed = row.packed
+        if self._terms.kl > 0 and row.reference_A is None:
             with self._model.reference() as reference:
-                reference_A = action_logprobs(reference, row).logprobs_A
-        found = action_logprobs(self._model.causal, row)
+                row.reference_A = action_logprobs(reference, packed).logprobs_A
+        found = action_logprobs(self._model.causal, packed, entropy_gradient=self._terms.entropy > 0)
         behaviour_A, advantages_A, weights_A = (
             torch.from_numpy(values).to(found.logprobs_A)
-            for values in (row.behaviour_A, row.advantages_A, row.weights_A)
+            for values in (packed.behaviour_A, packed.advantages_A, packed.weights_A)
         )
-        loss, terms = policy_loss(
-            found.logprobs_A,
-            behaviour_T=behaviour_A,
-            advantages_T=advantages_A,
-            weights_T=weights_A,
-            objective=self._objective,
-            reference_T=reference_A,
+        if row.old_A is None:
+            on_trainer = self._terms.ratio_base is RatioBase.TRAINER
+            row.old_A = found.logprobs_A.detach() if on_trainer else behaviour_A
+        loss, terms = row_loss(
+            ActionTokens(
+                logprobs_A=found.logprobs_A,
+                old_A=row.old_A,
+                behaviour_A=behaviour_A,
+                advantages_A=advantages_A,
+                sequence_A=torch.from_numpy(packed.sequence_A).to(found.logprobs_A.device),
+            ),
+            weights_A=weights_A,
+            terms=self._terms,
+            reference_A=row.reference_A,
+            entropy_A=found.entropy_A,
         )
         value = float(loss.detach())
         forwarded = time.perf_counter()
@@ -144,18 +198,15 @@ class Learner:
         self._after_row()
         return value, _record(terms, found.logprobs_A.detach() - behaviour_A, found.entropy_A)
 
-    def _apply(self, norm: float, stepped: bool) -> Metrics:
+    def _apply(self, rate: float, stepped: bool) -> None:
         """Step on the gradient if `stepped`; else no weight changes."""
         started = time.perf_counter()
         if stepped:
+            for parameters in self._model.optimiser.param_groups:
+                parameters["lr"] = rate
             self._model.optimiser.step()
         self._model.optimiser.zero_grad(set_to_none=True)
-        self._seconds[StepMetric.SECONDS_OPTIMISER] = time.perf_counter() - started
-        return {
-            StepMetric.GRAD_NORM: norm if stepped else 0.0,
-            StepMetric.LEARNING_RATE: self._settings.learning_rate,
-            StepMetric.SKIPPED: float(not stepped),
-        }
+        self._seconds[StepMetric.SECONDS_OPTIMISER] += time.perf_counter() - started
 
 
 def _record(terms: TokenTerms, gap_A: Tensor, entropy_A: Tensor) -> TokenRecord:
@@ -163,9 +214,9 @@ def _record(terms: TokenTerms, gap_A: Tensor, entropy_A: Tensor) -> TokenRecord:
         return values.detach().to("cpu", torch.float64).numpy().astype(np.float64, copy=False)
 
     return TokenRecord(
-        importance_A=plain(terms.importance_T),
+        importance_A=plain(terms.importance_A),
         gap_A=plain(gap_A.abs()),
-        clipped_A=plain(terms.clipped_T),
-        kl_A=plain(terms.kl_T),
+        clipped_A=plain(terms.clipped_A),
+        kl_A=plain(terms.kl_A),
         entropy_A=plain(entropy_A),
     )

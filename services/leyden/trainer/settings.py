@@ -1,11 +1,19 @@
 """The trainer's settings: the run file's `trainer:` section (what and how to train) and environment (where it runs)."""
 
 import hashlib
+import json
+from collections.abc import Iterable, Iterator
 from pathlib import Path
-from typing import Literal
+from typing import Literal, Self
 
-from pydantic import BaseModel, ConfigDict, Field
+from pydantic import BaseModel, ConfigDict, Field, model_validator
 from pydantic_settings import BaseSettings, SettingsConfigDict
+
+from leyden.trainer.core.objectives import Clipped, ObjectiveSetting
+
+DEFAULTS = 1
+"""Number of the defaults that can change the weights; raise it when one is changed, so that no checkpoint made with the
+old one is resumed with the new one."""
 
 
 class LoraSettings(BaseModel):
@@ -34,6 +42,11 @@ class TrainerSettings(BaseModel):
     """The adapter, with `mode: lora`: `{rank, alpha}`."""
     learning_rate: float = Field(default=5e-4, gt=0)
     """AdamW's learning rate. 5e-4 suits LoRA; for full fine-tuning use about a tenth."""
+    warmup_steps: int = Field(default=0, ge=0)
+    """Versions over which the learning rate rises to `learning_rate`."""
+    decay: Literal["none", "linear", "cosine"] = "none"
+    """How the learning rate falls after the warm-up, to 0 at version `decay_steps`."""
+    decay_steps: int | None = Field(default=None, ge=1)
     weight_decay: float = Field(default=0.0, ge=0)
     """AdamW's weight decay."""
     max_grad_norm: float = Field(default=1.0, gt=0)
@@ -56,23 +69,30 @@ class TrainerSettings(BaseModel):
     Use with credit's `reinforce_plus_plus` (which has no baseline otherwise), `reinforce_plus_plus_baseline` and `gae`.
     """
 
-    objective: str = "clipped"
-    """The surrogate that is maximised: `clipped` (PPO's), or the name of an entry point of `leyden.objectives`."""
-    aggregation: Literal["token", "sequence", "rollout"] = "rollout"
-    """What weighs the same in the loss: every token, every sequence, or every rollout however long it is."""
+    objective: ObjectiveSetting = Clipped()
+    """What is maximised: a name, or `name` with its parameters. `clipped`, `gspo`, `cispo`, `reinforce`, `sft`, or the
+    name of an entry point of `leyden.objectives`."""
+    epochs: int = Field(default=1, ge=1)
+    """Optimiser steps on each batch. From the second on the ratio differs from 1, and the clips hold."""
+    aggregation: Literal["token", "sequence", "rollout", "constant"] = "rollout"
+    """Over what the loss is averaged. `constant`: a rollout's sum is divided by `constant_tokens` (Dr.GRPO)."""
+    constant_tokens: int | None = Field(default=None, ge=1)
+    """Divisor of `aggregation: constant`, in tokens: the longest response, as a rule."""
     ratio_base: Literal["trainer", "behaviour"] = "trainer"
     """Denominator of the clipped ratio. `trainer`: the policy before the step, so the ratio is 1; the gap to the engine
     is corrected by a truncated importance weight. `behaviour`: the engine's logprobs; only the clips correct."""
-    clip_low: float = Field(default=0.2, ge=0)
-    """The probability ratio is clipped at 1 - `clip_low` below."""
-    clip_high: float = Field(default=0.28, ge=0)
-    """The probability ratio is clipped at 1 + `clip_high` above."""
-    dual_clip: float | None = Field(default=3.0, gt=1)
-    """For negative advantages the ratio counts up to this much at most; null: without limit."""
+    importance: Literal["token", "sequence", "band"] = "token"
+    """How the gap to the engine is corrected. `token`: each token's ratio, up to `importance_cap`. `sequence`: the
+    ratio of the whole sequence. `band`: tokens whose ratio is outside `importance_floor` … `importance_cap` count 0."""
     importance_cap: float | None = Field(default=2.0, gt=0)
-    """Truncates the importance weight between the engine's and the trainer's logprobs; null: no such weight."""
+    """Upper bound of the importance weight. null: no correction."""
+    importance_floor: float = Field(default=0.5, gt=0)
+    """Lower bound of `importance: band`."""
     kl: float = Field(default=0.0, ge=0)
-    """Weight of the k3 KL to the base model."""
+    """Weight of the KL to the base model."""
+    kl_estimate: Literal["k2", "k3"] = "k3"
+    entropy: float = Field(default=0.0, ge=0)
+    """Weight of the entropy bonus: keeps the policy from settling on one answer too early."""
 
     row_tokens: int = Field(default=2048, ge=16)
     """Largest number of tokens in a packed row. More tokens need more memory, but repeat fewer prefixes."""
@@ -87,14 +107,62 @@ class TrainerSettings(BaseModel):
     keep_checkpoints: int = Field(default=3, ge=1)
     """Number of newest checkpoints that are kept; older ones are deleted."""
 
+    @model_validator(mode="after")
+    def _refuse_what_has_no_effect(self) -> Self:
+        """Who writes a setting that the others make meaningless expects something else of the run."""
+        if conflicts := list(self._conflicts()):
+            raise ValueError("; ".join(conflicts))
+        return self
+
+    def _conflicts(self) -> Iterator[str]:
+        said, objective = self.model_fields_set, self.objective
+        clips = objective.clips & objective.model_fields_set
+        if clips and self.epochs == 1 and self.ratio_base == "trainer":
+            yield (
+                f"{_named(clips)} of objective {objective.name}: with one step a batch the ratio is 1, and nothing is "
+                "clipped; set `epochs` above 1 or `ratio_base: behaviour`"
+            )
+        if "ratio_base" in said and not objective.uses_ratio:
+            yield f"`ratio_base`: objective {objective.name} has no ratio"
+        correction = said & {"importance", "importance_cap", "importance_floor"}
+        if correction and self.importance_cap is not None:
+            if not objective.is_corrected:
+                yield f"{_named(correction)}: objective {objective.name} is not corrected"
+            elif self.ratio_base == "behaviour":
+                yield f"{_named(correction)}: with `ratio_base: behaviour` the ratio itself corrects"
+        if self.importance == "band" and not (self.importance_cap or 0.0) > self.importance_floor:
+            yield "`importance: band` needs an `importance_cap` above `importance_floor`"
+        if "importance_floor" in said and self.importance != "band":
+            yield "`importance_floor` needs `importance: band`"
+        if "kl_estimate" in said and not self.kl:
+            yield "`kl_estimate` needs `kl` above 0"
+        if (self.aggregation == "constant") != (self.constant_tokens is not None):
+            yield "`aggregation: constant` and `constant_tokens` need each other"
+        if (self.decay != "none") != (self.decay_steps is not None):
+            yield "`decay` and `decay_steps` need each other"
+        if self.decay_steps is not None and self.decay_steps <= self.warmup_steps:
+            yield "`decay_steps` must be above `warmup_steps`"
+
+    @property
+    def learns_without_advantages(self) -> bool:
+        """Whether a batch whose advantages are all 0 has a gradient."""
+        return self.kl > 0 or self.entropy > 0
+
     @property
     def settings_hash(self) -> str:
-        """16 hex digits that depend on every setting that can change the weights."""
+        """16 hex digits that depend on every setting that can change the weights and is not at its default.
+
+        So a setting that is added later changes no hash. `DEFAULTS` stands for the defaults.
+        """
         operational = {"keep_checkpoints", "max_steps", "gradient_checkpointing"}
-        # Added later: left out at their defaults, so that older checkpoints can be resumed.
-        later = ("credit", "whiten_advantages", "objective", "incomplete_after")
-        operational |= {name for name in later if getattr(self, name) == type(self).model_fields[name].default}
-        return hashlib.sha256(self.model_dump_json(exclude=operational).encode()).hexdigest()[:16]
+        changed = self.model_dump(mode="json", exclude_defaults=True, exclude=operational)
+        if "objective" in changed:
+            changed["objective"]["name"] = self.objective.name
+        return hashlib.sha256(json.dumps([DEFAULTS, changed], sort_keys=True).encode()).hexdigest()[:16]
+
+
+def _named(settings: Iterable[str]) -> str:
+    return " and ".join(f"`{name}`" for name in sorted(settings))
 
 
 class TrainerEnvironment(BaseSettings):
@@ -111,4 +179,4 @@ class TrainerEnvironment(BaseSettings):
     device: Literal["auto", "cpu", "cuda"] = "auto"
     """Where it computes; `auto` takes a GPU if there is one."""
     threads: int | None = None
-    """CPU threads per operation. Default: all cores."""
+    """CPU threads per operation. Default: `OMP_NUM_THREADS`, else all cores."""

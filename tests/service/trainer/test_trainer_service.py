@@ -1,6 +1,5 @@
 """The trainer's handler with fakes: what is stepped, saved and told, and what a kill or a fault at any point leaves."""
 
-import hashlib
 from collections.abc import Sequence
 from dataclasses import replace
 from typing import Any
@@ -24,7 +23,6 @@ from leyden.kafka.liveness import Heartbeat
 from leyden.kafka.subscriber import FATAL_EXIT
 from leyden.trainer.core.finished import REMEMBERED_GROUPS
 from leyden.trainer.core.progress import SavedCheckpoint
-from leyden.trainer.settings import TrainerSettings
 from leyden.trainer.topology import subscription
 from trainer_fakes import LOG, Disk, Process, group
 
@@ -258,24 +256,6 @@ async def test_the_credit_service_is_chosen_by_its_name() -> None:
     assert await unbroken(both) == []
     [saved] = await unbroken(both, credit="dense")
     assert saved.progress.manifest.group_ids == ["g0", "g1"]
-
-
-def test_a_run_without_a_credit_name_goes_on_from_checkpoints_made_before_there_were_names() -> None:
-    """The unnamed one is not in the settings' hash; another data set is another experiment."""
-    plain = TrainerSettings()
-    assert plain.settings_hash == hashlib.sha256(plain.model_dump_json(exclude=BEFORE).encode()).hexdigest()[:16]
-    assert TrainerSettings(credit="dense").settings_hash != plain.settings_hash
-
-
-BEFORE = {
-    "keep_checkpoints",
-    "max_steps",
-    "gradient_checkpointing",
-    "credit",
-    "whiten_advantages",
-    "objective",
-    "incomplete_after",
-}
 
 
 async def test_a_group_published_again_later_is_trained_once() -> None:

@@ -12,7 +12,8 @@ from hypothesis import strategies as st
 
 from leyden.events import GroupCredited, SequenceCredited, pack_floats, pack_ints
 from leyden.trainer.core.batching import BatchRules, GroupBuffer
-from leyden.trainer.core.objective import Objective, RatioBase, importance_weights, k3, policy_loss
+from leyden.trainer.core.loss import Importance, Kl, LossTerms, RatioBase, importance_weights, kl_estimate, row_loss
+from leyden.trainer.core.objectives import OBJECTIVES, ActionTokens, Clipped, objective_of
 from leyden.trainer.core.outcome import StepOutcome
 from leyden.trainer.core.revisions import ReadyGroup
 from leyden.trainer.core.sequences import to_sequence
@@ -183,6 +184,16 @@ def test_a_batch_without_any_advantage_is_skipped(tiny_llama: Path, group: Group
     assert (outcome.skipped, outcome.untrained) == (True, {"g": "no_signal"})
 
 
+def one_token(logprob: torch.Tensor, behaviour: torch.Tensor, base: RatioBase, advantage: float) -> ActionTokens:
+    return ActionTokens(
+        logprobs_A=logprob,
+        old_A=behaviour if base is RatioBase.BEHAVIOUR else logprob.detach(),
+        behaviour_A=behaviour,
+        advantages_A=torch.tensor([advantage], dtype=logprob.dtype),
+        sequence_A=torch.zeros(1, dtype=torch.int64),
+    )
+
+
 @settings(max_examples=200, deadline=None)
 @given(
     logprob=st.floats(-100, 0),
@@ -191,24 +202,24 @@ def test_a_batch_without_any_advantage_is_skipped(tiny_llama: Path, group: Group
     advantage=st.floats(-1e6, 1e6),
     base=st.sampled_from(RatioBase),
     cap=st.sampled_from([None, 2.0]),
-    dual=st.sampled_from([None, 3.0]),
+    said=st.sampled_from([*OBJECTIVES, Clipped(dual_clip=None)]),
+    importance=st.sampled_from(Importance),
+    kl=st.sampled_from(Kl),
 )
 def test_no_log_ratio_makes_the_loss_or_its_gradient_infinite(
     logprob: float, behaviour: float, reference: float, advantage: float, base: RatioBase, cap: float | None,
-    dual: float | None,
+    said: str, importance: Importance, kl: Kl,
 ) -> None:  # fmt: skip
     logprobs = torch.tensor([logprob], dtype=torch.float32, requires_grad=True)
-    loss, terms = policy_loss(
-        logprobs,
-        behaviour_T=torch.tensor([behaviour], dtype=torch.float32),
-        advantages_T=torch.tensor([advantage], dtype=torch.float32),
-        weights_T=torch.ones(1),
-        objective=Objective(ratio_base=base, importance_cap=cap, dual_clip=dual, kl=0.1),
-        reference_T=torch.tensor([reference], dtype=torch.float32),
+    loss, terms = row_loss(
+        one_token(logprobs, torch.tensor([behaviour], dtype=torch.float32), base, advantage),
+        weights_A=torch.ones(1),
+        terms=LossTerms(objective_of(said), importance, importance_cap=cap, kl=0.1, kl_estimate=kl, ratio_base=base),
+        reference_A=torch.tensor([reference], dtype=torch.float32),
     )
     loss.backward()
     assert logprobs.grad is not None
-    for tensor in (loss, logprobs.grad, terms.importance_T, terms.kl_T):
+    for tensor in (loss, logprobs.grad, terms.importance_A, terms.kl_A):
         assert torch.isfinite(tensor).all()
 
 
@@ -216,6 +227,8 @@ def test_no_log_ratio_makes_the_loss_or_its_gradient_infinite(
 @given(st.floats(-19.5, 19.5))
 def test_within_its_limit_a_ratio_is_the_plain_exponential(log_ratio: float) -> None:
     one, base = torch.tensor([-21.0], dtype=torch.float64), torch.tensor([-21.0 - log_ratio], dtype=torch.float64)
-    weight = importance_weights(one, base, 1e12)
+    weight = importance_weights(one_token(one, base, RatioBase.TRAINER, 1.0), LossTerms(importance_cap=1e12))
     assert float(weight) == pytest.approx(float(np.exp(log_ratio)), rel=1e-10)
-    assert float(k3(base, one)) == pytest.approx(float(np.exp(log_ratio) - log_ratio - 1.0), rel=1e-10, abs=1e-10)
+    assert float(kl_estimate(base, one, Kl.K3)) == pytest.approx(
+        float(np.exp(log_ratio) - log_ratio - 1.0), rel=1e-10, abs=1e-10
+    )

@@ -74,7 +74,13 @@ def resume(run: Run, saved: SavedCheckpoint) -> Run:
     return run
 
 
-@pytest.mark.parametrize("settings", [{"mode": "lora", "lora": {"rank": 4, "alpha": 8.0}}, {"mode": "full", "kl": 0.1}])
+@pytest.mark.parametrize(
+    "settings",
+    [
+        {"mode": "lora", "lora": {"rank": 4, "alpha": 8.0}, "warmup_steps": 1, "decay": "cosine", "decay_steps": 9},
+        {"mode": "full", "kl": 0.1, "objective": "gspo", "epochs": 2, "entropy": 0.01},
+    ],
+)
 def test_four_steps_equal_two_and_a_resume_and_two(
     tmp_path: Path, tiny_llama: Path, group: Groups, settings: dict[str, object]
 ) -> None:

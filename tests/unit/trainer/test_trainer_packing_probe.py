@@ -11,7 +11,7 @@ from transformers import AutoConfig, AutoModelForCausalLM
 from leyden.events import SequenceCredited
 from leyden.trainer.core.actions import pack_actions
 from leyden.trainer.core.forward import action_logprobs
-from leyden.trainer.core.objective import Aggregation, token_weights
+from leyden.trainer.core.loss import Aggregation, token_weights
 from leyden.trainer.core.packing_probe import packing_gap
 from leyden.trainer.core.sequences import to_sequence
 from leyden.trainer.model import PolicyModel, UnsupportedModelError

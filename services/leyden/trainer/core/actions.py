@@ -29,6 +29,8 @@ class PackedRow:
     behaviour_A: Doubles
     advantages_A: Doubles
     weights_A: Doubles
+    sequence_A: Index
+    """Which of the row's sequences each action token is of, from 0."""
 
 
 def pack_actions(sequences: Sequence[TrainSequence], weights_S: Doubles, row_tokens: int) -> list[PackedRow]:
@@ -65,4 +67,5 @@ def _packed(tree: TreeRow, sequences: Sequence[TrainSequence], weights_S: Double
         behaviour_A=table[:, 3],
         advantages_A=table[:, 4],
         weights_A=table[:, 5],
+        sequence_A=np.repeat(np.arange(len(parts)), [len(part) for part in parts]).astype(np.int64),
     )

@@ -6,7 +6,7 @@ A package adds one with an entry point of the group `leyden.credit_strategies`: 
 from collections.abc import Mapping
 from typing import Annotated, Any
 
-from pydantic import BeforeValidator, SerializeAsAny, ValidationError
+from pydantic import BeforeValidator, SerializeAsAny
 
 from leyden.credit.core.strategies.base import Episode, Step, StepCredit, Strategy, episode_of
 from leyden.credit.core.strategies.discounted import Discounted
@@ -14,7 +14,7 @@ from leyden.credit.core.strategies.gae import Gae
 from leyden.credit.core.strategies.identical import Identical
 from leyden.credit.core.strategies.step import StepRewards
 from leyden.credit.core.strategies.step_group import StepGroup
-from leyden.extensions import Extensions, subclass_of
+from leyden.extensions import Extensions, configured, subclass_of
 
 STRATEGIES: Mapping[str, type[Strategy]] = {
     "identical": Identical,
@@ -28,19 +28,7 @@ _KNOWN = Extensions("strategy", "leyden.credit_strategies", STRATEGIES, subclass
 
 def strategy_of(said: str | Mapping[str, Any] | Strategy) -> Strategy:
     """The strategy that a run file means by a name, or by a name with parameters; raises ValueError for no such."""
-    if isinstance(said, Strategy):
-        return said
-    parameters = dict(said) if isinstance(said, Mapping) else {"name": said}
-    name = parameters.get("name")
-    if not isinstance(name, str):
-        raise ValueError(f"strategy {name!r} is not one of {', '.join(_KNOWN.names)}")
-    kind = _KNOWN.find(name)
-    try:
-        return kind.model_validate(parameters)
-    except ValidationError as error:
-        known = ", ".join(field.alias or name for name, field in kind.model_fields.items() if name != "name") or "none"
-        wrong = "; ".join(f"{'.'.join(map(str, one['loc']))}: {one['msg']}" for one in error.errors())
-        raise ValueError(f"strategy {name} (parameters: {known}): {wrong}") from None
+    return configured(_KNOWN, said)
 
 
 StrategySetting = Annotated[SerializeAsAny[Strategy], BeforeValidator(strategy_of)]
