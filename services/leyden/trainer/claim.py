@@ -92,7 +92,7 @@ class FolderClaim:
             older.rename(aside)
         except FileNotFoundError:
             return  # a trainer that starts now removed it
-        shutil.rmtree(aside)
+        shutil.rmtree(aside, ignore_errors=True)  # a later trainer may remove it at the same time
 
     def _remove_leftovers(self) -> None:
         """Remove what earlier trainers prepared and did not put in place."""
