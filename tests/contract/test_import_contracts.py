@@ -24,9 +24,9 @@ CORES = sorted(
     file for pattern in ("*/core.py", "*/core/**/*.py") for file in (ROOT / "services" / "leyden").glob(pattern)
 )
 PURE = {
-    "__future__", "abc", "array", "base64", "binascii", "bisect", "collections", "collections.abc", "contextlib", "contextvars",
-    "dataclasses", "datetime", "email.utils", "enum", "fnmatch", "functools", "hashlib", "heapq", "hmac", "itertools",
-    "json", "math", "numbers", "pathlib", "re", "re._constants", "re._parser", "struct", "types", "typing",
+    "__future__", "abc", "array", "base64", "binascii", "bisect", "collections", "collections.abc", "contextlib",
+    "contextvars", "dataclasses", "datetime", "email.utils", "enum", "fnmatch", "functools", "hashlib", "heapq", "hmac",
+    "itertools", "json", "math", "numbers", "pathlib", "re", "re._constants", "re._parser", "struct", "types", "typing",
     "urllib.parse", "zlib",
 }  # fmt: skip
 PURE_PACKAGES = {

@@ -47,6 +47,7 @@ class TrainerSettings(BaseModel):
     decay: Literal["none", "linear", "cosine"] = "none"
     """How the learning rate falls after the warm-up, to 0 at version `decay_steps`."""
     decay_steps: int | None = Field(default=None, ge=1)
+    """Version from which on the learning rate is 0, with `decay`."""
     weight_decay: float = Field(default=0.0, ge=0)
     """AdamW's weight decay."""
     max_grad_norm: float = Field(default=1.0, gt=0)
@@ -91,6 +92,7 @@ class TrainerSettings(BaseModel):
     kl: float = Field(default=0.0, ge=0)
     """Weight of the KL to the base model."""
     kl_estimate: Literal["k2", "k3"] = "k3"
+    """Estimate of the KL per token: `k3` is unbiased and never negative; `k2` has the gradient of the KL."""
     entropy: float = Field(default=0.0, ge=0)
     """Weight of the entropy bonus: keeps the policy from settling on one answer too early."""
 

@@ -50,7 +50,7 @@ def newest(root: Path) -> list[str]:
 TURNS = st.lists(st.tuples(st.integers(0, 2), st.integers(1, 60)), max_size=14)
 
 
-@settings(max_examples=250)
+@settings(max_examples=60)
 @given(TURNS, st.tuples(*[st.integers(1, 3)] * 3))
 def test_every_step_is_made_once_whenever_trainers_are_stopped_and_continued(
     turns: list[tuple[int, int]], steps: tuple[int, int, int]
