@@ -280,6 +280,7 @@ def http_config(
         log_config=None,
         access_log=False,
         proxy_headers=False,  # client addresses are not used, and parsing the headers costs every request
+        ws="none",
         timeout_graceful_shutdown=20,
         lifespan="off",
     )

@@ -23,7 +23,7 @@ from leyden.events.otlp import SIGNAL_HEADER
 from leyden.gateway.adapters.engines import AiohttpEngines
 from leyden.gateway.adapters.log import KafkaLog
 from leyden.gateway.app import Gateway
-from leyden.gateway.rpc import GrpcOtlp
+from leyden.gateway.rpc import GrpcLimits, GrpcOtlp
 from leyden.ids import AttemptRef
 from leyden.ingest.core.limits import Limits
 from leyden.ingest.dialects import DIALECTS
@@ -203,7 +203,7 @@ async def test_hostile_spans_of_every_dialect_stop_no_partition(way: Way) -> Non
 
 
 async def test_a_span_and_a_score_by_json_and_by_grpc_reach_their_rollout(way: Way) -> None:
-    server = GrpcOtlp(way.gateway.otlp, "127.0.0.1", 0, 8).server()
+    server = GrpcOtlp(way.gateway.otlp, "127.0.0.1", 0, GrpcLimits(max_streams=8)).server()
     port = server.add_insecure_port("127.0.0.1:0")
     await server.start()
     async with way.ingesting():

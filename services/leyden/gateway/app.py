@@ -21,7 +21,7 @@ from leyden.gateway.core.keys import KEY_ID_BYTES, SECRET_BYTES, KeyRing, NewKey
 from leyden.gateway.core.resilience import CircuitRules, RetryRules
 from leyden.gateway.core.routing import Router, RoutingRules, RoutingTable
 from leyden.gateway.core.upstreams import Upstreams
-from leyden.gateway.handlers.admission import CallsInFlight, KeyLimiter, Limiter
+from leyden.gateway.handlers.admission import Budget, CallsInFlight, KeyLimiter, Limiter
 from leyden.gateway.handlers.call_watch import CallWatch
 from leyden.gateway.handlers.calls import ModelCalls, Recorder
 from leyden.gateway.handlers.continuations import Continuations, StickyVersions
@@ -29,7 +29,7 @@ from leyden.gateway.handlers.counting import TokenCounter
 from leyden.gateway.handlers.kept import Kept
 from leyden.gateway.handlers.keys import KeysHandler
 from leyden.gateway.handlers.models import ModelsHandler
-from leyden.gateway.handlers.otlp import Budget, OtlpHandler
+from leyden.gateway.handlers.otlp import OtlpHandler
 from leyden.gateway.handlers.ownership import Ownership
 from leyden.gateway.handlers.restoring import Restorer, RestoringTimes
 from leyden.gateway.handlers.rollouts import LifeSettings, Rollouts
@@ -42,7 +42,8 @@ from leyden.gateway.http.models import Catalog, CountingApi
 from leyden.gateway.http.openapi import document_operation
 from leyden.gateway.http.operations import LeydenRoutes, Operation
 from leyden.gateway.http.otlp import OtlpApi
-from leyden.gateway.http.protocol import StampedProtocol, bounded
+from leyden.gateway.http.protocol import WAITS_S, StampedProtocol, Wait, bounded
+from leyden.gateway.http.requests import Bodies
 from leyden.gateway.http.responses import ResponsesApi
 from leyden.gateway.http.rollouts import RolloutsApi
 from leyden.gateway.ports import EarlierCalls, Engines, KeptResponses, Log, Rates, RolloutStore
@@ -101,9 +102,20 @@ class Gateway:
             keys=self.ring,
             handler=OtlpHandler(log, settings.trace_record_bytes, self.ownership),
             limiter=Limiter("traces", settings.max_concurrent_traces, 503, settings.retry_after_s),
-            budget=Budget(settings.max_trace_bytes_in_flight, settings.retry_after_s),
-            max_bytes=settings.max_trace_bytes,
+            bodies=Bodies(
+                Budget("otlp", settings.max_trace_bytes_in_flight, settings.retry_after_s),
+                settings.max_trace_bytes,
+                settings.body_timeout_s,
+                settings.body_stall_timeout_s,
+            ),
             retry_after_s=settings.retry_after_s,
+        )
+        self.bodies = Bodies(
+            Budget("json", settings.max_body_bytes_in_flight, settings.retry_after_s),
+            settings.max_body_bytes,
+            settings.body_timeout_s,
+            settings.body_stall_timeout_s,
+            settings.max_decoded_bytes,
         )
         self.operations = self._operations()
 
@@ -142,11 +154,12 @@ class Gateway:
     def _operations(self) -> list[Operation]:
         """Every route except the health routes. They are tried in order, so the busiest come first."""
         knobs = self._settings
-        max_body, retry_after_s = knobs.max_body_bytes, knobs.retry_after_s
+        retry_after_s = knobs.retry_after_s
+        bodies = self.bodies
         leyden = LeydenRoutes(
             self.ring,
             Limiter("requests", knobs.max_concurrent_requests, 503, retry_after_s),
-            max_body,
+            bodies,
             retry_after_s,
         )
         rollouts = RolloutsApi(
@@ -161,15 +174,15 @@ class Gateway:
         )
         counter = TokenCounter(self.table, self._engines, knobs.engine_timeouts)
         operations = [
-            *ModelApi(self.calls, max_body, retry_after_s).operations(),
+            *ModelApi(self.calls, bodies, retry_after_s).operations(),
             *Catalog(self.ring, self.table, self.upstreams, retry_after_s).operations(),
-            *CountingApi(self.ring, counter, self.call_slots, max_body, retry_after_s).operations(),
+            *CountingApi(self.ring, counter, self.call_slots, bodies, retry_after_s).operations(),
             *ResponsesApi(
                 keys=self.ring,
                 kept=self.kept,
                 counter=counter,
                 limiter=self.call_slots,
-                max_body_bytes=max_body,
+                bodies=bodies,
                 retry_after_s=retry_after_s,
             ).operations(),
             *self.otlp.operations(),
@@ -188,13 +201,30 @@ def random_key() -> NewKey:
     return new_key(secrets.token_bytes(KEY_ID_BYTES), secrets.token_bytes(SECRET_BYTES))
 
 
+def waits_s(settings: GatewaySettings) -> dict[Wait, float]:
+    """How long connections wait for their clients, in seconds."""
+    told = {Wait.HEAD: settings.head_timeout_s, Wait.READER: settings.send_timeout_s}
+    # The handler answers a body that does not come; the connection's limit is for bodies that nobody reads.
+    told |= {Wait.CLOSED: settings.send_timeout_s, Wait.BODY: settings.body_timeout_s + WAITS_S[Wait.REST]}
+    return {**WAITS_S, **told}
+
+
 def grpc_servers(otlp: OtlpApi, settings: GatewaySettings) -> list[Callable[[], Awaitable[None]]]:
     """The gRPC server if its port is set; the library is imported only then."""
     if not settings.grpc_port:
         return []
-    from leyden.gateway.rpc import GrpcOtlp
+    from leyden.gateway.rpc import GrpcLimits, GrpcOtlp
 
-    return [GrpcOtlp(otlp, settings.host, settings.grpc_port, settings.max_concurrent_traces).serve]
+    limits = GrpcLimits(
+        max_streams=settings.max_concurrent_traces,
+        max_message_bytes=min(settings.grpc_max_message_bytes, settings.max_trace_bytes),
+        max_messages=max(2, settings.max_trace_bytes_in_flight // settings.grpc_max_message_bytes),
+        message_timeout_s=settings.body_stall_timeout_s,
+        max_connections=settings.max_connections,
+        max_header_bytes=settings.max_header_bytes,
+        head_timeout_s=settings.head_timeout_s,
+    )
+    return [GrpcOtlp(otlp, settings.host, settings.grpc_port, limits).serve]
 
 
 def build(runtime: Runtime) -> Service:
@@ -263,6 +293,7 @@ def build(runtime: Runtime) -> Service:
             max_headers=settings.max_headers,
             max_connections=settings.max_connections,
             retry_after_s=settings.retry_after_s,
+            waits_s=waits_s(settings),
         ),
         host=settings.host,
         port=settings.port,

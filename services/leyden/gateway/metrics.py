@@ -81,6 +81,17 @@ IN_FLIGHT = Gauge(
     ["kind"],
 )
 CONNECTIONS = Gauge("leyden_gateway_connections", "Open connections to the gateway's own port, idle ones too.")
+WAITED_TOO_LONG = Counter(
+    "leyden_gateway_disconnected_clients",
+    "Connections that were closed because the client let the gateway wait too long, by what for: head, body, rest "
+    "(of a body, after the reply), idle, reader (it does not read), closed (it does not read what is left).",
+    ["wait"],
+)
+BODY_BYTES = Gauge(
+    "leyden_gateway_body_bytes",
+    "Bytes of requests in memory, as estimated from their bodies, by kind: json, otlp.",
+    ["kind"],
+)
 TRACE_BYTES = Counter("leyden_gateway_trace_bytes", "Bytes of OTLP requests forwarded, after decompression.")
 OTLP_ITEMS = Counter("leyden_gateway_otlp_items", "Spans and log records acknowledged, by signal.", ["signal"])
 OTLP_NOT_KEPT = Counter("leyden_gateway_otlp_metrics_bytes", "Bytes of OTLP metrics, which are answered and not kept.")

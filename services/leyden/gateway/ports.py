@@ -1,6 +1,7 @@
 """The gateway's ports. A temporary fault of any of them is a `leyden.kafka.Retry`, which becomes a 503."""
 
 from collections.abc import AsyncGenerator, AsyncIterator, Coroutine, Mapping, Sequence
+from contextlib import ExitStack
 from dataclasses import dataclass, field
 from datetime import datetime
 from enum import StrEnum
@@ -71,8 +72,8 @@ class CallExchange(ResponseWriter, Protocol):
         """The calling agent, if the headers name it."""
         ...
 
-    async def body(self) -> bytes:
-        """The whole body. Raises a `Refusal`: 413 or 408."""
+    async def body(self, held: ExitStack) -> bytes:
+        """The whole body; the memory that it takes counts until `held` is closed. Raises a `Refusal`: 413, 408, 503."""
         ...
 
     async def unless_gone(self, work: Coroutine[Any, Any, None]) -> None:

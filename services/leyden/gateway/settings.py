@@ -35,6 +35,18 @@ class GatewaySettings(BaseSettings):
 
     max_body_bytes: int = Field(default=8 * 1024 * 1024, ge=1)
     """Largest JSON body; larger ones get 413."""
+    max_decoded_bytes: int = Field(default=128 * 1024 * 1024, ge=1)
+    """Memory that the values of one JSON body may take, estimated from its brackets and commas; more get 413."""
+    max_body_bytes_in_flight: int = Field(default=256 * 1024 * 1024, ge=1)
+    """Memory of all JSON bodies at a time, as sent and decoded; more get 503. A model call counts until its end."""
+    head_timeout_s: float = Field(default=15.0, gt=0)
+    """Time limit for a request's head; then the connection is closed."""
+    body_timeout_s: float = Field(default=60.0, gt=0)
+    """Time limit for a request's body; then it gets 408."""
+    body_stall_timeout_s: float = Field(default=10.0, gt=0)
+    """Time limit for the next piece of a body; then it gets 408."""
+    send_timeout_s: float = Field(default=30.0, gt=0)
+    """A client that reads less than 64 KiB of a waiting reply in this time is disconnected."""
     max_header_bytes: int = Field(default=64 * 1024, ge=1024)
     """Largest request head (URL and headers); larger ones get 431."""
     max_headers: int = Field(default=128, ge=16)
@@ -59,6 +71,9 @@ class GatewaySettings(BaseSettings):
     """A larger OTLP request is split between spans into Kafka records of about this size."""
     grpc_port: int = Field(default=0, ge=0, le=65535)
     """Port of OTLP over gRPC (4317 by convention); 0: off."""
+    grpc_max_message_bytes: int = Field(default=8 * 1024 * 1024, ge=1)
+    """Largest OTLP request over gRPC, decompressed; larger ones get RESOURCE_EXHAUSTED. As many messages are received
+    at a time as fit into `max_trace_bytes_in_flight`, each within `body_stall_timeout_s`; one key has half of them."""
 
     engine_connect_timeout_s: float = Field(default=5.0, gt=0)
     """Time limit of a connection to an engine, in seconds."""

@@ -129,7 +129,7 @@ async def bench(
 ) -> AsyncIterator[Bench]:
     """A gateway that serves `policy@3` from one scripted engine (where `live`), and passes on to `upstreams`."""
     engine, log, store, clock = ScriptedEngine(), FakeLog(), store or MemoryStore(), ManualClock(START)
-    engines = AiohttpEngines(4.0, 100, 1_000_000)
+    engines = AiohttpEngines(4.0, 100, changes.get("max_reply_bytes", 1_000_000))
     await engines.open()
     rates = MemoryRates()
     gateway = Gateway(

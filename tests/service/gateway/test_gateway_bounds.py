@@ -78,21 +78,6 @@ async def test_one_request_too_many_is_a_503_everywhere_under_leyden(method: str
         assert (await http.get(f"{V1}/queue")).status_code == 200
 
 
-async def test_a_body_that_does_not_come_holds_one_place_and_no_more() -> None:
-    async with bench(max_concurrent_requests=1) as gate, client(gate) as http:
-
-        async def never() -> AsyncIterator[bytes]:
-            yield b"{"
-            await asyncio.sleep(30)
-
-        slow = asyncio.ensure_future(http.post(f"{V1}/tasks", content=never()))
-        await until(lambda: gauge("in_flight_requests", kind="requests") == 1)
-        assert (await http.get(f"{V1}/queue")).status_code == 503
-        slow.cancel()
-        await until(lambda: gauge("in_flight_requests", kind="requests") == 0)
-        assert (await http.get(f"{V1}/queue")).status_code == 200
-
-
 async def test_one_connection_too_many_is_answered_and_closed_before_it_asks() -> None:
     async with bench() as gate, served(gate, most=2):
         port = int(gate.url.rpartition(":")[2])

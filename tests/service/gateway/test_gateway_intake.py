@@ -12,7 +12,7 @@ from hypothesis import strategies as st
 from http_servers import served
 from leyden.gateway.core.refusals import Refusal
 from leyden.gateway.core.request import MAX_JSON_DEPTH, json_object
-from leyden.gateway.http.protocol import BoundedProtocol, StampedProtocol, bounded
+from leyden.gateway.http.protocol import StampedProtocol, bounded
 from leyden.service import http_config
 from service.gateway.gateway_fakes import API_KEY, Bench, bench
 
@@ -92,27 +92,6 @@ async def test_a_head_that_never_ends_is_not_kept(small: Bench) -> None:
     assert answer.startswith(b"HTTP/1.1 431 ")
     answer = await raw(small, start + b"v" * 300_000)
     assert answer.startswith(b"HTTP/1.1 431 ")
-
-
-async def test_a_head_that_does_not_come_is_not_waited_for(small: Bench, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(BoundedProtocol, "head_timeout_s", 0.2)
-    whole = f"GET /v1/models HTTP/1.1\r\nhost: x\r\nauthorization: Bearer {API_KEY}\r\n\r\n".encode()
-    assert await raw(small) == b""
-    assert await raw(small, whole[:20]) == b""
-    answer = await raw(small, whole, whole[:20])
-    assert answer.count(b"HTTP/1.1 ") == 1
-
-
-@pytest.mark.parametrize("path", [CHAT, "/v1/messages/count_tokens", "/v1/traces", "/leyden/v1/tasks"])
-async def test_a_body_that_stalls_gives_its_place_back(
-    small: Bench, http: httpx.AsyncClient, monkeypatch: pytest.MonkeyPatch, path: str
-) -> None:
-    monkeypatch.setattr("leyden.gateway.http.requests.BODY_TIMEOUT_S", 0.2)
-    head = f"POST {path} HTTP/1.1\r\nhost: x\r\nauthorization: Bearer {API_KEY}\r\ncontent-length: 50\r\n"
-    kind = "content-type: application/json\r\n"
-    answer = await raw(small, f"{head}{kind}connection: close\r\n\r\n{{".encode())
-    assert answer.startswith(b"HTTP/1.1 408 ")
-    assert (await http.post(CHAT, json={"model": "policy", "messages": []})).status_code == 200
 
 
 async def test_a_client_that_leaves_in_the_middle_of_its_body_is_no_error(

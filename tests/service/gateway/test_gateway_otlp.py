@@ -304,14 +304,14 @@ async def test_bytes_in_memory_are_bounded_and_more_is_a_503() -> None:
         url = f"{gate.url}/v1/traces"
         first = asyncio.create_task(http.post(url, content=slowly()))
         await started.wait()
-        while not gate.gateway.otlp.budget.held:
+        while not gate.gateway.otlp.bodies.budget.held:
             await asyncio.sleep(0.01)
         refused = await http.post(url, content=spans("x" * 50_000))
         assert (refused.status_code, refused.headers["retry-after"]) == (503, "1")
         finish.set()
         assert (await first).status_code == 400
         assert (await http.post(url, content=spans("x" * 50_000))).status_code == 200
-        assert gate.gateway.otlp.budget.held == 0
+        assert gate.gateway.otlp.bodies.budget.held == 0
 
 
 async def test_more_requests_than_places_are_a_503() -> None:

@@ -22,7 +22,7 @@ from opentelemetry.sdk.trace.export import SimpleSpanProcessor
 
 from leyden.events.otlp import Signal
 from leyden.gateway.core.keys import rollout_key
-from leyden.gateway.rpc import DETAILS, SERVICES, GrpcOtlp
+from leyden.gateway.rpc import DETAILS, SERVICES, GrpcLimits, GrpcOtlp
 from leyden.ingest.core.decode import decode
 from leyden.stack.ports import free_port
 from service.gateway.gateway_fakes import API_KEY, REF, SECRET, Bench, bench
@@ -33,7 +33,8 @@ KEY = (("authorization", f"Bearer {API_KEY}"),)
 @asynccontextmanager
 async def door(gate: Bench) -> AsyncIterator[str]:
     """The gRPC door of `gate`, on a free port."""
-    server = GrpcOtlp(gate.gateway.otlp, "127.0.0.1", 0, 8).server()
+    limits = GrpcLimits(max_streams=8, max_message_bytes=gate.gateway.otlp.bodies.max_bytes)
+    server = GrpcOtlp(gate.gateway.otlp, "127.0.0.1", 0, limits).server()
     port = server.add_insecure_port("127.0.0.1:0")
     await server.start()
     try:
@@ -173,7 +174,7 @@ async def test_a_message_over_the_limit_is_refused_for_good(compression: grpc.Co
 async def test_serving_ends_with_its_task_and_frees_the_port(gate: Bench) -> None:
     port = free_port()
     for _ in range(2):
-        serving = asyncio.create_task(GrpcOtlp(gate.gateway.otlp, "127.0.0.1", port, 8).serve())
+        serving = asyncio.create_task(GrpcOtlp(gate.gateway.otlp, "127.0.0.1", port, GrpcLimits(max_streams=8)).serve())
         async with asyncio.timeout(10):
             while True:
                 try:
@@ -182,7 +183,7 @@ async def test_serving_ends_with_its_task_and_frees_the_port(gate: Bench) -> Non
                 except grpc.aio.AioRpcError:
                     await asyncio.sleep(0.05)
         with pytest.raises(RuntimeError):
-            await GrpcOtlp(gate.gateway.otlp, "127.0.0.1", port, 8).serve()
+            await GrpcOtlp(gate.gateway.otlp, "127.0.0.1", port, GrpcLimits(max_streams=8)).serve()
         serving.cancel()
         await asyncio.gather(serving, return_exceptions=True)
     assert len(gate.log.raw) == 2

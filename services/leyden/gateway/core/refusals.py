@@ -1,9 +1,11 @@
 """The gateway's error replies: one exception for all routes; each route gives it its own JSON shape."""
 
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from typing import Any
 
 NO_HEADERS: Mapping[str, str] = {}
+Reserve = Callable[[int], None]
+"""Called with bytes before they are held in memory; raises a `Refusal` if they would be too many."""
 
 
 class Refusal(Exception):  # noqa: N818 - a reply, not a fault

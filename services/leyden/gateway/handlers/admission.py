@@ -1,9 +1,10 @@
-"""Admission: limits on requests of a kind, on a key's concurrent calls, and on its requests and tokens per minute.
+"""Admission: limits on requests of a kind and on their bytes, on a key's concurrent calls, requests and tokens.
 
 Nothing waits here: what exceeds a limit is refused at once. Also the list of the calls that wait for a model.
 """
 
 import asyncio
+import threading
 import time
 from collections import Counter
 from collections.abc import Callable, Container, Iterator
@@ -14,8 +15,8 @@ from typing import Any
 from leyden.clock import Clock
 from leyden.events import KeyLimits, ModelCallRecorded
 from leyden.gateway.core.keys import Caller, KeyRing, limit_headers, rate_limited
-from leyden.gateway.core.refusals import Refusal
-from leyden.gateway.metrics import IN_FLIGHT, LATE_CALLS, REFUSED, labelled
+from leyden.gateway.core.refusals import Refusal, Reserve
+from leyden.gateway.metrics import BODY_BYTES, IN_FLIGHT, LATE_CALLS, REFUSED, labelled
 from leyden.gateway.ports import CallInFlight, Rates
 from leyden.ids import AttemptRef
 
@@ -30,12 +31,16 @@ class Limiter:
         self._retry_after_s = retry_after_s
         self._now = 0
 
-    @contextmanager
-    def slot(self) -> Iterator[None]:
-        """Hold one slot. Raises `Refusal` if there is none."""
+    def must_have_room(self) -> None:
+        """Raise `Refusal` if every slot is taken: asked before a body is read, which may take long."""
         if self._now >= self._limit:
             message = f"{self._limit} {self._kind} are being served already"
             raise Refusal(self._status, "overloaded", message, retry_after_s=self._retry_after_s)
+
+    @contextmanager
+    def slot(self) -> Iterator[None]:
+        """Hold one slot. Raises `Refusal` if there is none."""
+        self.must_have_room()
         self._now += 1
         labelled(IN_FLIGHT, self._kind).set(self._now)
         try:
@@ -43,6 +48,39 @@ class Limiter:
         finally:
             self._now -= 1
             labelled(IN_FLIGHT, self._kind).set(self._now)
+
+
+class Budget:
+    """A limit on bytes of requests in memory; more are refused, never queued. Threads may share it."""
+
+    def __init__(self, kind: str, limit: int, retry_after_s: float) -> None:
+        self._kind = kind
+        self._limit = limit
+        self._retry_after_s = retry_after_s
+        self.held = 0
+        self._lock = threading.Lock()
+
+    @contextmanager
+    def open(self) -> Iterator[Reserve]:
+        """A function that takes bytes from the budget or raises a 503 `Refusal`; all are returned at the end."""
+        taken = 0
+
+        def reserve(size: int) -> None:
+            nonlocal taken
+            with self._lock:
+                if self.held + size > self._limit:
+                    message = f"the bodies of {self._kind} requests that are being served take too much memory already"
+                    raise Refusal(503, "overloaded", message, retry_after_s=self._retry_after_s)
+                self.held += size
+                taken += size
+            labelled(BODY_BYTES, self._kind).set(self.held)
+
+        try:
+            yield reserve
+        finally:
+            with self._lock:
+                self.held -= taken
+            labelled(BODY_BYTES, self._kind).set(self.held)
 
 
 class KeyLimiter:

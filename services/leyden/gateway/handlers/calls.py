@@ -116,9 +116,12 @@ class ModelCalls:
         headers = exchange.headers
         binding = bind(exchange.rollout, caller, headers.get("traceparent"), headers.get(SESSION_HEADER))
         with ExitStack() as held:
+            self._limiter.must_have_room()
+            body = await exchange.body(held)
             held.enter_context(self._limiter.slot())
             await self._keys.enter(caller, held, exchange.extra_headers)
-            asked = json_object(await exchange.body())
+            asked = json_object(body)
+            del body
             if face.keeps:
                 asked = await self._kept.resolved(binding, asked)
             request = face.request(asked)

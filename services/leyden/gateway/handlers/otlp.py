@@ -1,9 +1,6 @@
 """Writes OTLP export requests to the log: checks, keys and splits them; accepts them once Kafka has everything."""
 
 import asyncio
-import threading
-from collections.abc import Iterator
-from contextlib import contextmanager
 from dataclasses import dataclass, replace
 
 from leyden.events.codec import OTLP
@@ -20,43 +17,12 @@ from leyden.events.wellformed import well_formed_json
 from leyden.gateway.core.keys import Caller
 from leyden.gateway.core.otlp.look import look, rollouts_named
 from leyden.gateway.core.otlp.split import split
-from leyden.gateway.core.otlp.unpack import Reserve
 from leyden.gateway.core.refusals import Refusal
 from leyden.gateway.core.request import bind
 from leyden.gateway.handlers.ownership import Ownership
 from leyden.gateway.metrics import OTLP_ITEMS, OTLP_NOT_KEPT, TRACE_BYTES
 from leyden.gateway.ports import Log
 from leyden.ids import AttemptRef
-
-
-class Budget:
-    """A limit on bytes of requests in memory; more are refused, never queued."""
-
-    def __init__(self, limit: int, retry_after_s: float) -> None:
-        self._limit = limit
-        self._retry_after_s = retry_after_s
-        self.held = 0
-        self._lock = threading.Lock()
-
-    @contextmanager
-    def open(self) -> Iterator[Reserve]:
-        """A function that takes bytes from the budget or raises a 503 `Refusal`; all are returned at the end."""
-        taken = 0
-
-        def reserve(size: int) -> None:
-            nonlocal taken
-            with self._lock:
-                if self.held + size > self._limit:
-                    message = "too many bytes of OTLP requests are being served already"
-                    raise Refusal(503, "overloaded", message, retry_after_s=self._retry_after_s)
-                self.held += size
-                taken += size
-
-        try:
-            yield reserve
-        finally:
-            with self._lock:
-                self.held -= taken
 
 
 @dataclass(frozen=True, slots=True)

@@ -67,7 +67,7 @@ class KeysApi:
         ]  # fmt: skip
 
     async def _create(self, asked: Asked[KeyBody]) -> Response:
-        body = await asked.body()
+        body = asked.body()
         key, created = await self.handler.create(body.request(asked.caller))
         return _json({"key": key.text} | _shown(KeyState(key.key_id, created.name, created)), 201)
 

@@ -2,6 +2,7 @@
 
 import asyncio
 from collections.abc import Coroutine, Mapping
+from contextlib import ExitStack
 from dataclasses import dataclass
 from typing import Any, TypeVar
 
@@ -19,10 +20,10 @@ from leyden.gateway.handlers.servers import EngineError
 from leyden.gateway.http.operations import EVENTS, JsonDict, Operation, json
 from leyden.gateway.http.requests import (
     CLIENT_CLOSED_REQUEST,
+    Bodies,
     credentials,
     face_shape,
     note_wait,
-    read_body,
     request_ids,
 )
 from leyden.kafka import Retry
@@ -56,7 +57,7 @@ class ModelApi:
     """The dependencies of the model API."""
 
     calls: ModelCalls
-    max_body_bytes: int
+    bodies: Bodies
     retry_after_s: float
 
     def operations(self) -> list[Operation]:
@@ -87,7 +88,7 @@ class _CallApp:
         self._shape = face_shape(face)
 
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
-        exchange = HttpExchange(scope, receive, send, self._api.max_body_bytes)
+        exchange = HttpExchange(scope, receive, send, self._api.bodies)
         note_wait(exchange.request)
         try:
             await self._api.calls.serve(self._face, exchange)
@@ -112,11 +113,11 @@ class _CallApp:
 class HttpExchange:
     """`CallExchange` on ASGI."""
 
-    def __init__(self, scope: Scope, receive: Receive, send: Send, max_body_bytes: int) -> None:
+    def __init__(self, scope: Scope, receive: Receive, send: Send, bodies: Bodies) -> None:
         self.request = Request(scope, receive)
         self.extra_headers: dict[str, str] = {}
         self._send = send
-        self._max_body_bytes = max_body_bytes
+        self._bodies = bodies
         self._started = self._ended = False
 
     @property
@@ -137,8 +138,8 @@ class HttpExchange:
         headers = self.request.headers
         return agent_of(headers.get(NAME_HEADER), headers.get(ROLE_HEADER), headers.getlist("baggage"))
 
-    async def body(self) -> bytes:
-        return await read_body(self.request, self._max_body_bytes)
+    async def body(self, held: ExitStack) -> bytes:
+        return await self._bodies.read(self.request, held.enter_context(self._bodies.budget.open()))
 
     async def unless_gone(self, work: Coroutine[Any, Any, None]) -> None:
         await unless_gone(work, self.request.receive)

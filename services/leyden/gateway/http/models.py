@@ -1,6 +1,7 @@
 """`/v1/models`: live models, in OpenAI's or Anthropic's shape; `/v1/messages/count_tokens`: a prompt's length."""
 
 from collections.abc import Iterator
+from contextlib import ExitStack
 from dataclasses import dataclass
 from datetime import UTC, datetime
 from typing import NamedTuple
@@ -20,7 +21,7 @@ from leyden.gateway.handlers.admission import Limiter
 from leyden.gateway.handlers.counting import TokenCounter
 from leyden.gateway.handlers.servers import EngineError
 from leyden.gateway.http.operations import Operation, json
-from leyden.gateway.http.requests import App, Endpoint, bind_request, face_shape, json_answer, read_body, request_ids
+from leyden.gateway.http.requests import App, Bodies, Endpoint, bind_request, face_shape, json_answer, request_ids
 
 ANTHROPIC_HEADER = "anthropic-version"
 LONG_AGO = datetime(1970, 1, 1, tzinfo=UTC)
@@ -125,7 +126,7 @@ class CountingApi:
     keys: KeyRing
     counter: TokenCounter
     limiter: Limiter
-    max_body_bytes: int
+    bodies: Bodies
     retry_after_s: float
 
     def operations(self) -> list[Operation]:
@@ -148,8 +149,11 @@ class CountingApi:
     async def _count(self, request: Request) -> Response:
         caller = bind_request(self.keys, request).caller
         ids = request_ids()
-        with self.limiter.slot():
-            asked = json_object(await read_body(request, self.max_body_bytes))
+        self.limiter.must_have_room()
+        with ExitStack() as held:
+            body = await self.bodies.read(request, held.enter_context(self.bodies.budget.open()))
+            held.enter_context(self.limiter.slot())
+            asked = json_object(body)
             prompt = count_request(asked)
             caller.must_use(asked.get("model"))
             try:

@@ -13,7 +13,7 @@ from starlette.types import ASGIApp
 from leyden.gateway.core.keys import Caller, KeyRing, Scope
 from leyden.gateway.handlers.admission import Limiter
 from leyden.gateway.http.bodies import Body, NoBody
-from leyden.gateway.http.requests import ROLLOUT_PREFIX, App, credentials, json_body, leyden_shape
+from leyden.gateway.http.requests import ROLLOUT_PREFIX, App, Bodies, credentials, json_body, leyden_shape
 
 JsonDict = dict[str, Any]
 BodyT = TypeVar("BodyT", bound=Body)
@@ -84,11 +84,11 @@ class Asked(Generic[BodyT]):
     request: Request
     caller: Caller
     _kind: type[BodyT]
-    _max_bytes: int
+    _raw: bytes
 
-    async def body(self) -> BodyT:
-        """Its body. Raises `Refusal`: 413, 408, or a 400 that names the invalid field."""
-        return await json_body(self.request, self._kind, self._max_bytes)
+    def body(self) -> BodyT:
+        """Its body. Raises a 400 `Refusal` that names the invalid field."""
+        return json_body(self._raw, self._kind)
 
     def parameter(self, name: str) -> str:
         """A path parameter."""
@@ -101,7 +101,7 @@ class LeydenRoutes:
 
     keys: KeyRing
     limiter: Limiter
-    max_body_bytes: int
+    bodies: Bodies
     retry_after_s: float
 
     def operation(
@@ -129,8 +129,11 @@ class LeydenRoutes:
             caller = self.keys.caller(*credentials(request))
             if scope is not None:
                 caller.must(scope)
-            with slots.slot():
-                return await handle(Asked(request, caller, body, self.max_body_bytes))
+            slots.must_have_room()
+            with self.bodies.budget.open() as reserve:
+                raw = b"" if body is NoBody else await self.bodies.read(request, reserve)
+                with slots.slot():
+                    return await handle(Asked(request, caller, body, raw))
 
         return Operation(
             method=method,

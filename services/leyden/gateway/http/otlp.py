@@ -19,13 +19,13 @@ from starlette.types import Scope as StarletteScope
 
 from leyden.events.otlp import JSON, PROTOBUF, Signal
 from leyden.gateway.core.keys import KeyRing, Scope
-from leyden.gateway.core.otlp.unpack import Reserve, unpack
-from leyden.gateway.core.refusals import Refusal
+from leyden.gateway.core.otlp.unpack import unpack
+from leyden.gateway.core.refusals import Refusal, Reserve
 from leyden.gateway.core.request import SESSION_HEADER
 from leyden.gateway.handlers.admission import Limiter
-from leyden.gateway.handlers.otlp import Budget, Export, OtlpHandler, attempt_of
+from leyden.gateway.handlers.otlp import Export, OtlpHandler, attempt_of
 from leyden.gateway.http.operations import JsonDict, Operation
-from leyden.gateway.http.requests import ROLLOUT_PREFIX, App, Shape, credentials, error_headers, read_body
+from leyden.gateway.http.requests import ROLLOUT_PREFIX, App, Bodies, Shape, credentials, error_headers
 
 INLINE_BYTES = 16 * 1024
 """Compressed bodies up to this size are decompressed in the event loop; larger ones would delay other requests."""
@@ -64,8 +64,7 @@ class OtlpApi:
     keys: KeyRing
     handler: OtlpHandler
     limiter: Limiter
-    budget: Budget
-    max_bytes: int
+    bodies: Bodies
     retry_after_s: float
 
     def operations(self) -> list[Operation]:
@@ -101,18 +100,20 @@ class OtlpApi:
         if content_type not in (JSON, *PROTOBUF_NAMES):
             raise Refusal(415, "unsupported_media_type", f"send OTLP as {PROTOBUF} or {JSON}")
         attempt = attempt_of(caller, request.path_params.get("rollout"), request.headers.get(SESSION_HEADER))
-        with self.limiter.slot(), self.budget.open() as reserve:
-            self.handler.must_be_up()
-            body = await self._body(request, reserve)
-            await self.handler.take(Export(signal, encoding, body, caller, attempt))
+        self.handler.must_be_up()
+        self.limiter.must_have_room()
+        with self.bodies.budget.open() as reserve:
+            body = await self.bodies.read(request, reserve)
+            with self.limiter.slot():
+                body = await self._unpacked(request, body, reserve)
+                await self.handler.take(Export(signal, encoding, body, caller, attempt))
         return Response(success(signal, encoding), media_type=content_type)
 
-    async def _body(self, request: Request, reserve: Reserve) -> bytes:
-        body = await read_body(request, self.max_bytes, reserve)
+    async def _unpacked(self, request: Request, body: bytes, reserve: Reserve) -> bytes:
         encoding = request.headers.get("content-encoding", "")
         if not encoding or len(body) <= INLINE_BYTES:
-            return unpack(encoding, body, self.max_bytes, reserve)
-        return await asyncio.to_thread(unpack, encoding, body, self.max_bytes, reserve)
+            return unpack(encoding, body, self.bodies.max_bytes, reserve)
+        return await asyncio.to_thread(unpack, encoding, body, self.bodies.max_bytes, reserve)
 
 
 class _SignalApp:

@@ -9,6 +9,7 @@ import math
 import secrets
 import time
 from collections.abc import Awaitable, Callable, Mapping
+from dataclasses import dataclass
 from types import MappingProxyType
 from typing import Any, TypeVar
 
@@ -20,14 +21,12 @@ from starlette.types import Receive, Scope, Send
 
 from leyden.gateway.core.faces import Face
 from leyden.gateway.core.keys import KeyRing
-from leyden.gateway.core.refusals import Refusal, unavailable
-from leyden.gateway.core.request import MAX_JSON_DEPTH, SESSION_HEADER, Binding, bind, json_object
-from leyden.gateway.handlers.admission import counted
+from leyden.gateway.core.refusals import Refusal, Reserve, unavailable
+from leyden.gateway.core.request import MAX_JSON_DEPTH, SESSION_HEADER, Binding, bind, decoded_bytes, json_object
+from leyden.gateway.handlers.admission import Budget, counted
 from leyden.gateway.metrics import QUEUE_SECONDS
 from leyden.kafka import Retry
 
-BODY_TIMEOUT_S = 60.0
-"""Time limit for receiving a body, which holds a slot meanwhile."""
 CLIENT_CLOSED_REQUEST = 499
 ROLLOUT_PREFIX = "/rollouts/{rollout}"
 START_HEADER = "x-request-start"
@@ -60,37 +59,61 @@ def bind_request(keys: KeyRing, request: Request) -> Binding:
     return bind(request.path_params.get("rollout"), caller, headers.get("traceparent"), headers.get(SESSION_HEADER))
 
 
-async def read_body(request: Request, limit: int, reserve: Callable[[int], None] = lambda _: None) -> bytes:
-    """The whole body. Raises `Refusal`: 413 as soon as it exceeds `limit`, 408 after a timeout.
+@dataclass(frozen=True)
+class Bodies:
+    """How bodies are read: the limits of one, and what all of them together may take."""
 
-    `reserve` is called with the size of every piece, and may refuse it.
-    """
-    announced = request.headers.get("content-length", "0")
-    if announced.isdigit() and int(announced) > limit:
-        raise _too_large(limit)
-    pieces: list[bytes] = []
-    size = 0
-    try:
-        async with asyncio.timeout(BODY_TIMEOUT_S):
-            async for piece in request.stream():
-                size += len(piece)
-                if size > limit:
-                    raise _too_large(limit)
-                reserve(len(piece))
-                pieces.append(piece)
-    except TimeoutError as error:
-        message = f"the body did not come within {BODY_TIMEOUT_S:g} s"
-        raise Refusal(408, "body_timeout", message) from error
-    return b"".join(pieces)
+    budget: Budget
+    max_bytes: int
+    timeout_s: float
+    """For the whole body."""
+    stall_s: float
+    """For the next piece of it."""
+    max_decoded_bytes: int | None = None
+    """Of JSON: what its values may take in memory, estimated; None: bodies are not decoded."""
+
+    async def read(self, request: Request, reserve: Reserve) -> bytes:
+        """The whole body. Raises `Refusal`: 413 as soon as it is too large, 408 if it does not come, 503.
+
+        No slot is held meanwhile: a slow client keeps nobody else out.
+        """
+        announced = request.headers.get("content-length", "0")
+        if announced.isascii() and announced.isdigit() and (len(announced) > 18 or int(announced) > self.max_bytes):
+            raise self._too_large()
+        body = b"".join(await self._pieces(request, reserve))
+        if self.max_decoded_bytes is not None:
+            decoded = decoded_bytes(body)
+            if decoded > self.max_decoded_bytes:
+                message = f"the body's values take about {decoded} bytes in memory, more than {self.max_decoded_bytes}"
+                raise Refusal(413, "body_too_large", message)
+            reserve(decoded)
+        return body
+
+    async def _pieces(self, request: Request, reserve: Reserve) -> list[bytes]:
+        pieces: list[bytes] = []
+        size = 0
+        now = asyncio.get_running_loop().time
+        end = now() + self.timeout_s
+        try:
+            async with asyncio.timeout_at(min(end, now() + self.stall_s)) as limit:
+                async for piece in request.stream():
+                    size += len(piece)
+                    if size > self.max_bytes:
+                        raise self._too_large()
+                    reserve(len(piece))
+                    pieces.append(piece)
+                    limit.reschedule(min(end, now() + self.stall_s))
+        except TimeoutError as error:
+            message = f"the body did not come within {self.timeout_s:g} s, or stopped for {self.stall_s:g} s"
+            raise Refusal(408, "body_timeout", message) from error
+        return pieces
+
+    def _too_large(self) -> Refusal:
+        return Refusal(413, "body_too_large", f"the body is larger than {self.max_bytes} bytes")
 
 
-def _too_large(limit: int) -> Refusal:
-    return Refusal(413, "body_too_large", f"the body is larger than {limit} bytes")
-
-
-async def json_body(request: Request, kind: type[ModelT], limit: int) -> ModelT:
-    """The body of a `/leyden/v1` request. Raises `Refusal`: 413, or a 400 that names the invalid field."""
-    raw = await read_body(request, limit)
+def json_body(raw: bytes, kind: type[ModelT]) -> ModelT:
+    """The body of a `/leyden/v1` request. Raises a 400 `Refusal` that names the invalid field."""
     if raw.count(b"{") + raw.count(b"[") > MAX_JSON_DEPTH:
         json_object(raw)
     try:

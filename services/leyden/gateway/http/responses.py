@@ -1,6 +1,7 @@
 """The Responses API beside `POST /v1/responses`: kept responses, their input, and how long a prompt is."""
 
 from collections.abc import Awaitable, Callable
+from contextlib import ExitStack
 from dataclasses import dataclass
 
 from starlette.requests import Request
@@ -16,7 +17,7 @@ from leyden.gateway.handlers.counting import PROMPT_FIELDS, TokenCounter
 from leyden.gateway.handlers.kept import Kept
 from leyden.gateway.handlers.servers import EngineError
 from leyden.gateway.http.operations import Operation, json
-from leyden.gateway.http.requests import App, bind_request, face_shape, json_answer, read_body, request_ids
+from leyden.gateway.http.requests import App, Bodies, bind_request, face_shape, json_answer, request_ids
 
 LOOKED = (400, 401, 403, 404, 429, 503)
 COUNTED = (400, 401, 403, 404, 408, 413, 429, 502, 503, 504)
@@ -31,7 +32,7 @@ class ResponsesApi:
     kept: Kept
     counter: TokenCounter
     limiter: Limiter
-    max_body_bytes: int
+    bodies: Bodies
     retry_after_s: float
 
     def operations(self) -> list[Operation]:
@@ -89,8 +90,11 @@ class ResponsesApi:
 
     async def _count(self, request: Request) -> Response:
         binding, ids = bind_request(self.keys, request), request_ids()
-        with self.limiter.slot():
-            asked = json_object(await read_body(request, self.max_body_bytes))
+        self.limiter.must_have_room()
+        with ExitStack() as held:
+            body = await self.bodies.read(request, held.enter_context(self.bodies.budget.open()))
+            held.enter_context(self.limiter.slot())
+            asked = json_object(body)
             chat = RESPONSES.request(await self.kept.resolved(binding, asked))
             binding.caller.must_use(asked.get("model"))
             prompt = {name: chat[name] for name in PROMPT_FIELDS if name in chat}

@@ -96,18 +96,18 @@ class RolloutsApi:
         ]  # fmt: skip
 
     async def _enqueue(self, asked: Asked[TasksBody]) -> Response:
-        body = await asked.body()
+        body = asked.body()
         accepted = await self.tasks.accept([t.request(secrets.token_hex(16), asked.caller.project) for t in body.tasks])
         return json_answer({"tasks": [_accepted(one) for one in accepted]}, 201)
 
     async def _cancel_tasks(self, asked: Asked[CancelTasksBody]) -> Response:
-        body = await asked.body()
+        body = asked.body()
         done = [await self.tasks.cancel(task_id, body.reason, asked.caller.project) for task_id in body.task_ids]
         answer = [{"task_id": d.task_id, "rollouts": d.rollouts, "cancelled": d.cancelled} for d in done]
         return json_answer({"tasks": answer})
 
     async def _cancel_rollouts(self, asked: Asked[CancelRolloutsBody]) -> Response:
-        body = await asked.body()
+        body = asked.body()
         for rollout_id in body.rollout_ids:
             view = await self.rollouts.find(rollout_id)
             if asked.caller.project is not None and view.spec.project != asked.caller.project:
@@ -121,21 +121,21 @@ class RolloutsApi:
         return json_answer({"rollouts": answer})
 
     async def _set_paused(self, paused: bool, asked: Asked[PauseBody]) -> Response:
-        body = await asked.body()
+        body = asked.body()
         project = body.project or asked.caller.project
         asked.caller.must_share(project)
         await self.tasks.pause(project, paused, body.reason)
         return json_answer({"project": project, "paused": paused})
 
     async def _claim(self, asked: Asked[ClaimBody]) -> Response:
-        body = await asked.body()
+        body = asked.body()
         left = asked.request.is_disconnected
         claimed = await self.rollouts.claim(body.runner, body.limit, body.wait_s, left, asked.caller.project)
         return json_answer({"rollouts": [self._shown(running, self.lease_s, asked.caller) for running in claimed]})
 
     async def _begin(self, asked: Asked[BeginBody]) -> Response:
         asked.caller.must_be_unbound()
-        body = await asked.body()
+        body = asked.body()
         rollout_id = body.rollout_id
         if rollout_id is None and (key := asked.request.headers.get(IDEMPOTENCY_KEY)):
             rollout_id = begun_rollout_id(asked.caller.key_id, key)
@@ -149,7 +149,7 @@ class RolloutsApi:
 
     async def _end(self, asked: Asked[EndBody]) -> Response:
         ref = await self._own_attempt(asked)
-        body = await asked.body()
+        body = asked.body()
         event = await self.rollouts.end(ref, body.report())
         answer = {"rollout_id": ref.rollout_id, "attempt": ref.attempt, "status": event.status, "final": event.final}
         return json_answer(answer | {"calls": len(event.call_ids)})

@@ -1,20 +1,16 @@
 """Compressed bodies, unpacked within a limit: a bomb costs no more memory than the limit."""
 
 import zlib
-from collections.abc import Callable
 
 import cramjam
 
-from leyden.gateway.core.refusals import Refusal
+from leyden.gateway.core.refusals import Refusal, Reserve
 
 GZIP_WINDOW = 31
 ZLIB_WINDOW = 15
 STEP = 1024 * 1024
 """Bytes unpacked at a time, so that what is not allowed is found before it is there."""
 ENCODINGS = ("gzip", "deflate", "zstd")
-
-Reserve = Callable[[int], None]
-"""Told of bytes before they are there; raises a `Refusal` when they may not be."""
 
 
 def unpack(encoding: str, body: bytes, limit: int, reserve: Reserve) -> bytes:
