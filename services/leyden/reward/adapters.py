@@ -136,6 +136,8 @@ def _executor(settings: FunctionSettings, answered: Callable[[], None]) -> Execu
         batched=settings.batched,
         timeout_s=settings.timeout_s or usual_s or DEFAULT_TIMEOUT_S,
         memory_mb=settings.memory_mb,
+        writable=tuple(str(folder.absolute()) for folder in settings.writable),
+        environment=settings.environment,
     )
     if settings.runs_isolated:
         return IsolatedFunction(spec, settings.workers, answered)

@@ -1,6 +1,7 @@
 """Settings of reward: section `reward:` of the run file, and environment variables `LEYDEN_REWARD_…`."""
 
 from collections.abc import Mapping
+from pathlib import Path
 from typing import Annotated, Any, Literal
 
 from pydantic import BaseModel, BeforeValidator, ConfigDict, Field, SerializeAsAny, model_validator
@@ -11,6 +12,9 @@ from leyden.reward.air import air_rule
 from leyden.reward.core.judging import NextStateJudge, RankingJudge, RubricJudge
 from leyden.reward.core.rules import Emitted, IntermediateRule
 from leyden.reward.graders import Grader, grader_of
+
+OF_WORKERS = {"memory_mb", "workers", "writable", "environment"}
+"""Fields that have a meaning in worker processes only."""
 
 
 class FunctionSettings(BaseModel):
@@ -40,6 +44,10 @@ class FunctionSettings(BaseModel):
     """Retries of a failed call, each with one rollout, before the rule counts as failed for that rollout."""
     workers: int = Field(default=1, ge=1)
     """Number of worker processes."""
+    writable: tuple[Path, ...] = ()
+    """Folders in which it may write, besides a temporary one of its own (`HOME` and `TMPDIR`)."""
+    environment: tuple[str, ...] = ()
+    """Names of environment variables of the service that it gets, for example of an API key."""
 
     @property
     def rule_name(self) -> str:
@@ -65,8 +73,8 @@ class FunctionSettings(BaseModel):
     def _one_thing_within_limits_that_hold(self) -> "FunctionSettings":
         if bool(self.entry) == bool(self.grader):
             raise ValueError("a function needs either an entry or a grader")
-        if not self.runs_isolated and {"memory_mb", "workers"} & self.model_fields_set:
-            raise ValueError(f"{self.rule_name}: memory_mb and workers require isolated: true")
+        if not self.runs_isolated and (useless := sorted(OF_WORKERS & self.model_fields_set)):
+            raise ValueError(f"{self.rule_name}: {' and '.join(useless)} require isolated: true")
         return self
 
 

@@ -3,7 +3,10 @@
 import asyncio
 import os
 import signal
+import subprocess
+import tempfile
 import time
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -115,3 +118,84 @@ def loops(view: RolloutView) -> float:
 
 def pid(view: RolloutView) -> float:
     return float(os.getpid())
+
+
+def leaves_a_daemon(view: RolloutView) -> float:
+    """Starts a process that leaves the session and ignores polite signals, as daemons do."""
+    marker = Path(str(view.output))
+    if os.fork() == 0:
+        os.setsid()
+        if os.fork() == 0:
+            for number in (signal.SIGTERM, signal.SIGHUP, signal.SIGINT):
+                signal.signal(number, signal.SIG_IGN)
+            begun(marker)
+            time.sleep(1000)
+        os._exit(0)
+    while not marker.exists():
+        time.sleep(0.01)
+    return 1.0
+
+
+def leaves_a_daemon_and_stays(view: RolloutView) -> float:
+    leaves_a_daemon(view)
+    time.sleep(1000)
+    return 1.0
+
+
+def leaves_a_daemon_and_breaks(view: RolloutView) -> Any:
+    assert isinstance(view.output, list)
+    leaves_a_daemon(replace(view, output=view.output[0]))
+    return as_told(replace(view, output=view.output[1]))
+
+
+def searches_every_process(view: RolloutView) -> float:
+    """In how many places the reversed text is: environments and command lines of processes, the own environment."""
+    secret = str(view.output)[::-1]
+    found = float(secret in os.environ.values())
+    for process in Path("/proc").iterdir():
+        for name in ("environ", "cmdline"):
+            try:
+                found += secret.encode() in (process / name).read_bytes()
+            except OSError:
+                continue
+    return found
+
+
+def signals(view: RolloutView) -> float:
+    os.kill(int(str(view.output)), 0)
+    return 1.0
+
+
+def changes(view: RolloutView) -> float:
+    """Tries to change a file, or what is beside it."""
+    assert isinstance(view.output, list)
+    way, kept = str(view.output[0]), Path(str(view.output[1]))
+    beside = kept.with_name("beside")
+    match way:
+        case "write":
+            kept.write_text("changed")
+        case "append":
+            kept.open("a").close()
+        case "truncate":
+            os.truncate(kept, 0)
+        case "create":
+            beside.touch()
+        case "remove":
+            kept.unlink()
+        case "rename":
+            kept.rename(beside)
+        case "link":
+            beside.symlink_to(kept)
+        case "mkdir":
+            beside.mkdir()
+        case _:
+            subprocess.run(["/bin/sh", "-c", f"echo > {kept}"], check=True)
+    return 1.0
+
+
+def uses_its_folder(view: RolloutView) -> float:
+    with tempfile.NamedTemporaryFile() as file:
+        folder = Path(file.name).parent
+    (Path.home() / ".cache").mkdir()
+    subprocess.run(["/bin/true"], stdout=subprocess.DEVNULL, check=True)
+    return float(Path.home() == folder)

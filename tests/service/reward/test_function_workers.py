@@ -39,11 +39,12 @@ def views(*outputs: Json) -> Views:
 
 
 @pytest.fixture
-async def isolated() -> AsyncIterator[Isolated]:
+async def isolated(tmp_path: Path) -> AsyncIterator[Isolated]:
     made: list[IsolatedFunction] = []
 
     def make(name: str, workers: int = 1, **fields: Any) -> IsolatedFunction:
-        spec = CallSpec(entry=f"{MODULE}:{name}", **({"timeout_s": 1.0, "memory_mb": 300} | fields))
+        usual: dict[str, Any] = {"timeout_s": 1.0, "memory_mb": 300, "writable": (str(tmp_path),)}
+        spec = CallSpec(entry=f"{MODULE}:{name}", **(usual | fields))
         made.append(IsolatedFunction(spec, workers))
         return made[-1]
 
@@ -157,7 +158,8 @@ async def test_a_worker_dies_with_the_service(tmp_path: Path) -> None:
 import asyncio
 from service.reward.test_function_workers import IsolatedFunction, CallSpec, answers
 async def main():
-    await answers(IsolatedFunction(CallSpec(entry="{MODULE}:loops", timeout_s=600.0)), {str(marker)!r})
+    spec = CallSpec(entry="{MODULE}:loops", timeout_s=600.0, writable=({str(tmp_path)!r},))
+    await answers(IsolatedFunction(spec), {str(marker)!r})
 asyncio.run(main())
 """
     env = os.environ | {"PYTHONPATH": os.pathsep.join(sys.path)}

@@ -121,7 +121,6 @@ class ModelCalls:
             held.enter_context(self._limiter.slot())
             await self._keys.enter(caller, held, exchange.extra_headers)
             asked = json_object(body)
-            del body
             if face.keeps:
                 asked = await self._kept.resolved(binding, asked)
             request = face.request(asked)

@@ -1,20 +1,16 @@
 """Limits that a worker process sets on itself (Linux), so that nothing has to run between fork and exec."""
 
 import ctypes
-import os
 import resource
-import signal
 from pathlib import Path
 
-PR_SET_PDEATHSIG = 1
+PR_SET_DUMPABLE = 4
 CPU_SPARE_S = 5
 
 
-def die_with_parent(parent: int) -> None:
-    """Have the kernel kill this process when process `parent` ends: no one else could stop an endless loop then."""
-    ctypes.CDLL(None, use_errno=True).prctl(PR_SET_PDEATHSIG, signal.SIGKILL)
-    if os.getppid() != parent:
-        os._exit(1)
+def hide_memory() -> None:
+    """Let no process read this one's memory and environment, unless it has root's capabilities."""
+    ctypes.CDLL(None, use_errno=True).prctl(PR_SET_DUMPABLE, 0)
 
 
 def limit_memory(megabytes: int) -> None:

@@ -6,10 +6,11 @@ import os
 import signal
 import sys
 from asyncio.subprocess import PIPE, Process
-from collections.abc import AsyncGenerator, Sequence
+from collections.abc import AsyncGenerator, Mapping, Sequence
 
 from leyden.reward.core.answer import Answer
 from leyden.reward.core.failures import FailureKind, RuleFailed
+from leyden.reward.sandbox.limits import hide_memory
 from leyden.reward.sandbox.spec import CallSpec
 from leyden.reward.sandbox.wire import LENGTH_BYTES, MAX_ANSWER_BYTES, framed, read_answer, views_frame
 from leyden.reward.sandbox.worker import READY, READY_ASYNC
@@ -18,6 +19,30 @@ START_PATIENCE_S = 120.0
 """Time limit for importing a function."""
 SPARE_S = 1.0
 """Extra time after `timeout_s` in which the worker can cancel an async function itself, and so survive."""
+
+
+END_PATIENCE_S = 10.0
+"""Time limit for the keeper; then its own session is killed."""
+PASSED_ON = (
+    "PATH",
+    "LANG",
+    "LANGUAGE",
+    "TZ",
+    "TMPDIR",
+    "LD_LIBRARY_PATH",
+    "VIRTUAL_ENV",
+    "SSL_CERT_FILE",
+    "SSL_CERT_DIR",
+)
+"""Environment variables that every function gets, and those that begin with `LC_`."""
+
+
+def environment(spec: CallSpec, ours: Mapping[str, str]) -> dict[str, str]:
+    """What a worker gets of the service's environment `ours`: nothing that holds keys or addresses unless named."""
+    path = os.pathsep.join(entry or os.getcwd() for entry in sys.path)  # noqa: PTH109 - what "" in sys.path means
+    names = {*PASSED_ON, *spec.environment, *(name for name in ours if name.startswith("LC_"))}
+    told = {name: ours[name] for name in sorted(names) if name in ours}
+    return {"PYTHONHASHSEED": "0"} | told | {"PYTHONPATH": path, "PYTHONDONTWRITEBYTECODE": "1"}
 
 
 class WorkerProcess:
@@ -32,13 +57,13 @@ class WorkerProcess:
     @classmethod
     async def start(cls, spec: CallSpec) -> "WorkerProcess":
         """Start a worker and load its function. Raises `RuleFailed` if that fails."""
-        path = os.pathsep.join(entry or os.getcwd() for entry in sys.path)  # noqa: PTH109 - what "" in sys.path means
+        hide_memory()
         process = await asyncio.create_subprocess_exec(
             *(sys.executable, "-m", "leyden.reward.sandbox.worker", str(os.getpid())),
             stdin=PIPE,
             stdout=PIPE,
             start_new_session=True,
-            env={"PYTHONHASHSEED": "0", **os.environ, "PYTHONPATH": path},
+            env=environment(spec, os.environ),
         )
         worker = cls(process, spec)
         try:
@@ -67,12 +92,18 @@ class WorkerProcess:
             yield index, answer
 
     async def end(self) -> None:
-        """Kill all processes of its session and wait for its end."""
+        """Have its keeper kill all processes that the function started, and wait for the end."""
         with contextlib.suppress(ProcessLookupError):
-            os.killpg(self._process.pid, signal.SIGKILL)
+            self._process.terminate()
         assert self._process.stdin is not None
         self._process.stdin.close()
-        await self._process.wait()
+        try:
+            async with asyncio.timeout(END_PATIENCE_S):
+                await self._process.wait()
+        except TimeoutError:
+            with contextlib.suppress(ProcessLookupError):
+                os.killpg(self._process.pid, signal.SIGKILL)
+            await self._process.wait()
 
     @property
     def pid(self) -> int:

@@ -30,6 +30,10 @@ class CallSpec:
     batched: bool = False
     timeout_s: float = 10.0
     memory_mb: int = 1024
+    writable: tuple[str, ...] = ()
+    """Folders in which it may write, besides its own."""
+    environment: tuple[str, ...] = ()
+    """Names of the service's environment variables that it gets."""
 
     @property
     def called(self) -> str:

@@ -1,34 +1,89 @@
 """A worker process: reads frames of views and writes an answer for each, until its input ends.
 
-Started by `sandbox.process`. What the function prints goes to the service's standard error, not into the pipes.
+Started by `sandbox.process`. It is two processes: the function runs in the second one, confined; the first one, the
+keeper, ends every process that the function has started, when the second one or the service ends. What the function
+prints goes to the service's standard error, not into the pipes.
 """
 
 import asyncio
 import os
+import resource
+import shutil
+import signal
 import sys
+import tempfile
 from collections.abc import Callable, Coroutine, Sequence
 from typing import Any
 
 from leyden.reward.core.answer import Answer
 from leyden.reward.core.view import RolloutView
+from leyden.reward.graders.confined.confinement import drop_capabilities, write_only_in
+from leyden.reward.graders.confined.reaper import become_reaper, die_with_parent, end_all
 from leyden.reward.sandbox.call import AnyFunction, await_many, await_one, call_many, call_one, is_async
-from leyden.reward.sandbox.limits import die_with_parent, limit_cpu, limit_memory
+from leyden.reward.sandbox.limits import limit_cpu, limit_memory
 from leyden.reward.sandbox.spec import CallSpec, UnusableFunctionError
 from leyden.reward.sandbox.wire import answer_frame, decode_views, framed, printable, read_frame
 
 READY = b"ready"
 READY_ASYNC = b"ready, async"
+WAITED_FOR = {signal.SIGTERM, signal.SIGCHLD}
 Say = Callable[[int, Answer], None]
 
 
 def main(parent: int) -> None:
+    """Start the process that answers, and keep it."""
+    signal.pthread_sigmask(signal.SIG_BLOCK, WAITED_FOR)
+    become_reaper()
+    die_with_parent(signal.SIGTERM)
+    if os.getppid() != parent:  # the service has ended already
+        os._exit(1)
+    folder = tempfile.mkdtemp(prefix="leyden-reward-")
+    if (child := os.fork()) == 0:
+        die_with_parent()
+        signal.pthread_sigmask(signal.SIG_UNBLOCK, WAITED_FOR)
+        os.environ.update(HOME=folder, TMPDIR=folder)
+        tempfile.tempdir = folder
+        _answer(folder)
+        return
+    for standard in (0, 1):
+        os.dup2(os.open(os.devnull, os.O_RDWR), standard)  # so that the service sees the child's end
+    status = _ended(child)
+    end_all(child)
+    shutil.rmtree(folder, ignore_errors=True)
+    resource.setrlimit(resource.RLIMIT_CORE, (0, 0))
+    if status is None:
+        os._exit(0)
+    if os.WIFSIGNALED(status):  # the service reads from the status how the function ended
+        signal.pthread_sigmask(signal.SIG_UNBLOCK, WAITED_FOR)
+        if os.WTERMSIG(status) not in (signal.SIGKILL, signal.SIGSTOP):
+            signal.signal(os.WTERMSIG(status), signal.SIG_DFL)
+        os.kill(os.getpid(), os.WTERMSIG(status))
+    os._exit(os.waitstatus_to_exitcode(status))
+
+
+def _ended(child: int) -> int | None:
+    """The child's status once it has ended; None if the service wants the end or has ended itself."""
+    while signal.sigwait(WAITED_FOR) != signal.SIGTERM:
+        pid, status = os.waitpid(-1, os.WNOHANG)
+        while pid:
+            if pid == child:
+                return status
+            try:
+                pid, status = os.waitpid(-1, os.WNOHANG)
+            except ChildProcessError:
+                break
+    return None
+
+
+def _answer(folder: str) -> None:
     """Load the function, report that, and answer frames."""
-    die_with_parent(parent)
     incoming, outgoing = os.fdopen(os.dup(0), "rb"), os.dup(1)
     os.dup2(os.open(os.devnull, os.O_RDONLY), 0)
     os.dup2(2, 1)
     spec = CallSpec.decode(read_frame(incoming) or b"{}")
     try:
+        drop_capabilities()
+        write_only_in([folder, *spec.writable])
         function = spec.load()
     except Exception as error:  # noqa: BLE001 - any error of the import: the service reports it and does not start
         text = str(error) if isinstance(error, UnusableFunctionError) else f"{type(error).__name__}: {error}"

@@ -8,26 +8,15 @@ simple tricks, not against an attacker: the code can still read whatever the ser
 import ctypes
 import os
 import resource
-import signal
+from collections.abc import Sequence
 
-PR_SET_PDEATHSIG, PR_SET_CHILD_SUBREAPER, PR_SET_NO_NEW_PRIVS, PR_SET_SECCOMP = 1, 36, 38, 22
+PR_SET_NO_NEW_PRIVS, PR_SET_SECCOMP = 38, 22
 FILE_BYTES = 8 << 20
 LIBC = ctypes.CDLL(None, use_errno=True)
 
 
-def die_with_parent() -> None:
-    """Have the kernel kill this process when its parent ends."""
-    LIBC.prctl(PR_SET_PDEATHSIG, signal.SIGKILL)
-
-
-def become_reaper() -> None:
-    """Make orphaned descendants children of this process."""
-    LIBC.prctl(PR_SET_CHILD_SUBREAPER, 1)
-
-
 def confine(cpu_s: float, memory_mb: int, folder: str) -> None:
     """Apply all restrictions to this process."""
-    die_with_parent()
     cpu, memory = max(1, int(cpu_s)), memory_mb << 20
     for what, soft, hard in (
         (resource.RLIMIT_AS, memory, memory),
@@ -38,17 +27,31 @@ def confine(cpu_s: float, memory_mb: int, folder: str) -> None:
     ):
         most = resource.getrlimit(what)[1]
         resource.setrlimit(what, (soft, hard) if most == resource.RLIM_INFINITY else (min(soft, most), min(hard, most)))
-    LIBC.prctl(PR_SET_NO_NEW_PRIVS, 1, 0, 0, 0)
-    write_only_in(folder)
+    drop_capabilities()
+    write_only_in([folder])
     forbid_calls()
+
+
+PR_CAPBSET_DROP, CAPABILITIES_VERSION, CAPABILITIES = 24, 0x20080522, 64
+
+
+def drop_capabilities() -> None:
+    """Give up root's powers for good, also over processes that hide their memory. No-op for other users."""
+    for capability in range(CAPABILITIES):
+        LIBC.prctl(PR_CAPBSET_DROP, capability, 0, 0, 0)
+    header, none = (ctypes.c_uint32 * 2)(CAPABILITIES_VERSION, 0), (ctypes.c_uint32 * 6)()
+    LIBC.capset(ctypes.byref(header), ctypes.byref(none))
 
 
 LANDLOCK_CREATE, LANDLOCK_ADD, LANDLOCK_RESTRICT = 444, 445, 446
 """System call numbers, the same on all architectures."""
 WRITING = 1 << 1 | sum(1 << bit for bit in range(4, 13))
 """Access rights: writing files, removing and creating anything."""
-TRUNCATING = 1 << 14
-"""Exists since version 3 of the ABI."""
+MOVING, TRUNCATING = 1 << 13, 1 << 14
+"""Exist since versions 2 and 3 of the ABI. Moving is between folders; without the right it is never allowed."""
+OF_FILES = 1 << 1 | TRUNCATING
+SCOPES_SINCE, SCOPES = 6, 1 | 2
+"""Abstract sockets and signals reach no process outside."""
 
 
 class PathRule(ctypes.Structure):
@@ -58,17 +61,25 @@ class PathRule(ctypes.Structure):
     _fields_ = (("allowed", ctypes.c_uint64), ("parent", ctypes.c_int32))
 
 
-def write_only_in(folder: str) -> None:
-    """Allow writing, creating and removing files only in `folder`. Has no effect on kernels without Landlock."""
+def write_only_in(folders: Sequence[str]) -> None:
+    """Allow this process and its children to write, create and remove files only in `folders`.
+
+    They can also not trace processes outside, nor read their memory and environment, nor (since version 6 of the ABI)
+    send them signals. Has no effect on kernels without Landlock.
+    """
+    LIBC.prctl(PR_SET_NO_NEW_PRIVS, 1, 0, 0, 0)
     version = LIBC.syscall(LANDLOCK_CREATE, None, 0, 1)
     if version < 1:
         return
-    handled = ctypes.c_uint64(WRITING | (TRUNCATING if version >= 3 else 0))
-    rules = LIBC.syscall(LANDLOCK_CREATE, ctypes.byref(handled), ctypes.sizeof(handled), 0)
-    here = os.open(folder, os.O_PATH | os.O_DIRECTORY)
-    LIBC.syscall(LANDLOCK_ADD, rules, 1, ctypes.byref(PathRule(handled.value, here)), 0)
+    handled = WRITING | (MOVING if version >= 2 else 0) | (TRUNCATING if version >= 3 else 0)
+    attributes = (ctypes.c_uint64 * 3)(handled, 0, SCOPES)
+    size = ctypes.sizeof(attributes) if version >= SCOPES_SINCE else ctypes.sizeof(ctypes.c_uint64)
+    rules = LIBC.syscall(LANDLOCK_CREATE, ctypes.byref(attributes), size, 0)
+    for path, rights in (*((folder, handled) for folder in folders), (os.devnull, handled & OF_FILES)):
+        here = os.open(path, os.O_PATH)
+        LIBC.syscall(LANDLOCK_ADD, rules, 1, ctypes.byref(PathRule(rights, here)), 0)
+        os.close(here)
     LIBC.syscall(LANDLOCK_RESTRICT, rules, 0)
-    os.close(here)
     os.close(rules)
 
 

@@ -9,16 +9,16 @@ import json
 import os
 import secrets
 import select
-import signal
 import sys
 import tempfile
 import time
 from pathlib import Path
 from typing import Any, NoReturn
 
-# The script is run by its path, so `confinement` in the same folder is the only module of ours it can import.
+# The script is run by its path, so the modules in the same folder are the only ones of ours it can import.
 sys.path.insert(0, str(Path(__file__).resolve().parent))
-from confinement import become_reaper, confine, die_with_parent  # type: ignore[import-not-found]
+from confinement import confine  # type: ignore[import-not-found]
+from reaper import become_reaper, die_with_parent, end_all  # type: ignore[import-not-found]
 
 Job = dict[str, Any]
 UNCONFINED = b"the limits cannot be set: "
@@ -66,46 +66,11 @@ def said(reading: int, end: float) -> bytes:
     return b""
 
 
-def end_all(pid: int) -> None:
-    """Kill the case and all processes it started; orphans have become children of the harness."""
-    kill_group(pid)
-    while True:
-        try:
-            while os.waitpid(-1, os.WNOHANG)[0]:
-                pass
-        except ChildProcessError:
-            return
-        for child in children():
-            kill_group(child)
-        time.sleep(0.001)
-
-
-def kill_group(pid: int) -> None:
-    for kill in (os.killpg, os.kill):
-        try:
-            kill(pid, signal.SIGKILL)
-        except (ProcessLookupError, PermissionError):
-            continue
-
-
-def children() -> list[int]:
-    """The harness's children, from the process table."""
-    mine, found = os.getpid(), []
-    for folder in Path("/proc").iterdir():
-        if folder.name.isdecimal():
-            try:
-                parent = int((folder / "stat").read_text(errors="replace").rpartition(")")[2].split()[1])
-            except (OSError, IndexError):
-                continue
-            if parent == mine:
-                found.append(int(folder.name))
-    return found
-
-
 def in_child(job: Job, case: dict[str, str], folder: str, writing: int, token: bytes) -> NoReturn:
     """Run the answer and then the case, restricted; writes the token at the end."""
     status = 1
     try:
+        die_with_parent()
         os.setsid()
         os.chdir(folder)
         os.environ.update(HOME=folder, TMPDIR=folder)
