@@ -197,7 +197,7 @@ class QueueCounts:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class CallInFlight:
-    """A model call that has no complete answer yet."""
+    """A model call whose answer has not begun."""
 
     call_id: str
     ref: AttemptRef | None

@@ -171,7 +171,7 @@ class GatewayClient:
                 if answer.status_code != httpx.codes.TOO_MANY_REQUESTS and answer.status_code < 500:
                     self.failing = False
                     return _accepted(answer)
-                problem = f"the gateway answered {answer.status_code}: {_message(answer)}"
+                problem = f"the gateway answered {answer.status_code}: {message_of(answer)}"
                 wait_s = max(delay_s, retry_after_s(answer.headers.get("retry-after"), datetime.now(UTC)))
             self.failing = True
             if self._clock.monotonic() + wait_s > deadline or self._clock.wait(self._closed, wait_s):
@@ -197,7 +197,7 @@ def _accepted(answer: httpx.Response) -> httpx.Response:
     if answer.is_success:
         return answer
     kind = AttemptOverError if answer.status_code == httpx.codes.CONFLICT else GatewayRefusedError
-    raise kind(answer.status_code, _message(answer))
+    raise kind(answer.status_code, message_of(answer))
 
 
 def _json(answer: httpx.Response) -> dict[str, Any]:
@@ -210,7 +210,7 @@ def _json(answer: httpx.Response) -> dict[str, Any]:
     return document
 
 
-def _message(answer: httpx.Response) -> str:
+def message_of(answer: httpx.Response) -> str:
     """The message of an error answer; the beginning of the body when it has another shape."""
     try:
         return str(answer.json()["error"]["message"])[:500]

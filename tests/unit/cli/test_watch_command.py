@@ -251,7 +251,7 @@ def test_why_nothing_goes_on_and_what_to_do(cause: str) -> None:
 
 
 def slow(*trace_ids: str | None, seconds: float = 63.0) -> ModelWait:
-    return model_wait([{"trace_id": one, "seconds": seconds - n} for n, one in enumerate(trace_ids)])
+    return model_wait([{"trace_id": one, "model": "p", "seconds": seconds - n} for n, one in enumerate(trace_ids)])
 
 
 def test_a_slow_model_is_named_and_the_agent_that_waits_for_it_is_not_blamed() -> None:
@@ -261,7 +261,8 @@ def test_a_slow_model_is_named_and_the_agent_that_waits_for_it_is_not_blamed() -
         state.see(event)
     report = state.report(NOW, {}, model=slow(attempt.trace_id, None))
     told = problems(report, [])[0]
-    assert told.what == "The model is slow, not the agent: 2 model calls wait for an answer, the oldest for 63 s."
+    waits = "2 model calls wait for an answer, the oldest for 63 s (model `p`)"
+    assert told.what == f"The model is slow, not the agent: {waits}."
     assert "--timeout" in told.do
     assert not any("has run for" in one.what for one in problems(report, []))
     assert report.groups.waits_for["the model"] == 1
@@ -269,9 +270,19 @@ def test_a_slow_model_is_named_and_the_agent_that_waits_for_it_is_not_blamed() -
     assert any("has run for 300 s" in one.what for one in problems(quick, [])), "a call of 3 s explains nothing"
 
 
+@pytest.mark.parametrize("waiting", [None, f"{rollout_id_of('other', 0)}0000"])
+def test_the_long_call_of_another_does_not_hide_a_rollout_that_hangs(waiting: str | None) -> None:
+    state = LoopState()
+    for event in [QUEUE, s.started(rollout_id_of("waiting", 0))]:
+        state.see(event)
+    told = [one.what for one in problems(state.report(NOW, {}, model=slow(waiting, seconds=25.0)), [])]
+    assert told[0].startswith("The model is slow: 1 model call waits")
+    assert "A rollout has run for 300 s without an end" in told[1]
+
+
 @given(st.lists(st.tuples(st.none() | st.sampled_from(["a", "b", "c"]), st.floats(1, 1000)), max_size=8))
 def test_the_oldest_call_is_that_of_all_and_of_each_attempt(calls: list[tuple[str | None, float]]) -> None:
-    found = model_wait([{"trace_id": trace_id, "seconds": seconds} for trace_id, seconds in calls])
+    found = model_wait([{"trace_id": trace_id, "model": "p", "seconds": seconds} for trace_id, seconds in calls])
     assert found.calls == len(calls)
     assert found.oldest_s == max((seconds for _, seconds in calls), default=0.0)
     for name, seconds in found.attempts.items():

@@ -12,7 +12,7 @@ from hypothesis import strategies as st
 import command_support as s
 from leyden.events import Event, Failure, FailureClass, RolloutEnded, TaskEnqueued
 from leyden.reading.model_wait import model_wait
-from leyden.training.problems import problems
+from leyden.training.problems import causes, problems
 from leyden.training.results import Best, HeldOut
 from leyden.training.schedule import Schedule
 from leyden.training.state import TrainState
@@ -146,12 +146,39 @@ def test_a_held_out_attempt_that_fails_is_told_at_once(final: bool, text: str) -
     assert told.startswith(f"{text}, timeout: the agent did not end in 60 s")
 
 
+@pytest.mark.parametrize("final", [False, True])
+def test_an_attempt_that_its_user_stopped_is_no_problem_unless_it_was_the_last(final: bool) -> None:
+    task = enqueued(TASKS.sampled(1, 0, 1)[0], samples=1)
+    failure = Failure(failure_class=FailureClass.INTERRUPTED, message="stopped by SIGINT")
+    end = s.ended(task.rollout_ids[0], [], task=task.task, status="failed", failure=failure, final=final)
+    assert len(problems(seen([task, end]))) == int(final)
+
+
+def test_the_cause_of_a_training_without_anything_to_learn_is_what_took_rollouts_from_it_for_good() -> None:
+    one = update_of(1, 0)[0]
+    held_out = enqueued(TASKS.evaluation(0)[0], samples=1)
+    reasons = dict.fromkeys(one.rollout_ids, "no reward")
+    failure = Failure(failure_class=FailureClass.TIMEOUT, message="the agent did not end in 60 s")
+
+    def failed(task: TaskEnqueued, final: bool) -> Event:
+        rollout = task.rollout_ids[0]
+        return s.ended(rollout, [], task=task.task, status="failed", failure=failure, final=final)
+
+    state = seen([one, held_out, failed(one, False), failed(held_out, True), credited(one, left_out=reasons)])
+    state.model = model_wait([{"trace_id": "a", "model": "p", "seconds": 30.0}])
+    assert len(problems(state)) == 4
+    [cause] = causes(state)
+    assert cause.startswith("2 rollouts left out of training: no reward")
+    state.see(failed(one, True))
+    assert causes(state)[0].startswith("1 rollout failed, timeout: the agent did not end in 60 s")
+
+
 def test_a_slow_model_is_told_while_it_is_slow() -> None:
     state = new_state()
-    state.model = model_wait([{"trace_id": "a", "seconds": 30.0}])
-    waits = "1 model call waits for an answer, the oldest for 30 s"
-    assert problems(state) == {"slow model": f"the model is slow, not the agent: {waits}"}
-    state.model = model_wait([{"trace_id": "a", "seconds": 3.0}])
+    state.model = model_wait([{"trace_id": "a", "model": "p", "seconds": 30.0}])
+    waits = "1 model call waits for an answer, the oldest for 30 s (model `p`)"
+    assert problems(state) == {"slow model": f"the model is slow: {waits}"}
+    state.model = model_wait([{"trace_id": "a", "model": "p", "seconds": 3.0}])
     assert problems(state) == {}
 
 

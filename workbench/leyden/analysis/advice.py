@@ -48,9 +48,11 @@ def _queue(report: LoopReport, seconds: list[float]) -> Iterator[tuple[str, str]
     elif queue.queued and not queue.running and (queue.claimed_s_ago is None or queue.claimed_s_ago > CLAIMS_STOP_S):
         yield f"{queue.queued} rollouts wait and no runner claims them.", "`leyden runner my_agent:agent`"
     limit = max(LONG_RUN_S, LONG_RUN_FACTOR * median(seconds)) if seconds else LONG_RUN_S
-    if report.model is not None and report.model.is_long:
-        yield f"The model is slow, not the agent: {report.model.text}.", SLOW_MODEL
-    elif queue.longest_running_s is not None and queue.longest_running_s > limit:
+    model = report.model if report.model is not None and report.model.is_long else None
+    waits = model is not None and model.explains(queue.longest_running)
+    if model is not None:
+        yield f"The model is slow{', not the agent' if waits else ''}: {model.text}.", SLOW_MODEL
+    if not waits and queue.longest_running_s is not None and queue.longest_running_s > limit:
         yield (
             f"A rollout has run for {queue.longest_running_s:.0f} s without an end: {queue.longest_running}",
             f"`leyden inspect {queue.longest_running}`; if its agent hangs, lower `--timeout` of its task or cancel it",

@@ -19,7 +19,7 @@ LONG_S = 20.0
 
 
 class ModelWait(BaseModel):
-    """The calls that have waited for over a second."""
+    """The calls whose answer has not begun after a second."""
 
     model_config = ConfigDict(frozen=True)
 
@@ -28,6 +28,8 @@ class ModelWait(BaseModel):
     """Age of the oldest call in seconds; 0 if there is none."""
     oldest: str | None
     """Trace id of its attempt; None if it belongs to no rollout."""
+    model: str
+    """The model that it asked for; "" if there is none."""
     attempts: dict[str, float]
     """Trace id → age of that attempt's oldest call."""
 
@@ -40,18 +42,23 @@ class ModelWait(BaseModel):
     def text(self) -> str:
         """For people."""
         calls = "1 model call waits" if self.calls == 1 else f"{self.calls} model calls wait"
-        return f"{calls} for an answer, the oldest for {self.oldest_s:.0f} s" if self.calls else "no model call waits"
+        oldest = f"the oldest for {self.oldest_s:.0f} s (model `{self.model}`)"
+        return f"{calls} for an answer, {oldest}" if self.calls else "no model call waits"
+
+    def explains(self, trace_id: str | None) -> bool:
+        """Whether a call of that attempt has waited for long."""
+        return trace_id is not None and self.attempts.get(trace_id, 0.0) >= LONG_S
 
 
 def model_wait(calls: Iterable[Mapping[str, Any]]) -> ModelWait:
-    """Of the gateway's list of calls, each with `trace_id` and `seconds`."""
-    found = sorted(((call["seconds"], call["trace_id"]) for call in calls), key=lambda one: -one[0])
+    """Of the gateway's list of calls, each with `trace_id`, `model` and `seconds`."""
+    found = sorted(((call["seconds"], call["trace_id"], call["model"]) for call in calls), key=lambda one: -one[0])
     attempts: dict[str, float] = {}
-    for seconds, trace_id in found:
+    for seconds, trace_id, _ in found:
         if trace_id is not None:
             attempts.setdefault(trace_id, seconds)
-    oldest_s, oldest = found[0] if found else (0.0, None)
-    return ModelWait(calls=len(found), oldest_s=oldest_s, oldest=oldest, attempts=attempts)
+    oldest_s, oldest, model = found[0] if found else (0.0, None, "")
+    return ModelWait(calls=len(found), oldest_s=oldest_s, oldest=oldest, model=model, attempts=attempts)
 
 
 def read_model_wait(data_dir: Path) -> ModelWait | None:

@@ -6,6 +6,7 @@ from typing import Any
 
 import httpx
 
+from leyden.client.gateway import message_of
 from leyden.reading.model_wait import CALLS_PATH, ModelWait, model_wait
 from leyden.training.tasks import batches
 
@@ -28,11 +29,19 @@ class EnqueuedTask:
     rollout_ids: tuple[str, ...]
 
 
+def failure_text(error: httpx.HTTPError) -> str:
+    """What failed: the status and message of the gateway's answer, or that it gave none."""
+    if isinstance(error, httpx.HTTPStatusError):
+        return f"the gateway answered {error.response.status_code}: {message_of(error.response)}"
+    return f"the gateway does not answer ({type(error).__name__})"
+
+
 class GatewayClient:
     """Enqueues tasks and reads state. Methods raise `httpx.HTTPError`."""
 
-    def __init__(self, url: str, api_key: str) -> None:
-        self._http = httpx.AsyncClient(base_url=url, headers={"authorization": f"Bearer {api_key}"}, timeout=30.0)
+    def __init__(self, url: str, api_key: str, transport: httpx.AsyncBaseTransport | None = None) -> None:
+        headers = {"authorization": f"Bearer {api_key}"}
+        self._http = httpx.AsyncClient(base_url=url, headers=headers, timeout=30.0, transport=transport)
 
     async def enqueue(self, tasks: Iterable[dict[str, Any]]) -> list[EnqueuedTask]:
         """Enqueue tasks; repeating a task id changes nothing."""

@@ -20,12 +20,13 @@ from leyden.kafka.settings import KafkaSettings
 from leyden.kafka.tail import TopicTail
 from leyden.kafka.types import KafkaError
 from leyden.reading.location import claims_url_of
+from leyden.reading.model_wait import model_wait
 from leyden.reading.stages import lag_of_stages
 from leyden.stack.errors import StackError
 from leyden.training.best import keep_best
-from leyden.training.gateway import GatewayClient
+from leyden.training.gateway import GatewayClient, failure_text
 from leyden.training.plan import TrainPlan
-from leyden.training.problems import problems
+from leyden.training.problems import causes, problems
 from leyden.training.results import Training
 from leyden.training.schedule import Action, Evaluate, Finish, Sample, Wait, decide
 from leyden.training.stacks import RunningStack
@@ -84,12 +85,11 @@ class Loop:
             self._state.see(event)
         action: Action = Wait("the gateway")
         try:
-            self._state.see_version(await self._gateway.live_version(self._state.policy))
-            self._state.queue, self._state.model = await self._gateway.queue(), await self._gateway.model_wait()
+            await look(self._gateway, self._state)
             action = decide(self._plan.schedule, self._state.standing)
             await self._do(action)
         except httpx.HTTPError as error:
-            self._state.note(f"the gateway does not answer ({type(error).__name__})")
+            self._state.note(failure_text(error))
             await asyncio.sleep(0.5)
         self._state.phase = phase_of(action)
         self._view.show(self._state)
@@ -132,7 +132,7 @@ class Loop:
     def _reasons(self) -> list[str]:
         """Why nothing is learned."""
         same = "all rollouts of each task had the same reward; use easier or harder tasks, or a finer reward"
-        return list(problems(self._state).values()) or [same]
+        return causes(self._state) or [same]
 
     def _is_solved(self) -> bool:
         """Whether the last updates had nothing to learn. Raises StackError if none ever had."""
@@ -163,6 +163,20 @@ class Loop:
             except KafkaError as error:  # shown, and measured again when Kafka is back
                 self._state.note(f"Kafka does not answer ({type(error).__name__})")
             await asyncio.sleep(2.0)
+
+
+async def look(gateway: GatewayClient, state: TrainState) -> None:
+    """Note what the gateway says: the live version, the queue, and the calls that wait for the model.
+
+    Raises `httpx.HTTPError`, but not for the calls, which are only shown.
+    """
+    state.see_version(await gateway.live_version(state.policy))
+    state.queue = await gateway.queue()
+    try:
+        state.model = await gateway.model_wait()
+    except httpx.HTTPError as error:
+        state.model = model_wait([])
+        state.note_once(f"calls that wait for the model are not shown: {failure_text(error)}")
 
 
 def phase_of(action: Action) -> str:

@@ -1,8 +1,10 @@
 """What goes wrong in a training, in words. Pure."""
 
 from collections import Counter
+from collections.abc import Callable
 
 from leyden.analysis.failures import masked
+from leyden.events import FailureClass, RolloutEnded
 from leyden.stack.program import as_typed
 from leyden.training.state import TrainState
 
@@ -17,21 +19,35 @@ MEANINGS = {
 
 def problems(state: TrainState) -> dict[str, str]:
     """What went wrong so far: a key that stays the same → the text, with numbers up to now."""
-    return _slow_model(state) | _failed(state) | _rules(state) | _left_out(state)
+    return _slow_model(state) | _failed(state, _is_told) | _rules(state) | _left_out(state)
+
+
+def causes(state: TrainState) -> list[str]:
+    """Why training rollouts gave nothing to train: what ended or left them out for good."""
+
+    def is_lost(end: RolloutEnded) -> bool:
+        return end.final and not state.is_held_out(end.rollout_id)
+
+    return list((_failed(state, is_lost) | _rules(state) | _left_out(state)).values())
+
+
+def _is_told(end: RolloutEnded) -> bool:
+    """All but attempts that were interrupted and are made again: the user stopped them."""
+    return end.final or end.failure is None or end.failure.failure_class is not FailureClass.INTERRUPTED
 
 
 def _slow_model(state: TrainState) -> dict[str, str]:
     if not state.model.is_long:
         return {}
-    return {"slow model": f"the model is slow, not the agent: {state.model.text}"}
+    return {"slow model": f"the model is slow: {state.model.text}"}
 
 
-def _failed(state: TrainState) -> dict[str, str]:
-    """Failed attempts: those that are tried again too, so that nobody waits for the last attempt to hear of them."""
+def _failed(state: TrainState, counts: Callable[[RolloutEnded], bool]) -> dict[str, str]:
+    """Failed attempts that count, those that are made again too: nobody waits for the last one to hear of them."""
     lots: Counter[tuple[bool, bool, str, str]] = Counter()
     messages: dict[tuple[str, str], str] = {}
     for end in state.ended.values():
-        if end.status == "failed":
+        if end.status == "failed" and counts(end):
             kind = end.failure.failure_class.value if end.failure else "agent_exception"
             message = end.failure.message if end.failure else ""
             lots[state.is_held_out(end.rollout_id), end.final, kind, masked(message)] += 1

@@ -134,6 +134,11 @@ class TrainState:
         if self.notes[-1:] != [text]:
             self.notes.append(text)
 
+    def note_once(self, text: str) -> None:
+        """Add a note unless it was ever there."""
+        if text not in self.notes:
+            self.notes.append(text)
+
     @property
     def elapsed_s(self) -> float:
         """Seconds since this run began."""

@@ -139,7 +139,7 @@ class KeyLimiter:
 
 @dataclass(slots=True, eq=False)
 class WaitingCall:
-    """A call that waits for a model, and the task that serves it."""
+    """A call to a model, and the task that serves it."""
 
     call_id: str
     ref: AttemptRef | None
@@ -147,7 +147,12 @@ class WaitingCall:
     project: str | None
     since: float
     serving: "asyncio.Task[Any]"
+    has_begun: bool = False
     is_over: bool = False
+
+    def begin(self) -> None:
+        """Its reply has begun: the call no longer waits, but can still be cancelled."""
+        self.has_begun = True
 
     def cancel(self) -> None:
         """Cancel it, because its attempt is over: the connection to the engine is closed, which ends its work there."""
@@ -163,14 +168,14 @@ class WaitingCall:
 
 
 class CallsInFlight:
-    """The calls of this replica that wait for a model."""
+    """The calls of this replica to models; those whose reply has not begun wait for the model."""
 
     def __init__(self, now: Callable[[], float] = time.perf_counter) -> None:
         self._now = now
         self._calls: set[WaitingCall] = set()
 
     @contextmanager
-    def waiting(self, call_id: str, ref: AttemptRef | None, model: str, project: str | None) -> Iterator[WaitingCall]:
+    def listed(self, call_id: str, ref: AttemptRef | None, model: str, project: str | None) -> Iterator[WaitingCall]:
         """List a call, served by the current task, for the time of the block."""
         serving = asyncio.current_task()
         assert serving is not None
@@ -181,14 +186,19 @@ class CallsInFlight:
         finally:
             self._calls.discard(call)
 
-    def older_than(self, seconds: float) -> list[CallInFlight]:
+    def waiting_for(self, seconds: float) -> list[CallInFlight]:
         """The calls that have waited at least that long."""
         now = self._now()
         return [
             CallInFlight(call_id=c.call_id, ref=c.ref, model=c.model, project=c.project, seconds=now - c.since)
             for c in self._calls
-            if now - c.since >= seconds
+            if now - c.since >= seconds and not c.has_begun
         ]
+
+    def attempts(self, seconds: float) -> list[AttemptRef]:
+        """The attempts with calls at least that old, in order."""
+        now = self._now()
+        return sorted({c.ref for c in self._calls if c.ref is not None and now - c.since >= seconds})
 
     def cancel(self, over: Container[AttemptRef]) -> None:
         """Cancel the calls of these attempts."""

@@ -18,7 +18,7 @@ KEPT_ROUNDS = 5
 
 
 class CallWatch:
-    """Looks every `interval_s` at the calls of this replica that have waited at least that long."""
+    """Looks every `interval_s` at the calls of this replica that are at least that old."""
 
     def __init__(self, calls: CallsInFlight, store: RolloutStore, replica: str, interval_s: float) -> None:
         self._calls = calls
@@ -37,9 +37,9 @@ class CallWatch:
             await asyncio.sleep(self._interval_s)
 
     async def look(self) -> None:
-        """One round. Costs nothing while no call has waited for long."""
-        waiting = self._calls.older_than(self._interval_s)
-        if refs := sorted({call.ref for call in waiting if call.ref is not None}):
+        """One round. Costs nothing while no call is old."""
+        waiting = self._calls.waiting_for(self._interval_s)
+        if refs := self._calls.attempts(self._interval_s):
             self._calls.cancel(frozenset(await self._store.over(refs)))
         if waiting or self._is_shown:
             await self._store.show_calls(self._replica, waiting, self._interval_s * KEPT_ROUNDS)

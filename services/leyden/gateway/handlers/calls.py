@@ -291,10 +291,10 @@ async def _events(
     """
     await out.start(call.answer_headers(answer.version))
     model = call.served_model(answer.version)
-    held: list[bytes] = []
-    complete = False
+    held, complete = list[bytes](), False
     try:
         async for payload in answer.reply.payloads():
+            answer.begin()
             if complete or payload == DONE:
                 complete = True
                 continue

@@ -77,6 +77,8 @@ class Answer:
     """The policy version that answers; None for an upstream."""
     answers_as: str | None = None
     """The `model` that every piece must name, if the version is served as an adapter."""
+    begin: Callable[[], None] = lambda: None
+    """To be called when the body's first piece is there: the call no longer counts as waiting for the model."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -247,10 +249,10 @@ class Dispatcher:
         off; if it ends, the reply was complete; anything else says nothing about the server.
         """
         binding = call.binding
-        with self._in_flight.waiting(call.call_id, binding.attempt, call.prepared.model, binding.caller.project) as one:
+        with self._in_flight.listed(call.call_id, binding.attempt, call.prepared.model, binding.caller.project) as one:
             try:
                 async with self._asked(call, endpoint) as answer:
-                    yield answer
+                    yield replace(answer, begin=one.begin)
             except asyncio.CancelledError:
                 if (over := one.refusal()) is None:
                     raise

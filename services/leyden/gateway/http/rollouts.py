@@ -92,7 +92,7 @@ class RolloutsApi:
             operation("GET", f"{V1}/queue", self._queue, NoBody, scope=runner, tag="looking", reply="Queue",
                       summary="How many attempts wait, run and have ended."),
             operation("GET", f"{V1}/calls", self._calls, NoBody, scope=runner, tag="looking", reply="CallsInFlight",
-                      summary="Model calls that have waited for over a second, the oldest first."),
+                      summary="Model calls whose answer has not begun after a second, the oldest first."),
         ]  # fmt: skip
 
     async def _enqueue(self, asked: Asked[TasksBody]) -> Response:
