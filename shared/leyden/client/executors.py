@@ -25,9 +25,10 @@ from leyden.client.outcomes import (
     Outcome,
     call,
     call_async,
-    interrupted,
+    infrastructure_failed,
     is_async,
     process_failed,
+    stopped,
 )
 from leyden.client.processes import AgentProcesses, Output, ProgramEnd, in_thread, running
 
@@ -135,7 +136,7 @@ def _program(command: Command, attempt: OpenAttempt) -> Iterator[Run]:
             async with running(command.argv, _environment(attempt, counts), stdin, output) as program:
                 end = await program.wait()
         except OSError as error:
-            return interrupted(f"cannot start the program: {error}")
+            return infrastructure_failed(f"cannot start the program: {error}")
         return outcome_of(end, command.reward_from)
 
     with span_counts() as counts:
@@ -160,14 +161,15 @@ MAX_SHOWN = 120
 def outcome_of(end: ProgramEnd, reward_from: str | None = None, stopped_by: signal.Signals | None = None) -> Outcome:
     """Exit code 0 is success, with the JSON object on the last line, else the text, as output. All else is failure.
 
-    A program that was killed from outside, or by a signal that we forwarded (`stopped_by`), failed by infrastructure.
+    A program that was killed from outside failed by infrastructure; one that failed after a signal that we forwarded
+    (`stopped_by`) was interrupted.
     """
     tail = end.stderr.strip()[-MAX_OUTPUT_TAIL:] or end.stdout.strip()[-MAX_OUTPUT_TAIL:]
     if end.returncode != 0:
         if stopped_by is not None:
-            return interrupted(f"stopped by {stopped_by.name}")
+            return stopped(f"stopped by {stopped_by.name}")
         if end.returncode == -signal.SIGKILL:
-            return interrupted(f"the program was killed from outside, perhaps because memory ran out\n{tail}")
+            return infrastructure_failed(f"the program was killed from outside, perhaps because memory ran out\n{tail}")
         cause = f"exit code {end.returncode}" if end.returncode > 0 else f"signal {-end.returncode}"
         raised = _RAISED.match(end.stderr.rstrip().rpartition("\n")[2])
         error_type = raised[1] if raised else cause.replace(" ", "_")

@@ -111,12 +111,12 @@ def process_failed(message: str, error_type: str, stderr: str = "") -> Outcome:
 
 
 def stopped(reason: str) -> Outcome:
-    """The runner was stopped: an `interrupted` failure, which does not count as an attempt."""
+    """The runner, or `leyden run`, was stopped: an `interrupted` failure, which does not count as an attempt."""
     return _failed("interrupted", reason, "interrupted")
 
 
-def interrupted(reason: str) -> Outcome:
-    """Stopped from outside, which is not the agent's fault: an `infrastructure` failure."""
+def infrastructure_failed(reason: str) -> Outcome:
+    """The machine failed, not the agent: an `infrastructure` failure."""
     return _failed("infrastructure", reason, "infrastructure")
 
 

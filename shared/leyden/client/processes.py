@@ -23,7 +23,7 @@ from opentelemetry import trace
 from leyden.client.claims import TRACEPARENT, Claim, context_of
 from leyden.client.errors import ConfigurationError
 from leyden.client.guard import guard
-from leyden.client.outcomes import MAX_OUTPUT_TAIL, Outcome, call, interrupted, process_failed
+from leyden.client.outcomes import MAX_OUTPUT_TAIL, Outcome, call, infrastructure_failed, process_failed
 from leyden.client.rollouts import enter_claim
 from leyden.client.session import close, init
 
@@ -305,7 +305,7 @@ def _received(connection: Connection) -> Outcome | None:
 def _no_outcome(exit_code: int) -> Outcome:
     """The outcome of a process that ended without reporting one."""
     if exit_code == -signal.SIGKILL:
-        return interrupted("the agent's process was killed from outside, perhaps because memory ran out")
+        return infrastructure_failed("the agent's process was killed from outside, perhaps because memory ran out")
     return process_failed(
         f"the agent's process ended with exit code {exit_code} and no result", f"exit_code_{exit_code}"
     )

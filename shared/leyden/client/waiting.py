@@ -16,8 +16,9 @@ def to_stderr(line: str) -> None:
 
 @contextmanager
 def told_if_slow(whom: str, for_s: float, after_s: float = AFTER_S) -> Iterator[None]:
-    """Print `waiting for <whom>`, with the limit of `for_s` seconds, if the block takes longer than `after_s`."""
-    timer = threading.Timer(after_s, to_stderr, (f"waiting for {whom} (for up to {for_s:.0f} s)",))
+    """Print `waiting for <whom>` if the block takes longer than `after_s`, with its limit `for_s` unless that is 0."""
+    limit = f" (for up to {for_s:g} s)" if for_s else ""
+    timer = threading.Timer(after_s, to_stderr, (f"waiting for {whom}{limit}",))
     timer.daemon = True
     timer.start()
     try:

@@ -158,7 +158,7 @@ def test_signals_reach_the_program_and_do_not_blame_it(gateway: FakeGateway) -> 
     finally:
         program.kill()
     assert program.returncode == 7
-    assert the_end(gateway)[1]["failure"] == {"failure_class": "infrastructure", "message": "stopped by SIGTERM"}
+    assert the_end(gateway)[1]["failure"] == {"failure_class": "interrupted", "message": "stopped by SIGTERM"}
 
 
 def test_output_passes_while_the_program_runs_and_the_lease_is_kept(gateway: FakeGateway) -> None:

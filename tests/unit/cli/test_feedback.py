@@ -1,9 +1,11 @@
 """`leyden feedback`: which attempt it is for, unknown rollouts, and rewards that change nothing."""
 
+import fcntl
 import re
+from collections.abc import Sequence
 from datetime import timedelta
 from pathlib import Path
-from typing import Any
+from typing import Any, Self
 
 import httpx
 import pytest
@@ -20,27 +22,28 @@ from leyden.credit.core.assemble import assemble
 from leyden.credit.core.evidence import Evidence
 from leyden.credit.core.groups import select_rewards
 from leyden.events import Event, FailureClass, RolloutEnded
+from leyden.kafka.delivered import Retry
+from leyden.kafka.types import KafkaError
 from leyden.stack.errors import StackError
+from leyden.stack.state import DataFolder, StackState
 
 
 class Gateway:
     """Knows the newest attempts of some rollouts, and counts the attempts that it is sent spans of."""
 
-    def __init__(self, newest: dict[str, int], refuses: int = 0) -> None:
-        self.newest, self.refuses = newest, refuses
+    def __init__(self, newest: dict[str, int], looking: int = 404) -> None:
+        self.newest, self.looking = newest, looking
         self.given: list[str] = []
         self.client = GatewayClient("http://gateway", "key", 0.0, httpx.MockTransport(self._answer))
 
     def _answer(self, request: httpx.Request) -> httpx.Response:
-        if self.refuses:
-            return httpx.Response(self.refuses, json={"error": {"message": "no"}})
         if request.url.path == "/v1/traces":
             (resource,) = ExportTraceServiceRequest.FromString(request.content).resource_spans
             self.given += [span.trace_id.hex() for span in resource.scope_spans[0].spans]
             return httpx.Response(200)
         name = request.url.path.rpartition("/")[2]
         if name not in self.newest:
-            return httpx.Response(404, json={"error": {"message": f"no rollout {name}"}})
+            return httpx.Response(self.looking, json={"error": {"message": f"no rollout {name}"}})
         return httpx.Response(200, json={"rollout_id": name, "attempt": self.newest[name], "state": "ended"})
 
 
@@ -73,28 +76,119 @@ def test_an_unknown_rollout_or_attempt_is_an_error_and_nothing_is_sent(
 ) -> None:
     gateway = Gateway(known)
     with pytest.raises(StackError, match=said):
-        give_feedback(asked(s.A, attempt=attempt), gateway.client, lambda _: None)
+        list(give_feedback(asked(s.A, attempt=attempt), gateway.client, lambda _: None))
     assert gateway.given == []
+
+
+@pytest.mark.parametrize(
+    ("text", "attempt", "looking", "expected", "why"),
+    [
+        (s.A, None, 403, 0, "the key may not look at it"),
+        (f"{s.A}0001", None, 403, 1, "the key may not look at it"),
+        (s.A, 2, 403, 2, "the key may not look at it"),
+        (f"{s.A}0001", None, 404, 1, "the gateway does not know the rollout, or no longer"),
+        (s.A, 2, 404, 2, "the gateway does not know the rollout, or no longer"),
+    ],
+)
+def test_what_cannot_be_checked_is_sent_with_a_warning(
+    text: str, attempt: int | None, looking: int, expected: int, why: str
+) -> None:
+    gateway = Gateway({}, looking)
+    first, warning, note = give_feedback(asked(text, attempt=attempt), gateway.client, lambda _: None)
+    assert gateway.given == [f"{s.A}{expected:04x}"]
+    assert first == f"thumb = 1 for rollout {s.A}, attempt {expected}"
+    assert warning.startswith("warning: ") and warning.endswith(f"was not checked: {why}")
+    assert "KAFKA_BOOTSTRAP_SERVERS" in note
+
+
+def a_log(monkeypatch: pytest.MonkeyPatch, events: Sequence[Event], error: BaseException | None = None) -> None:
+    """Kafka is named, and has these events; every read of it raises `error`."""
+
+    class NamedLog(s.FakeLog):
+        def __init__(self, *_: object) -> None:
+            super().__init__(events)
+
+        async def __aenter__(self) -> Self:
+            if error is not None:
+                raise error
+            return self
+
+        async def __aexit__(self, *_: object) -> None:
+            """Nothing is open."""
+
+    monkeypatch.setenv("KAFKA_BOOTSTRAP_SERVERS", "kafka:9092")
+    monkeypatch.setattr("leyden.cli.feedback.Log", NamedLog)
+
+
+@pytest.mark.parametrize(
+    "error", [KafkaError("gone"), Retry("a claim"), OSError("no file"), StackError("no topics")], ids=repr
+)
+def test_a_reward_is_sent_before_the_log_is_read_and_its_errors_lose_nothing(
+    monkeypatch: pytest.MonkeyPatch, tmp_path: Path, error: Exception
+) -> None:
+    a_log(monkeypatch, [], error)
+    gateway = Gateway({s.A: 0})
+    _, note = give_feedback(asked(s.A, reads_log=True, data_dir=tmp_path), gateway.client, lambda _: None)
+    assert note == f"Whether it still counts is not known: {error}"
+    assert len(gateway.given) == 1
+
+
+def test_ctrl_c_while_the_log_is_read_comes_after_the_reward_was_sent_and_said(
+    monkeypatch: pytest.MonkeyPatch, tmp_path: Path
+) -> None:
+    a_log(monkeypatch, [], KeyboardInterrupt())
+    gateway = Gateway({s.A: 0})
+    lines = give_feedback(asked(s.A, reads_log=True, data_dir=tmp_path), gateway.client, lambda _: None)
+    assert next(lines) == f"thumb = 1 for rollout {s.A}, attempt 0"
+    with pytest.raises(KeyboardInterrupt):
+        next(lines)
+    assert len(gateway.given) == 1
+
+
+@pytest.mark.parametrize("looking", [403, 404])
+def test_the_log_says_what_the_gateway_does_not(monkeypatch: pytest.MonkeyPatch, tmp_path: Path, looking: int) -> None:
+    a_log(monkeypatch, [s.started(s.A).model_copy(update={"attempt": 1})])
+    gateway = Gateway({}, looking)
+    [first] = give_feedback(asked(s.A, reads_log=True, data_dir=tmp_path), gateway.client, lambda _: None)
+    assert first.endswith("attempt 1")
+    for text, said in ((f"{s.A}0002", "has no attempt 2; its newest is 1"), (s.B, "[Tt]he log (knows|does not know)")):
+        with pytest.raises(StackError, match=said):
+            list(give_feedback(asked(text, reads_log=True, data_dir=tmp_path), gateway.client, lambda _: None))
+    assert gateway.given == [f"{s.A}0001"]
 
 
 def test_what_the_log_alone_knows_is_said_where_it_cannot_be_read(tmp_path: Path) -> None:
     gateway = Gateway({s.A: 0})
     _, note = give_feedback(asked(s.A), gateway.client, lambda _: None)
-    assert "Whether it still counts is not known here" in note and "KAFKA_BOOTSTRAP_SERVERS" in note
+    assert "Whether it still counts is not known" in note and "KAFKA_BOOTSTRAP_SERVERS" in note
     _, note = give_feedback(asked(s.A, reads_log=True, data_dir=tmp_path / "none"), gateway.client, lambda _: None)
     assert "Whether it still counts is not known" in note and str(tmp_path / "none") in note
     assert len(gateway.given) == 2
 
 
-def test_the_log_is_read_if_it_is_the_gateways(monkeypatch: pytest.MonkeyPatch) -> None:
+def test_the_log_is_read_if_it_is_the_gateways(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
     for name in ("KAFKA_BOOTSTRAP_SERVERS", "LEYDEN_GATEWAY_URL"):
         monkeypatch.delenv(name, raising=False)
-    assert reads_log(None)
-    assert not reads_log("http://elsewhere")
+    assert reads_log(None, tmp_path)
+    assert not reads_log("http://elsewhere", tmp_path)
     monkeypatch.setenv("LEYDEN_GATEWAY_URL", "http://elsewhere")
-    assert not reads_log(None)
+    assert not reads_log(None, tmp_path)
     monkeypatch.setenv("KAFKA_BOOTSTRAP_SERVERS", "kafka:9092")
-    assert reads_log("http://elsewhere")
+    assert reads_log("http://elsewhere", tmp_path)
+
+
+def test_the_log_of_the_stack_that_leyden_env_names_is_read(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
+    monkeypatch.delenv("KAFKA_BOOTSTRAP_SERVERS", raising=False)
+    folder = DataFolder(tmp_path)
+    folder.claim()
+    folder.write_state(StackState(phase="up", gateway_url="http://127.0.0.1:8080"))
+    assert not reads_log("http://127.0.0.1:8080", tmp_path), "it does not run: another gateway has its port"
+    with folder.lock.open() as held:
+        fcntl.flock(held, fcntl.LOCK_EX)
+        monkeypatch.setenv("LEYDEN_GATEWAY_URL", "http://127.0.0.1:8080")
+        assert reads_log(None, tmp_path)
+        assert reads_log("http://127.0.0.1:8080/", tmp_path)
+        assert not reads_log("http://127.0.0.1:8081", tmp_path)
 
 
 def a_failure(rollout_id: str, **changes: Any) -> RolloutEnded:

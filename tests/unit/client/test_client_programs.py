@@ -45,9 +45,9 @@ def test_a_failure_tells_its_exit_code_and_its_last_words() -> None:
     assert outcome_of(ProgramEnd(-11, "", "")).error_type == "signal_11"
 
 
-def test_what_the_program_is_not_to_blame_for_is_infrastructure() -> None:
+def test_what_the_program_is_not_to_blame_for_is_infrastructure_or_interrupted() -> None:
     assert outcome_of(ProgramEnd(-9, "", "")).failure_class == "infrastructure"
-    assert outcome_of(ProgramEnd(1, "", ""), stopped_by=signal.SIGTERM).failure_class == "infrastructure"
+    assert outcome_of(ProgramEnd(1, "", ""), stopped_by=signal.SIGTERM).failure_class == "interrupted"
 
 
 def test_a_command_is_split_as_a_shell_would_and_named_after_its_script() -> None:

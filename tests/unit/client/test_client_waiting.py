@@ -43,6 +43,13 @@ def test_a_block_that_takes_long_is_told_and_a_short_one_is_not(monkeypatch: pyt
     assert stderr.text.startswith("leyden: waiting for the gateway (for up to 30 s)")
 
 
+def test_a_wait_that_is_not_repeated_names_no_limit(monkeypatch: pytest.MonkeyPatch) -> None:
+    stderr = listening(monkeypatch)
+    with told_if_slow("the gateway", 0.0, after_s=0.0):
+        assert stderr.came.wait(20)
+    assert stderr.text == "leyden: waiting for the gateway\n"
+
+
 @pytest.mark.parametrize("silent", [True, False], ids=["no answer", "no connection"])
 def test_every_request_of_a_command_names_the_gateway_it_waits_for(
     monkeypatch: pytest.MonkeyPatch, silent: bool
@@ -64,5 +71,7 @@ def test_every_request_of_a_command_names_the_gateway_it_waits_for(
 
 def test_a_refused_key_is_told_with_the_gateways_reason() -> None:
     refusing = httpx.MockTransport(lambda _: httpx.Response(401, json={"error": {"message": "the key k was revoked"}}))
-    with pytest.raises(StackError, match=r"The key k was revoked\. Pass a valid key with --api-key or LEYDEN_API_KEY"):
+    with pytest.raises(
+        StackError, match=r"answered 401: the key k was revoked\. Pass a valid key with --api-key or LEYDEN_API_KEY"
+    ):
         request(GatewayClient("http://gateway", "k", 0.0, refusing), "GET", "/x", retry_timeout_s=0.0, hints={})

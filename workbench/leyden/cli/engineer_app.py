@@ -177,7 +177,8 @@ def feedback(
     """Give a rollout a reward, during the run or after its end.
 
     A late reward counts within `late_horizon_s` of the run file's section reward; the rollout's group is then credited
-    again. One that changes nothing is recorded all the same, and the command says why. An unknown rollout is an error.
+    again. One that changes nothing is recorded all the same, and the command says why. An unknown rollout is an error;
+    an agent's key may not look, so its reward is sent unchecked.
     """
     from leyden.cli.feedback import Asked, give_feedback, reads_log
     from leyden.cli.gateway_requests import gateway_of
@@ -190,9 +191,8 @@ def feedback(
             value=value,
             comment=comment,
             data_dir=data_dir,
-            reads_log=reads_log(gateway),
+            reads_log=reads_log(gateway, data_dir),
         )
         with closing(gateway_of(gateway, api_key, data_dir)) as client, progress() as tell:
-            lines = give_feedback(asked, client, tell)
-        for line in lines:
-            say(line)
+            for line in give_feedback(asked, client, tell):
+                say(line)

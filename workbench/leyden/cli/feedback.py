@@ -4,7 +4,7 @@ import asyncio
 import math
 import os
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 from dataclasses import dataclass
 from datetime import UTC, datetime
 from pathlib import Path
@@ -22,11 +22,14 @@ from leyden.client.errors import GatewayError, GatewayRefusedError, GatewayUnava
 from leyden.client.gateway import GatewayClient
 from leyden.client.waiting import told_if_slow
 from leyden.ids import AttemptRef
+from leyden.kafka.delivered import Retry
+from leyden.kafka.types import KafkaError
 from leyden.reading import Log, log_location
 from leyden.stack.errors import StackError
+from leyden.stack.state import DataFolder
 
 Tell = Callable[[str], None]
-UNKNOWN_EFFECT = "Whether it still counts is not known here, but in the log: set KAFKA_BOOTSTRAP_SERVERS to read it."
+NO_LOG = "the log of that gateway is not known here; set KAFKA_BOOTSTRAP_SERVERS"
 
 
 @dataclass(frozen=True)
@@ -59,55 +62,81 @@ class Asked:
             raise StackError(f"--value {self.value}: must be a finite number.")
 
 
-def reads_log(gateway_url: str | None) -> bool:
+def reads_log(gateway_url: str | None, data_dir: Path) -> bool:
     """Whether the log is known: Kafka is named, or the gateway is that of the local stack."""
     named = gateway_url or os.environ.get("LEYDEN_GATEWAY_URL")
-    return bool(os.environ.get("KAFKA_BOOTSTRAP_SERVERS")) or not named
+    if os.environ.get("KAFKA_BOOTSTRAP_SERVERS") or not named:
+        return True
+    state = DataFolder(data_dir).read_state()
+    return state.is_running and named.rstrip("/") == state.gateway_url.rstrip("/")
 
 
-def give_feedback(asked: Asked, gateway: GatewayClient, tell: Tell) -> list[str]:
-    """Send the reward; what to print. Raises StackError if the rollout or its attempt is unknown."""
+def give_feedback(asked: Asked, gateway: GatewayClient, tell: Tell) -> Iterator[str]:
+    """Send the reward; what to print. Raises StackError if the rollout or its attempt is unknown.
+
+    The log is read after sending, but before it if the gateway does not say which attempts the rollout has.
+    """
     ref, names_attempt = attempt_named(asked.rollout)
-    newest = _newest_attempt(gateway, ref.rollout_id)
-    facts, unread = _facts(asked, ref.rollout_id, known=newest is not None, tell=tell)
-    known = [one for one in (newest, facts.newest if facts else None) if one is not None]
-    if not known:
-        who = "Neither the gateway nor the log knows" if facts else "The gateway does not know"
-        raise StackError(
-            f"{who} rollout {ref.rollout_id}. Check the id (`leyden rollouts` lists them), --gateway and --data-dir."
-        )
-    attempt = asked.attempt if asked.attempt is not None else ref.attempt if names_attempt else max(known)
-    if attempt > max(known):
-        raise StackError(f"Rollout {ref.rollout_id} has no attempt {attempt}; its newest is {max(known)}.")
-    send_feedback(Feedback(AttemptRef(ref.rollout_id, attempt), asked.name, asked.value, asked.comment), gateway)
-    lines = [f"{asked.name} = {asked.value:g} for rollout {ref.rollout_id}, attempt {attempt}"]
+    rollout_id = ref.rollout_id
+    named = asked.attempt if asked.attempt is not None else ref.attempt if names_attempt else None
+    look = _look(gateway, rollout_id)
+    facts, unread = _facts(asked, rollout_id, tell) if look.newest is None else (None, "")
+    newest = facts.newest if facts else look.newest
+    if newest is None and (facts is not None or (named is None and look.is_allowed)):
+        raise StackError(_unknown(rollout_id, look, facts, unread))
+    attempt = named if named is not None else newest or 0
+    if newest is not None and attempt > newest:
+        raise StackError(f"Rollout {rollout_id} has no attempt {attempt}; its newest is {newest}.")
+    send_feedback(Feedback(AttemptRef(rollout_id, attempt), asked.name, asked.value, asked.comment), gateway)
+    yield f"{asked.name} = {asked.value:g} for rollout {rollout_id}, attempt {attempt}"
+    if newest is None:
+        why = "the gateway does not know the rollout, or no longer" if look.is_allowed else "the key may not look at it"
+        yield f"warning: whether the rollout has this attempt was not checked: {why}"
+    if look.newest is not None:
+        facts, unread = _facts(asked, rollout_id, tell)
     if facts is None:
-        return [*lines, unread or UNKNOWN_EFFECT]
-    why = without_effect(facts, attempt, datetime.now(UTC))
-    return [*lines, f"recorded, but without effect: {why}"] if why else lines
+        yield f"Whether it still counts is not known: {unread}"
+    elif reason := without_effect(facts, attempt, datetime.now(UTC)):
+        yield f"recorded, but without effect: {reason}"
 
 
-def _newest_attempt(gateway: GatewayClient, rollout_id: str) -> int | None:
-    """The rollout's newest attempt; None if the gateway does not know it, or no longer."""
+@dataclass(frozen=True)
+class _Look:
+    """What the gateway says of a rollout."""
+
+    newest: int | None
+    """Its newest attempt; None if the gateway does not know it, or no longer, or does not say."""
+    is_allowed: bool = True
+    """Whether the key may look at the rollout; a key of an agent may not."""
+
+
+def _look(gateway: GatewayClient, rollout_id: str) -> _Look:
     path = f"/leyden/v1/rollouts/{rollout_id}"
     try:
-        return int(request(gateway, "GET", path, retry_timeout_s=gateway.retry_timeout_s, hints={})["attempt"])
+        return _Look(int(request(gateway, "GET", path, retry_timeout_s=gateway.retry_timeout_s, hints={})["attempt"]))
     except StackError as error:
-        if isinstance(error.__cause__, GatewayRefusedError) and error.__cause__.status == 404:
-            return None
+        if isinstance(error.__cause__, GatewayRefusedError) and error.__cause__.status in (403, 404):
+            return _Look(None, is_allowed=error.__cause__.status == 404)
         raise
 
 
-def _facts(asked: Asked, rollout_id: str, *, known: bool, tell: Tell) -> tuple[RolloutFacts | None, str]:
-    """What the log says; None, and why, if it cannot be read. Raises StackError if only the log could know it."""
+def _unknown(rollout_id: str, look: _Look, facts: RolloutFacts | None, unread: str) -> str:
+    who = "Neither the gateway nor the log knows" if look.is_allowed else "The log does not know"
+    checks = "Check the id (`leyden rollouts` lists them), --gateway and --data-dir."
+    if facts is not None:
+        return f"{who} rollout {rollout_id}. {checks}"
+    unread = f"The log was not read: {unread.rstrip('.')}. With --attempt the reward is sent unchecked."
+    return f"The gateway does not know rollout {rollout_id}, or no longer. {checks} {unread}"
+
+
+def _facts(asked: Asked, rollout_id: str, tell: Tell) -> tuple[RolloutFacts | None, str]:
+    """What the log says; None, and why, if it cannot be read."""
     if not asked.reads_log:
-        return None, ""
+        return None, NO_LOG
     try:
         return asyncio.run(_read(asked.data_dir, rollout_id, tell)), ""
-    except StackError as error:
-        if not known:
-            raise
-        return None, f"Whether it still counts is not known: {error}"
+    except (StackError, KafkaError, Retry, OSError) as error:
+        return None, str(error) or type(error).__name__
 
 
 async def _read(data_dir: Path, rollout_id: str, tell: Tell) -> RolloutFacts:
