@@ -189,7 +189,7 @@ def changes(view: RolloutView) -> float:
         case "mkdir":
             beside.mkdir()
         case _:
-            subprocess.run(["/bin/sh", "-c", f"echo > {kept}"], check=True)
+            subprocess.run(["sh", "-c", f"echo > {kept}"], check=True)
     return 1.0
 
 
@@ -197,5 +197,5 @@ def uses_its_folder(view: RolloutView) -> float:
     with tempfile.NamedTemporaryFile() as file:
         folder = Path(file.name).parent
     (Path.home() / ".cache").mkdir()
-    subprocess.run(["/bin/true"], stdout=subprocess.DEVNULL, check=True)
+    subprocess.run(["true"], stdout=subprocess.DEVNULL, check=True)
     return float(Path.home() == folder)
