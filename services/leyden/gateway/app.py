@@ -4,6 +4,7 @@ import os
 import secrets
 import time
 from collections.abc import Awaitable, Callable
+from dataclasses import replace
 from functools import partial
 
 from starlette.routing import BaseRoute
@@ -107,17 +108,22 @@ class Gateway:
                 settings.max_trace_bytes,
                 settings.body_timeout_s,
                 settings.body_stall_timeout_s,
+                late_retry_after_s=settings.retry_after_s,
             ),
             retry_after_s=settings.retry_after_s,
         )
         self.bodies = Bodies(
-            Budget("json", settings.max_body_bytes_in_flight, settings.retry_after_s),
+            self._budget("json"),
             settings.max_body_bytes,
             settings.body_timeout_s,
             settings.body_stall_timeout_s,
             settings.max_decoded_bytes,
         )
+        self.leyden_bodies = replace(self.bodies, budget=self._budget("leyden"))
         self.operations = self._operations()
+
+    def _budget(self, kind: str) -> Budget:
+        return Budget(kind, self._settings.max_body_bytes_in_flight, self._settings.retry_after_s)
 
     def _calls(self, settings: GatewaySettings, store: RolloutStore, engines: Engines, clock: Clock) -> ModelCalls:
         retries = RetryRules(
@@ -159,7 +165,7 @@ class Gateway:
         leyden = LeydenRoutes(
             self.ring,
             Limiter("requests", knobs.max_concurrent_requests, 503, retry_after_s),
-            bodies,
+            self.leyden_bodies,
             retry_after_s,
         )
         rollouts = RolloutsApi(

@@ -38,13 +38,14 @@ class GatewaySettings(BaseSettings):
     max_decoded_bytes: int = Field(default=128 * 1024 * 1024, ge=1)
     """Memory that the values of one JSON body may take, estimated from its brackets and commas; more get 413."""
     max_body_bytes_in_flight: int = Field(default=256 * 1024 * 1024, ge=1)
-    """Memory of all JSON bodies at a time, as sent and decoded; more get 503. A model call counts until its end."""
+    """Memory of JSON bodies at a time, as sent and decoded; more get 503. A model call counts until its end; requests
+    under `/leyden/v1` have as much of their own."""
     head_timeout_s: float = Field(default=15.0, gt=0)
     """Time limit for a request's head; then the connection is closed."""
     body_timeout_s: float = Field(default=60.0, gt=0)
-    """Time limit for a request's body; then it gets 408."""
+    """Time limit for a request's body; then it gets 408, or 503 if it is OTLP."""
     body_stall_timeout_s: float = Field(default=10.0, gt=0)
-    """Time limit for the next piece of a body; then it gets 408."""
+    """Time limit for the next piece of a body; then it gets 408, or 503 if it is OTLP."""
     send_timeout_s: float = Field(default=30.0, gt=0)
     """A client that reads less than 64 KiB of a waiting reply in this time is disconnected."""
     max_header_bytes: int = Field(default=64 * 1024, ge=1024)

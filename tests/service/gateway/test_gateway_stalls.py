@@ -42,6 +42,7 @@ def _targets() -> list[tuple[str, str]]:
 
 
 TARGETS = _targets()
+OTLP = ("/v1/traces", "/v1/logs", "/v1/metrics")
 
 
 def head(method: str, path: str, key: str, more: str = "content-length: 50\r\n") -> bytes:
@@ -128,7 +129,8 @@ def gauge(name: str, **labels: str) -> float:
 
 def held(gate: Bench) -> int:
     """Bytes of bodies that count."""
-    return gate.gateway.otlp.bodies.budget.held + gate.gateway.bodies.budget.held
+    gateway = gate.gateway
+    return sum(bodies.budget.held for bodies in (gateway.otlp.bodies, gateway.bodies, gateway.leyden_bodies))
 
 
 @pytest.mark.parametrize("key", [KEY, NO_KEY], ids=["key", "no key"])
@@ -141,12 +143,36 @@ async def test_a_client_that_stops_holds_nothing(kind: str, key: str) -> None:
             assert {answer[:13] for answer in answers} == {b"HTTP/1.1 401 "}
         if "body" in kind and key == KEY:
             waited = [answer for (method, _), answer in zip(targets, answers, strict=True) if method == "POST"]
-            unread = [answer for answer in waited if not answer.startswith(b"HTTP/1.1 408 ")]
+            late = [answer for answer in waited if b"did not come within" in answer]
+            assert {answer[9:12] for answer in late} == {b"408", b"503"}
+            assert all((answer[9:12] == b"503") == (b"retry-after: 1" in answer) for answer in late)
+            unread = [answer for answer in waited if answer not in late]
             assert all(answer[9:12] in (b"403", b"404", b"409") for answer in unread), unread
             assert len(unread) <= 2, "only what needs no body is answered without"
         assert held(gate) == 0
         answer = await http.get("/v1/models", headers={"authorization": f"Bearer {API_KEY}"})
         assert answer.status_code == 200
+
+
+@pytest.mark.parametrize("path", [path for _, path in TARGETS if path.endswith(tuple(OTLP))])
+async def test_an_export_that_comes_too_late_may_be_repeated(path: str) -> None:
+    """OTLP exporters repeat a request after 503, not after 408."""
+    async with impatient() as gate:
+        answer = await let_go(gate, slowly(head("POST", path, KEY), b"{"))
+        assert answer.startswith(b"HTTP/1.1 503 ") and b"\r\nretry-after: 1\r\n" in answer
+
+
+async def test_a_full_budget_of_model_calls_keeps_no_runner_from_its_work() -> None:
+    async with bench(max_body_bytes_in_flight=100_000) as gate, httpx.AsyncClient(base_url=gate.url) as http:
+        http.headers["authorization"] = f"Bearer {API_KEY}"
+        with gate.gateway.bodies.budget.open() as reserve:
+            reserve(100_000)
+            assert (await http.post("/v1/chat/completions", json=PROMPT)).status_code == 503
+            assert (await http.post("/leyden/v1/tasks", json={"tasks": [{"task_id": "t"}]})).status_code == 201
+            await gate.drain_tasks()
+            claimed = (await http.post("/leyden/v1/rollouts/claim", json={"runner": "r"})).json()["rollouts"][0]
+            url = f"/leyden/v1/rollouts/{claimed['rollout_id']}/attempts/0/end"
+            assert (await http.post(url, json={"status": "succeeded"})).status_code == 200
 
 
 @pytest.mark.parametrize(

@@ -63,6 +63,14 @@ def test_text_counts_about_once_whatever_is_in_it() -> None:
     assert len(body) <= decoded_bytes(body) <= 1.01 * len(body)
 
 
+@pytest.mark.parametrize(("sign", "times"), [("é", 2), ("—", 2), ("\\u2014", 2), ("😀", 4), ("\\ud83d\\ude00", 4)])
+def test_only_a_string_with_wider_characters_counts_more(sign: str, times: int) -> None:
+    row = '"' + "words " * 10_000 + '"'
+    wide = f'"{sign}' + "words " * 1000 + '"'
+    body = f"[{','.join([row] * 10 + [wide])}]".encode()
+    assert taken(body) <= decoded_bytes(body) <= len(body) + (times - 1) * 6100 + 2000
+
+
 @pytest.mark.parametrize(
     "body", [b'"' * 4_000_001, b'\\"' * 4_000_000, b'"' + b'\\"' * 4_000_000, b'["a\\', b"[" * 9_000_000]
 )

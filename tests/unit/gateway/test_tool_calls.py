@@ -1,6 +1,7 @@
 """Tool calls of streams: whatever a server's habits, the calls are those that it meant."""
 
 import re
+import time
 from copy import deepcopy
 from dataclasses import dataclass
 from itertools import zip_longest
@@ -260,6 +261,25 @@ def test_custom_tools_calls_are_merged_too() -> None:
     pieces = calls.add([first, {"index": 0, "custom": {"input": "**"}}])
     assert pieces == [first, {"index": 0, "custom": {"input": "**"}}]
     assert calls.whole() == [{"id": "c", "type": "custom", "custom": {"name": "patch", "input": "***"}}]
+
+
+def seconds_of(rows: list[str], said: dict[str, Any], inner: dict[str, Any]) -> float:
+    """Processor time to take a call in these pieces, each of which says `said` and `inner` too."""
+    calls = ToolCalls("c")
+    started = time.process_time()
+    calls.add([{"index": 0, "id": "x", "function": {"name": "f", "arguments": rows[0]}}])
+    for row in rows[1:]:
+        calls.add([{"index": 0} | said | {"function": inner | {"arguments": row}}])
+    took = time.process_time() - started
+    assert calls.whole()[0]["function"]["arguments"] == "".join(rows)
+    return took
+
+
+@pytest.mark.parametrize(("said", "inner"), [({"id": "x"}, {}), ({"id": "x"}, {"name": "f"}), ({}, {"name": "f"})])
+def test_a_long_call_is_not_copied_again_with_every_piece(said: dict[str, Any], inner: dict[str, Any]) -> None:
+    """Although the server repeats its id or name in each."""
+    rows = ['{"rows":["a"', *[f',"{"a" * 200}"'] * 20_000, "]}"]
+    assert seconds_of(rows, said, inner) < 10 * seconds_of(rows, {}, {})
 
 
 def test_a_long_call_is_not_parsed_again_with_every_piece(monkeypatch: pytest.MonkeyPatch) -> None:

@@ -334,19 +334,47 @@ CONTAINER_BYTES, NAME_BYTES, VALUE_BYTES = 64, 140, 64
 """What an array or object takes in CPython, a name in an object, and a value, each at most and apart from text."""
 _STRING = re.compile(rb'"[^"\\]*+(?:\\.[^"\\]*+)*+(?:"|\\?\Z)', re.DOTALL)
 """A string, also one that the body's end cuts off: so every body is read once."""
+_ASTRAL, _SURROGATE = re.compile(rb"[\xf0-\xff]"), re.compile(rb"\\u[dD][89abAB]")
+"""A character outside the basic plane, as UTF-8 or as a surrogate: every character of its string takes four bytes. Any
+other one beyond ASCII makes them two at most."""
+WIDE_BYTES = 32
+"""What CPython adds to the header of such a string."""
 ROUGH_BYTES = 1024 * 1024
+STRINGS_AT_A_TIME = 4096
+MOST_QUOTES = 200_000
+"""A body with more is estimated roughly: to look at so many strings takes seconds, and their values count most."""
 
 
 def decoded_bytes(body: bytes) -> int:
     """What the values of a JSON body take in memory, estimated from above without decoding it.
 
     `[],[],…` takes more than 20 times its length, text one to four times. Small bodies are estimated roughly, what
-    looks like values in their strings included; for larger ones the strings are left out.
+    looks like values in their strings included; for larger ones, and for text beyond ASCII, string by string.
     """
-    wide = b"\\u" in body or not body.isascii()  # one emoji makes every character of its string take four bytes
-    text = 4 * len(body) if wide else len(body)
     rough = _values_bytes(body)
-    return text + (rough if rough <= ROUGH_BYTES else _values_bytes(_STRING.sub(b"", body)))
+    wide = not body.isascii() or b"\\u" in body
+    if body.count(b'"') - body.count(b'\\"') > MOST_QUOTES:
+        return (4 if wide else 1) * len(body) + rough
+    return len(body) + (_exact_bytes(body) if wide or rough > ROUGH_BYTES else rough)
+
+
+def _exact_bytes(body: bytes) -> int:
+    """What values take without their text, and what each string takes beyond its length.
+
+    A loop, not one `sub` over the whole: that would keep other threads waiting for as long as it takes.
+    """
+    found, end = 0, 0
+    between: list[bytes] = []
+    for match in _STRING.finditer(body):
+        string = match[0]
+        if not string.isascii() or b"\\u" in string:
+            found += WIDE_BYTES + len(string) * (3 if _ASTRAL.search(string) or _SURROGATE.search(string) else 1)
+        between.append(body[end : match.start()])
+        end = match.end()
+        if len(between) == STRINGS_AT_A_TIME:
+            found += _values_bytes(b"".join(between))
+            between.clear()
+    return found + _values_bytes(b"".join((*between, body[end:])))
 
 
 def _values_bytes(body: bytes) -> int:

@@ -82,6 +82,8 @@ class _Call:
     repeats_name: bool = False
     texts: list[str] = field(default_factory=list)
     """The pieces of its arguments."""
+    length: int = 0
+    """Of them all: telling that a piece is not the whole text needs no copy of it."""
     untold: str = ""
     """The end of `text` that is not yet in a canonical piece."""
     more: JsonDict = field(default_factory=dict)
@@ -97,6 +99,9 @@ class _Call:
 
     def is_whole(self) -> bool:
         """Whether its arguments are a complete JSON object, so that a name that comes now is another call's."""
+        last = self.texts[-1].rstrip() if self.texts else ""
+        if last and not last.endswith("}"):
+            return False
         text = self.text
         if not text.rstrip().endswith("}"):
             return False
@@ -123,18 +128,20 @@ class _Call:
 
     def take(self, piece: _Piece) -> None:
         """Add a piece. An empty object before the arguments' text is not a part of them."""
-        is_same = piece.id is not None and piece.id == self.id and piece.text == self.text
+        is_named = piece.id is not None and piece.id == self.id
+        is_same = is_named and len(piece.text) == self.length and piece.text == self.text
         is_again = is_same and self.is_whole() and not self.is_empty()  # asked last: it parses the whole text
         self.id, self.newest_id = self.id or piece.id, piece.id or self.newest_id
         if self.shown_id is None:
             self.kind, self.form = piece.kind or self.kind, piece.form
             self._take_name(piece.name)
             if self.text.strip() == "{}" and piece.text.lstrip().startswith("{"):
-                self.texts, self.untold = [], ""
+                self.texts, self.length, self.untold = [], 0, ""
         elif piece.name is not None:
             self.repeats_name = True
         if not is_again:
             self.texts.append(piece.text)
+            self.length += len(piece.text)
             self.untold += piece.text
         self.more |= piece.more
         self.said |= piece.said

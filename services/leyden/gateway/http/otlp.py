@@ -82,7 +82,7 @@ class OtlpApi:
                 body=EITHER,
                 body_required=False,
                 answers={200: EITHER},
-                errors=(400, 401, 403, 404, 408, 413, 415, 503),
+                errors=(400, 401, 403, 404, 413, 415, 503),
                 error=EITHER,
                 bound=True,
                 also_under=(ROLLOUT_PREFIX + VERSION,),

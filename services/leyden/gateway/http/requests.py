@@ -36,6 +36,8 @@ LONGEST_S = 3600.0
 """A longer wait means a wrong clock, or a header with another meaning."""
 UNITS = ((1e14, 1e6), (1e11, 1e3))
 """(lower bound, units per second): nginx sends seconds, Heroku milliseconds, others microseconds."""
+INLINE_BYTES = 256 * 1024
+"""Larger bodies are estimated in a thread."""
 ModelT = TypeVar("ModelT", bound=BaseModel)
 Endpoint = Callable[[Request], Awaitable[Response]]
 Shape = Callable[[Refusal], Response]
@@ -71,9 +73,11 @@ class Bodies:
     """For the next piece of it."""
     max_decoded_bytes: int | None = None
     """Of JSON: what its values may take in memory, estimated; None: bodies are not decoded."""
+    late_retry_after_s: float | None = None
+    """If set, a body that comes too late gets 503 with this `Retry-After`: OTLP exporters do not repeat a 408."""
 
     async def read(self, request: Request, reserve: Reserve) -> bytes:
-        """The whole body. Raises `Refusal`: 413 as soon as it is too large, 408 if it does not come, 503.
+        """The whole body. Raises `Refusal`: 413 as soon as it is too large, 408 or 503 if it is late, 503 without room.
 
         No slot is held meanwhile: a slow client keeps nobody else out.
         """
@@ -82,7 +86,8 @@ class Bodies:
             raise self._too_large()
         body = b"".join(await self._pieces(request, reserve))
         if self.max_decoded_bytes is not None:
-            decoded = decoded_bytes(body)
+            inline = len(body) <= INLINE_BYTES
+            decoded = decoded_bytes(body) if inline else await asyncio.to_thread(decoded_bytes, body)
             if decoded > self.max_decoded_bytes:
                 message = f"the body's values take about {decoded} bytes in memory, more than {self.max_decoded_bytes}"
                 raise Refusal(413, "body_too_large", message)
@@ -105,7 +110,8 @@ class Bodies:
                     limit.reschedule(min(end, now() + self.stall_s))
         except TimeoutError as error:
             message = f"the body did not come within {self.timeout_s:g} s, or stopped for {self.stall_s:g} s"
-            raise Refusal(408, "body_timeout", message) from error
+            status = 408 if self.late_retry_after_s is None else 503
+            raise Refusal(status, "body_timeout", message, retry_after_s=self.late_retry_after_s) from error
         return pieces
 
     def _too_large(self) -> Refusal:
