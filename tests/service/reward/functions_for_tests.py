@@ -1,6 +1,7 @@
 """Reward functions, well behaved and not, that worker processes load by name."""
 
 import asyncio
+import multiprocessing
 import os
 import signal
 import subprocess
@@ -73,6 +74,8 @@ def as_told(view: RolloutView) -> Any:
             raise SystemExit(0)
         case "kill":
             os.kill(os.getpid(), signal.SIGKILL)
+        case "kill group":
+            os.killpg(0, signal.SIGKILL)
         case "raise":
             raise RuntimeError("the judge is away")
         case "nan":
@@ -148,6 +151,10 @@ def leaves_a_daemon_and_breaks(view: RolloutView) -> Any:
     return as_told(replace(view, output=view.output[1]))
 
 
+def is_in_its_keepers_group(view: RolloutView) -> float:
+    return float(os.getpgrp() == os.getpgid(os.getppid()))
+
+
 def searches_every_process(view: RolloutView) -> float:
     """In how many places the reversed text is: environments and command lines of processes, the own environment."""
     secret = str(view.output)[::-1]
@@ -191,6 +198,12 @@ def changes(view: RolloutView) -> float:
         case _:
             subprocess.run(["sh", "-c", f"echo > {kept}"], check=True)
     return 1.0
+
+
+def shares_work(view: RolloutView) -> float:
+    """With two more processes."""
+    with multiprocessing.get_context("fork").Pool(2) as pool:
+        return float(sum(pool.map(abs, [-1, -2])))
 
 
 def uses_its_folder(view: RolloutView) -> float:

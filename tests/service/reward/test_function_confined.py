@@ -35,7 +35,7 @@ async def test_no_daemon_outlives_the_worker(tmp_path: Path) -> None:
     assert not runs(int(marker.read_text()))
 
 
-@pytest.mark.parametrize("output", ["exit", "kill"])
+@pytest.mark.parametrize("output", ["exit", "kill", "kill group"])
 async def test_no_daemon_outlives_a_worker_that_breaks(tmp_path: Path, output: str) -> None:
     marker = tmp_path / "daemon"
     spec = CallSpec(entry=f"{MODULE}:leaves_a_daemon_and_breaks", timeout_s=20.0, writable=(str(tmp_path),))
@@ -44,6 +44,11 @@ async def test_no_daemon_outlives_a_worker_that_breaks(tmp_path: Path, output: s
     assert answer.failure is not None
     await until(lambda: not runs(int(marker.read_text())))
     await function.close()
+
+
+async def test_a_function_that_kills_its_process_group_does_not_kill_its_keeper() -> None:
+    """Also where Landlock does not keep signals from the keeper."""
+    assert (await one("is_in_its_keepers_group", None)).values == {"": 0.0}
 
 
 def names(folder: Path) -> list[str]:
@@ -99,6 +104,13 @@ async def test_nothing_outside_its_folder_is_changed(tmp_path: Path, way: str) -
     assert answer.failure is not None, answer
     assert (names(tmp_path), kept.read_text()) == (["kept"], "as it was")
     assert (await one("changes", [way, str(kept)], writable=(str(tmp_path),))).values == {"": 1.0}
+
+
+@needs_landlock
+async def test_a_pool_of_processes_needs_shared_memory() -> None:
+    answer = await one("shares_work", None)
+    assert answer.message == "PermissionError: [Errno 13] Permission denied"
+    assert (await one("shares_work", None, writable=("/dev/shm",))).values == {"": 3.0}
 
 
 async def test_its_own_folder_is_home_and_for_temporary_files_and_goes_with_it() -> None:

@@ -22,7 +22,7 @@ SPARE_S = 1.0
 
 
 END_PATIENCE_S = 10.0
-"""Time limit for the keeper; then its own session is killed."""
+"""Time limit for the keeper; then it is killed, and the kernel kills the process of the function."""
 PASSED_ON = (
     "PATH",
     "LANG",

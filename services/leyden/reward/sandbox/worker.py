@@ -40,6 +40,7 @@ def main(parent: int) -> None:
     folder = tempfile.mkdtemp(prefix="leyden-reward-")
     if (child := os.fork()) == 0:
         die_with_parent()
+        os.setsid()  # so that the keeper is not in the group that the function may kill
         signal.pthread_sigmask(signal.SIG_UNBLOCK, WAITED_FOR)
         os.environ.update(HOME=folder, TMPDIR=folder)
         tempfile.tempdir = folder
