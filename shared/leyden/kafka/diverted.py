@@ -1,6 +1,6 @@
 """Which records are in the dead letters already, for readers without a group: they meet every record at each start."""
 
-from collections.abc import Mapping
+from collections.abc import Mapping, Set
 
 from aiokafka import TopicPartition
 from aiokafka.errors import KafkaError
@@ -23,15 +23,15 @@ class DivertedRecords:
         self._origins: dict[str, set[str]] = {}
         self._read: dict[TopicPartition, int] = {}
 
-    async def holds(self, topic: str, origin: str) -> bool:
-        """Whether the dead letters of `topic` have the record of `origin`. Raises `Retry` while Kafka is away."""
-        origins = self._origins.setdefault(topic, set())
-        if origin not in origins:
+    async def among(self, topic: str, origins: Set[str]) -> Set[str]:
+        """Those of `origins` whose records are in the dead letters of `topic`. Raises `Retry` while Kafka is away."""
+        known = self._origins.setdefault(topic, set())
+        if not origins <= known:
             try:
-                await self._follow(self._prefix + topic + DEAD_LETTER_SUFFIX, origins)
+                await self._follow(self._prefix + topic + DEAD_LETTER_SUFFIX, known)
             except KafkaError as error:
                 raise Retry(f"cannot read the dead letters of {topic}: {error!r}") from error
-        return origin in origins
+        return origins & known
 
     async def _follow(self, dead_letters: str, origins: set[str]) -> None:
         async with LogReader(self._settings) as reader:

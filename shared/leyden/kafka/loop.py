@@ -5,7 +5,7 @@ It has no Kafka client and no offsets: `leyden.kafka.subscriber` passes batches 
 
 import asyncio
 import logging
-from collections.abc import Awaitable, Callable, Sequence
+from collections.abc import Awaitable, Callable, Sequence, Set
 from dataclasses import dataclass, field
 from functools import partial
 from typing import Any, TypeVar
@@ -34,8 +34,8 @@ log = logging.getLogger(__name__)
 T = TypeVar("T")
 Decode = Callable[[str, Sequence[bytes]], list[Event]]
 """(topic, values) → events. Raises `pydantic.ValidationError` if any value is invalid."""
-IsDiverted = Callable[[str, str], Awaitable[bool]]
-"""(topic, origin) → whether the record is in the dead letters already. May raise `Retry`."""
+DivertedAmong = Callable[[str, Set[str]], Awaitable[Set[str]]]
+"""(topic, origins) → those whose records are in the dead letters already. May raise `Retry`."""
 
 
 class TooManyDeadLettersError(RuntimeError):
@@ -85,7 +85,7 @@ class BatchLoop:
         prefix: str = "",
         retry: LoopSettings = DEFAULT_RETRY,
         heartbeat: Heartbeat | None = None,
-        is_diverted: IsDiverted | None = None,
+        diverted_among: DivertedAmong | None = None,
     ) -> None:
         self._label = "+".join(topics)
         self._handler: Callable[[Sequence[Delivered[Any]]], Awaitable[None]] = handler
@@ -95,7 +95,7 @@ class BatchLoop:
         self._prefix = prefix
         self._retry = retry
         self._heartbeat = heartbeat or Heartbeat()
-        self._is_diverted = is_diverted
+        self._diverted_among = diverted_among
         self._dead_in_a_row = 0
 
     async def handle(self, records: Sequence[ConsumerRecord]) -> None:
@@ -179,8 +179,8 @@ class BatchLoop:
 
     async def _divert(self, dead: Sequence[_DeadLetter], is_any_handled: bool) -> None:
         """Write the dead letters of a batch. Raises `TooManyDeadLettersError` instead if the limit is exceeded."""
-        if self._is_diverted is not None:
-            dead = [one for one in dead if not await self._is_known(one.record, self._is_diverted)]
+        if self._diverted_among is not None:
+            dead = await self._new_ones(dead, self._diverted_among)
         self._dead_in_a_row = 0 if is_any_handled else self._dead_in_a_row + len(dead)
         if 0 < self._retry.dead_letter_limit < self._dead_in_a_row:
             raise TooManyDeadLettersError(
@@ -191,11 +191,19 @@ class BatchLoop:
         for letter in dead:
             await self._dead_letter(letter.record, letter.reason)
 
-    async def _is_known(self, one: Delivered[Any], is_diverted: IsDiverted) -> bool:
-        known = await self.until_available(partial(is_diverted, one.topic, one.origin))
-        if known:
-            log.warning("record %s is skipped: it is in the dead letters already", one.origin)
-        return known
+    async def _new_ones(self, dead: Sequence[_DeadLetter], diverted_among: DivertedAmong) -> list[_DeadLetter]:
+        """Those that are not in the dead letters already, which are read once for each topic."""
+        by_topic: dict[str, set[str]] = {}
+        for letter in dead:
+            by_topic.setdefault(letter.record.topic, set()).add(letter.record.origin)
+        known = {
+            (topic, origin)
+            for topic, origins in by_topic.items()
+            for origin in await self.until_available(partial(diverted_among, topic, origins))
+        }
+        for _, origin in sorted(known):
+            log.warning("record %s is skipped: it is in the dead letters already", origin)
+        return [letter for letter in dead if (letter.record.topic, letter.record.origin) not in known]
 
     async def _dead_letter(self, one: Delivered[Any], reason: str) -> None:
         """Publish one record to the dead-letter topic, with its origin and the reason as headers."""

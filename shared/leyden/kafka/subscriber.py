@@ -98,7 +98,7 @@ class BatchConsumer:
             prefix=prefix,
             retry=retry,
             heartbeat=subscription.heartbeat,
-            is_diverted=DivertedRecords(settings, prefix).holds if subscription.group is None else None,
+            diverted_among=DivertedRecords(settings, prefix).among if subscription.group is None else None,
         )
         self._meter = LagMeter(prefix, ask_kafka or partial(end_offsets, settings))
         self._liveness = Liveness("+".join(subscription.topics), (clock or SystemClock()).monotonic, SAMPLE_EVERY_S)
@@ -112,6 +112,7 @@ class BatchConsumer:
         self._finished = 0
         self._in_hand: dict[TopicPartition, int] = {}
         self._subscriber: Any = None
+        self._starts: Mapping[int, int] = {}
         self._placed = asyncio.Event()
         """Set once the consumer is where the subscription starts."""
         if subscription.starts is None:
@@ -165,6 +166,7 @@ class BatchConsumer:
 
     async def place(self, consumer: Any, starts: Mapping[int, int]) -> None:
         """Set `consumer` to `starts`: partition → offset; 0 for others. Nothing is handled before."""
+        self._starts = dict(starts)
         offsets = {tp: starts.get(tp.partition, 0) for tp in consumer.assignment()}
         for tp, offset in offsets.items():
             consumer.seek(tp, offset)
@@ -181,7 +183,9 @@ class BatchConsumer:
             await self._consume(records, consumer)
 
     async def _was_read(self, record: ConsumerRecord, consumer: Any) -> bool:
-        """Whether the consumer is behind `record`; else it was fetched before the consumer was placed."""
+        """Whether the consumer has read `record` since it was placed; else it was fetched before."""
+        if record.offset < self._starts.get(record.partition, 0):
+            return False
         return bool(await consumer.position(TopicPartition(record.topic, record.partition)) > record.offset)
 
     async def _consume(self, records: Sequence[ConsumerRecord], consumer: Any) -> None:

@@ -1,7 +1,7 @@
 """What cannot be handled is kept exactly as it came, however little of it the handler read."""
 
 import asyncio
-from collections.abc import Sequence
+from collections.abc import Sequence, Set
 from pathlib import Path
 
 import pytest
@@ -14,7 +14,7 @@ from leyden.events.codec import batch_decoder
 from leyden.kafka.claims import ClaimStore
 from leyden.kafka.delivered import CLAIM_HEADER, ERROR_HEADER, ORIGIN_HEADER, BatchHandler, Delivered, Poison, Retry
 from leyden.kafka.liveness import Heartbeat
-from leyden.kafka.loop import BatchLoop, IsDiverted, LoopSettings, TooManyDeadLettersError
+from leyden.kafka.loop import BatchLoop, DivertedAmong, LoopSettings, TooManyDeadLettersError
 
 VALUE = b'{"type":"t", "event_id":"e","event_time":"2026-01-01T00:00:00Z","producer":"p","text":"not read", "body":{}}'
 
@@ -44,7 +44,7 @@ def loop_of(
     kept: FakePublisher,
     heartbeat: Heartbeat | None = None,
     *,
-    is_diverted: IsDiverted | None = None,
+    diverted_among: DivertedAmong | None = None,
     limit: int = 100,
 ) -> BatchLoop:
     def decode(_: str, values: Sequence[bytes]) -> list[Event]:
@@ -59,7 +59,7 @@ def loop_of(
         claims=claims,
         retry=retry,
         heartbeat=heartbeat,
-        is_diverted=is_diverted,
+        diverted_among=diverted_among,
     )
 
 
@@ -75,17 +75,31 @@ async def test_a_reader_without_a_group_diverts_a_record_once_however_often_it_s
     claims, kept, taken = ClaimStore(f"file://{tmp_path}/claims"), FakePublisher(), Taken()
     unavailable = [Retry("Kafka is away")]
 
-    async def is_diverted(topic: str, origin: str) -> bool:
+    async def diverted_among(topic: str, origins: Set[str]) -> Set[str]:
         if unavailable:
             raise unavailable.pop()
-        return (topic, origin) in {("model-calls.v1", headers[ORIGIN_HEADER]) for headers in kept.raw_headers}
+        assert topic == "model-calls.v1"
+        return origins & {headers[ORIGIN_HEADER] for headers in kept.raw_headers}
 
     bad = [call_record(offset, b"{broken") for offset in range(3)]
     for start in range(4):
-        await loop_of(taken, claims, kept, is_diverted=is_diverted, limit=3).handle([*bad, call_record(3)])
-        await loop_of(taken, claims, kept, is_diverted=is_diverted, limit=3).handle([*bad, *bad[:start]])
+        await loop_of(taken, claims, kept, diverted_among=diverted_among, limit=3).handle([*bad, call_record(3)])
+        await loop_of(taken, claims, kept, diverted_among=diverted_among, limit=3).handle([*bad, *bad[:start]])
         assert [headers[ORIGIN_HEADER] for headers in kept.raw_headers] == [one.origin for one in map(delivered, bad)]
     assert taken.offsets == [3] * 4
+
+
+async def test_a_reader_without_a_group_asks_once_about_all_bad_records_of_a_batch(tmp_path: Path) -> None:
+    asked: list[tuple[str, int]] = []
+
+    async def diverted_among(topic: str, origins: Set[str]) -> Set[str]:
+        asked.append((topic, len(origins)))
+        return set()
+
+    loop = loop_of(Taken(), ClaimStore(f"file://{tmp_path}"), FakePublisher(), diverted_among=diverted_among)
+    with pytest.raises(TooManyDeadLettersError):
+        await loop.handle([call_record(offset, b"{broken") for offset in range(1000)])
+    assert asked == [("model-calls.v1", 1000)]
 
 
 def delivered(one: ConsumerRecord) -> Delivered[bytes]:
