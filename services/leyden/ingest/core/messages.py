@@ -78,8 +78,13 @@ def of_flat(items: list[JsonObject], envelope: str | None = None) -> list[JsonOb
 
 def _of_flat_one(inner: JsonObject) -> JsonObject:
     message = {name: value for name, value in inner.items() if name not in ("tool_calls", "contents", "finish_reason")}
-    contents = list(objects(inner.get("contents")))
-    asked = [item for item in contents if _flat_part(item).get("type") == "tool_use"]
+    parts: list[Json] = []
+    asked: list[JsonObject] = []
+    for item in objects(inner.get("contents")):
+        if (part := _flat_part(item)).get("type") == "tool_use":
+            asked.append(item)
+        else:
+            parts.append(part)
     calls = [_flat_call(item) for item in list(objects(inner.get("tool_calls"))) or asked]
     called = inner.get("function_call")
     if isinstance(called, dict) and not calls:
@@ -87,7 +92,6 @@ def _of_flat_one(inner: JsonObject) -> JsonObject:
         calls.append(tool_call(called.get("id"), called.get("name"), called.get("arguments")))
     if calls:
         message["tool_calls"] = list(calls)
-    parts: list[Json] = [_flat_part(item) for item in contents if item not in asked]
     if parts and "content" not in message:
         spoken = [part.get("text") for part in parts if isinstance(part, dict) and part.get("type") == "text"]
         all_text = len(spoken) == len(parts) and all(isinstance(part, str) for part in spoken)

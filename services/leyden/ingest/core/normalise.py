@@ -1,5 +1,6 @@
 """Normalises the spans of a trace request. The same request always gives the same events: no clock, no state."""
 
+import re
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass, replace
 
@@ -20,7 +21,8 @@ NO_LIMITS = Limits()
 CLOCK = "otel.clock"
 """Attribute with the exporter's end time, if that was before the start."""
 TRACEBACK = "Traceback (most recent call last)"
-STACK_FRAME = "\n    at "
+STACK_FRAME = re.compile(r"\s+at (?:.*[^\s\d]:\d+:\d+\)?|\S.* \((?:<anonymous>|native|index \d+)\))\s*")
+"""A line of Node's stack. It ends with `file:line:column`, in brackets or not, or with a place that has none."""
 LEFT_OUT = "otel.left_out"
 """Attribute that maps the name of each dropped attribute (it repeated a field of the event) to its length."""
 
@@ -110,9 +112,15 @@ def _without_stack(message: str) -> str:
     """The message without Python's traceback, or Node's stack, which begins with the error and its message again."""
     if TRACEBACK in message:
         return message.partition(TRACEBACK)[0].strip() or message
-    head, is_cut, _ = message.partition(STACK_FRAME)
+    lines = message.rstrip().split("\n")
+    kept = len(lines)
+    while kept > 1 and STACK_FRAME.fullmatch(lines[kept - 1]):
+        kept -= 1
+    if kept == len(lines):
+        return message
+    head = "\n".join(lines[:kept])
     first, _, again = head.rpartition("\n\n")
-    return first if is_cut and first and first in again else head
+    return first if first and first in again else head
 
 
 def _score(
