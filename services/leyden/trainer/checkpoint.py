@@ -72,12 +72,9 @@ class CheckpointStore:
         folder = self._root / f"step-{progress.step:08d}"
         aside = self._claim.aside(folder.name)
         aside.mkdir()
-        try:
+        with self._claim.or_fenced():
             whole = _write(aside, model, progress)
             _sync_tree(aside)
-        except Exception:
-            self.check()  # a later trainer removes what an earlier one prepares
-            raise
         if folder.exists():
             self._claim.discard(folder)
         self._claim.replace(aside, folder)
@@ -113,8 +110,9 @@ class CheckpointStore:
         """Replace the state of a checkpoint at once."""
         whole = progress.model_copy(update={"weights_sha256": saved.progress.weights_sha256})
         aside = self._claim.aside(STATE)
-        aside.write_text(whole.model_dump_json(indent=1))
-        _sync(aside)
+        with self._claim.or_fenced():
+            aside.write_text(whole.model_dump_json(indent=1))
+            _sync(aside)
         self._claim.replace(aside, saved.folder / STATE)
         _sync(saved.folder)
         return _saved(saved.folder, whole)

@@ -93,7 +93,7 @@ class TrainerHandler:
         A batch is formed at the record that completes it; later records of the same poll do not change it. If the next
         batch is recorded already, it is trained once its groups are here, and no other.
         """
-        self._training.check()
+        await asyncio.to_thread(self._training.check)
         await self._tell()
         for one in delivered:
             if self._unfinished and isinstance(one.event, SequenceCredited | GroupCredited):
@@ -166,7 +166,7 @@ class TrainerHandler:
             settings_hash=settings.settings_hash,
             formed_at=self._clock.now(),
         )
-        self._training.check()
+        await asyncio.to_thread(self._training.check)
         await self._publisher.publish_all([Outgoing(TRAINING_BATCHES, settings.policy, formed)])
         await self._read_batches(formed)
         if self._chain.next_besides(replaces) is None:
@@ -230,7 +230,7 @@ class TrainerHandler:
         """Publish the last step's events, unless that was done. A skipped step made no version to tell of."""
         if self._untold is None:
             return
-        self._training.check()
+        await asyncio.to_thread(self._training.check)
         key, progress = self._settings.policy, self._untold.progress
         outgoing = [Outgoing(TRAINING_METRICS, key, step_event(progress))]
         if not progress.skipped:

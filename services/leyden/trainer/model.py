@@ -135,10 +135,16 @@ def _lora_config(settings: TrainerSettings) -> LoraConfig:
 def _make_deterministic(seed: int, threads: int | None) -> None:
     """Fix the seed and the order of summation for the whole process."""
     os.environ.setdefault("CUBLAS_WORKSPACE_CONFIG", ":4096:8")
-    torch.set_num_threads(threads or int(os.environ.get("OMP_NUM_THREADS") or len(os.sched_getaffinity(0))))
+    torch.set_num_threads(threads or _openmp_threads() or len(os.sched_getaffinity(0)))
     torch.use_deterministic_algorithms(True)
     torch.utils.deterministic.fill_uninitialized_memory = False  # type: ignore[attr-defined]
     torch.manual_seed(seed)
+
+
+def _openmp_threads() -> int:
+    """The first number of `OMP_NUM_THREADS`, which may list one for each level of nesting; 0 if there is none."""
+    first = os.environ.get("OMP_NUM_THREADS", "").split(",")[0].strip()
+    return int(first) if first.isdecimal() else 0
 
 
 def _device(wanted: str) -> torch.device:

@@ -33,7 +33,7 @@ class Training(Protocol):
         ...
 
     def check(self) -> None:
-        """Raise `FencedError` if another trainer has opened the checkpoints since. Does not block."""
+        """Raise `FencedError` if another trainer has opened the checkpoints since. Asks the file system."""
         ...
 
     def step(self, batch: Sequence[ReadyGroup], version: int) -> StepOutcome:

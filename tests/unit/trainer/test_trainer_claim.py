@@ -64,6 +64,33 @@ def test_a_trainer_that_is_stopped_while_it_starts_claims_nothing_that_others_ha
         assert_one_line([(0, lines), (1, 400), (2, second), (0, 400)], (2, 1, 2))
 
 
+def test_a_claim_that_was_removed_does_not_come_back_when_its_number_is_taken_again(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """One start is stopped between its look at the claims and its own, which then has the number of a removed one."""
+    look, others = claim_module._claims, list[FolderClaim]()  # noqa: SLF001 - the place to stop at
+    lost: list[bool] = []
+
+    def stopped_look(root: Path) -> object:
+        found = look(root)
+        if others:
+            with pytest.raises(FencedError):
+                others[0].check()
+            lost.append(True)
+        elif not lost:
+            monkeypatch.setattr(claim_module, "_claims", look)
+            others.extend(FolderClaim.take(root) for _ in range(2))
+            monkeypatch.setattr(claim_module, "_claims", stopped_look)
+        return found
+
+    monkeypatch.setattr(claim_module, "_claims", stopped_look)
+    last = FolderClaim.take(tmp_path)
+    assert lost
+    last.check()
+    with pytest.raises(FencedError):
+        others[1].check()
+
+
 def assert_one_line(turns: list[tuple[int, int]], steps: tuple[int, int, int]) -> None:
     """Let writers run by `turns`: each step has one content, and none that is needed is deleted."""
     root = Path(tempfile.mkdtemp())
@@ -97,7 +124,8 @@ def test_a_lost_claim_says_so_and_changes_nothing(tmp_path: Path) -> None:
         with pytest.raises(FencedError):
             change()
     second.check()
-    assert sorted(path.name for path in tmp_path.iterdir()) == ["kept", "writer-00000002"]
+    assert [path.name.rpartition("-")[0] for path in sorted(tmp_path.iterdir())] == ["", "writer-00000002"]
+    assert (tmp_path / "kept").is_dir()
 
 
 def test_an_error_that_has_another_cause_is_not_taken_for_a_lost_claim(tmp_path: Path) -> None:
