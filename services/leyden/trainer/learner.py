@@ -97,9 +97,10 @@ class Learner:
         rate = learning_rate(
             version,
             self._settings.learning_rate,
-            self._settings.warmup_steps,
-            Decay(self._settings.decay),
-            self._settings.decay_steps or 0,
+            warmup_steps=self._settings.warmup_steps,
+            decay=Decay(self._settings.decay),
+            decay_steps=self._settings.decay_steps or 0,
+            decay_to=self._settings.decay_to,
         )
         self._apply(rate, stepped)
         metrics |= {StepMetric.GRAD_NORM: norm if stepped else 0.0, StepMetric.EPOCHS: float(stepped)}
@@ -137,7 +138,7 @@ class Learner:
         """The metrics of the tokens, and the norm of the gradient, which is left in the parameters, clipped."""
         self._model.optimiser.zero_grad(set_to_none=True)
         losses, records = zip(*map(self._accumulate, rows), strict=True) if rows else ((), ())
-        metrics = token_metrics(records, self._terms.importance_cap) | {StepMetric.LOSS: sum(losses)}
+        metrics = token_metrics(records) | {StepMetric.LOSS: sum(losses)}
         norm = torch.nn.utils.clip_grad_norm_(self._model.trained.values(), self._settings.max_grad_norm)
         return metrics, float(norm)
 
@@ -216,6 +217,7 @@ def _record(terms: TokenTerms, gap_A: Tensor, entropy_A: Tensor) -> TokenRecord:
     return TokenRecord(
         importance_A=plain(terms.importance_A),
         gap_A=plain(gap_A.abs()),
+        truncated_A=plain(terms.truncated_A),
         clipped_A=plain(terms.clipped_A),
         kl_A=plain(terms.kl_A),
         entropy_A=plain(entropy_A),

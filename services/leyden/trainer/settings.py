@@ -9,7 +9,7 @@ from typing import Literal, Self
 from pydantic import BaseModel, ConfigDict, Field, model_validator
 from pydantic_settings import BaseSettings, SettingsConfigDict
 
-from leyden.trainer.core.objectives import Clipped, ObjectiveSetting
+from leyden.trainer.core.objectives import OBJECTIVES, Clipped, ObjectiveSetting
 
 DEFAULTS = 1
 """Number of the defaults that can change the weights; raise it when one is changed, so that no checkpoint made with the
@@ -45,9 +45,11 @@ class TrainerSettings(BaseModel):
     warmup_steps: int = Field(default=0, ge=0)
     """Versions over which the learning rate rises to `learning_rate`."""
     decay: Literal["none", "linear", "cosine"] = "none"
-    """How the learning rate falls after the warm-up, to 0 at version `decay_steps`."""
+    """How the learning rate falls after the warm-up, until version `decay_steps`."""
     decay_steps: int | None = Field(default=None, ge=1)
-    """Version from which on the learning rate is 0, with `decay`."""
+    """Version from which on the learning rate stays at its lowest, with `decay`."""
+    decay_to: float = Field(default=0.1, gt=0, lt=1)
+    """The lowest learning rate, as a share of `learning_rate`."""
     weight_decay: float = Field(default=0.0, ge=0)
     """AdamW's weight decay."""
     max_grad_norm: float = Field(default=1.0, gt=0)
@@ -111,7 +113,7 @@ class TrainerSettings(BaseModel):
 
     @model_validator(mode="after")
     def _refuse_what_has_no_effect(self) -> Self:
-        """Who writes a setting that the others make meaningless expects something else of the run."""
+        """A setting without effect is a mistake: it was written for another run."""
         if conflicts := list(self._conflicts()):
             raise ValueError("; ".join(conflicts))
         return self
@@ -132,6 +134,12 @@ class TrainerSettings(BaseModel):
                 yield f"{_named(correction)}: objective {objective.name} is not corrected"
             elif self.ratio_base == "behaviour":
                 yield f"{_named(correction)}: with `ratio_base: behaviour` the ratio itself corrects"
+        if "lora" in said and self.mode != "lora":
+            yield "`lora` needs `mode: lora`"
+        if "decay_to" in said and self.decay == "none":
+            yield "`decay_to` needs `decay: linear` or `decay: cosine`"
+        if self.importance == "sequence" and self.importance_cap is None:
+            yield "`importance: sequence` needs an `importance_cap`"
         if self.importance == "band" and not (self.importance_cap or 0.0) > self.importance_floor:
             yield "`importance: band` needs an `importance_cap` above `importance_floor`"
         if "importance_floor" in said and self.importance != "band":
@@ -159,6 +167,8 @@ class TrainerSettings(BaseModel):
         operational = {"keep_checkpoints", "max_steps", "gradient_checkpointing"}
         changed = self.model_dump(mode="json", exclude_defaults=True, exclude=operational)
         if "objective" in changed:
+            is_ours = self.objective.name in OBJECTIVES  # `DEFAULTS` does not stand for another package's
+            changed["objective"] = self.objective.model_dump(mode="json", exclude_defaults=is_ours)
             changed["objective"]["name"] = self.objective.name
         return hashlib.sha256(json.dumps([DEFAULTS, changed], sort_keys=True).encode()).hexdigest()[:16]
 

@@ -67,8 +67,10 @@ def test_dual_clip_bounds_a_negative_advantage() -> None:
 
 def test_importance_weight_is_the_ratio_up_to_its_cap_and_has_no_gradient() -> None:
     logprobs = of(-1.0, -1.0).requires_grad_()
-    weights = importance_weights(tokens(logprobs=logprobs, behaviour=of(-1 - LN(1.5), -1 - LN(5))), LossTerms())
+    given = tokens(logprobs=logprobs, behaviour=of(-1 - LN(1.5), -1 - LN(5)))
+    weights, held = importance_weights(given, LossTerms())
     assert weights.tolist() == pytest.approx([1.5, 2.0])
+    assert held.tolist() == [False, True]
     assert not weights.requires_grad
 
 
@@ -76,13 +78,17 @@ def test_importance_of_a_sequence_is_the_product_of_its_tokens() -> None:
     given = tokens(
         logprobs=of(-1.0, -1.0, -1.0), behaviour=of(-1 - LN(0.5), -1 - LN(3), -1 - LN(5)), sequence=(0, 0, 1)
     )
-    assert importance_weights(given, LossTerms(importance=Importance.SEQUENCE)).tolist() == pytest.approx([1.5, 1.5, 2])
+    weights, held = importance_weights(given, LossTerms(importance=Importance.SEQUENCE))
+    assert weights.tolist() == pytest.approx([1.5, 1.5, 2])
+    assert held.tolist() == [False, False, True]
 
 
 def test_outside_the_band_a_token_does_not_count() -> None:
     given = tokens(logprobs=of(-1.0, -1.0, -1.0), behaviour=of(-1 - LN(0.4), -1 - LN(1.2), -1 - LN(6)))
     terms = LossTerms(importance=Importance.BAND, importance_floor=0.5, importance_cap=5.0)
-    assert importance_weights(given, terms).tolist() == pytest.approx([0.0, 1.2, 0.0])
+    weights, held = importance_weights(given, terms)
+    assert weights.tolist() == pytest.approx([0.0, 1.2, 0.0])
+    assert held.tolist() == [True, False, True]
 
 
 def test_one_step_gradient_is_weight_times_advantage_times_importance() -> None:
@@ -166,11 +172,13 @@ def test_rollout_mean_does_not_depend_on_how_a_rollout_fell_into_sequences() -> 
     assert split.tolist() == pytest.approx([whole[0], whole[0], whole[1]])
 
 
-def test_the_learning_rate_rises_then_falls_to_zero_and_stays_there() -> None:
-    linear = [learning_rate(step, 1.0, 2, Decay.LINEAR, 6) for step in range(8)]
-    assert linear == pytest.approx([1 / 3, 2 / 3, 1.0, 0.75, 0.5, 0.25, 0.0, 0.0])
-    cosine = [learning_rate(step, 1.0, 0, Decay.COSINE, 4) for step in range(6)]
-    assert cosine == pytest.approx([1.0, (1 + math.sqrt(0.5)) / 2, 0.5, (1 - math.sqrt(0.5)) / 2, 0.0, 0.0])
+def test_the_learning_rate_rises_then_falls_to_its_lowest_and_stays_there() -> None:
+    linear = [
+        learning_rate(step, 1.0, warmup_steps=2, decay=Decay.LINEAR, decay_steps=6, decay_to=0.2) for step in range(8)
+    ]
+    assert linear == pytest.approx([1 / 3, 2 / 3, 1.0, 0.8, 0.6, 0.4, 0.2, 0.2])
+    cosine = [learning_rate(step, 2.0, decay=Decay.COSINE, decay_steps=2) for step in range(4)]
+    assert cosine == pytest.approx([2.0, 1.1, 0.2, 0.2])
     assert {learning_rate(step, 0.1) for step in range(9)} == {0.1}
 
 

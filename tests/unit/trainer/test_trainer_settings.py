@@ -3,7 +3,7 @@
 import pytest
 from pydantic import ValidationError
 
-from leyden.trainer.core.objectives import OBJECTIVES
+from leyden.trainer.core.objectives import OBJECTIVES, objective_of
 from leyden.trainer.settings import DEFAULTS, TrainerSettings
 
 
@@ -21,6 +21,9 @@ from leyden.trainer.settings import DEFAULTS, TrainerSettings
         ({"ratio_base": "behaviour", "importance": "sequence"}, "`importance`: with `ratio_base: behaviour` the ratio"),
         ({"importance": "band", "importance_cap": None}, "needs an `importance_cap` above"),
         ({"importance": "band", "importance_floor": 3.0}, "needs an `importance_cap` above"),
+        ({"importance": "sequence", "importance_cap": None}, "`importance: sequence` needs an `importance_cap`"),
+        ({"lora": {"rank": 4}, "mode": "full"}, "`lora` needs `mode: lora`"),
+        ({"decay_to": 0.5}, "`decay_to` needs `decay"),
         ({"importance_floor": 0.1}, "`importance_floor` needs `importance: band`"),
         ({"kl_estimate": "k2"}, "`kl_estimate` needs `kl`"),
         ({"aggregation": "constant"}, "need each other"),
@@ -83,7 +86,8 @@ def test_defaults_are_those_that_their_number_stands_for() -> None:
     weights = TrainerSettings().model_dump(mode="json", exclude={"keep_checkpoints", "max_steps"})
     assert weights == {
         "policy": "policy", "credit": "", "mode": "lora", "lora": {"rank": 16, "alpha": 32.0}, "learning_rate": 5e-4,
-        "warmup_steps": 0, "decay": "none", "decay_steps": None, "weight_decay": 0.0, "max_grad_norm": 1.0,
+        "warmup_steps": 0, "decay": "none", "decay_steps": None, "decay_to": 0.1, "weight_decay": 0.0,
+        "max_grad_norm": 1.0,
         "groups_per_step": 8, "drop_zero_variance": False, "max_staleness": None, "incomplete_after": 20_000,
         "advantage_scale": 1.0, "whiten_advantages": False,
         "objective": {"name": "clipped", "clip_low": 0.2, "clip_high": 0.28, "dual_clip": 3.0}, "epochs": 1,
@@ -91,3 +95,11 @@ def test_defaults_are_those_that_their_number_stands_for() -> None:
         "importance_cap": 2.0, "importance_floor": 0.5, "kl": 0.0, "kl_estimate": "k3", "entropy": 0.0,
         "row_tokens": 2048, "dtype": "float32", "serving_dtype": "bfloat16", "gradient_checkpointing": False, "seed": 0,
     }  # fmt: skip
+    objectives = {name: objective_of(name).model_dump(mode="json") for name in OBJECTIVES}
+    assert objectives == {
+        "clipped": {"name": "clipped", "clip_low": 0.2, "clip_high": 0.28, "dual_clip": 3.0},
+        "gspo": {"name": "gspo", "clip_low": 3e-4, "clip_high": 4e-4},
+        "cispo": {"name": "cispo", "clip_low": 1.0, "clip_high": 0.28},
+        "reinforce": {"name": "reinforce"},
+        "sft": {"name": "sft"},
+    }

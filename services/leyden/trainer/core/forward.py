@@ -105,7 +105,8 @@ class _FrozenHead(torch.autograd.Function):
         total_C = logits_CV.logsumexp(dim=-1)
         logprobs_C = logits_CV.gather(1, targets_C[:, None])[:, 0] - total_C
         probabilities_CV = (logits_CV - total_C[:, None]).exp_()
-        entropy_C = total_C - (probabilities_CV * logits_CV).sum(dim=-1)
+        product_CV = probabilities_CV * logits_CV if entropy_gradient else logits_CV.mul_(probabilities_CV)
+        entropy_C = total_C - product_CV.sum(dim=-1)
         if ctx.needs_input_grad[0]:
             slopes = [(weight_VH.index_select(0, targets_C) - probabilities_CV @ weight_VH) / temperature_C[:, None]]
             if entropy_gradient:

@@ -85,8 +85,10 @@ class TokenTerms:
 
     importance_A: Tensor
     """Ratio of the trainer's probability to the engine's, as it is."""
+    truncated_A: Tensor
+    """Whether a bound of the importance weight holds the token."""
     clipped_A: Tensor
-    """Whether a clip makes the gradient zero."""
+    """Whether the objective gives the token no gradient."""
     kl_A: Tensor
 
 
@@ -111,17 +113,21 @@ def token_weights(
     return np.array([1.0 / (len(totals) * max(totals[name], 1.0)) for name in names_S], np.float64)
 
 
-def importance_weights(tokens: ActionTokens, terms: LossTerms) -> Tensor:
-    """Weights for the distance between `old_A` and the engine, [A], no gradient; ones when the cap is None."""
+def importance_weights(tokens: ActionTokens, terms: LossTerms) -> tuple[Tensor, Tensor]:
+    """(weights for the distance between `old_A` and the engine [A], whether a bound holds them [A]); no gradient.
+
+    Ones when the cap is None.
+    """
     log_ratio_A = bounded_log_ratio(tokens.old_A, tokens.behaviour_A).detach()
     if terms.importance_cap is None:
-        return log_ratio_A.new_ones(log_ratio_A.shape)
+        return log_ratio_A.new_ones(log_ratio_A.shape), log_ratio_A.new_zeros(log_ratio_A.shape).bool()
     if terms.importance is Importance.SEQUENCE:
         log_ratio_A = bounded_log_ratio(tokens.sums(log_ratio_A), log_ratio_A.new_zeros(()))
     ratio_A = log_ratio_A.exp()
     if terms.importance is Importance.BAND:
-        return ratio_A * ((ratio_A >= terms.importance_floor) & (ratio_A <= terms.importance_cap))
-    return ratio_A.clamp(max=terms.importance_cap)
+        inside_A = (ratio_A >= terms.importance_floor) & (ratio_A <= terms.importance_cap)
+        return ratio_A * inside_A, ~inside_A
+    return ratio_A.clamp(max=terms.importance_cap), ratio_A > terms.importance_cap
 
 
 def kl_estimate(logprobs_A: Tensor, reference_A: Tensor, how: Kl) -> Tensor:
@@ -144,9 +150,10 @@ def row_loss(
     distributions, needed with their gradient where `entropy` is not 0.
     """
     found = terms.objective.maximise(tokens)
-    value_A = found.value_A
+    value_A, truncated_A = found.value_A, found.held_A.new_zeros(found.held_A.shape)
     if terms.ratio_base is RatioBase.TRAINER and terms.objective.is_corrected:
-        value_A = value_A * importance_weights(tokens, terms)
+        importance_A, truncated_A = importance_weights(tokens, terms)
+        value_A = value_A * importance_A
     kl_A = tokens.logprobs_A.new_zeros(tokens.logprobs_A.shape)
     if reference_A is not None:
         kl_A = kl_estimate(tokens.logprobs_A, reference_A, terms.kl_estimate)
@@ -154,4 +161,4 @@ def row_loss(
     if terms.entropy and entropy_A is not None:
         loss_A = loss_A - terms.entropy * entropy_A
     ratio_A = bounded_log_ratio(tokens.logprobs_A.detach(), tokens.behaviour_A).exp()
-    return (weights_A * loss_A).sum(), TokenTerms(ratio_A, found.held_A.detach(), kl_A.detach())
+    return (weights_A * loss_A).sum(), TokenTerms(ratio_A, truncated_A, found.held_A, kl_A.detach())

@@ -43,10 +43,11 @@ class StepMetric(StrEnum):
     """Importance ratio trainer / engine, before truncation."""
     IMPORTANCE_MAX = "importance/max"
     IMPORTANCE_TRUNCATED = "importance/truncated_share"
+    """Share of the action tokens whose importance weight was cut to its bound, or to 0 outside the band."""
     LOGPROB_GAP = "importance/logprob_gap"
     """Mean |trainer - engine| logprob."""
     CLIPPED = "loss/clip_share"
-    """Share of the action tokens that a clip holds, in the last epoch."""
+    """Share of the action tokens that a clip holds or the objective leaves out, in the last epoch: without a gradient."""
     LOSS = "loss/policy"
     KL = "loss/kl"
     ENTROPY = "policy/entropy"
@@ -72,6 +73,7 @@ class TokenRecord:
     """Numbers of one row's action tokens after the forward pass."""
 
     importance_A: Doubles
+    truncated_A: Doubles
     gap_A: Doubles
     clipped_A: Doubles
     kl_A: Doubles
@@ -102,17 +104,16 @@ def batch_metrics(batch: Sequence[ReadyGroup], version: int) -> Metrics:
     }
 
 
-def token_metrics(records: Sequence[TokenRecord], importance_cap: float | None) -> Metrics:
+def token_metrics(records: Sequence[TokenRecord]) -> Metrics:
     """Means over all action tokens of a step; empty if there are none."""
     if not records:
         return {StepMetric.ACTION_TOKENS: 0.0}
     importance_A = np.concatenate([record.importance_A for record in records])
-    truncated_A = importance_A > (importance_cap if importance_cap is not None else np.inf)
     return {
         StepMetric.ACTION_TOKENS: float(len(importance_A)),
         StepMetric.IMPORTANCE_MEAN: _mean(importance_A),
         StepMetric.IMPORTANCE_MAX: _max(importance_A),
-        StepMetric.IMPORTANCE_TRUNCATED: _mean(truncated_A.astype(np.float64)),
+        StepMetric.IMPORTANCE_TRUNCATED: _mean(np.concatenate([record.truncated_A for record in records])),
         StepMetric.LOGPROB_GAP: _mean(np.concatenate([record.gap_A for record in records])),
         StepMetric.CLIPPED: _mean(np.concatenate([record.clipped_A for record in records])),
         StepMetric.KL: _mean(np.concatenate([record.kl_A for record in records])),

@@ -51,7 +51,7 @@ class Maximised:
     value_A: Tensor
     """Its weighted sum over the tokens is maximised; has the gradient."""
     held_A: Tensor
-    """Whether a clip holds the token, bool."""
+    """Whether a clip holds the token, or the objective leaves it out: it has no gradient. Bool."""
 
 
 class Objective(BaseModel, ABC):
