@@ -47,7 +47,7 @@ class StepMetric(StrEnum):
     LOGPROB_GAP = "importance/logprob_gap"
     """Mean |trainer - engine| logprob."""
     CLIPPED = "loss/clip_share"
-    """Share of the action tokens that a clip holds or the objective leaves out, in the last epoch: without a gradient."""
+    """Share of the action tokens that a clip holds, or the objective leaves out, in the last epoch."""
     LOSS = "loss/policy"
     KL = "loss/kl"
     ENTROPY = "policy/entropy"
