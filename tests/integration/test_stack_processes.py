@@ -1,5 +1,6 @@
 """Real processes under the supervisor: the dead run again, the hopeless fail the stack, nobody is left behind."""
 
+import errno
 import os
 import signal
 import socket
@@ -17,7 +18,7 @@ from leyden.stack import sweep
 from leyden.stack.errors import ProcessError, StackError
 from leyden.stack.locks import try_lock
 from leyden.stack.ports import free_port
-from leyden.stack.probes import HttpProbe, TcpProbe
+from leyden.stack.probes import HttpProbe, Probe, TcpProbe
 from leyden.stack.processes import ProcessSpec, Supervisor
 
 SLEEPER = "import time; time.sleep(600)"
@@ -111,25 +112,76 @@ def test_a_process_that_keeps_dying_fails_with_its_last_words(tmp_path: Path, st
 def test_a_process_on_a_full_disk_is_started_until_there_is_room_and_says_what_it_waits_for(
     tmp_path: Path, stack_id: str
 ) -> None:
-    room = tmp_path / "room"
+    room, running = tmp_path / "room", tmp_path / "running"
     code = f"""
 import errno, os, pathlib, time
 if not pathlib.Path({str(room)!r}).exists():
     raise OSError(errno.ENOSPC, os.strerror(errno.ENOSPC))
+pathlib.Path({str(running)!r}).touch()
 time.sleep(100)
 """
-    waits: list[str] = []
-    with Supervisor(stack_id, tmp_path) as supervisor:
-        supervisor.start(python("kafka", code, first_backoff_s=0.01, full_disk_backoff_s=0.05, max_deaths=2))
-        assert until(lambda: supervisor.states()[0].deaths >= 4)
-        waits += [supervisor.states()[0].waits_for]
+
+    def write_state() -> None:
+        if not room.exists():
+            raise OSError(errno.ENOSPC, os.strerror(errno.ENOSPC))
+
+    waits: set[str] = set()
+
+    def died(times: int) -> bool:
+        [state] = supervisor.states()
+        waits.update([state.waits_for] if state.pid is None else [])
+        return state.deaths >= times
+
+    with Supervisor(stack_id, tmp_path, on_change=write_state, free_disk=lambda folder: 2**20) as supervisor:
+        supervisor.start(python("kafka", code, first_backoff_s=0.01, full_disk_backoff_s=0.1, max_deaths=2))
+        assert until(lambda: died(4) and len(waits - {""}) == 1)
         room.touch()
         deaths = supervisor.states()[0].deaths
-        time.sleep(0.5)
+        assert until(lambda: running.exists() and supervisor.states()[0].pid is not None)
         supervisor.check()
-        assert supervisor.states()[0].pid is not None
+        assert supervisor.states()[0].waits_for == ""
         assert supervisor.states()[0].deaths <= deaths + 2
-    assert waits == ["the disk is full; it goes on when there is room"]
+    assert waits - {""} == {"the disk is full; it goes on when there is room"}
+
+
+FULL = "import errno, os, sys; print(os.strerror(errno.ENOSPC), flush=True)"
+
+
+@pytest.mark.parametrize(
+    ("code", "free", "ready"),
+    [
+        (f"{FULL}; sys.exit(1)", 2**40, None),
+        (f"{FULL}; print('and then this.' * 2000, flush=True); sys.exit(1)", 2**20, None),
+        (f"{FULL}; sys.exit(1)", 2**20, lambda: False),
+    ],
+    ids=["only /dev/shm was full", "it said so long before its end", "it was never ready"],
+)
+def test_a_process_that_room_on_the_disk_would_not_help_fails(
+    code: str, free: int, ready: Probe | None, tmp_path: Path, stack_id: str
+) -> None:
+    with Supervisor(stack_id, tmp_path, free_disk=lambda folder: free) as supervisor:
+        supervisor.start(python("engine", code, first_backoff_s=0.01, max_deaths=2, ready=ready))
+        assert supervisor.wait_failed(30.0)
+        with pytest.raises(ProcessError, match="engine ended 2 times"):
+            supervisor.check()
+
+
+def test_a_change_that_could_not_be_written_is_told_again(tmp_path: Path, stack_id: str) -> None:
+    room = tmp_path / "room"
+    told: list[int | None] = []
+
+    def write_state() -> None:
+        if not room.exists():
+            raise OSError(errno.ENOSPC, os.strerror(errno.ENOSPC))
+        told.extend(state.pid for state in supervisor.states())
+
+    with Supervisor(stack_id, tmp_path, on_change=write_state) as supervisor:
+        supervisor.start(python("sleeper", SLEEPER))
+        assert not supervisor.wait_failed(0.05)
+        assert told == []
+        room.touch()
+        assert not supervisor.wait_failed(0.05)
+        assert told == [supervisor.states()[0].pid] != [None]
 
 
 def test_a_process_that_may_not_restart_fails_at_once(tmp_path: Path, stack_id: str) -> None:

@@ -4,9 +4,9 @@
 """
 
 import os
-import shutil
 import signal
 import subprocess
+import tempfile
 import threading
 import time
 from collections import deque
@@ -19,8 +19,10 @@ from leyden.stack.probes import Probe
 
 DEATH_WINDOW_S = 60.0
 _TAIL_BYTES = 16_384
-_SEARCHED_BYTES = 1_048_576
 _NO_ROOM_BYTES = 65_536
+"""With less than this the disk is full, whatever the log says."""
+_LITTLE_ROOM_BYTES = 2**30
+"""With more than this no disk is full: what could not be written for its size was deleted again."""
 
 
 @dataclass(frozen=True)
@@ -28,8 +30,8 @@ class ProcessSpec:
     """How a process is started, when it is ready, and what happens when it ends by itself.
 
     Processes with a higher `stage` are stopped first, those of one stage together. A process that ends `max_deaths`
-    times within `death_window_s` seconds fails the stack, unless the disk was full: then it is started again and again,
-    with a pause that grows up to `full_disk_backoff_s`.
+    times within `death_window_s` seconds fails the stack. If it was ready before and the disk was full, it is started
+    again and again instead, with a pause that grows up to `full_disk_backoff_s`.
     """
 
     name: str
@@ -71,7 +73,10 @@ class ProcessState:
 
 
 class Child:
-    """Runs one `ProcessSpec`; a thread waits for its end. Methods may be called from any thread."""
+    """Runs one `ProcessSpec`; a thread waits for its end. Methods may be called from any thread.
+
+    `free_disk` has the free bytes of a folder's disk. `changed` and `started` raise nothing.
+    """
 
     def __init__(
         self,
@@ -80,6 +85,7 @@ class Child:
         env: Mapping[str, str],
         changed: Callable[[], None],
         started: Callable[[int], None],
+        free_disk: Callable[[Path], int],
     ) -> None:
         self.spec = spec
         self.log = log
@@ -87,15 +93,17 @@ class Child:
         self._env = dict(env)
         self._changed = changed
         self._started = started
+        self._free_disk = free_disk
         self._process: subprocess.Popen[bytes] | None = None
         self._deaths: deque[float] = deque()
         self._death_count = 0
         self._last_death: Death | None = None
         self._full_in_a_row = 0
-        """How many times in a row it ended because the disk was full."""
+        """How many times in a row it ended because the disk was full, each within `death_window_s`."""
+        self._was_ready = spec.ready is None
         self._log_start = 0
         """Where the log of the running process begins."""
-        self._began = time.monotonic()
+        self._began = self._spawned = time.monotonic()
         self._stopping = threading.Event()
         self._watcher = threading.Thread(target=self._watch, name=f"watch-{spec.name}", daemon=True)
 
@@ -112,7 +120,9 @@ class Child:
 
     def is_ready(self) -> bool:
         """Whether the process runs and its probe, if any, succeeds."""
-        return self.state().pid is not None and (self.spec.ready is None or self.spec.ready())
+        ready = self.state().pid is not None and (self.spec.ready is None or self.spec.ready())
+        self._was_ready = self._was_ready or ready
+        return ready
 
     def check_in_time(self, waited_s: float) -> None:
         """Raise ProcessError if `waited_s` is longer than the process may take to become ready."""
@@ -124,7 +134,7 @@ class Child:
         process = self._process
         running = process is not None and process.returncode is None
         pid = process.pid if process and running else None
-        waits_for = DISK_FULL if self._full_in_a_row else ""
+        waits_for = DISK_FULL if self._full_in_a_row and not running else ""
         return ProcessState(self.spec.name, pid, self._death_count, self.log, self._last_death, waits_for)
 
     def ask_to_stop(self) -> None:
@@ -144,14 +154,18 @@ class Child:
 
     def log_tail(self, lines: int = 20) -> str:
         """The last lines of the log."""
+        return "\n".join(self._log_end(0).splitlines()[-lines:])
+
+    def _log_end(self, start: int) -> str:
+        """The end of the log, from byte `start` at the earliest."""
         if not self.log.exists():
             return ""
         with self.log.open("rb") as file:
-            file.seek(max(0, self.log.stat().st_size - _TAIL_BYTES))
-            text = file.read().decode(errors="replace")
-        return "\n".join(text.splitlines()[-lines:])
+            file.seek(max(start, self.log.stat().st_size - _TAIL_BYTES))
+            return file.read().decode(errors="replace")
 
     def _spawn(self) -> None:
+        self._spawned = time.monotonic()
         with self.log.open("ab") as log:
             self._log_start = log.tell()
             self._process = subprocess.Popen(
@@ -195,8 +209,8 @@ class Child:
         now = time.monotonic()
         self._last_death = Death(process.returncode, self.log_tail())
         self._death_count += 1
-        if self.spec.restart and self._disk_was_full():
-            self._full_in_a_row += 1
+        if self.spec.restart and self._was_ready and self._disk_was_full():
+            self._full_in_a_row = 1 if now - self._spawned > self.spec.death_window_s else self._full_in_a_row + 1
             return True
         self._full_in_a_row = 0
         self._deaths.append(now)
@@ -213,11 +227,9 @@ class Child:
 
     def _disk_was_full(self) -> bool:
         """Whether it ended because the disk was full. The log may be on that disk, and then says nothing."""
-        if shutil.disk_usage(self.log.parent).free < _NO_ROOM_BYTES:
-            return True
-        with self.log.open("rb") as file:
-            file.seek(max(self._log_start, self.log.stat().st_size - _SEARCHED_BYTES))
-            return says_disk_full(file.read().decode(errors="replace"))
+        free = self._free_disk(self.log.parent)
+        least = min(free, self._free_disk(Path(tempfile.gettempdir())))
+        return free < _NO_ROOM_BYTES or says_disk_full(self._log_end(self._log_start), least < _LITTLE_ROOM_BYTES)
 
     def _fail(self, reason: str, remedy: str) -> None:
         self.failure = ProcessError(self.spec.name, reason, self.log, self.log_tail(), remedy)

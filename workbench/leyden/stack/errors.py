@@ -40,12 +40,16 @@ CORRECT_THE_CAUSE = "Correct the cause that its log names, then start again."
 
 
 DISK_FULL = "the disk is full; it goes on when there is room"
-_FULL = ("No space left on device", "Disk quota exceeded")
+_NO_SPACE, _QUOTA = "No space left on device", "Disk quota exceeded"
 
 
-def says_disk_full(log: str) -> bool:
-    """Whether a process's last log lines say that it could not write."""
-    return any(text in log for text in _FULL)
+def says_disk_full(log_tail: str, little_is_free: bool) -> bool:
+    """Whether a process's last log lines say that its disk was full.
+
+    A full /dev/shm gives the same error as a full disk, so it counts only where little is free; quotas do not show in
+    what is free.
+    """
+    return _QUOTA in log_tail or (little_is_free and _NO_SPACE in log_tail)
 
 
 def how_it_ended(returncode: int) -> str:

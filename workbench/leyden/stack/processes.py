@@ -4,6 +4,7 @@ Every process has `LEYDEN_STACK_ID` in its environment and leads its own session
 watchdog process kills all of them with their descendants (see `sweep`).
 """
 
+import math
 import os
 import subprocess
 import sys
@@ -18,6 +19,7 @@ from typing import Self
 from leyden.stack import sweep
 from leyden.stack.child import Child, ProcessSpec, ProcessState
 from leyden.stack.errors import StackError
+from leyden.stack.preflight import ThisMachine
 
 __all__ = ["OnReady", "OnWait", "ProcessSpec", "ProcessState", "Supervisor"]
 
@@ -28,13 +30,16 @@ OnWait = Callable[[Sequence[str], float], None]
 
 _PROBE_PAUSE_S = 0.1
 _REPORT_EVERY_S = 0.5
+_TELL_AGAIN_S = 1.0
+_HERE = ThisMachine()
 
 
 class Supervisor:
     """Starts processes, waits until they are ready, restarts them, stops them all.
 
     `stack_id` marks its processes; the descriptors in `held` (locks) stay open until the last process is gone.
-    `on_change` is called, from any thread, after a process was started, ended or failed.
+    `on_change` is called, from any thread, after a process was started, ended or failed. If it raises OSError, as on a
+    full disk, the processes go on, and it is called again later: see `wait_failed`.
     """
 
     def __init__(
@@ -43,11 +48,14 @@ class Supervisor:
         log_folder: Path,
         held: Iterable[int] = (),
         on_change: Callable[[], None] = lambda: None,
+        free_disk: Callable[[Path], int] = _HERE.free_disk,
     ) -> None:
         self.stack_id = stack_id
         self.log_folder = log_folder
         self._children: dict[str, Child] = {}
         self._on_change = on_change
+        self._untold = threading.Event()
+        self._free_disk = free_disk
         self._failed = threading.Event()
         self._held = tuple(held)
         self._started: list[tuple[int, int]] = []
@@ -67,7 +75,8 @@ class Supervisor:
         if spec.name in self._children:
             raise StackError(f"A process named {spec.name} was already started.")
         environment = {**os.environ, **spec.env, sweep.MARKER: self.stack_id}
-        child = Child(spec, self.log_folder / f"{spec.name}.log", environment, self._changed, self._register)
+        log = self.log_folder / f"{spec.name}.log"
+        child = Child(spec, log, environment, self._changed, self._register, self._free_disk)
         self._children[spec.name] = child
         try:
             child.start()
@@ -103,8 +112,17 @@ class Supervisor:
                 raise child.failure
 
     def wait_failed(self, timeout_s: float | None = None) -> bool:
-        """Block until a process has failed; False if `timeout_s` passed first."""
-        return self._failed.wait(timeout_s)
+        """Block until a process has failed; False if `timeout_s` passed first.
+
+        Meanwhile `on_change` is called again where it raised OSError.
+        """
+        deadline = time.monotonic() + (math.inf if timeout_s is None else timeout_s)
+        while not self._failed.wait(max(0.0, min(_TELL_AGAIN_S, deadline - time.monotonic()))):
+            if self._untold.is_set():
+                self._changed()
+            if time.monotonic() >= deadline:
+                return False
+        return True
 
     def states(self) -> list[ProcessState]:
         """All processes, in the order of their start."""
@@ -128,7 +146,11 @@ class Supervisor:
     def _changed(self) -> None:
         if any(child.failure is not None for child in list(self._children.values())):
             self._failed.set()
-        self._on_change()
+        self._untold.clear()
+        try:
+            self._on_change()
+        except OSError:
+            self._untold.set()
 
     def _register(self, pid: int) -> None:
         """Tell the watchdog about a new process; replace the watchdog if it was killed."""
