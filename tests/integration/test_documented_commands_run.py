@@ -7,10 +7,13 @@ keys and ids that the page cannot know).
 import json
 import os
 import re
+import select
 import shutil
 import signal
 import subprocess
+import time
 from collections.abc import Iterator
+from contextlib import suppress
 from dataclasses import dataclass, field
 from pathlib import Path
 
@@ -28,8 +31,8 @@ ADDED = {"./leyden up": "--model tiny --engine transformers --auto-ports"}
 """Options after a command's own: a model that needs no download, and ports that are free."""
 UNTIL_CTRL_C = {"leyden watch"}
 """Commands that a reader ends."""
-READ_S = 15
-"""How long a reader looks at one of them."""
+FIRST_LINE_S = 60
+"""How long a reader waits for the first line of one of them."""
 AGENT = """
 import json, os, sys
 import openai
@@ -69,16 +72,33 @@ class Reader:
             stdin=subprocess.DEVNULL, stdout=subprocess.PIPE, stderr=subprocess.PIPE,
         )  # fmt: skip
         try:
-            out, err = shell.communicate(timeout=READ_S if is_ended else 400)
-        except subprocess.TimeoutExpired:
-            os.killpg(shell.pid, signal.SIGINT if is_ended else signal.SIGKILL)  # as a terminal's Ctrl-C
-            out, err = shell.communicate(timeout=60)
+            first = first_line(shell) if is_ended else ""
+            if is_ended:
+                os.killpg(shell.pid, signal.SIGINT)  # as a terminal's Ctrl-C
+            out, err = shell.communicate(timeout=60 if is_ended else 400)
+        finally:
+            if is_ended or shell.returncode is None:
+                with suppress(ProcessLookupError):
+                    os.killpg(shell.pid, signal.SIGKILL)
+        out = first + out
         expected = 130 if is_ended else status
         assert shell.returncode == expected, f"{command}\n→ {line}\n{out[-3000:]}\n{err[-3000:]}"
+        assert first.strip() or not is_ended, f"{command} printed nothing in {FIRST_LINE_S} s\n{err[-3000:]}"
         if command.startswith(("export ", ". ")):
             self.exports.append(line)
         self.typed.append(command)
         return out
+
+
+def first_line(shell: "subprocess.Popen[str]") -> str:
+    """The output until its first line is complete; less if it ends, or after `FIRST_LINE_S`."""
+    assert shell.stdout is not None
+    descriptor, read, deadline = shell.stdout.fileno(), b"", time.monotonic() + FIRST_LINE_S
+    while b"\n" not in read and select.select([descriptor], [], [], max(0.0, deadline - time.monotonic()))[0]:
+        if not (more := os.read(descriptor, 65_536)):
+            break
+        read += more
+    return read.decode(errors="replace")
 
 
 @pytest.fixture
