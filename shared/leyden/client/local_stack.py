@@ -20,6 +20,7 @@ class LocalStack:
 
     gateway_url: str
     api_key: str
+    """The first of its configuration, else the one that was made for it."""
 
 
 def data_folder(folders: Sequence[Path] = FOLDERS) -> Path:
@@ -34,7 +35,8 @@ def local_stack(folder: Path) -> LocalStack | None:
         return None
     try:
         url = json.loads((folder / STATE).read_text())["gateway_url"]
-        key = json.loads((folder / SECRETS).read_text())["api_key"]
+        keys = json.loads((folder / CONFIG).read_text()).get("api_keys")
+        key = keys[0] if keys else json.loads((folder / SECRETS).read_text())["api_key"]
     except (OSError, ValueError, KeyError):
         return None
     return LocalStack(url, key) if url else None

@@ -1,10 +1,13 @@
 """`leyden watch`: what is read from the log, what it shows, and what it says to do."""
 
+import fcntl
 import json
-from collections.abc import Sequence
+import os
+from collections.abc import Iterator, Sequence
 from datetime import timedelta
 from io import StringIO
-from typing import Any
+from pathlib import Path
+from typing import Any, Never
 
 import pytest
 from hypothesis import given
@@ -17,7 +20,7 @@ from leyden.analysis.loop import WATCHED, LoopState
 from leyden.analysis.loop_report import LoopReport
 from leyden.analysis.rollouts import RolloutStatus
 from leyden.cli.watch_view import WatchView, as_json, lines, screen
-from leyden.cli.watching import StackView
+from leyden.cli.watching import StackView, reports
 from leyden.events import (
     BatchManifest,
     Event,
@@ -34,9 +37,14 @@ from leyden.events import (
     VersionRegistered,
 )
 from leyden.ids import AttemptRef, derive, rollout_id_of
+from leyden.kafka.settings import KafkaSettings
 from leyden.reading.follow import Follower
+from leyden.reading.gateway import gateway_of_log
+from leyden.reading.location import LogLocation
 from leyden.reading.model_wait import ModelWait, model_wait
-from leyden.stack.state import StackState
+from leyden.stack.config import StackConfig
+from leyden.stack.errors import StackError
+from leyden.stack.state import DataFolder, StackState
 
 NOW = s.T0 + timedelta(minutes=5)
 
@@ -323,6 +331,98 @@ def test_without_a_terminal_a_problem_whose_numbers_grow_is_printed_once() -> No
         view.show(StackView(), report_of(events, s.T0 + timedelta(seconds=seconds)))
     view.close()
     assert text.getvalue().count("has run for") == 1
+
+
+def test_without_a_terminal_a_problem_that_was_gone_is_printed_again() -> None:
+    text = StringIO()
+    view = WatchView(Console(file=text, width=80))
+    hanging = report_of([QUEUE, s.started(rollout_id_of("waiting", 0))])
+    well = report_of([*GROUP, *s.credited(), *held_out(0, 0.5), step(1, 1, [s.GROUP]), *versioned(1), served(1)])
+    for report in (hanging, None, hanging, well, hanging, None):
+        view.show(StackView(), report)
+    view.close()
+    assert text.getvalue().count("has run for") == 2
+    assert text.getvalue().count("Kafka does not answer") == 2
+
+
+@pytest.fixture
+def starting(tmp_path: Path) -> Iterator[DataFolder]:
+    """A stack that starts: its lock is held."""
+    folder = DataFolder(tmp_path)
+    folder.claim()
+    folder.config.write_text(StackConfig(data_dir=tmp_path).model_dump_json())
+    folder.write_state(StackState(phase="starting", doing="waiting for engine"))
+    descriptor = os.open(folder.lock, os.O_RDWR)
+    fcntl.flock(descriptor, fcntl.LOCK_EX)
+    yield folder
+    os.close(descriptor)
+
+
+async def test_a_start_that_fails_ends_the_watch_with_its_error(
+    starting: DataFolder, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.delenv("KAFKA_BOOTSTRAP_SERVERS", raising=False)
+    seen = reports(starting.root, None, lambda _: None, 0.0)
+    assert (await anext(seen))[0].starting == "starting: waiting for engine"
+    starting.write_state(StackState(phase="stopping"))
+    assert (await anext(seen))[0].is_ending
+    starting.write_state(StackState(phase="failed", error="The engine needs 3 GiB."))
+    view, report = await anext(seen)
+    assert report is None
+    assert list(lines(view, report)) == ["The stack is failed: The engine needs 3 GiB."]
+    with pytest.raises(StackError, match=r"^The engine needs 3 GiB\.$"):
+        await anext(seen)
+    assert not (starting.root / "kafka").exists()
+
+
+async def test_the_log_of_another_kafka_is_watched_while_the_local_stack_starts(
+    starting: DataFolder, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def found(_: Path) -> Never:
+        raise StackError("the log was looked for")
+
+    monkeypatch.setenv("KAFKA_BOOTSTRAP_SERVERS", "elsewhere:9092")
+    monkeypatch.setattr("leyden.cli.watching.log_location", found)
+    with pytest.raises(StackError, match="the log was looked for"):
+        await anext(reports(starting.root, None, lambda _: None, 0.0))
+
+
+LOCAL, ELSEWHERE = "http://127.0.0.1:8080", "http://elsewhere"
+
+
+@pytest.mark.parametrize(
+    ("kafka", "gateway", "prefix", "asked"),
+    [
+        (None, None, "live.", LOCAL),
+        (None, LOCAL + "/", "live.", LOCAL),
+        ("local:9092", None, "live.", LOCAL),
+        (None, None, "again.", None),
+        (None, ELSEWHERE, "live.", None),
+        ("other:9092", None, "live.", None),
+        ("other:9092", LOCAL, "live.", None),
+        ("other:9092", ELSEWHERE, "live.", ELSEWHERE),
+    ],
+)
+def test_only_the_gateway_that_writes_the_log_is_asked(
+    starting: DataFolder,
+    monkeypatch: pytest.MonkeyPatch,
+    kafka: str | None,
+    gateway: str | None,
+    prefix: str,
+    asked: str | None,
+) -> None:
+    monkeypatch.delenv("LEYDEN_API_KEY", raising=False)
+    for name, value in (("KAFKA_BOOTSTRAP_SERVERS", kafka), ("LEYDEN_GATEWAY_URL", gateway)):
+        monkeypatch.delenv(name, raising=False)
+        if value is not None:
+            monkeypatch.setenv(name, value)
+    key = starting.secrets().api_key
+    starting.write_state(StackState(phase="up", gateway_url=LOCAL, kafka_servers="local:9092"))
+    location = LogLocation(KafkaSettings(bootstrap_servers=kafka or "local:9092"), "live.", "file:///claims")
+    found = gateway_of_log(location, prefix, starting.root)
+    assert (found.url if found else None) == asked
+    if found is not None and gateway is None:
+        assert found.api_key == key
 
 
 def test_nothing_is_said_of_a_loop_that_goes_on() -> None:

@@ -48,6 +48,13 @@ def test_the_one_that_runs_is_taken_before_the_one_used_last(folders: tuple[Path
     assert (found.gateway_url, found.api_key) == ("http://stack", "key")
 
 
+def test_the_key_is_one_that_the_gateway_accepts(running: Path) -> None:
+    (running / "config.json").write_text(json.dumps({"api_keys": ["given", "other"]}))
+    found = local_stack(running)
+    assert found is not None
+    assert found.api_key == "given", "with keys of its own the gateway does not accept the one that was made"
+
+
 def test_without_any_the_first_is_taken_and_none_runs(tmp_path: Path) -> None:
     assert data_folder((tmp_path / "a", tmp_path / "b")) == tmp_path / "a"
     assert local_stack(tmp_path / "a") is None

@@ -83,15 +83,14 @@ def down(data_dir: StackDir = STACK_DIR) -> None:
 def env_(data_dir: StackDir = STACK_DIR) -> None:
     """Print the variables that connect agents and other programs to the local stack: `eval $(leyden env)`."""
     from leyden.client.claims import connection
-    from leyden.stack.state import DataFolder
+    from leyden.client.local_stack import local_stack
 
     with clear_errors():
-        folder = DataFolder(data_dir)
-        state = folder.read_state()
-        if not state.is_running:
-            raise StackError(f"No stack runs in {folder.root}. Start one with `{as_typed()} up`.")
-        url = state.gateway_url
-        for name, value in connection(url, f"{url}/v1", folder.secrets().api_key).items():
+        stack = local_stack(data_dir)
+        if stack is None:
+            raise StackError(f"No stack runs in {data_dir.resolve()}. Start one with `{as_typed()} up`.")
+        url = stack.gateway_url
+        for name, value in connection(url, f"{url}/v1", stack.api_key).items():
             typer.echo(f"export {name}={shlex.quote(value)}")
 
 

@@ -1,6 +1,5 @@
 """Requests of the commands to the gateway. Failures become a `StackError` that says what to do."""
 
-import os
 from collections.abc import Iterator, Mapping
 from contextlib import closing, contextmanager
 from pathlib import Path
@@ -9,8 +8,8 @@ from typing import Any
 from leyden.client.errors import GatewayError, GatewayRefusedError, GatewayUnavailableError
 from leyden.client.gateway import GatewayClient
 from leyden.client.waiting import told_if_slow
+from leyden.reading.gateway import gateway_address
 from leyden.stack.errors import StackError
-from leyden.stack.state import DataFolder
 
 REQUEST_TIMEOUT_S = 60.0
 """For one request; a batch of tasks is answered once it is in Kafka."""
@@ -65,20 +64,15 @@ class TaskQueue:
 
 def gateway_of(url: str | None, api_key: str | None, data_dir: Path) -> GatewayClient:
     """A client of the gateway at `url`, else LEYDEN_GATEWAY_URL, else of the stack that runs in `data_dir`."""
-    url = url or os.environ.get("LEYDEN_GATEWAY_URL")
-    api_key = api_key or os.environ.get("LEYDEN_API_KEY")
-    folder = DataFolder(data_dir)
-    if not url:
-        state = folder.read_state()
-        if not state.is_running:
-            raise StackError(
-                f"No gateway given, and no stack runs in {folder.root}. Start one with `leyden up`, or pass --gateway, "
-                "LEYDEN_GATEWAY_URL, or the --data-dir of a running stack."
-            )
-        url, api_key = state.gateway_url, api_key or folder.secrets().api_key
-    if not url.startswith(("http://", "https://")):
-        raise StackError(f"{url!r} is not a gateway URL: it must begin with http:// or https://.")
-    return GatewayClient(url, api_key, CLIENT_RETRY_TIMEOUT_S)
+    found = gateway_address(url, api_key, data_dir)
+    if found is None:
+        raise StackError(
+            f"No gateway given, and no stack runs in {data_dir.resolve()}. Start one with `leyden up`, or pass "
+            "--gateway, LEYDEN_GATEWAY_URL, or the --data-dir of a running stack."
+        )
+    if not found.url.startswith(("http://", "https://")):
+        raise StackError(f"{found.url!r} is not a gateway URL: it must begin with http:// or https://.")
+    return GatewayClient(found.url, found.api_key, CLIENT_RETRY_TIMEOUT_S)
 
 
 @contextmanager

@@ -35,7 +35,7 @@ async def find_rollout(
     report = report_on(evidence, _attempt(evidence, asked))
     if report.status != RUNNING:
         return report
-    model = await asyncio.to_thread(read_model_wait, data_dir)
+    model = await asyncio.to_thread(read_model_wait, location, log.prefix, data_dir)
     waits_s = model.attempts.get(AttemptRef(ref.rollout_id, report.attempt).trace_id) if model is not None else None
     if waits_s is None:
         return report

@@ -65,7 +65,7 @@ async def list_rollouts(
     found = sorted((one for one in seen if wanted.takes(one)), key=_moment)
     shown = found[-limit:] if limit else found
     running = any(one.status is RolloutStatus.RUNNING for one in shown)
-    model = await asyncio.to_thread(read_model_wait, data_dir) if running else None
+    model = await asyncio.to_thread(read_model_wait, location, log.prefix, data_dir) if running else None
     calling = model.attempts if model is not None else {}
     if as_json:
         for rollout in shown:

@@ -91,6 +91,8 @@ class WatchView:
         self._console = console
         self._live = Live(console=console, refresh_per_second=4, transient=False) if console.is_terminal else None
         self._told: set[str] = set()
+        self._open: set[str] = set()
+        """What is wrong, without its numbers, which grow; forgotten when a report no longer has it."""
         if self._live:
             self._live.start()
 
@@ -99,11 +101,16 @@ class WatchView:
         if self._live:
             self._live.update(Text(_unread(view)) if report is None else screen(view, report))
             return
+        known, self._open = self._open, self._open if report is None else set()
         for line in lines(view, report):
-            # The numbers of a problem grow; it is one problem.
-            subject = _NUMBER.sub("#", line) if line.startswith("!") or report is None else line
-            if subject not in self._told:
-                self._told.add(subject)
+            if line.startswith("!") or report is None:
+                subject = _NUMBER.sub("#", line)
+                is_new = subject not in known
+                self._open |= {subject}
+            else:
+                is_new = line not in self._told
+                self._told.add(line)
+            if is_new:
                 self._console.print(line, markup=False, highlight=False, soft_wrap=True)
 
     def close(self) -> None:
@@ -143,7 +150,13 @@ def lines(view: StackView, report: LoopReport | None) -> Iterator[str]:
 
 def _unread(view: StackView) -> str:
     """Why there is no report."""
-    return view.starting or "Kafka does not answer; waiting for it."
+    if view.starting:
+        return view.starting
+    if view.is_ending:
+        return "the stack is being stopped"
+    if view.has_ended:
+        return " ".join(problem.what for problem in view.problems())
+    return "Kafka does not answer; waiting for it."
 
 
 def step_text(step: StepLine) -> str:

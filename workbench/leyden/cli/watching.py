@@ -1,6 +1,7 @@
 """Reads the state of the loop for `leyden watch` and `leyden status`: once, or again and again."""
 
 import asyncio
+import os
 from collections.abc import AsyncIterator
 from dataclasses import dataclass, field
 from datetime import UTC, datetime
@@ -50,6 +51,16 @@ class StackView:
         """What a stack that is starting does now; empty for any other."""
         return f"starting: {self.state.doing or '…'}" if self.state and self.state.phase == "starting" else ""
 
+    @property
+    def is_ending(self) -> bool:
+        """Whether the stack is being stopped."""
+        return self.state is not None and self.state.phase == "stopping"
+
+    @property
+    def has_ended(self) -> bool:
+        """Whether the stack was stopped, or has failed."""
+        return self.state is not None and self.state.phase in ("down", "failed")
+
     def is_up(self, name: str) -> bool:
         """Whether the process is up; a stack that uses a Kafka or Redis of others has no process of that name."""
         return all(one.state == UP for one in self.processes if one.name == name)
@@ -58,8 +69,9 @@ class StackView:
         """What does not run, and what to do."""
         if self.state is None:
             return []
-        if self.state.phase in ("down", "failed"):
-            what = f"The stack is {self.state.phase}{f': {self.state.error}' if self.state.error else ''}."
+        if self.has_ended:
+            why = f": {self.state.error.rstrip('.')}" if self.state.error else ""
+            what = f"The stack is {self.state.phase}{why}."
             return [Problem(what=what, do=f"`{as_typed()} up`")]
         return [
             Problem(what=f"{one.name} is {one.state}: {one.why}.", do=f"Look at {one.log}")
@@ -121,19 +133,28 @@ async def reports(
     """A report every `every_s` seconds, None while the stack starts or Kafka does not answer; one only if `every_s` is
     None.
 
-    Raises StackError if there is no log.
+    Raises StackError if there is no log, or the start of the stack that writes it fails. The log of
+    KAFKA_BOOTSTRAP_SERVERS is read whatever the local stack does.
     """
-    while (view := await asyncio.to_thread(view_of, data_dir)).starting:
+    waited = False
+    while not os.environ.get("KAFKA_BOOTSTRAP_SERVERS"):
+        view = await asyncio.to_thread(view_of, data_dir)
+        if not (view.starting or (waited and view.is_ending)):
+            break
         yield view, None
         if every_s is None:
             return
+        waited = True
         await asyncio.sleep(every_s)
+    if waited and view.state is not None and view.has_ended:
+        yield view, None
+        raise StackError(view.state.error or "The stack was stopped while it started.")
     with log_location(data_dir) as location:
         async with Log(location, prefix, tell) as log:
             watch = LoopWatch(log, location, groups_per_step(data_dir))
             while True:
                 view = await asyncio.to_thread(view_of, data_dir)
-                model = await asyncio.to_thread(read_model_wait, data_dir)
+                model = await asyncio.to_thread(read_model_wait, location, log.prefix, data_dir)
                 try:
                     yield view, await watch.look(datetime.now(UTC), model)
                 except (KafkaError, OSError) as error:

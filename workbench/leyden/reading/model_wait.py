@@ -1,16 +1,16 @@
 """Model calls that wait for an answer, as the gateway tells: they are not in the log before they are answered."""
 
 import json
-import os
-import urllib.error
 import urllib.request
 from collections.abc import Iterable, Mapping
+from http.client import HTTPException
 from pathlib import Path
 from typing import Any
 
 from pydantic import BaseModel, ConfigDict
 
-from leyden.stack.state import DataFolder
+from leyden.reading.gateway import gateway_of_log
+from leyden.reading.location import LogLocation
 
 CALLS_PATH = "/leyden/v1/calls"
 TIMEOUT_S = 2.0
@@ -61,18 +61,15 @@ def model_wait(calls: Iterable[Mapping[str, Any]]) -> ModelWait:
     return ModelWait(calls=len(found), oldest_s=oldest_s, oldest=oldest, model=model, attempts=attempts)
 
 
-def read_model_wait(data_dir: Path) -> ModelWait | None:
-    """Ask the gateway of LEYDEN_GATEWAY_URL, else of the stack in `data_dir`. None if none runs or answers in time."""
-    url, key = os.environ.get("LEYDEN_GATEWAY_URL"), os.environ.get("LEYDEN_API_KEY")
-    if not url:
-        folder = DataFolder(data_dir)
-        state = folder.read_state()
-        if state.phase != "up":
-            return None
-        url, key = state.gateway_url, key or folder.secrets().api_key
-    request = urllib.request.Request(url.rstrip("/") + CALLS_PATH, headers={"authorization": f"Bearer {key}"})  # noqa: S310
+def read_model_wait(location: LogLocation, prefix: str, data_dir: Path) -> ModelWait | None:
+    """Ask the gateway that writes the log. None if it is not known, does not run, or gives no usable answer in time."""
+    gateway = gateway_of_log(location, prefix, data_dir)
+    if gateway is None:
+        return None
+    headers = {"authorization": f"Bearer {gateway.api_key}"} if gateway.api_key else {}
     try:
+        request = urllib.request.Request(gateway.url + CALLS_PATH, headers=headers)  # noqa: S310
         with urllib.request.urlopen(request, timeout=TIMEOUT_S) as reply:  # noqa: S310 - the user's gateway
             return model_wait(json.load(reply)["calls"])
-    except (OSError, ValueError, KeyError, urllib.error.URLError):
+    except (OSError, HTTPException, ValueError, KeyError, TypeError):
         return None
