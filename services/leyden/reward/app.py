@@ -26,8 +26,8 @@ def build(runtime: Runtime) -> Service:
     """Build the service. Raises `RunFileError` if section `reward:` of the run file is invalid."""
     section = load_section(runtime.settings.run_file, "reward", RewardSection)
     knobs, clock = RewardSettings(), SystemClock()
-    horizon_s = math.ceil(section.late_horizon_s)
-    evidence = RedisEvidenceStore(runtime.redis, runtime.namespace("rollouts"), closed_ttl_s=86_400 + horizon_s)
+    kept_s = 86_400 + math.ceil(section.late_horizon_s)
+    evidence = RedisEvidenceStore(runtime.redis, runtime.namespace("rollouts"), closed_ttl_s=kept_s)
     waiting = RedisWaitingAttempts(runtime.redis, runtime.namespace("waiting"))
     config = RewardConfig(rulebook(section), section.settle == "live", section.judges)
     judging = build_judging(
@@ -39,19 +39,16 @@ def build(runtime: Runtime) -> Service:
         clock=clock,
         group=CONSUMER_GROUP,
     )
-    states = RedisLateStates(runtime.redis, runtime.namespace("late"), ttl_s=86_400 + horizon_s)
-    late = LateRewards(config.rulebook, states, runtime.publisher)
     heartbeat = Heartbeat()
     functions = function_runner(section.functions, heartbeat.beat)
-    submitter = judging.submitter if judging else None
     handlers = RewardHandlers(
         evidence=evidence,
         waiting=waiting,
         publisher=runtime.publisher,
         config=config,
         clock=clock,
-        submitter=submitter,
-        late=late,
+        submitter=judging.submitter if judging else None,
+        late=_late_rewards(runtime, config.rulebook, kept_s),
         functions=functions,
     )
     progress = KafkaProgress(runtime.kafka, runtime.settings.topic_prefix, READERS)
@@ -74,6 +71,11 @@ def build(runtime: Runtime) -> Service:
         # A replay is finished when no job waits for a judge. A live service is ready even if jobs are waiting.
         ready=judging.waiting if judging and not config.decides else None,
     )
+
+
+def _late_rewards(runtime: Runtime, rulebook: Rulebook, kept_s: int) -> LateRewards:
+    states = RedisLateStates(runtime.redis, runtime.namespace("late"), ttl_s=kept_s)
+    return LateRewards(rulebook, states, runtime.publisher)
 
 
 def rulebook(section: RewardSection) -> Rulebook:
