@@ -1,10 +1,14 @@
 """A start that is interrupted: what is said, and what `leyden status` reads after it."""
 
+import resource
+from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
 
+from leyden.client.local_stack import is_locked
 from leyden.stack.config import StackConfig
+from leyden.stack.errors import StackError
 from leyden.stack.stack import Stack
 from leyden.stack.state import DataFolder
 
@@ -41,3 +45,28 @@ def test_a_failed_start_keeps_its_reason(tmp_path: Path) -> None:
         Stack(StackConfig(data_dir=data, run_file=run_file), failing).up()
     state = DataFolder(data).read_state()
     assert (state.phase, state.error) == ("failed", "no space while checking")
+
+
+@pytest.fixture
+def file_limit() -> Iterator[None]:
+    """Sets the limit on the size of files back after the test."""
+    before = resource.getrlimit(resource.RLIMIT_FSIZE)
+    yield
+    resource.setrlimit(resource.RLIMIT_FSIZE, before)
+
+
+@pytest.mark.usefixtures("file_limit")
+@pytest.mark.parametrize("error", [KeyboardInterrupt(), StackError("the model is gone")])
+def test_a_start_that_ends_when_nothing_can_be_written_stops_all(tmp_path: Path, error: BaseException) -> None:
+    def ending(line: str) -> None:
+        resource.setrlimit(resource.RLIMIT_FSIZE, (0, resource.getrlimit(resource.RLIMIT_FSIZE)[1]))
+        raise error
+
+    run_file = tmp_path / "run.yaml"
+    run_file.write_text("{}")
+    stack = Stack(StackConfig(data_dir=tmp_path / "stack", run_file=run_file), ending)
+    with pytest.raises(type(error)) as raised:
+        stack.up()
+    assert raised.value is error
+    assert not is_locked(stack.folder.lock)
+    assert list(stack.folder.root.glob("*.tmp")) == []

@@ -1,5 +1,6 @@
 """The stack as a whole: a real broker, a real Redis, our own engine on a tiny model. Services run in the e2e tests."""
 
+import contextlib
 import json
 import os
 import signal
@@ -10,8 +11,10 @@ import time
 from collections.abc import Callable, Iterator
 from pathlib import Path
 
+import psutil
 import pytest
 
+from leyden.client.local_stack import is_locked
 from leyden.stack import daemon, sweep
 from leyden.stack.config import Ports, StackConfig
 from leyden.stack.errors import AlreadyRunningError, PreflightError, StackError
@@ -37,10 +40,10 @@ def processes(config: StackConfig) -> list[int]:
     return sweep.find(DataFolder(config.data_dir).stack_id)
 
 
-def until(true: Callable[[], bool], timeout_s: float = 60.0) -> bool:
+def until(true: Callable[[], bool], timeout_s: float = 60.0, pause_s: float = 0.1) -> bool:
     deadline = time.monotonic() + timeout_s
     while not true() and time.monotonic() < deadline:
-        time.sleep(0.1)
+        time.sleep(pause_s)
     return true()
 
 
@@ -91,6 +94,58 @@ def test_ctrl_c_while_starting_leaves_nothing(config: StackConfig) -> None:
     assert stack.returncode != 0 and "KeyboardInterrupt" in error
     assert processes(config) == []
     assert daemon.status(config.data_dir).phase in ("down", "failed")
+
+
+def test_ctrl_c_before_the_supervisor_has_its_lock_ends_it(config: StackConfig) -> None:
+    program = (
+        "import sys; from leyden.stack import daemon; from leyden.stack.config import StackConfig\n"
+        "daemon.up_detached(StackConfig.model_validate_json(sys.argv[1]))"
+    )
+    env = {**os.environ, "PYTHONPATH": os.pathsep.join(sys.path)}
+    command = [sys.executable, "-c", program, config.model_dump_json()]
+    with subprocess.Popen(command, env=env, stderr=subprocess.PIPE, text=True) as up:
+        assert until(lambda: len(supervisors_of(up.pid)) == 1, pause_s=0.01)
+        [supervisor] = supervisors_of(up.pid)
+        up.send_signal(signal.SIGINT)
+        assert not is_locked(DataFolder(config.data_dir).lock)
+        _, error = up.communicate(timeout=90)
+    try:
+        assert error.rstrip().endswith("KeyboardInterrupt")
+        assert not supervisor.is_running() or supervisor.status() == psutil.STATUS_ZOMBIE
+    finally:
+        with contextlib.suppress(psutil.NoSuchProcess):
+            supervisor.terminate()
+
+
+def supervisors_of(pid: int) -> list[psutil.Process]:
+    """Those that this process started with `up_detached`."""
+    return [each for each in psutil.Process(pid).children() if "leyden.stack.daemon" in each.cmdline()]
+
+
+SLOW_SUPERVISOR = """
+import os, pathlib, sys, time
+from leyden.stack.locks import try_lock
+from leyden.stack.state import DataFolder, StackState
+folder = DataFolder(pathlib.Path(sys.argv[1]))
+lock = try_lock(folder.lock)
+folder.write_state(StackState())
+print("locked", flush=True)
+time.sleep(1)
+folder.write_state(StackState(phase="starting", supervisor_pid=os.getpid()))
+time.sleep(600)
+"""
+
+
+def test_a_supervisor_that_has_not_written_its_pid_is_stopped_once_it_has(tmp_path: Path) -> None:
+    env = {**os.environ, "PYTHONPATH": os.pathsep.join(sys.path)}
+    command = [sys.executable, "-c", SLOW_SUPERVISOR, str(tmp_path)]
+    with subprocess.Popen(command, env=env, stdout=subprocess.PIPE, text=True) as supervisor:
+        try:
+            assert supervisor.stdout is not None and supervisor.stdout.readline() == "locked\n"
+            assert daemon.down(tmp_path)
+            assert supervisor.wait(10) == -signal.SIGTERM
+        finally:
+            supervisor.kill()
 
 
 THIEF = """

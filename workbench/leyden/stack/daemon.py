@@ -43,7 +43,10 @@ def up_detached(config: StackConfig, on_progress: OnProgress = lambda line: None
     try:
         return _wait_up(folder, supervisor, on_progress)
     except KeyboardInterrupt:
+        supervisor.terminate()  # it may not have the lock yet, by which `down` finds it
         on_progress("stopping the stack; its services finish what they write")
+        with contextlib.suppress(subprocess.TimeoutExpired):  # then `down` kills it
+            supervisor.wait(_STOP_TIMEOUT_S)
         down(folder.root)
         raise
 
@@ -53,11 +56,9 @@ def down(data_dir: Path) -> bool:
     folder = DataFolder(data_dir)
     was_running = is_locked(folder.lock)
     if was_running:
-        _signal(folder, signal.SIGTERM)
-        lock = lock_within(folder.lock, _STOP_TIMEOUT_S)
+        lock = _signal_until_free(folder, signal.SIGTERM)
         if lock is None:
-            _signal(folder, signal.SIGKILL)
-            lock = lock_within(folder.lock, _STOP_TIMEOUT_S)
+            lock = _signal_until_free(folder, signal.SIGKILL)
         if lock is None:
             raise StackError(f"The stack on {folder.root} did not stop. See the logs in {folder.logs}.")
         os.close(lock)
@@ -116,11 +117,17 @@ def _wait_up(folder: DataFolder, supervisor: subprocess.Popen[bytes], on_progres
         time.sleep(_PAUSE_S)
 
 
-def _signal(folder: DataFolder, number: signal.Signals) -> None:
-    pid = folder.read_state().supervisor_pid
-    if pid:
-        with contextlib.suppress(ProcessLookupError):  # it was killed; its watchdog cleans up
-            os.kill(pid, number)
+def _signal_until_free(folder: DataFolder, number: signal.Signals) -> int | None:
+    """Signal the supervisor, once the state has its pid, and wait for its lock; None if it is not free in time."""
+    signalled = 0
+    deadline = time.monotonic() + _STOP_TIMEOUT_S
+    while (lock := lock_within(folder.lock, _PAUSE_S)) is None and time.monotonic() < deadline:
+        pid = folder.read_state().supervisor_pid
+        if pid != signalled:
+            signalled = pid
+            with contextlib.suppress(ProcessLookupError):  # it was killed; its watchdog cleans up
+                os.kill(pid, number)
+    return lock
 
 
 def _end(number: int, frame: FrameType | None) -> None:

@@ -10,7 +10,7 @@ import sys
 import threading
 import time
 from collections.abc import Callable, Iterator, Sequence
-from contextlib import contextmanager, nullcontext
+from contextlib import contextmanager, nullcontext, suppress
 from pathlib import Path
 from types import TracebackType
 from typing import Any, Self
@@ -89,7 +89,7 @@ class Stack:
         self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
     ) -> None:
         if isinstance(error, StackError):
-            self._write(phase="failed", error=str(error))
+            self._write_if_possible(phase="failed", error=str(error))
         self.down()
 
     def up(self) -> None:
@@ -99,16 +99,17 @@ class Stack:
         """
         self._take_lock()
         try:
+            self._claim_folder()
             with self._step("total"):
                 self._check_machine()
                 self._start()
             self._write(phase="up", doing="")
         except (KeyboardInterrupt, SystemExit):
             self._stop()
-            self._write(phase="down", error="its start was interrupted")
+            self._write_if_possible(phase="down", error="its start was interrupted")
             raise
         except BaseException as error:
-            self._write(phase="failed", error=str(error) or type(error).__name__)
+            self._write_if_possible(phase="failed", error=str(error) or type(error).__name__)
             self._end()
             raise
 
@@ -120,12 +121,14 @@ class Stack:
             self._end()
         else:
             self._stop()
-            self._write(phase="down")
+            self._write_if_possible(phase="down")
 
     def _stop(self) -> None:
-        self._write(phase="stopping", doing="")
-        self._progress("stopping the stack; its services finish what they write")
-        self._end()
+        self._write_if_possible(phase="stopping", doing="")
+        try:
+            self._progress("stopping the stack; its services finish what they write")
+        finally:
+            self._end()
 
     def status(self) -> StackState:
         """The state, as other shells read it."""
@@ -154,6 +157,8 @@ class Stack:
                 f"A stack already runs on {self.folder.root}. "
                 f"Stop it with `{as_typed()} down`, or choose another --data-dir."
             )
+
+    def _claim_folder(self) -> None:
         sweep.sweep(self.folder.stack_id)
         self.folder.config.write_text(self.config.model_dump_json(indent=2))
         self._write()
@@ -310,6 +315,11 @@ class Stack:
             ]
             self._state = self._state.model_copy(update={**changes, "processes": processes})
             self.folder.write_state(self._state)
+
+    def _write_if_possible(self, **changes: Any) -> None:
+        """As `_write`, on the way to `_end`: a full disk must not keep the processes running."""
+        with suppress(OSError):
+            self._write(**changes)
 
     def _end(self) -> None:
         if self._supervisor is not None:
