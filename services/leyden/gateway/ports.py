@@ -155,6 +155,8 @@ class RolloutView:
     spec: RolloutSpec
     started_at: datetime | None
     runner: str | None
+    interrupted: int = 0
+    """How many of its attempts were interrupted."""
 
 
 class EndResult(StrEnum):
@@ -330,8 +332,13 @@ class RolloutStore(Protocol):
         """Let the attempt keep to `version`, unless it now keeps to a version other than `instead_of`."""
         ...
 
-    async def end(self, ref: AttemptRef, stored: bytes, now: datetime, lease_over: bool) -> EndOutcome:
-        """End the attempt; the first end wins and no calls follow. `lease_over`: only if the lease is over at `now`."""
+    async def end(
+        self, ref: AttemptRef, stored: bytes, now: datetime, lease_over: bool, interrupted: bool = False
+    ) -> EndOutcome:
+        """End the attempt; the first end wins and no calls follow. `lease_over`: only if the lease is over at `now`.
+
+        `interrupted`: raise the rollout's number of interrupted attempts in the same step.
+        """
         ...
 
     async def withdraw(self, ref: AttemptRef, stored: bytes, now: datetime) -> EndOutcome:

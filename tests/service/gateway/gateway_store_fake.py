@@ -29,6 +29,7 @@ class _Row:
     status: str | None = None
     runner: str | None = None
     started_at: datetime | None = None
+    interrupted: int = 0
     position: int = 0
     """Among the queued of its lane and priority."""
 
@@ -137,7 +138,7 @@ class MemoryStore:
             self.queue = [other for other in self.queue if other != rollout_id]
             self.delayed.pop(rollout_id, None)
         self.rows[rollout_id] = _Row(
-            one.spec, attempt, one.state, one.status, one.runner, one.started_at, len(self.rows)
+            one.spec, attempt, one.state, one.status, one.runner, one.started_at, position=len(self.rows)
         )
         if one.state is RolloutState.RUNNING:
             assert one.ended_at is not None
@@ -230,7 +231,9 @@ class MemoryStore:
         if self.versions.get((ref, policy)) in (None, instead_of):
             self.versions[ref, policy] = version
 
-    async def end(self, ref: AttemptRef, stored: bytes, now: datetime, lease_over: bool) -> EndOutcome:
+    async def end(
+        self, ref: AttemptRef, stored: bytes, now: datetime, lease_over: bool, interrupted: bool = False
+    ) -> EndOutcome:
         self._step("end")
         if earlier := await self.find_end(ref):
             return earlier
@@ -240,6 +243,7 @@ class MemoryStore:
             return EndOutcome(EndResult.NOT_RUNNING)
         if lease_over and self.leases.get(ref, now) > now:
             return EndOutcome(EndResult.LEASED)
+        row.interrupted += interrupted
         self.ends[ref] = stored
         self.leases.pop(ref, None)
         self.not_settled[ref] = now
@@ -283,7 +287,9 @@ class MemoryStore:
     async def find(self, rollout_id: str) -> RolloutView | None:
         self._step("find")
         row = self.rows.get(rollout_id)
-        return RolloutView(row.attempt, row.state, row.status, row.spec, row.started_at, row.runner) if row else None
+        if row is None:
+            return None
+        return RolloutView(row.attempt, row.state, row.status, row.spec, row.started_at, row.runner, row.interrupted)
 
     async def expired(self, now: datetime, limit: int) -> list[AttemptRef]:
         self._step("expired")

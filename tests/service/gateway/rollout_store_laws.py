@@ -89,6 +89,30 @@ class RolloutStoreLaws:
         await store.show_calls("r2", [], 60)
         assert await store.calls_in_flight() == []
 
+    async def test_the_calls_of_an_attempt_go_with_what_each_replica_showed_last(self, store: RolloutStore) -> None:
+        ref = await self._running(store)
+        other = AttemptRef(IDS[1], 0)
+        own = [CallInFlight(call_id=name, ref=ref, model="policy", seconds=2.0) for name in "ab"]
+        theirs = CallInFlight(call_id="c", ref=other, model="policy", seconds=2.0)
+        await store.show_calls("r1", [own[0], theirs], 60)
+        await store.show_calls("r2", [own[1]], 60)
+        assert sorted(call.call_id for call in await store.unanswered(ref)) == ["a", "b"]
+        assert await store.unanswered(other) == [theirs]
+        await store.show_calls("r1", [theirs], 60)
+        assert await store.unanswered(ref) == [own[1]]
+        await store.show_calls("r2", [], 60)
+        assert (await store.unanswered(ref), await store.unanswered(other)) == ([], [theirs])
+
+    async def test_interrupted_attempts_are_counted_once_with_their_ends(self, store: RolloutStore) -> None:
+        ref = await self._running(store)
+        for _ in range(2):
+            await store.end(ref, b"x", START, lease_over=False, interrupted=True)
+        await store.settle(ref, final=False, status="failed", retry_at=START)
+        (again,) = await store.claim(1, "runner", START, LEASE)
+        await store.end(again.ref, b"x", START, lease_over=False)
+        view = await store.find(ref.rollout_id)
+        assert view is not None and (view.attempt, view.interrupted) == (1, 1)
+
     async def test_leases_run_out_unless_renewed(self, store: RolloutStore) -> None:
         await store.enqueue([(i, SPEC) for i in IDS[:2]])
         refs = [running.ref for running in await store.claim(2, "runner", START, LEASE)]

@@ -209,6 +209,15 @@ async def test_stopped_runners_use_up_no_attempt(gate: Bench, http: httpx.AsyncC
     assert await claim(http) == []
 
 
+async def test_a_task_whose_runner_is_stopped_each_time_is_given_up(gate: Bench, http: httpx.AsyncClient) -> None:
+    stopped = BAD | {"failure": {"failure_class": "interrupted", "message": "the runner was stopped"}}
+    await enqueue(gate, http)
+    ends = []
+    while claimed := await claim(http):
+        ends.append((await http.post(attempt_url(claimed[0], "end"), json=stopped)).json()["final"])
+    assert ends == [False] * 11 + [True], "ten that do not count, then two as max_attempts says"
+
+
 async def test_heartbeats_keep_an_attempt_until_its_time_is_over(gate: Bench, http: httpx.AsyncClient) -> None:
     await enqueue(gate, http, timeout_s=100)
     (rollout,) = await claim(http)

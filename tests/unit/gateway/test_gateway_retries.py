@@ -41,24 +41,30 @@ def test_what_was_cancelled_is_never_tried_again() -> None:
 
 
 @given(
-    most=st.integers(2, 6), ends=st.lists(st.sampled_from(["agent_exception", "interrupted", "timeout"]), max_size=12)
+    most=st.integers(2, 6), ends=st.lists(st.sampled_from(["agent_exception", "interrupted", "timeout"]), max_size=30)
 )
 def test_interrupted_attempts_do_not_count(most: int, ends: list[str]) -> None:
-    """As many counted failures as `max_attempts` end a rollout; an interruption never does."""
+    """As many counted failures as `max_attempts` end a rollout; the first ten interruptions never do."""
     for attempt, kind in enumerate(ends):
         before = ends[:attempt].count("interrupted")
         again = will_retry("failed", Failure(failure_class=FailureClass(kind)), attempt, spec(most), before)
-        counted = attempt + 1 - before
-        assert again is (kind == "interrupted" or counted < most)
+        counted = attempt + 1 - min(before, 10)
+        assert again is ((kind == "interrupted" and before < 10) or counted < most)
         if not again:
             return
 
 
-def test_an_interrupted_attempt_is_made_again_at_once_and_a_single_one_never() -> None:
+def test_a_rollout_is_interrupted_at_once_at_first_then_after_a_wait_and_not_for_ever() -> None:
     stop = Failure(failure_class=FailureClass.INTERRUPTED)
-    running = Running(AttemptRef(rollout_id_of("t", 0), 5), spec(backoff_s=8), NOW)
-    event = ended(running, EndReport(status="failed", failure=stop), NOW, interrupted=5).event
-    assert (event.final, event.retry_at) == (False, NOW)
+    ref, attempt = AttemptRef(rollout_id_of("t", 0), 0), 0
+    while True:
+        running = Running(ref._replace(attempt=attempt), spec(backoff_s=8), NOW, interrupted=attempt)
+        event = ended(running, EndReport(status="failed", failure=stop), NOW).event
+        if event.final:
+            break
+        assert event.retry_at == NOW + (retry_delay(running.ref, running.spec.retry) if attempt else timedelta())
+        attempt += 1
+    assert attempt == 12, "ten that do not count, then three that do"
     assert will_retry("failed", stop, 0, spec(on=["timeout"]))
     assert not will_retry("failed", stop, 0, spec(1))
     assert not will_retry("failed", stop, MAX_ATTEMPTS - 1, spec())

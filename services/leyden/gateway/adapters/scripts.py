@@ -161,6 +161,20 @@ end
 return 1
 """
 
+SHOW_CALLS = """
+-- KEYS: of attempts  ARGV: replica, ttl_ms, then each attempt's calls; '' for none
+for number, key in ipairs(KEYS) do
+  local calls = ARGV[number + 2]
+  if calls == '' then
+    redis.call('HDEL', key, ARGV[1])
+  else
+    redis.call('HSET', key, ARGV[1], calls)
+    redis.call('PEXPIRE', key, ARGV[2])
+  end
+end
+return 1
+"""
+
 KEEP_VERSION = """
 -- KEYS: versions  ARGV: policy, version, instead_of, ttl
 local kept = redis.call('HGET', KEYS[1], ARGV[1])
@@ -171,7 +185,7 @@ return 1
 """
 
 END = """
--- KEYS: rollout, end, leases, unsettled, calls  ARGV: trace, attempt, stored, now_ms, lease_over, ttl
+-- KEYS: rollout, end, leases, unsettled, calls  ARGV: trace, attempt, stored, now_ms, lease_over, ttl, interrupted
 local existing = redis.call('GET', KEYS[2])
 if existing then return {'earlier', existing, redis.call('SMEMBERS', KEYS[5])} end
 local found = redis.call('HMGET', KEYS[1], 'attempt', 'state')
@@ -183,6 +197,7 @@ if ARGV[5] == '1' then
   local lease = redis.call('ZSCORE', KEYS[3], ARGV[1])
   if lease and tonumber(lease) > tonumber(ARGV[4]) then return {'leased'} end
 end
+if ARGV[7] == '1' then redis.call('HINCRBY', KEYS[1], 'interrupted', 1) end
 redis.call('SET', KEYS[2], ARGV[3], 'EX', ARGV[6])
 redis.call('ZREM', KEYS[3], ARGV[1])
 redis.call('ZADD', KEYS[4], ARGV[4], ARGV[1])

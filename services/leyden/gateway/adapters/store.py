@@ -1,11 +1,12 @@
 """`RolloutStore` on Redis: every step is one script or one pipeline, bounded in time."""
 
+import logging
 from collections.abc import Mapping, Sequence
 from contextlib import AbstractAsyncContextManager
 from datetime import datetime
 from typing import Any
 
-from pydantic import TypeAdapter
+from pydantic import TypeAdapter, ValidationError
 from redis.asyncio import Redis
 
 from leyden.gateway.adapters import scripts
@@ -26,6 +27,7 @@ from leyden.ids import AttemptRef, attempt_of_trace
 from leyden.kafka import Retry
 from leyden.state import redis_step
 
+log = logging.getLogger(__name__)
 EVERYONE = "*"
 
 
@@ -66,6 +68,15 @@ def ids(members: Any) -> tuple[str, ...]:
     return tuple(sorted(member.decode() for member in members))
 
 
+def _readable(calls: bytes | str) -> list[CallInFlight]:
+    """What a replica shows; empty if this version cannot read it: no attempt's end fails for it."""
+    try:
+        return CALLS.validate_json(calls)
+    except ValidationError as error:
+        log.warning("calls in flight cannot be read: %s", error)
+        return []
+
+
 def _status(ref: AttemptRef, row: Any, ended: Any) -> AttemptStatus:
     attempt, state, mode = row
     here = attempt is None or (int(attempt) == ref.attempt and state == b"running")
@@ -103,6 +114,8 @@ class RedisRolloutStore:
         self._begin = redis.register_script(scripts.BEGIN)
         self._extend = redis.register_script(scripts.EXTEND)
         self._add_call = redis.register_script(scripts.ADD_CALL)
+        self._show_calls = redis.register_script(scripts.SHOW_CALLS)
+        self._shown: dict[str, set[str]] = {}
         self._keep_version = redis.register_script(scripts.KEEP_VERSION)
         self._end = redis.register_script(scripts.END)
         self._withdraw = redis.register_script(scripts.WITHDRAW)
@@ -237,6 +250,19 @@ class RedisRolloutStore:
                 pipe.srem(self._key("waiting"), replica)
                 pipe.delete(self._key("waiting", replica))
             await pipe.execute()
+            await self._show_by_attempt(replica, calls, int(ttl_s * 1000))
+
+    async def _show_by_attempt(self, replica: str, calls: Sequence[CallInFlight], ttl_ms: int) -> None:
+        """The same calls by attempt, so that an attempt's end reads only its own."""
+        shown: dict[str, list[CallInFlight]] = {trace: [] for trace in self._shown.get(replica, ())}
+        for call in calls:
+            if call.ref is not None:
+                shown.setdefault(call.ref.trace_id, []).append(call)
+        if not shown:
+            return
+        said = [CALLS.dump_json(its) if its else b"" for its in shown.values()]
+        await self._show_calls([self._key("waiting-of", trace) for trace in shown], [replica, ttl_ms, *said])
+        self._shown[replica] = {trace for trace, its in shown.items() if its}
 
     async def calls_in_flight(self) -> list[CallInFlight]:
         async with self._step():
@@ -246,15 +272,16 @@ class RedisRolloutStore:
             shown = await self._redis.mget([self._key("waiting", replica.decode()) for replica in replicas])
             if gone := [replica for replica, calls in zip(replicas, shown, strict=True) if calls is None]:
                 await self._redis.srem(self._key("waiting"), *gone)
-        found = [call for calls in shown if calls is not None for call in CALLS.validate_json(calls)]
+        found = [call for calls in shown if calls is not None for call in _readable(calls)]
         return sorted(found, key=lambda call: -call.seconds)
 
     async def unanswered(self, ref: AttemptRef) -> list[CallInFlight]:
-        found = [call for call in await self.calls_in_flight() if call.ref == ref]
-        if not found:
-            return []
-        async with self._step():
-            listed = ids(await self._redis.smembers(self._key("calls", ref.trace_id)))
+        async with self._step(), self._redis.pipeline(transaction=True) as pipe:
+            pipe.hvals(self._key("waiting-of", ref.trace_id))
+            pipe.smembers(self._key("calls", ref.trace_id))
+            shown, answered = await pipe.execute()
+        listed = ids(answered)
+        found = [call for calls in shown for call in _readable(calls)]
         return [call for call in found if call.call_id not in listed]
 
     async def kept_version(self, ref: AttemptRef, policy: str) -> int | None:
@@ -267,7 +294,9 @@ class RedisRolloutStore:
         async with self._step():
             await self._keep_version([self._key("versions", ref.trace_id)], arguments)
 
-    async def end(self, ref: AttemptRef, stored: bytes, now: datetime, lease_over: bool) -> EndOutcome:
+    async def end(
+        self, ref: AttemptRef, stored: bytes, now: datetime, lease_over: bool, interrupted: bool = False
+    ) -> EndOutcome:
         keys = [
             self._key("rollout", ref.rollout_id),
             self._key("end", ref.trace_id),
@@ -275,9 +304,9 @@ class RedisRolloutStore:
             self._key("unsettled"),
             self._key("calls", ref.trace_id),
         ]
-        arguments: list[str | int | bytes] = [ref.trace_id, ref.attempt, stored, ms(now), int(lease_over), self._ttl_s]
+        about: list[str | int | bytes] = [ref.trace_id, ref.attempt, stored, ms(now), int(lease_over), self._ttl_s]
         async with self._step():
-            return outcome(await self._end(keys, arguments))
+            return outcome(await self._end(keys, [*about, int(interrupted)]))
 
     async def withdraw(self, ref: AttemptRef, stored: bytes, now: datetime) -> EndOutcome:
         keys = [
@@ -327,6 +356,7 @@ class RedisRolloutStore:
             spec=RolloutSpec.model_validate_json(found["spec"]),
             started_at=datetime.fromisoformat(found["started_at"]) if "started_at" in found else None,
             runner=found.get("runner") or None,
+            interrupted=int(found.get("interrupted", 0)),
         )
 
     async def expired(self, now: datetime, limit: int) -> list[AttemptRef]:

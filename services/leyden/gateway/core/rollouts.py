@@ -24,6 +24,8 @@ from leyden.events.base import MAX_TIMEOUT_S, JsonObject
 from leyden.ids import MAX_ATTEMPTS, ROLLOUT_MARK, AttemptRef, derive, rollout_id_of
 
 PRODUCER = "gateway"
+MAX_INTERRUPTIONS = 10
+"""Further interrupted attempts count: what makes its runner be stopped each time is not made again for ever."""
 MAX_DOUBLINGS = 32
 """Maximum exponent of a retry's delay; every cap is reached by then."""
 
@@ -95,6 +97,8 @@ class Running:
     spec: RolloutSpec
     started_at: datetime
     runner: str | None = None
+    interrupted: int = 0
+    """How many earlier attempts of the rollout were interrupted."""
 
 
 class TaskRequest(Record):
@@ -185,15 +189,15 @@ def begun_rollout_id(key_id: str | None, idempotency_key: str) -> str:
 def will_retry(status: str, failure: Failure | None, attempt: int, spec: RolloutSpec, interrupted: int = 0) -> bool:
     """Whether a rollout is retried: its retry policy has the failure class, and attempts are left.
 
-    `interrupted`: how many earlier attempts were interrupted; those do not count. A rollout of one attempt
-    (`max_attempts` 1) is never retried.
+    `interrupted`: how many earlier attempts were interrupted; the first `MAX_INTERRUPTIONS` do not count. A rollout of
+    one attempt (`max_attempts` 1) is never retried.
     """
     if status != "failed" or spec.max_attempts == 1 or attempt + 1 >= MAX_ATTEMPTS:
         return False
     why = failure.failure_class if failure else FailureClass.AGENT_EXCEPTION
-    if why is FailureClass.INTERRUPTED:
+    if why is FailureClass.INTERRUPTED and interrupted < MAX_INTERRUPTIONS:
         return True
-    if attempt + 1 - interrupted >= spec.max_attempts:
+    if attempt + 1 - min(interrupted, MAX_INTERRUPTIONS) >= spec.max_attempts:
         return False
     return why is not FailureClass.CANCELLED and (spec.retry.on is None or why in spec.retry.on)
 
@@ -205,16 +209,12 @@ def retry_delay(ref: AttemptRef, policy: RetryPolicy) -> timedelta:
     return timedelta(milliseconds=round(1000 * whole * (1 - share / 2)))
 
 
-def ended(
-    running: Running, report: EndReport, now: datetime, failure: Failure | None = None, interrupted: int = 0
-) -> StoredEnd:
-    """The end of an attempt to store, before its calls are known. `failure` replaces that of the report.
-
-    `interrupted`: how many earlier attempts of the rollout were interrupted.
-    """
+def ended(running: Running, report: EndReport, now: datetime, failure: Failure | None = None) -> StoredEnd:
+    """The end of an attempt to store, before its calls are known. `failure` replaces that of the report."""
     failure = failure or report.failure
-    again = will_retry(report.status, failure, running.ref.attempt, running.spec, interrupted)
-    delay = timedelta() if was_interrupted(failure) else retry_delay(running.ref, running.spec.retry)
+    again = will_retry(report.status, failure, running.ref.attempt, running.spec, running.interrupted)
+    at_once = was_interrupted(failure) and running.interrupted == 0
+    delay = timedelta() if at_once else retry_delay(running.ref, running.spec.retry)
     event = RolloutEnded.model_validate(
         {
             "event_id": derive("rollout-ended", *running.ref),

@@ -115,9 +115,7 @@ class Rollouts:
         outcome = await self._store.find_end(ref)
         if outcome is None:
             running = await self._running(ref)
-            now = self._clock.now()
-            stored = await self._stored(running, report, now)
-            outcome = await self._store.end(ref, stored, now, lease_over=False)
+            outcome = await self._end(running, report, self._clock.now())
         if outcome.result is EndResult.NOT_RUNNING:
             raise _over(ref)
         if StoredEnd.model_validate_json(outcome.stored).fingerprint != report.fingerprint:
@@ -126,24 +124,19 @@ class Rollouts:
             )
         return await self._publish_end(ref, outcome)
 
-    async def _stored(self, running: Running, report: EndReport, now: datetime) -> bytes:
+    async def _stored(self, running: Running, report: EndReport, now: datetime) -> StoredEnd:
         """The end to store, with a failure class that takes the attempt's calls into account."""
-        failure, interrupted = None, 0
+        failure = None
         if report.status == "failed":
             last, unanswered = await self._store.last_call(running.ref), await self._store.unanswered(running.ref)
             waited = [call.seconds for call in unanswered]
             failure = classified(report.failure, last, self._life.loop_calls, waited)
-            interrupted = await self._interruptions(running)
-        return core.ended(running, report, now, failure, interrupted).model_dump_json().encode()
+        return core.ended(running, report, now, failure)
 
-    async def _interruptions(self, running: Running) -> int:
-        """How many earlier attempts were interrupted, if that can matter. A lost end counts as a try."""
-        rollout_id, attempt = running.ref
-        if attempt + 1 < running.spec.max_attempts or running.spec.max_attempts == 1:
-            return 0
-        found = [await self._store.find_end(AttemptRef(rollout_id, earlier)) for earlier in range(attempt)]
-        ends = [StoredEnd.model_validate_json(one.stored).event for one in found if one is not None]
-        return sum(core.was_interrupted(end.failure) for end in ends)
+    async def _end(self, running: Running, report: EndReport, now: datetime, lease_over: bool = False) -> EndOutcome:
+        end = await self._stored(running, report, now)
+        interrupted = core.was_interrupted(end.event.failure)
+        return await self._store.end(running.ref, _written(end), now, lease_over, interrupted)
 
     async def cancel(self, rollout_id: str, reason: str, spec: RolloutSpec | None = None) -> bool:
         """Cancel a rollout: a waiting one never starts, a running one is over. Returns False if it had already ended.
@@ -170,9 +163,8 @@ class Rollouts:
         now = self._clock.now()
         if view.state is RolloutState.QUEUED:
             stored = await self._stored(Running(ref, view.spec, now), report, now)
-            return await self._store.withdraw(ref, stored, now)
-        running = Running(ref, view.spec, view.started_at or now, view.runner)
-        return await self._store.end(ref, await self._stored(running, report, now), now, lease_over=False)
+            return await self._store.withdraw(ref, _written(stored), now)
+        return await self._end(_view_running(ref, view, view.started_at or now), report, now)
 
     async def _publish_end(self, ref: AttemptRef, outcome: EndOutcome) -> RolloutEnded:
         kept = StoredEnd.model_validate_json(outcome.stored).event
@@ -188,7 +180,7 @@ class Rollouts:
         view = await self.find(ref.rollout_id)
         if view.attempt != ref.attempt or view.state is not core.RolloutState.RUNNING or view.started_at is None:
             raise _over(ref)
-        return Running(ref, view.spec, view.started_at, view.runner)
+        return _view_running(ref, view, view.started_at)
 
     async def find(self, rollout_id: str) -> RolloutView:
         """A rollout; 404 if it is unknown, `Retry` while the state is incomplete."""
@@ -242,10 +234,9 @@ class Rollouts:
         if view is None or view.started_at is None:
             return
         now = self._clock.now()
-        running = Running(ref, view.spec, view.started_at, view.runner)
+        running = _view_running(ref, view, view.started_at)
         report = core.lost(running, now)
-        stored = await self._stored(running, report, now)
-        outcome = await self._store.end(ref, stored, now, lease_over=True)
+        outcome = await self._end(running, report, now, lease_over=True)
         if outcome.result is EndResult.FIRST and report.failure:
             LOST_ATTEMPTS.labels(failure_class=report.failure.failure_class).inc()
             await self._publish_end(ref, outcome)
@@ -254,6 +245,14 @@ class Rollouts:
 def traceparent_of(ref: AttemptRef) -> str:
     """The W3C trace context of an attempt: its trace id and the id of its root span."""
     return f"00-{ref.trace_id}-{derive('rollout-root', *ref)[:16]}-01"
+
+
+def _view_running(ref: AttemptRef, view: RolloutView, started_at: datetime) -> Running:
+    return Running(ref, view.spec, started_at, view.runner, view.interrupted)
+
+
+def _written(end: StoredEnd) -> bytes:
+    return end.model_dump_json().encode()
 
 
 def _started(running: Running) -> Outgoing:
