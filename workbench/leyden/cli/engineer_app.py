@@ -178,7 +178,7 @@ def feedback(
 
     A late reward counts within `late_horizon_s` of the run file's section reward; the rollout's group is then credited
     again. One that changes nothing is recorded all the same, and the command says why. An unknown rollout is an error;
-    an agent's key may not look, so its reward is sent unchecked.
+    a key that may not look at the rollout sends the reward unchecked.
     """
     from leyden.cli.feedback import Asked, give_feedback, reads_log
     from leyden.cli.gateway_requests import gateway_of
