@@ -74,7 +74,7 @@ class FunctionSettings(BaseModel):
         if bool(self.entry) == bool(self.grader):
             raise ValueError("a function needs either an entry or a grader")
         if not self.runs_isolated and (useless := sorted(OF_WORKERS & self.model_fields_set)):
-            raise ValueError(f"{self.rule_name}: {' and '.join(useless)} require isolated: true")
+            raise ValueError(f"{self.rule_name}: {' and '.join(useless)}: only with isolated: true")
         return self
 
 

@@ -67,6 +67,7 @@ class Objective(BaseModel, ABC):
     """Whether its tokens get an importance weight for the distance to the engine that sampled."""
 
     name: str
+    """Which objective it is."""
 
     @abstractmethod
     def maximise(self, tokens: ActionTokens) -> Maximised:
