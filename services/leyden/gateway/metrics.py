@@ -89,7 +89,7 @@ WAITED_TOO_LONG = Counter(
 )
 BODY_BYTES = Gauge(
     "leyden_gateway_body_bytes",
-    "Bytes of requests in memory, as estimated from their bodies, by kind: json, otlp.",
+    "Bytes of requests in memory, as estimated from their bodies, by kind: json (model calls), leyden, otlp.",
     ["kind"],
 )
 TRACE_BYTES = Counter("leyden_gateway_trace_bytes", "Bytes of OTLP requests forwarded, after decompression.")

@@ -171,7 +171,7 @@ def outcome_of(end: ProgramEnd, reward_from: str | None = None, stopped_by: sign
         if end.returncode == -signal.SIGKILL:
             return infrastructure_failed(f"the program was killed from outside, perhaps because memory ran out\n{tail}")
         cause = f"exit code {end.returncode}" if end.returncode > 0 else f"signal {-end.returncode}"
-        raised = _RAISED.match(end.stderr.rstrip().rpartition("\n")[2])
+        raised = _RAISED.match(_last_line(end.stderr))
         error_type = raised[1] if raised else cause.replace(" ", "_")
         return process_failed(f"the program ended with {cause}\n{tail}", error_type, end.stderr.strip())
     answer = _last_line_json(end.stdout)
@@ -186,18 +186,21 @@ def outcome_of(end: ProgramEnd, reward_from: str | None = None, stopped_by: sign
 
 def _no_reward(stdout: str, path: str) -> str:
     """What is wrong with the last line, which should hold the reward."""
-    line = stdout.rstrip().rpartition("\n")[2]
+    line = _last_line(stdout)
     shown = f"{line[:MAX_SHOWN]}…" if len(line) > MAX_SHOWN else line
     found = f"the last line of stdout is {shown!r}" if line else "stdout is empty"
     wanted = "a finite number" if path == "." else f"JSON with a finite number at {path!r}"
     return f"no reward was recorded: --reward-from {path} needs {wanted} in the last line of stdout; {found}"
 
 
+def _last_line(text: str) -> str:
+    return text.rstrip().rpartition("\n")[2]
+
+
 def _last_line_json(text: str) -> Any:
     """The JSON value on the last line; None when it is not JSON."""
-    line = text.rstrip().rpartition("\n")[2]
     try:
-        return json.loads(line, parse_constant=lambda name: None)
+        return json.loads(_last_line(text), parse_constant=lambda name: None)
     except (ValueError, RecursionError):
         return None
 

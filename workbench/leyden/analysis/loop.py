@@ -214,22 +214,21 @@ class LoopState:
         )
 
     def _failures(self) -> list[FailureLine]:
-        lots: dict[tuple[str, str], list[tuple[datetime, str, str]]] = {}
-        unanswered: Counter[tuple[str, str]] = Counter()
+        lots: dict[tuple[str, str], list[tuple[datetime, str, str, bool]]] = {}
         for one in self.rollouts:
             for number, attempt in one.attempts.items():
                 if attempt.ended_at is not None and not attempt.succeeded:
                     message = attempt.failure.message if attempt.failure else ""
                     kind = attempt.failure.failure_class.value if attempt.failure else "agent_exception"
-                    entry = (attempt.ended_at, AttemptRef(one.rollout_id, number).trace_id, message)
-                    lots.setdefault((kind, masked(message)), []).append(entry)
                     evidence = attempt.failure.evidence if attempt.failure else None
-                    unanswered[kind, masked(message)] += bool(evidence and evidence.unanswered_calls)
+                    waited = bool(evidence and evidence.unanswered_calls)
+                    entry = (attempt.ended_at, AttemptRef(one.rollout_id, number).trace_id, message, waited)
+                    lots.setdefault((kind, masked(message)), []).append(entry)
         found = []
-        for (kind, shape), lot in lots.items():
-            _, example, message = max(lot)
-            waited = unanswered[kind, shape]
-            line = FailureLine(failure_class=kind, count=len(lot), unanswered=waited, message=message, example=example)
+        for (kind, _), lot in lots.items():
+            _, example, message, _ = max(lot)
+            late = sum(waited for *_, waited in lot)
+            line = FailureLine(failure_class=kind, count=len(lot), unanswered=late, message=message, example=example)
             found.append(line)
         return sorted(found, key=lambda one: (-one.count, one.failure_class))
 
@@ -281,7 +280,8 @@ def _policy_line(name: str, held: _Policy) -> PolicyLine:
 
 
 def _waiting(group_id: str, members: list[SeenRollout], calling: Mapping[str, float]) -> WaitingGroup:
-    waits = Counter(text for one in members if (text := _waits_for(one, calling)) is not None)
+    texts = [_waits_for(one, calling) for one in members]
+    waits = Counter(text for text in texts if text is not None)
     size = max([len(members), *(one.group_size for one in members)])
     if size > len(members):
         waits["a runner"] += size - len(members)
@@ -290,7 +290,7 @@ def _waiting(group_id: str, members: list[SeenRollout], calling: Mapping[str, fl
     return WaitingGroup(
         group_id=group_id,
         size=size,
-        finished=sum(_waits_for(one, calling) is None for one in members),
+        finished=texts.count(None),
         waits_for=dict(waits),
     )
 

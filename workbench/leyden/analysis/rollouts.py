@@ -153,8 +153,6 @@ class Rollouts:
                 self._judged(event)
             case ModelCallRecorded():
                 self._called(event)
-            case _:
-                pass
 
     def _rollout(self, rollout_id: str) -> SeenRollout:
         return self.by_id.setdefault(rollout_id, SeenRollout(rollout_id))

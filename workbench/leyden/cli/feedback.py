@@ -4,7 +4,7 @@ import asyncio
 import math
 import os
 import time
-from collections.abc import Callable, Iterator
+from collections.abc import Iterator
 from dataclasses import dataclass
 from datetime import UTC, datetime
 from pathlib import Path
@@ -16,7 +16,7 @@ from opentelemetry.sdk.trace.id_generator import RandomIdGenerator
 
 from leyden.cli.feedback_effect import RolloutFacts, read_facts, without_effect
 from leyden.cli.gateway_requests import request
-from leyden.cli.ids import attempt_named
+from leyden.cli.ids import rollout_named
 from leyden.client import semconv
 from leyden.client.errors import GatewayError, GatewayRefusedError, GatewayUnavailableError
 from leyden.client.gateway import GatewayClient
@@ -25,10 +25,10 @@ from leyden.ids import AttemptRef
 from leyden.kafka.delivered import Retry
 from leyden.kafka.types import KafkaError
 from leyden.reading import Log, log_location
+from leyden.reading.gateway import stack_at
+from leyden.reading.log import Tell
 from leyden.stack.errors import StackError
-from leyden.stack.state import DataFolder
 
-Tell = Callable[[str], None]
 NO_LOG = "the log of that gateway is not known here; set KAFKA_BOOTSTRAP_SERVERS"
 
 
@@ -57,7 +57,7 @@ class Asked:
     """Whether the log that belongs to the gateway can be read from here."""
 
     def __post_init__(self) -> None:
-        attempt_named(self.rollout)
+        rollout_named(self.rollout)
         if not math.isfinite(self.value):
             raise StackError(f"--value {self.value}: must be a finite number.")
 
@@ -67,8 +67,7 @@ def reads_log(gateway_url: str | None, data_dir: Path) -> bool:
     named = gateway_url or os.environ.get("LEYDEN_GATEWAY_URL")
     if os.environ.get("KAFKA_BOOTSTRAP_SERVERS") or not named:
         return True
-    state = DataFolder(data_dir).read_state()
-    return state.is_running and named.rstrip("/") == state.gateway_url.rstrip("/")
+    return stack_at(named, data_dir) is not None
 
 
 def give_feedback(asked: Asked, gateway: GatewayClient, tell: Tell) -> Iterator[str]:
@@ -76,9 +75,7 @@ def give_feedback(asked: Asked, gateway: GatewayClient, tell: Tell) -> Iterator[
 
     The log is read after sending, but before it if the gateway does not say which attempts the rollout has.
     """
-    ref, names_attempt = attempt_named(asked.rollout)
-    rollout_id = ref.rollout_id
-    named = asked.attempt if asked.attempt is not None else ref.attempt if names_attempt else None
+    rollout_id, named = rollout_named(asked.rollout, asked.attempt)
     look = _look(gateway, rollout_id)
     facts, unread = _facts(asked, rollout_id, tell) if look.newest is None else (None, "")
     newest = facts.newest if facts else look.newest

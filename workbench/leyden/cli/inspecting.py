@@ -8,7 +8,7 @@ from rich.console import Console
 from rich.table import Table
 
 from leyden.cli.formatting import TABLE, facts_table, number, safe, short
-from leyden.cli.ids import attempt_named
+from leyden.cli.ids import rollout_named
 from leyden.ids import AttemptRef
 from leyden.inspect.evidence import RolloutEvidence, gather
 from leyden.inspect.report import CallLine, CreditLine, RewardLine, RolloutReport, Said, ToolLine
@@ -25,18 +25,17 @@ async def find_rollout(
     name: str, *, attempt: int | None, data_dir: Path, prefix: str | None, tell: Tell
 ) -> RolloutReport:
     """The report on rollout `name` (its id, or the trace id of one attempt). Raises StackError if there is none."""
-    ref, names_attempt = attempt_named(name)
+    rollout_id, asked = rollout_named(name, attempt)
     with log_location(data_dir) as location:
         async with Log(location, prefix, tell) as log:
-            evidence = await gather(log, ref.rollout_id)
+            evidence = await gather(log, rollout_id)
     if evidence is None:
-        raise StackError(f"No rollout {ref.rollout_id} in the log. Check the id, --data-dir and --prefix.")
-    asked = attempt if attempt is not None else ref.attempt if names_attempt else None
+        raise StackError(f"No rollout {rollout_id} in the log. Check the id, --data-dir and --prefix.")
     report = report_on(evidence, _attempt(evidence, asked))
     if report.status != RUNNING:
         return report
     model = await asyncio.to_thread(read_model_wait, location, log.prefix, data_dir)
-    waits_s = model.attempts.get(AttemptRef(ref.rollout_id, report.attempt).trace_id) if model is not None else None
+    waits_s = model.attempts.get(AttemptRef(rollout_id, report.attempt).trace_id) if model is not None else None
     if waits_s is None:
         return report
     note = f"It waits for the model, not the agent: a call has had no answer for {waits_s:.0f} s."

@@ -76,7 +76,7 @@ def launch(plan: Launch, gateway: str | None = None, api_key: str | None = None)
     with told_if_slow(whom, plan.wait_s):
         claim = _claimed(session, plan) if plan.claim else _begun(session, plan)
     if claim is not None:
-        print(f"leyden: rollout {claim.trace_id}", file=sys.stderr, flush=True)
+        to_stderr(f"rollout {claim.trace_id}")
     return NOTHING_TO_DO if claim is None else asyncio.run(_run(session, claim, plan))
 
 

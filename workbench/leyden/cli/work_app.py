@@ -7,7 +7,7 @@ from typing import Annotated
 import typer
 
 from leyden.analysis.failures import GroupBy
-from leyden.cli.ids import attempt_named
+from leyden.cli.ids import rollout_named
 from leyden.cli.shell import (
     STACK_DIR,
     ApiKey,
@@ -57,7 +57,7 @@ def cancel(
 
 def rollouts_of(ids: list[str]) -> list[str]:
     """The rollouts of rollout ids and trace ids, each once. Raises StackError for another id."""
-    return list(dict.fromkeys(attempt_named(one)[0].rollout_id for one in ids))
+    return list(dict.fromkeys(rollout_named(one)[0] for one in ids))
 
 
 @work_app.command()

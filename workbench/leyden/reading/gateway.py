@@ -6,7 +6,7 @@ from pathlib import Path
 
 from leyden.client.local_stack import local_stack
 from leyden.reading.location import LogLocation
-from leyden.stack.state import DataFolder
+from leyden.stack.state import DataFolder, StackState
 
 
 @dataclass(frozen=True)
@@ -36,9 +36,14 @@ def gateway_of_log(location: LogLocation, prefix: str, data_dir: Path) -> Gatewa
     found = gateway_address(None, None, data_dir)
     if found is None or prefix != location.prefix:
         return None
-    stack = local_stack(data_dir)
-    if stack is not None and found.url == stack.gateway_url.rstrip("/"):
-        writes = DataFolder(data_dir).read_state().kafka_servers == location.kafka.bootstrap_servers
+    if (stack := stack_at(found.url, data_dir)) is not None:
+        writes = stack.kafka_servers == location.kafka.bootstrap_servers
     else:
         writes = bool(os.environ.get("KAFKA_BOOTSTRAP_SERVERS"))
     return found if writes else None
+
+
+def stack_at(url: str, data_dir: Path) -> StackState | None:
+    """The state of the stack in `data_dir` if it runs and its gateway is at `url`."""
+    state = DataFolder(data_dir).read_state()
+    return state if state.is_running and state.gateway_url.rstrip("/") == url.rstrip("/") else None

@@ -96,14 +96,14 @@ class TrainState:
         """Have the held-out tasks that failed at the last version evaluated again. Call it when a training goes on."""
         version = self.trained_version
         failed = {end.rollout_id for end in self.final_ends if end.status == "failed"}
-        newest = self._newest(version)
+        newest = self._newest().get(version, {})
         self._repeated_at = {
             (version, index): one.name.again for index, one in newest.items() if failed & set(one.rollout_ids)
         }
 
     def to_evaluate(self, version: int) -> dict[int, int]:
         """Index of each held-out task to enqueue for `version` → how many times it was enqueued before."""
-        newest = self._newest(version)
+        newest = self._newest().get(version, {})
         wanted = {index: 0 for index in range(len(self.tasks.held_out)) if index not in newest}
         return wanted | {index: one.name.again + 1 for index, one in newest.items() if self._is_to_repeat(version, one)}
 
@@ -244,14 +244,15 @@ class TrainState:
             credit is not None and credit.sequences > 0 and not credit.zero_variance and group_id not in self._batched
         )
 
-    def _newest(self, version: int) -> dict[int, _Enqueued]:
-        """Index → the held-out task as it was enqueued last for `version`."""
-        found: dict[int, _Enqueued] = {}
+    def _newest(self) -> dict[int, dict[int, _Enqueued]]:
+        """Version → index → the held-out task as it was enqueued last."""
+        found: dict[int, dict[int, _Enqueued]] = {}
         for one in self._enqueued.values():
-            name = one.name
-            if name.held_out and name.number == version:
-                known = found.get(name.index)
-                found[name.index] = one if known is None or name.again > known.name.again else known
+            if (name := one.name).held_out:
+                of_version = found.setdefault(name.number, {})
+                known = of_version.get(name.index)
+                if known is None or name.again > known.name.again:
+                    of_version[name.index] = one
         return found
 
     def _is_to_repeat(self, version: int, newest: _Enqueued) -> bool:
@@ -260,12 +261,10 @@ class TrainState:
 
     def _evaluations(self) -> dict[int, list[str]]:
         """Version → the rollouts of its evaluation, once all its tasks are enqueued."""
-        versions = {one.name.number for one in self._enqueued.values() if one.name.held_out}
-        newest = {version: self._newest(version) for version in versions}
         wanted = len(self.tasks.held_out)
         return {
             version: [rollout for one in some.values() for rollout in one.rollout_ids]
-            for version, some in newest.items()
+            for version, some in self._newest().items()
             if len(some) >= wanted and not any(self._is_to_repeat(version, one) for one in some.values())
         }
 

@@ -280,7 +280,7 @@ class RedisRolloutStore:
             pipe.hvals(self._key("waiting-of", ref.trace_id))
             pipe.smembers(self._key("calls", ref.trace_id))
             shown, answered = await pipe.execute()
-        listed = ids(answered)
+        listed = {call_id.decode() for call_id in answered}
         found = [call for calls in shown for call in _readable(calls)]
         return [call for call in found if call.call_id not in listed]
 

@@ -1,7 +1,6 @@
 """`/v1/models`: live models, in OpenAI's or Anthropic's shape; `/v1/messages/count_tokens`: a prompt's length."""
 
 from collections.abc import Iterator
-from contextlib import ExitStack
 from dataclasses import dataclass
 from datetime import UTC, datetime
 from typing import NamedTuple
@@ -149,11 +148,8 @@ class CountingApi:
     async def _count(self, request: Request) -> Response:
         caller = bind_request(self.keys, request).caller
         ids = request_ids()
-        self.limiter.must_have_room()
-        with ExitStack() as held:
-            body = await self.bodies.read(request, held.enter_context(self.bodies.budget.open()))
-            held.enter_context(self.limiter.slot())
-            asked = json_object(body)
+        async with self.bodies.admitted(request, self.limiter) as raw:
+            asked = json_object(raw)
             prompt = count_request(asked)
             caller.must_use(asked.get("model"))
             try:

@@ -8,7 +8,8 @@ import json
 import math
 import secrets
 import time
-from collections.abc import Awaitable, Callable, Mapping
+from collections.abc import AsyncIterator, Awaitable, Callable, Mapping
+from contextlib import asynccontextmanager
 from dataclasses import dataclass
 from types import MappingProxyType
 from typing import Any, TypeVar
@@ -23,7 +24,7 @@ from leyden.gateway.core.faces import Face
 from leyden.gateway.core.keys import KeyRing
 from leyden.gateway.core.refusals import Refusal, Reserve, unavailable
 from leyden.gateway.core.request import MAX_JSON_DEPTH, SESSION_HEADER, Binding, bind, decoded_bytes, json_object
-from leyden.gateway.handlers.admission import Budget, counted
+from leyden.gateway.handlers.admission import Budget, Limiter, counted
 from leyden.gateway.metrics import QUEUE_SECONDS
 from leyden.kafka import Retry
 
@@ -93,6 +94,15 @@ class Bodies:
                 raise Refusal(413, "body_too_large", message)
             reserve(decoded)
         return body
+
+    @asynccontextmanager
+    async def admitted(self, request: Request, limiter: Limiter) -> AsyncIterator[bytes]:
+        """The whole body, counted and with a slot of `limiter` during the block. Raises `Refusal`, see `read`."""
+        limiter.must_have_room()
+        with self.budget.open() as reserve:
+            body = await self.read(request, reserve)
+            with limiter.slot():
+                yield body
 
     async def _pieces(self, request: Request, reserve: Reserve) -> list[bytes]:
         pieces: list[bytes] = []

@@ -1,7 +1,6 @@
 """The Responses API beside `POST /v1/responses`: kept responses, their input, and how long a prompt is."""
 
 from collections.abc import Awaitable, Callable
-from contextlib import ExitStack
 from dataclasses import dataclass
 
 from starlette.requests import Request
@@ -90,11 +89,8 @@ class ResponsesApi:
 
     async def _count(self, request: Request) -> Response:
         binding, ids = bind_request(self.keys, request), request_ids()
-        self.limiter.must_have_room()
-        with ExitStack() as held:
-            body = await self.bodies.read(request, held.enter_context(self.bodies.budget.open()))
-            held.enter_context(self.limiter.slot())
-            asked = json_object(body)
+        async with self.bodies.admitted(request, self.limiter) as raw:
+            asked = json_object(raw)
             chat = RESPONSES.request(await self.kept.resolved(binding, asked))
             binding.caller.must_use(asked.get("model"))
             prompt = {name: chat[name] for name in PROMPT_FIELDS if name in chat}

@@ -78,7 +78,7 @@ def of_flat(items: list[JsonObject], envelope: str | None = None) -> list[JsonOb
 
 def _of_flat_one(inner: JsonObject) -> JsonObject:
     message = {name: value for name, value in inner.items() if name not in ("tool_calls", "contents", "finish_reason")}
-    parts: list[Json] = []
+    parts: list[JsonObject] = []
     asked: list[JsonObject] = []
     for item in objects(inner.get("contents")):
         if (part := _flat_part(item)).get("type") == "tool_use":
@@ -93,9 +93,9 @@ def _of_flat_one(inner: JsonObject) -> JsonObject:
     if calls:
         message["tool_calls"] = list(calls)
     if parts and "content" not in message:
-        spoken = [part.get("text") for part in parts if isinstance(part, dict) and part.get("type") == "text"]
+        spoken = [part.get("text") for part in parts if part.get("type") == "text"]
         all_text = len(spoken) == len(parts) and all(isinstance(part, str) for part in spoken)
-        message["content"] = "\n".join(map(str, spoken)) if all_text else parts
+        message["content"] = "\n".join(map(str, spoken)) if all_text else list(parts)
     message.setdefault("content", None)
     if not isinstance(message.get("role"), str):
         message["role"] = "assistant"

@@ -81,8 +81,9 @@ def _head(
     total_C = logits_CV.logsumexp(dim=-1)
     logprobs_C = logits_CV.gather(1, targets_C[:, None])[:, 0] - total_C
     with torch.set_grad_enabled(entropy_gradient and torch.is_grad_enabled()):
-        probabilities_CV = (logits_CV - total_C[:, None]).exp()
-        entropy_C = total_C - (probabilities_CV * logits_CV).sum(dim=-1)
+        probabilities_CV = (logits_CV - total_C[:, None]).exp_()
+        product_CV = probabilities_CV * logits_CV if entropy_gradient else probabilities_CV.mul_(logits_CV)
+        entropy_C = total_C - product_CV.sum(dim=-1)
     return logprobs_C, entropy_C
 
 
