@@ -261,6 +261,8 @@ async def test_a_reader_that_stops_lets_the_engine_go(stream: bool) -> None:
             assert (await reader.readline()).startswith(b"HTTP/1.1 200")
         await until(lambda: gauge("in_flight_requests", kind="calls") == 0 and held(gate) == 0, 10)
         await until(lambda: gauge("connections") == 0, 10)
+        if stream:  # the engine notices with its next write
+            await asyncio.wait_for(gate.engine.cancelled.wait(), 10)
         assert gate.engine.cancelled.is_set() == stream
         async with asyncio.timeout(5):
             with contextlib.suppress(ConnectionError):
